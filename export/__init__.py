@@ -1,0 +1,1 @@
+"""From a checkpoint to fused, typed ONNX and TensorRT plans."""

@@ -1,0 +1,1 @@
+"""The network that `train` fits and `export` ships: encoder, conditional flows, score."""

@@ -1,0 +1,1 @@
+"""Exact graph rewrites, one small file each."""

@@ -1,0 +1,1 @@
+"""Judge frames with an exported engine; imports no torch."""

@@ -1,0 +1,158 @@
+"""The sidecar `cable.json`: what a host must know of an engine before it opens it (design: contracts).
+
+It stands beside `cable.plan` and `cable.onnx`, is read before either is deserialised, and can be
+edited by hand where that is meant: `thresholds` only.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError
+from runtime.files import sha256_of, write_json
+
+SCHEMA = "cflow-edge/sidecar/1"
+INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB
+MAP_NAME = "anomaly_map"  # float32 [B, H, W], in [0, number of taps]
+SCORE_NAME = "image_score"  # float32 [B], the map's maximum
+VARIANTS = ("unfused", "fp16", "int8")  # cable.fp16.onnx is a variant of cable.onnx and shares its sidecar
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An image score above `value` is anomalous; `method` says how the value was chosen."""
+
+    value: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One file that this sidecar describes, known by its hash so that renaming a pair is harmless.
+
+    `library`, `version` and `compute_capability` say what built a plan; a plan loads only there.
+    """
+
+    kind: str  # "onnx" | "plan"
+    precision: str  # "fp32" | "fp16" | "int8"
+    sha256: str
+    library: str = ""  # "tensorrt" | "tensorrt_rtx"
+    version: str = ""
+    compute_capability: str = ""  # "8.6", "8.6+8.9", ...
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything that `cable.json` holds.
+
+    `input_size` is (height, width) in pixels. `thresholds` maps a name to a `Threshold`;
+    `default_threshold` names the one that decides. `parity` holds the measured differences from the
+    FP32 graph, by precision.
+    """
+
+    name: str
+    input_size: tuple[int, int]
+    batch: int
+    encoder: str
+    encoder_weights: str
+    taps: tuple[str, ...]
+    clamp: str  # "tanh(a)" | "tanh(a/c)": which FrEIA soft clamp
+    default_threshold: str
+    thresholds: dict[str, Threshold]
+    training_data_sha256: str = ""
+    checkpoint_sha256: str = ""
+    calibration_sha256: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    parity: dict[str, dict[str, float]] = field(default_factory=dict)
+    artefacts: tuple[Artefact, ...] = ()
+    schema: str = SCHEMA
+
+    @property
+    def threshold(self) -> Threshold:
+        """The threshold that decides a verdict."""
+        return self.thresholds[self.default_threshold]
+
+    @property
+    def score_maximum(self) -> float:
+        """The largest value that the map can take: one per tap."""
+        return float(len(self.taps))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json` can write and `from_json` reads back equal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any, origin: str = "the sidecar") -> "Metadata":
+        """Rebuild the metadata. Raises `UserError` if `value` is not a sidecar of this schema."""
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            found = value.get("schema", "no schema") if isinstance(value, dict) else type(value).__name__
+            raise UserError(f"{origin} must have schema {SCHEMA}", str(found), "rebuild with export.build_engine")
+        known = {f.name for f in fields(cls)}
+        try:
+            values = {key: item for key, item in value.items() if key in known}
+            values["input_size"] = tuple(int(side) for side in values["input_size"])
+            values["taps"] = tuple(values["taps"])
+            values["thresholds"] = {
+                name: Threshold(float(item["value"]), str(item["method"]))
+                for name, item in values["thresholds"].items()
+            }
+            values["artefacts"] = tuple(Artefact(**item) for item in values.get("artefacts", ()))
+            metadata = cls(**values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{origin} must hold every field of {SCHEMA}", f"{error!r}", "rebuild it") from None
+        if metadata.default_threshold not in metadata.thresholds:
+            raise UserError(
+                f"{origin}: default_threshold must be one of {', '.join(metadata.thresholds) or 'the thresholds'}",
+                repr(metadata.default_threshold),
+                "name a threshold that is listed",
+            )
+        return metadata
+
+    def artefact_of(self, path: Path) -> Artefact:
+        """Return the entry for the file at `path`. Raises `UserError` if the sidecar is not this file's."""
+        digest = sha256_of(path)
+        for artefact in self.artefacts:
+            if artefact.sha256 == digest:
+                return artefact
+        known = ", ".join(f"{a.kind} {a.precision} {a.sha256[:12]}" for a in self.artefacts) or "nothing"
+        raise UserError(
+            f"{path.name} must be one of the files that {sidecar_path(path).name} describes ({known})",
+            f"sha256 {digest[:12]}",
+            f"rebuild both with: python -m export.build_engine {sidecar_path(path).stem}.pt",
+        )
+
+
+def sidecar_path(path: str | Path) -> Path:
+    """Return the JSON that belongs to a `.plan` or `.onnx`: `cable.plan` and `cable.fp16.onnx` share `cable.json`."""
+    path = Path(path)
+    stem = path.stem
+    for variant in VARIANTS:
+        stem = stem.removesuffix(f".{variant}")
+    return path.with_name(f"{stem}.json")
+
+
+def read_sidecar(path: str | Path) -> Metadata:
+    """Read the sidecar that stands beside the engine at `path` (`.plan` or `.onnx`).
+
+    Raises `UserError` where it is missing, is no JSON, or has another schema.
+    """
+    sidecar = sidecar_path(path)
+    if not sidecar.is_file():
+        raise UserError(
+            f"{Path(path).name} needs {sidecar.name} beside it",
+            "none",
+            "copy both files, or rebuild with export.build_engine",
+        )
+    try:
+        value = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{sidecar} must be JSON", str(error), "rebuild with export.build_engine") from None
+    return Metadata.from_json(value, str(sidecar))
+
+
+def write_sidecar(path: str | Path, metadata: Metadata) -> Path:
+    """Write `metadata` beside the engine at `path` and return where it went."""
+    sidecar = sidecar_path(path)
+    write_json(sidecar, metadata.to_json())
+    return sidecar
