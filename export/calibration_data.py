@@ -1,0 +1,243 @@
+"""The images that INT8 ranges are measured on: read a set with its hashes checked, or fill one anew.
+
+    python -m export.calibration_data --from DIR|FILE|VIDEO [--count 64] [--out calibration_data]
+    python -m export.calibration_data --camera 0 [--count 64]
+
+A set is a folder of good images with a `manifest.json` that lists every one by its SHA-256. The hash of the
+set goes into the engine's sidecar, so that ranges can be traced to the pictures they came from.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from runtime.errors import UserError, run_command
+from runtime.files import sha256_of, write_json
+from runtime.frame import Frame
+from runtime.preprocess import list_images, read_image
+from runtime.sources import SourceKind, SourceSpec, open_source
+
+SCHEMA = "cflow-edge/calibration/1"
+MANIFEST_NAME = "manifest.json"
+ENOUGH_IMAGES = 32  # with fewer, ranges miss what good images can still show, and clip it
+DEFAULT_FOLDER = Path("calibration_data")
+REFILL = "refill it: python -m export.calibration_data --from DIR"
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """A checked set: its images, the hash of the whole set, and where it came from in words.
+
+    `sha256` is that of the images' own SHA-256 hex digits, sorted and joined by newlines: neither
+    order nor names count.
+    """
+
+    paths: tuple[Path, ...]
+    sha256: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class RefillOptions:
+    """What to fill a set with: up to `count` images from `source`, a camera's at least `every_s` seconds apart."""
+
+    source: SourceSpec
+    origin: str
+    count: int = 64
+    every_s: float = 1.0
+    out: Path = DEFAULT_FOLDER
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for numbers that make no set."""
+        if self.count < 1:
+            raise UserError("count must be 1 or more", str(self.count), f"{ENOUGH_IMAGES} to 512 is sensible")
+        if not 0 <= self.every_s < float("inf"):
+            raise UserError("every must be 0 seconds or more", str(self.every_s))
+
+
+def read_calibration_data(folder: Path) -> CalibrationData:
+    """Read the set in `folder`; without a manifest, all images directly in it are the set.
+
+    Raises `UserError` for a missing or empty folder, and for a manifest that is broken, lists a file
+    that is missing or changed, or leaves out an image that is there.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} must be a folder of calibration images", "no folder", REFILL)
+    if (folder / MANIFEST_NAME).exists():
+        origin, digests = _read_manifest(folder)
+        _check_files(folder, digests)
+    else:
+        origin = folder.resolve().name
+        digests = {path.name: sha256_of(path) for path in list_images(folder)}
+    if not digests:
+        raise UserError(f"{folder} must hold calibration images", "none", REFILL)
+    return CalibrationData(tuple(folder / name for name in digests), _hash_of_set(digests.values()), origin)
+
+
+def _hash_of_set(digests: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _read_manifest(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return (origin, {file name: SHA-256}). Raises `UserError` for anything but a manifest."""
+    path = folder / MANIFEST_NAME
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema"] != SCHEMA:
+            raise ValueError(f"schema {value['schema']}")
+        digests = {str(image["file"]): str(image["sha256"]) for image in value["images"]}
+        if outside := [name for name in digests if Path(name).name != name]:
+            raise ValueError(f"a path where a file name belongs: {outside[0]}")
+        return str(value["origin"]), digests
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} must be JSON of schema {SCHEMA}", f"{error!r}", REFILL) from None
+
+
+def _check_files(folder: Path, digests: dict[str, str]) -> None:
+    for name, digest in digests.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} must exist, for {MANIFEST_NAME} lists it", "no such file", REFILL)
+        if (found := sha256_of(path)) != digest:
+            raise UserError(f"{path} must have sha256 {digest[:12]} as in {MANIFEST_NAME}", found[:12], REFILL)
+    if unlisted := [path.name for path in list_images(folder) if path.name not in digests]:
+        raise UserError(
+            f"every image in {folder} must be listed in {MANIFEST_NAME}", unlisted[0], f"remove it, or {REFILL}"
+        )
+
+
+def refill(options: RefillOptions) -> CalibrationData:
+    """Fill `options.out` with new images and a new manifest; return the set.
+
+    Images of a folder are copied as they are, frames are written as PNG. The earlier set stays
+    until the new one is whole; files that no manifest lists are never removed. Raises `UserError` if
+    the source gives no image, or if `out` holds images that are not an earlier set's.
+    """
+    out = options.out
+    earlier = _earlier_images(options)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".refill-", dir=out) as name:
+        staging = Path(name)
+        _stage_images(options, staging)
+        staged = list_images(staging)
+        if not staged:
+            raise UserError(f"{options.source.target} must give images", "none", "check the source")
+        for path in earlier:
+            path.unlink(missing_ok=True)
+        for path in staged:
+            path.replace(out / path.name)
+    entries = [{"file": path.name, "sha256": sha256_of(out / path.name)} for path in staged]
+    write_json(out / MANIFEST_NAME, {"schema": SCHEMA, "origin": options.origin, "images": entries})
+    return read_calibration_data(out)
+
+
+def _earlier_images(options: RefillOptions) -> list[Path]:
+    """Return the images that the new set replaces. Raises `UserError` if `out` holds others, or is the source."""
+    out = options.out
+    if options.source.kind is SourceKind.FOLDER and out.resolve() == Path(options.source.target).resolve():
+        raise UserError("--from and --out must be two folders", str(out), "keep your originals elsewhere")
+    if not out.exists():
+        return []
+    listed = set(_read_manifest(out)[1]) if (out / MANIFEST_NAME).exists() else set()
+    images = list_images(out)
+    if foreign := [path.name for path in images if path.name not in listed]:
+        raise UserError(f"{out} must hold no images but an earlier set's", foreign[0], "choose another --out")
+    return images
+
+
+def _stage_images(options: RefillOptions, staging: Path) -> None:
+    source, count = options.source, options.count
+    if source.kind in (SourceKind.FOLDER, SourceKind.IMAGE):
+        target = Path(source.target)
+        paths = list_images(target) if target.is_dir() else [target]
+        for path in (paths[i] for i in _spread(len(paths), count)):
+            read_image(path)  # a damaged file is to be named now, not while ranges are measured
+            shutil.copyfile(path, staging / path.name)
+        return
+    for frame in tqdm(_frames(options), desc="calibration images", total=count, unit="image", disable=None):
+        Image.fromarray(frame.image).save(staging / f"{frame.name}.png")
+
+
+def _frames(options: RefillOptions) -> Iterator[Frame]:
+    if options.source.kind is SourceKind.CAMERA:
+        with open_source(options.source) as camera:
+            yield from itertools.islice(_spaced(camera, options.every_s), options.count)
+        return
+    # A video does not say reliably how many frames it has: one pass counts, one picks.
+    with open_source(options.source) as video:
+        total = sum(1 for _ in video)
+    picked = set(_spread(total, options.count))
+    with open_source(options.source) as video:
+        yield from (frame for frame in video if frame.index in picked)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Return at most `count` different indices below `total`, evenly spread from the first to the last."""
+    if total <= count:
+        return list(range(total))
+    return [int(i) for i in np.linspace(0, total - 1, count).round()]
+
+
+def _spaced(frames: Iterable[Frame], every_s: float) -> Iterator[Frame]:
+    """Yield the first frame, then each that was captured at least `every_s` seconds after the last one yielded."""
+    due_s = float("-inf")
+    for frame in frames:
+        if frame.captured_s >= due_s:
+            yield frame
+            due_s = frame.captured_s + every_s
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.calibration_data",
+        description="Fill a folder with good images of your own product, on which INT8 ranges are measured.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--from", dest="source", metavar="PATH", help="a folder of images, an image or a video")
+    source.add_argument("--camera", type=int, metavar="N", help="take the images from camera N")
+    parser.add_argument("--count", type=int, default=64, metavar="N", help="how many images to take, evenly spread")
+    parser.add_argument("--every", type=float, default=1.0, metavar="S", help="seconds between a camera's images")
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the folder to fill")
+    parser.add_argument(
+        "--origin", metavar="TEXT", help="where the images are from, for the manifest (default: the source's name)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Fill the folder and say what it holds."""
+    arguments = _parser().parse_args(argv)
+    text = arguments.source if arguments.source is not None else f"camera:{arguments.camera}"
+    options = RefillOptions(
+        source=SourceSpec.parse(text),
+        origin=arguments.origin or Path(text).name or text,
+        count=arguments.count,
+        every_s=arguments.every,
+        out=arguments.out,
+    )
+    data = refill(options)
+    print(f"{options.out}: {len(data.paths)} images from {data.origin}, calibration hash {data.sha256[:12]}")
+    if len(data.paths) < ENOUGH_IMAGES:
+        print(f"note: fewer than {ENOUGH_IMAGES} images clip INT8 ranges; more are better", file=sys.stderr)
+    return None
+
+
+def command() -> int:
+    """Run `main` as a program: the exit status."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,143 @@
+"""`cable.unfused.onnx` to `cable.onnx`: the exact rewrites, counted, and compared with the graph they started from."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from export.onnx_files import ExportInfo, get_info, load_model, save_model, set_info
+from export.passes import REWRITES, unread_initializers
+from export.passes.graph import RewriteCount, run
+from runtime.errors import UserError, run_command
+from runtime.metadata import INPUT_NAME, sidecar_path
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest differences between two graphs of one model on the same frames."""
+
+    anomaly_map: float  # absolute, in score units
+    image_score: float  # absolute, in score units
+    log_likelihood: float  # relative to the largest |logp - m|, over all taps
+
+    @property
+    def exact(self) -> bool:
+        """Whether the difference is float32 rounding: 1e-4 leaves room for a trained model's ill-conditioned flows."""
+        return self.anomaly_map <= 1e-4 and self.image_score <= 1e-4 and self.log_likelihood <= 1e-4
+
+
+def fuse(model: onnx.ModelProto, info: ExportInfo) -> tuple[onnx.ModelProto, list[RewriteCount]]:
+    """Apply every rewrite and return the fused model with the counts.
+
+    A rewrite that matches another number of times than the model's structure says is a `UserError`: a
+    changed exporter must not quietly cost the fusion. On a fused model nothing matches, which is right.
+    """
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    counts = [unread_initializers.run(model)]
+    graph = gs.import_onnx(model)
+    for rewrite in REWRITES:
+        count = run(graph, rewrite)
+        expected = 0 if info.fused else rewrite.expected(info.facts)
+        if expected is not None and count.matches != expected:
+            why = "; ".join(count.refusals[:3]) or "the pattern does not stand in the graph"
+            raise UserError(f"rewrite '{rewrite.name}' must match {expected} times", f"{count.matches} ({why})")
+        counts.append(count)
+    fused = gs.export_onnx(graph)
+    fused.ir_version = model.ir_version
+    fused.graph.doc_string = ""
+    del fused.graph.value_info[:]  # shapes of tensors that are gone
+    fused = onnx.shape_inference.infer_shapes(fused, strict_mode=True, data_prop=True)
+    set_info(fused, replace(info, fused=True))
+    return fused, counts
+
+
+def probe_frames(info: ExportInfo, count: int = 2, seed: int = 0) -> NDArray[np.uint8]:
+    """Return seeded frames (count + 1, H, W, 3) to compare graphs on: smooth random ones, and one flat grey."""
+    height, width = info.metadata.input_size
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3))
+    smooth = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+    noise = rng.integers(-8, 9, smooth.shape)
+    frames = np.clip(smooth + noise, 0, 255).astype(np.uint8)
+    return np.concatenate([frames, np.full((1, height, width, 3), 128, np.uint8)])
+
+
+def _with_log_likelihoods(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy that also gives logp - m of every tap, which a saturated score would hide."""
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    makers = {output for node in copy.graph.node for output in node.output}
+    for node in copy.graph.node:
+        if node.op_type == "Min":
+            tensor = next(name for name in node.input if name in makers)
+            copy.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    return copy
+
+
+def _outputs(model: onnx.ModelProto, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        _with_log_likelihoods(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {INPUT_NAME: frames})  # type: ignore[no-any-return]
+
+
+def compare(reference: onnx.ModelProto, other: onnx.ModelProto, frames: NDArray[np.uint8]) -> Agreement:
+    """Run both on `frames` with ONNX Runtime and return their largest differences."""
+    left, right = _outputs(reference, frames), _outputs(other, frames)
+    largest = [float(np.abs(a - b).max()) for a, b in zip(left, right, strict=True)]
+    relative = max(d / max(float(np.abs(a).max()), 1e-6) for d, a in zip(largest[2:], left[2:], strict=True))
+    return Agreement(largest[0], largest[1], relative)
+
+
+def fusion_table(counts: Sequence[RewriteCount], agreement: Agreement) -> str:
+    """Return the table that a person reads: matches and nodes per rewrite, and the error of it all."""
+    width = max(len(count.name) for count in counts)
+    lines = [f"{'rewrite':<{width}}  matches  nodes before  after"]
+    lines += [f"{c.name:<{width}}  {c.matches:>7}  {c.nodes_before:>12}  {c.nodes_after:>5}" for c in counts]
+    lines.append(f"{'all':<{width}}  {'':>7}  {counts[0].nodes_before:>12}  {counts[-1].nodes_after:>5}")
+    lines.append(
+        f"largest error against the unfused graph: anomaly map {agreement.anomaly_map:.1e}, "
+        f"image score {agreement.image_score:.1e}, log-likelihood {agreement.log_likelihood:.1e} (relative)"
+    )
+    return "\n".join(lines)
+
+
+def fuse_file(unfused: Path, out: Path) -> str:
+    """Fuse the ONNX at `unfused` into `out` and return the fusion table. Raises `UserError` if they disagree."""
+    model = load_model(unfused)
+    info = get_info(model, unfused.name)
+    fused, counts = fuse(model, info)
+    agreement = compare(model, fused, probe_frames(info))
+    table = fusion_table(counts, agreement)
+    if not agreement.exact:
+        raise UserError("the fused graph must agree with the unfused one within 1e-4", str(agreement))
+    save_model(fused, out)
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fuse an ONNX file from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m export.fuse", description=__doc__)
+    parser.add_argument("onnx", type=Path, help="an ONNX written by export.to_onnx")
+    parser.add_argument("--out", type=Path, help="where the fused ONNX goes (default: cable.unfused.onnx to cable.onnx)")
+    options = parser.parse_args(argv)
+    out = options.out or sidecar_path(options.onnx).with_suffix(".onnx")
+    print(fuse_file(options.onnx, out))
+    print(f"wrote {out}")
+
+
+def command() -> int:
+    """Run as a console script."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,126 @@
+"""The detector: encoder, one decoder per tap, and the score that a camera can use (frozen maxima)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export.model.encoder import ENCODERS, build_encoder
+from export.model.flow import CONDITION_DIMS, Clamp, Decoder, log_likelihood, position_code
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What rebuilds a detector's structure. `input_size` is (height, width) in pixels."""
+
+    encoder: str
+    taps: tuple[str, ...]
+    input_size: tuple[int, int] = (256, 256)
+    coupling_blocks: int = 8
+    conditional: bool = True
+    soft_permutation: bool = True
+    clamp: Clamp = "tanh(a)"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    seed: int = 0
+
+    @property
+    def tap_sizes(self) -> list[tuple[int, int, int]]:
+        """(channels, height, width) of each tap; a stride-2 layer rounds up, so does this."""
+        height, width = self.input_size
+        taps = [ENCODERS[self.encoder].taps[tap] for tap in self.taps]
+        return [(tap.channels, -(-height // tap.stride), -(-width // tap.stride)) for tap in taps]
+
+
+class CFlow(nn.Module):
+    """The network that training fits: images in, log-likelihoods per tap out."""
+
+    codes: list[Tensor]
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config.encoder, config.taps)
+        generator = torch.Generator().manual_seed(config.seed)
+        with torch.random.fork_rng(devices=[]):  # the subnets' initialisation takes the global generator
+            torch.manual_seed(config.seed)
+            self.decoders = nn.ModuleList(
+                Decoder(
+                    channels,
+                    config.coupling_blocks,
+                    condition_dims=CONDITION_DIMS if config.conditional else 0,
+                    clamp=config.clamp,
+                    soft_permutation=config.soft_permutation,
+                    generator=generator,
+                )
+                for channels, _, _ in config.tap_sizes
+            )
+        for index, (_, height, width) in enumerate(config.tap_sizes):
+            self.register_buffer(f"code{index}", position_code(height, width), persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "CFlow":
+        """Set the decoders' mode; the encoder stays in eval mode, its batch norms are frozen."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """Map uint8 RGB frames (B, H, W, 3) to the encoder's input (B, 3, H, W)."""
+        dtype = self.mean.dtype
+        scale = 1 / (255 * self.std)  # type: ignore[operator]
+        return frames.permute(0, 3, 1, 2).to(dtype) * scale - self.mean / self.std  # type: ignore[operator]
+
+    def fibers(self, features: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
+        """Lay one tap's (B, D, h, w) out as fibers (B·h·w, D) with their condition vectors (B·h·w, C)."""
+        batch, channels = features.shape[:2]
+        fibers = features.permute(0, 2, 3, 1).reshape(-1, channels)
+        if not self.config.conditional:
+            return fibers, None
+        code = self.get_buffer(f"code{index}")
+        return fibers, code.expand(batch, -1, -1, -1).reshape(-1, code.shape[-1])
+
+    def log_likelihoods(self, frames: Tensor) -> list[Tensor]:
+        """Map uint8 frames (B, H, W, 3) to one (B, h, w) per tap: nats per dimension."""
+        features = self.encoder(self.normalise(frames))
+        maps = []
+        for index, (tap, decoder) in enumerate(zip(features, self.decoders, strict=True)):
+            _, height, width = self.config.tap_sizes[index]
+            logp = log_likelihood(*decoder(*self.fibers(tap, index)))
+            maps.append(logp.reshape(-1, height, width))
+        return maps
+
+
+def anomaly_map(log_likelihoods: list[Tensor], maxima: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sum the taps' anomaly, S = Σ_k (1 - up(p_k)), p_k = exp(min(logp_k - m_k, 0)), to (B, H, W) in [0, K].
+
+    `maxima` (K,) are frozen at training time, so a frame's map depends on no other frame. Bilinear
+    upsampling with align_corners=True as in the reference implementation.
+    """
+    total: Tensor | float = 0.0
+    for logp, maximum in zip(log_likelihoods, maxima, strict=True):
+        p = torch.exp(torch.clamp(logp - maximum, max=0)).unsqueeze(1)
+        total = total + (1 - F.interpolate(p, size=size, mode="bilinear", align_corners=True))
+    assert isinstance(total, Tensor)
+    return total.squeeze(1)
+
+
+class Detector(nn.Module):
+    """The engine's contract as a module: uint8 frames in, (anomaly_map, image_score) out."""
+
+    maxima: Tensor
+
+    def __init__(self, model: CFlow, maxima: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("maxima", maxima)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Map frames (B, H, W, 3) uint8 RGB to anomaly_map (B, H, W) and its maximum image_score (B,)."""
+        scores = anomaly_map(self.model.log_likelihoods(frames), self.maxima, self.model.config.input_size)
+        return scores, scores.amax(dim=(1, 2))

@@ -1,0 +1,97 @@
+"""The checkpoint `cable.pt`: everything that rebuilds a detector, in types that load without running code."""
+
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from export.model.cflow import CFlow, ModelConfig
+from export.model.encoder import check_taps
+from runtime.errors import UserError
+from runtime.files import whole_file
+from runtime.metadata import Threshold
+
+FORMAT = "cflow-edge/checkpoint/1"
+
+
+@dataclass
+class Checkpoint:
+    """A trained detector. `maxima` (K,) are the frozen per-tap maxima of the log-likelihood over held-out good images."""
+
+    model: CFlow
+    maxima: Tensor
+    thresholds: dict[str, Threshold]
+    default_threshold: str
+    encoder_weights: str
+    data_sha256: str
+    data_origin: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of `packages`, those not installed left out."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` whole or not at all."""
+    content = {
+        "format": FORMAT,
+        "config": asdict(checkpoint.model.config),
+        "state": checkpoint.model.state_dict(),
+        "maxima": checkpoint.maxima,
+        "thresholds": {name: asdict(threshold) for name, threshold in checkpoint.thresholds.items()},
+        **{key: getattr(checkpoint, key) for key in _PLAIN},
+    }
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+_PLAIN = ("default_threshold", "encoder_weights", "data_sha256", "data_origin", "history", "versions")
+
+
+def read_tensors(path: Path, format_name: str) -> dict[str, Any]:
+    """Read a file of ours written by torch.save, unpickling no code; `UserError` if it is something else."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"a checkpoint must stand at {path}", "no such file", "train one with train.fit") from None
+    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} must be a file of format {format_name}", first) from None
+    found = content.get("format", "no format") if isinstance(content, dict) else type(content).__name__
+    if found != format_name:
+        raise UserError(f"{path} must be a file of format {format_name}", str(found), "train one with train.fit")
+    return content  # type: ignore[no-any-return]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Rebuild the detector that `path` holds, in eval mode. Raises `UserError` if it is not a whole checkpoint."""
+    content = read_tensors(path, FORMAT)
+    try:
+        config = _config(content["config"])
+        model = CFlow(config)
+        model.load_state_dict(content["state"])
+        thresholds = {name: Threshold(**value) for name, value in content["thresholds"].items()}
+        plain = {key: content[key] for key in _PLAIN}
+        return Checkpoint(model.eval(), content["maxima"], thresholds, **plain)
+    except (KeyError, TypeError, RuntimeError) as error:  # RuntimeError: load_state_dict's mismatch
+        raise UserError(f"{path} must hold every part of {FORMAT}", repr(error)[:200], "train it again") from None
+
+
+def _config(values: dict[str, Any]) -> ModelConfig:
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list | tuple)}
+    config = ModelConfig(**{**values, **lists})
+    check_taps(config.encoder, config.taps)
+    return config

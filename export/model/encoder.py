@@ -1,0 +1,200 @@
+"""ImageNet encoders cut at their last tap; what is past it is neither built, stored nor computed.
+
+Taps follow the paper's reference implementation: the residual networks give the outputs of their
+stages, MobileNetV3 the projection convolution of a block *before* its batch norm and residual add.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A place where features leave the encoder: `channels` wide, at 1/`stride` of the input size."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """How to build one encoder; `build` takes torchvision's `weights` argument (an enum member or None)."""
+
+    build: Callable[..., nn.Module]
+    weights: str  # the torchvision weights that the paper's figures were made with
+    taps: Mapping[str, Tap]
+    default_taps: tuple[str, ...]
+
+
+def _resnet(build: Callable[..., nn.Module], weights: str, expansion: int) -> EncoderSpec:
+    taps = {f"layer{i}": Tap(64 * expansion << (i - 1), 2 << i) for i in range(1, 5)}
+    return EncoderSpec(build, weights, taps, ("layer2", "layer3", "layer4"))
+
+
+_MOBILENET_TAPS = {"features6": Tap(40, 8), "features12": Tap(112, 16), "features15": Tap(160, 32)}
+
+ENCODERS: dict[str, EncoderSpec] = {
+    "resnet18": _resnet(torchvision.models.resnet18, "IMAGENET1K_V1", expansion=1),
+    "wide_resnet50_2": _resnet(torchvision.models.wide_resnet50_2, "IMAGENET1K_V1", expansion=4),
+    "mobilenet_v3_large": EncoderSpec(
+        torchvision.models.mobilenet_v3_large, "IMAGENET1K_V1", _MOBILENET_TAPS, tuple(_MOBILENET_TAPS)
+    ),
+}
+
+
+class ResNetEncoder(nn.Module):
+    """Stem and stages of a torchvision residual network up to the last of `taps`."""
+
+    def __init__(self, network: nn.Module, taps: tuple[str, ...]) -> None:
+        super().__init__()
+        self.taps = taps
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            self.add_module(name, network.get_submodule(name))
+            if name == max(taps):
+                break
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map (B, 3, H, W) to one (B, D, H/stride, W/stride) per tap, in the order of `taps`."""
+        outputs: dict[str, Tensor] = {}
+        x = images
+        for name, module in self.named_children():
+            x = module(x)
+            outputs[name] = x
+        return [outputs[tap] for tap in self.taps]
+
+
+class MobileNetEncoder(nn.Module):
+    """The inverted residual blocks of torchvision's MobileNetV3 up to the last of `taps`."""
+
+    def __init__(self, network: nn.Module, taps: tuple[str, ...]) -> None:
+        super().__init__()
+        self.taps = taps
+        self.tapped = {int(tap.removeprefix("features")): tap for tap in taps}
+        features = network.get_submodule("features")
+        self.features = nn.Sequential(*list(features.children())[: max(self.tapped) + 1])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map (B, 3, H, W) to one (B, D, H/stride, W/stride) per tap, in the order of `taps`."""
+        outputs: dict[str, Tensor] = {}
+        x = images
+        for index, block in enumerate(self.features):
+            tap = self.tapped.get(index)
+            if tap is None:
+                x = block(x)
+                continue
+            *stages, (projection, batch_norm) = block.block  # type: ignore[union-attr,misc]
+            y = x
+            for stage in stages:
+                y = stage(y)
+            outputs[tap] = projection(y)
+            if index == max(self.tapped):
+                break
+            y = batch_norm(outputs[tap])
+            x = x + y if block.use_res_connect else y
+        return [outputs[tap] for tap in self.taps]
+
+
+def check_taps(name: str, taps: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `taps` from fine to coarse, the encoder's default if empty; `UserError` for a tap it has not."""
+    if name not in ENCODERS:
+        raise UserError(f"the encoder must be one of {', '.join(ENCODERS)}", repr(name))
+    spec = ENCODERS[name]
+    unknown = [tap for tap in taps if tap not in spec.taps]
+    if unknown:
+        raise UserError(f"taps of {name} must be among {', '.join(spec.taps)}", ", ".join(unknown))
+    return tuple(tap for tap in spec.taps if tap in (taps or spec.default_taps))
+
+
+def build_encoder(name: str, taps: tuple[str, ...]) -> nn.Module:
+    """Build the frozen encoder, cut after its last tap, with torchvision's own random initialisation."""
+    network = ENCODERS[name].build(weights=None)
+    encoder = MobileNetEncoder(network, taps) if name.startswith("mobilenet") else ResNetEncoder(network, taps)
+    return encoder.eval().requires_grad_(False)
+
+
+def load_encoder_weights(encoder: nn.Module, name: str, source: str, seed: int = 0) -> str:
+    """Fill `encoder` from `source`: "imagenet", "random" (seeded), or a state-dict file; return what was loaded.
+
+    Random weights still want `calibrate_batch_norm`. Raises `UserError` where a download is impossible
+    or a file is not this encoder's.
+    """
+    if source == "random":
+        _randomise(encoder, seed)
+        return f"random, seed {seed}"
+    if source == "imagenet":
+        weights = ENCODERS[name].weights
+        _load_state(encoder, _download(name, weights), f"torchvision {weights}")
+        return f"torchvision {weights}"
+    path = Path(source)
+    _load_state(encoder, _read_state(path), path.name)
+    return f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+def _randomise(encoder: nn.Module, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in encoder.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
+def _download(name: str, weights: str) -> Mapping[str, Tensor]:
+    try:
+        member = torchvision.models.get_model_weights(name)[weights]
+        return member.get_state_dict(progress=True, check_hash=True)  # type: ignore[no-any-return]
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        raise UserError(
+            f"torchvision's ImageNet weights of {name} could not be downloaded",
+            str(error),
+            "give --weights FILE (a state dict saved elsewhere) or --weights random (for trying things out)",
+        ) from None
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError("--weights must be imagenet, random or a file", f"no file {path}") from None
+    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} must be a state dict saved by torch.save", first) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} must be a state dict saved by torch.save", type(state).__name__)
+    return state
+
+
+def _load_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    wanted = encoder.state_dict()
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(f"{origin} must hold every weight up to the last tap", f"no {missing[0]} and {len(missing)} in all")
+    wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    if wrong:
+        key = wrong[0]
+        raise UserError(f"{origin}: {key} must be {tuple(wanted[key].shape)}", f"{tuple(state[key].shape)}")
+    encoder.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+
+
+def calibrate_batch_norm(encoder: nn.Module, batches: Iterator[Tensor]) -> None:
+    """Set the batch norms' running statistics from `batches` of (B, 3, H, W).
+
+    Random convolutions without it let activations grow or vanish with depth; with it each channel has
+    mean 0 and variance 1 on good images, and random features are usable.
+    """
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+        norm.train()
+    with torch.no_grad():
+        for images in batches:
+            encoder(images)
+    encoder.eval()

@@ -1,0 +1,126 @@
+"""Rewrite 5: everything constant in a tap's log-likelihood becomes one scalar, all Σs one reduction.
+
+    (Σ_b (Σ_i s_bi + Σ_i log g_bi) - ½ Σ_i u_i² - D/2 ln 2π) / D - m
+        =  α Σ_i (s_1 + ... + s_8)_i + β Σ_i u_i² + γ
+
+The expression in front of the score's min(·, 0) is read as an affine combination of reductions, whatever
+the order its terms were written in.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from export.passes.graph import (
+    Match,
+    ModelFacts,
+    Rewrite,
+    constant,
+    constant_and_other,
+    insert,
+    producer,
+    scalar_and_other,
+)
+
+
+@dataclass
+class _Affine:
+    """Σ factor·reduction + offset, every reduction (N,) over the channels of an (N, D) tensor."""
+
+    offset: float = 0.0
+    terms: list[tuple[float, gs.Node]] = field(default_factory=list)
+    unread: str = ""
+
+    def add(self, factor: float, tensor: gs.Tensor) -> None:
+        """Add `factor` times what `tensor` holds, following sums, differences and constant factors."""
+        if isinstance(tensor, gs.Constant) and tensor.values.size == 1:
+            self.offset += factor * float(tensor.values.reshape(()))
+            return
+        node = None if isinstance(tensor, gs.Constant) or not tensor.inputs else tensor.inputs[0]
+        if node is None:
+            self.unread = f"{tensor.name} is neither computed nor a scalar"
+        elif node.op == "Reshape":
+            self.add(factor, node.inputs[0])
+        elif node.op in ("Add", "Sub"):
+            self.add(factor, node.inputs[0])
+            self.add(-factor if node.op == "Sub" else factor, node.inputs[1])
+        elif node.op == "ReduceSum":
+            self.terms.append((factor, node))
+        elif node.op == "ConstantOfShape" and not np.any(getattr(node.attrs.get("value"), "values", 0)):
+            return  # the zero that the log-determinants' sum starts from
+        else:
+            self._scale(factor, node)
+
+    def _scale(self, factor: float, node: gs.Node) -> None:
+        scaled = scalar_and_other(node)
+        if node.op == "Mul" and scaled:
+            self.add(factor * scaled[0], scaled[1])
+        elif node.op == "Div" and scaled and scaled[1] is node.inputs[0]:
+            self.add(factor / scaled[0], scaled[1])
+        else:
+            self.unread = f"{node.name} ({node.op}) is not affine in the reductions"
+
+
+def _find(node: gs.Node) -> Match | None:
+    limited = constant_and_other(node) if node.op == "Min" else None
+    reshape = _first_reshape(limited[1]) if limited and not limited[0].any() else None
+    if limited is None or reshape is None or not isinstance(reshape.inputs[1], gs.Constant):
+        return None
+    affine = _Affine()
+    affine.add(1.0, limited[1])
+    squares = [(f, n) for f, n in affine.terms if _squared(n) is not None]
+    sums = [(f, n) for f, n in affine.terms if _squared(n) is None]
+    if len(sums) < 2:  # nothing left to merge
+        return None
+    return {"min": node, "affine": affine, "squares": squares, "sums": sums, "shape": reshape.inputs[1], "old": limited[1]}
+
+
+def _first_reshape(tensor: gs.Tensor) -> gs.Node | None:
+    node = producer(tensor, "Reshape", "Sub", "Add")
+    while node is not None and node.op != "Reshape":
+        node = producer(node.inputs[0], "Reshape", "Sub", "Add")
+    return node
+
+
+def _squared(reduction: gs.Node) -> gs.Tensor | None:
+    mul = producer(reduction.inputs[0], "Mul")
+    return mul.inputs[0] if mul and len(mul.inputs) == 2 and mul.inputs[0] is mul.inputs[1] else None
+
+
+def _over_channels(reduction: gs.Node) -> bool:
+    axes = reduction.inputs[1].values.tolist() if len(reduction.inputs) > 1 else reduction.attrs.get("axes")
+    return axes in ([1], [-1]) and not reduction.attrs.get("keepdims", 1)
+
+
+def _check(graph: gs.Graph, match: Match) -> str | None:
+    if match["affine"].unread:
+        return str(match["affine"].unread)
+    if len(match["squares"]) != 1:
+        return f"one sum of squares was expected, found {len(match['squares'])}"
+    if not all(_over_channels(node) for _, node in match["affine"].terms):
+        return "a reduction is not over the channels alone"
+    factors = {round(factor, 12) for factor, _ in match["sums"]}
+    return None if len(factors) == 1 else f"the log-determinants have different factors {sorted(factors)}"
+
+
+def _apply(graph: gs.Graph, match: Match) -> None:
+    name = match["sums"][0][1].name.split("/")[0]  # the tap
+    (square_factor, square), (factor, _) = match["squares"][0], match["sums"][0]
+    axis = constant(f"{name}/channels", [1])
+    total = insert(graph, "Sum", f"{name}/log_scales", [node.inputs[0] for _, node in match["sums"]])
+    log_det = insert(graph, "ReduceSum", f"{name}/log_det_jacobian", [total, axis], {"keepdims": 0})
+    log_det = insert(graph, "Mul", f"{name}/log_det_scaled", [log_det, constant(f"{name}/log_det_factor", factor)])
+    norm = insert(graph, "ReduceSumSquare", f"{name}/norm", [_squared(square), axis], {"keepdims": 0})
+    norm = insert(graph, "Mul", f"{name}/norm_scaled", [norm, constant(f"{name}/norm_factor", square_factor)])
+    logp = insert(graph, "Add", f"{name}/unshifted", [log_det, norm])
+    logp = insert(graph, "Add", f"{name}/excess_fibers", [logp, constant(f"{name}/offset", match["affine"].offset)])
+    grid = insert(graph, "Reshape", f"{name}/excess", [logp, match["shape"]])
+    match["min"].inputs = [grid if tensor is match["old"] else tensor for tensor in match["min"].inputs]
+
+
+def _expected(facts: ModelFacts) -> int:
+    return facts.taps
+
+
+REWRITE = Rewrite("log-determinants and constants merged", _find, _check, _apply, _expected)

@@ -1,0 +1,129 @@
+"""`cable.pt` to `cable.unfused.onnx`: the FrEIA model as torch exports it, under the engine's contract."""
+
+import argparse
+import ast
+import logging
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import torch
+
+from export.model.cflow import Detector, ModelConfig
+from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint
+from export.onnx_files import ExportInfo, save_model, set_info
+from runtime.errors import run_command
+from runtime.files import sha256_of
+from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata
+
+OPSET = 18
+_PACKAGES = ("torch", "torchvision", "FrEIA", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime")
+
+
+def export_detector(detector: Detector) -> onnx.ModelProto:
+    """Trace a detector to ONNX: `frames` uint8 [batch, H, W, 3] to `anomaly_map`, `image_score`; batch is symbolic."""
+    height, width = detector.model.config.input_size
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            detector.eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            optimize=True,  # folds constants and batch norms
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[MAP_NAME, SCORE_NAME],
+            dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch")}},
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    name_nodes(model, detector.model.config.taps)
+    return model
+
+
+def name_nodes(model: onnx.ModelProto, taps: Sequence[str]) -> None:
+    """Name every node after the module it comes from, `layer2/block3/subnet0`, so that a profile can be read."""
+    used: Counter[str] = Counter()
+    for node in model.graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
+        name = f"{_readable(modules[-1], taps) if modules else 'score'}/{node.op_type}"
+        used[name] += 1
+        node.name = name if used[name] == 1 else f"{name}_{used[name]}"
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+
+
+def _readable(module: str, taps: Sequence[str]) -> str:
+    parts = module.removeprefix("model.").split(".")
+    if parts[0] != "decoders":
+        return "/".join(parts)
+    parts = [taps[int(parts[1])], *parts[2:]]
+    return "/".join(parts).replace("blocks/", "block").replace("subnet/", "subnet")
+
+
+def metadata_of(checkpoint: Checkpoint, path: Path) -> Metadata:
+    """Return what a sidecar says of the checkpoint at `path`, before any engine is built from it."""
+    config = checkpoint.model.config
+    return Metadata(
+        name=path.stem,
+        input_size=config.input_size,
+        batch=1,
+        encoder=config.encoder,
+        encoder_weights=checkpoint.encoder_weights,
+        taps=config.taps,
+        clamp=config.clamp,
+        default_threshold=checkpoint.default_threshold,
+        thresholds=checkpoint.thresholds,
+        training_data_sha256=checkpoint.data_sha256,
+        checkpoint_sha256=sha256_of(path),
+        versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},
+    )
+
+
+def info_of(checkpoint: Checkpoint, path: Path) -> ExportInfo:
+    """Return what the ONNX files of a checkpoint carry: the sidecar's content and what the rewrites should find."""
+    config: ModelConfig = checkpoint.model.config
+    return ExportInfo(
+        metadata=metadata_of(checkpoint, path),
+        blocks=config.coupling_blocks,
+        conditional=config.conditional,
+        soft_permutation=config.soft_permutation,
+        data_origin=checkpoint.data_origin,
+    )
+
+
+def export_checkpoint(checkpoint_path: Path, out: Path, name: str | None = None) -> Path:
+    """Export `checkpoint_path` to the unfused ONNX at `out` and return it; `name` is the sidecar's, the stem by default."""
+    checkpoint = load_checkpoint(checkpoint_path)
+    info = info_of(checkpoint, checkpoint_path)
+    model = export_detector(Detector(checkpoint.model, checkpoint.maxima))
+    set_info(model, replace(info, metadata=replace(info.metadata, name=name or info.metadata.name)))
+    save_model(model, out)
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Export a checkpoint from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m export.to_onnx", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint written by train.fit")
+    parser.add_argument("--out", type=Path, help="where the ONNX goes (default: CHECKPOINT with .unfused.onnx)")
+    options = parser.parse_args(argv)
+    out = export_checkpoint(options.checkpoint, options.out or options.checkpoint.with_suffix(".unfused.onnx"))
+    print(f"wrote {out}")
+
+
+def command() -> int:
+    """Run as a console script."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())
