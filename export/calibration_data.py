@@ -202,14 +202,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.calibration_data",
         description="Fill a folder with good images of your own product, on which INT8 ranges are measured.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--from", dest="source", metavar="PATH", help="a folder of images, an image or a video")
     source.add_argument("--camera", type=int, metavar="N", help="take the images from camera N")
-    parser.add_argument("--count", type=int, default=64, metavar="N", help="how many images to take, evenly spread")
-    parser.add_argument("--every", type=float, default=1.0, metavar="S", help="seconds between a camera's images")
-    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the folder to fill")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=64,
+        metavar="N",
+        help="how many images to take, evenly spread (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--every", type=float, default=1.0, metavar="S", help="seconds between a camera's images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the folder to fill (default: %(default)s)"
+    )
     parser.add_argument(
         "--origin", metavar="TEXT", help="where the images are from, for the manifest (default: the source's name)"
     )

@@ -127,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Fuse an ONNX file from the command line."""
     parser = argparse.ArgumentParser(prog="python -m export.fuse", description=__doc__)
     parser.add_argument("onnx", type=Path, help="an ONNX written by export.to_onnx")
-    parser.add_argument("--out", type=Path, help="where the fused ONNX goes (default: cable.unfused.onnx to cable.onnx)")
+    parser.add_argument(
+        "--out", type=Path, help="where the fused ONNX goes (default: cable.unfused.onnx to cable.onnx)"
+    )
     options = parser.parse_args(argv)
     out = options.out or sidecar_path(options.onnx).with_suffix(".onnx")
     print(fuse_file(options.onnx, out))

@@ -1,1 +1,20 @@
-"""Judge frames with an exported engine; imports no torch."""
+"""From a camera frame to a verdict: what runs on the device."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.detector import Detector
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, *, threads: int | None = None, threshold: float | None = None) -> "Detector":
+    """Open an engine (`cable.plan` or `cable.onnx`, its `cable.json` beside it); see `runtime.detector.load`.
+
+    >>> with runtime.load("cable.plan") as detector:
+    ...     result = detector(frame)  # uint8 (H, W, 3) RGB
+    """
+    from runtime.detector import load as load_detector  # here, so that `import runtime` stays light
+
+    return load_detector(path, threads=threads, threshold=threshold)

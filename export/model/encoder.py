@@ -175,7 +175,9 @@ def _load_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) ->
     wanted = encoder.state_dict()
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     if missing:
-        raise UserError(f"{origin} must hold every weight up to the last tap", f"no {missing[0]} and {len(missing)} in all")
+        raise UserError(
+            f"{origin} must hold every weight up to the last tap", f"no {missing[0]} and {len(missing)} in all"
+        )
     wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if wrong:
         key = wrong[0]

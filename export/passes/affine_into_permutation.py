@@ -1,6 +1,6 @@
 """Rewrite 2: the global affine moves into the permutation.
 
-    Wp (g ⊙ x + o)  =  (Wp diag g) x + Wp o
+Wp (g ⊙ x + o)  =  (Wp diag g) x + Wp o
 """
 
 import numpy as np

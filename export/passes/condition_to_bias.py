@@ -69,7 +69,9 @@ def _apply(graph: gs.Graph, match: Match) -> None:
     product = gs.Variable(f"{name}/product", dtype=np.float32)
     gemm.outputs = [product]
     set_gemm(gemm, match["concat"].inputs[0], weight[:, :-channels], None)
-    grid = insert(graph, "Reshape", f"{name}/grid", [product, constant(f"{name}/grid_shape", [-1, height, width, features])])
+    grid = insert(
+        graph, "Reshape", f"{name}/grid", [product, constant(f"{name}/grid_shape", [-1, height, width, features])]
+    )
     grid = insert(graph, "Add", f"{name}/row", [grid, constant(f"{name}/row_bias", row)])
     grid = insert(graph, "Add", f"{name}/col", [grid, constant(f"{name}/col_bias", col)])
     shape = constant(f"{name}/fibers_shape", [-1, features])

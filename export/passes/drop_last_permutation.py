@@ -1,6 +1,6 @@
 """Rewrite 4: a permutation whose result is only measured by its norm is dropped.
 
-    ‖Wp v‖²  =  ‖v‖²   for an orthogonal Wp
+‖Wp v‖²  =  ‖v‖²   for an orthogonal Wp
 """
 
 import numpy as np

@@ -73,7 +73,14 @@ def _find(node: gs.Node) -> Match | None:
     sums = [(f, n) for f, n in affine.terms if _squared(n) is None]
     if len(sums) < 2:  # nothing left to merge
         return None
-    return {"min": node, "affine": affine, "squares": squares, "sums": sums, "shape": reshape.inputs[1], "old": limited[1]}
+    return {
+        "min": node,
+        "affine": affine,
+        "squares": squares,
+        "sums": sums,
+        "shape": reshape.inputs[1],
+        "old": limited[1],
+    }
 
 
 def _first_reshape(tensor: gs.Tensor) -> gs.Node | None:

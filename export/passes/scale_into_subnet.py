@@ -1,6 +1,6 @@
 """Rewrite 3: a constant factor behind a subnet's last layer moves into its weights.
 
-    0.1 (W2 h + b2)  =  (0.1 W2) h + 0.1 b2
+0.1 (W2 h + b2)  =  (0.1 W2) h + 0.1 b2
 """
 
 import numpy as np

@@ -1,0 +1,126 @@
+"""One object that judges frames: `with runtime.load("cable.plan") as detector: result = detector(frame)`."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import UserError
+from runtime.metadata import Metadata, read_sidecar
+from runtime.preprocess import resize
+from runtime.session import Session
+
+Verdict = Literal["good", "anomalous"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the engine says of one frame.
+
+    `anomaly_map` is float32 (H, W) at the engine's input size; `image_score` its maximum, in
+    [0, number of taps]; the verdict is "anomalous" where the score is above `threshold`. `latency_ms`
+    holds milliseconds by stage ("preprocess", the session's stages such as "execute", "total");
+    frames judged in one batch share theirs.
+    """
+
+    anomaly_map: NDArray[np.float32]
+    image_score: float
+    verdict: Verdict
+    threshold: float
+    latency_ms: dict[str, float]
+
+
+class Detector:
+    """Judges uint8 (H, W, 3) RGB frames of any size with a loaded engine, one at a time or in batches."""
+
+    def __init__(self, session: Session, metadata: Metadata, threshold: float | None = None) -> None:
+        self.session = session
+        self.metadata = metadata
+        self.threshold = metadata.threshold.value if threshold is None else threshold
+        if not math.isfinite(self.threshold):
+            raise UserError(
+                "the threshold must be a finite number", str(self.threshold), "see the sidecar's thresholds"
+            )
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Result:
+        """Judge one frame. Raises `UserError` unless it is uint8 (H, W, 3)."""
+        return self._judge([frame])[0]
+
+    def batch(self, frames: Sequence[NDArray[np.uint8]]) -> list[Result]:
+        """Judge many frames, as many at a time as the engine takes. Raises `UserError` as a call does."""
+        step = self.session.max_batch
+        return [result for i in range(0, len(frames), step) for result in self._judge(frames[i : i + step])]
+
+    def _judge(self, frames: Sequence[NDArray[np.uint8]]) -> list[Result]:
+        started = time.perf_counter()
+        size = self.session.input_size
+        inputs = np.stack([resize(frame, size) for frame in frames])
+        prepared = time.perf_counter()
+        maps, scores = self.session.run(inputs)
+        ended = time.perf_counter()
+        latency_ms = {
+            "preprocess": 1e3 * (prepared - started),
+            **self.session.stage_ms,
+            "total": 1e3 * (ended - started),
+        }
+        return [
+            self._result(anomaly_map, float(score), dict(latency_ms))
+            for anomaly_map, score in zip(maps, scores, strict=True)
+        ]
+
+    def _result(self, anomaly_map: NDArray[np.float32], score: float, latency_ms: dict[str, float]) -> Result:
+        if not math.isfinite(score):  # a NaN compares as "not above the threshold" and would pass as good
+            raise UserError("an image score must be finite", str(score), "build the engine with --precision fp32")
+        verdict: Verdict = "anomalous" if score > self.threshold else "good"
+        return Result(anomaly_map, score, verdict, self.threshold, latency_ms)
+
+    def close(self) -> None:
+        """Release the engine; a second call does nothing."""
+        self.session.close()
+
+    def __enter__(self) -> "Detector":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(path: str | Path, *, threads: int | None = None, threshold: float | None = None) -> Detector:
+    """Open the engine at `path`: a `.plan` with TensorRT, an `.onnx` with ONNX Runtime.
+
+    Its sidecar (`cable.json` beside `cable.plan`) is read first and must describe this very file.
+    `threads` is the number of CPU threads of ONNX Runtime (None: all cores); a plan has no use for
+    it. `threshold` overrides the sidecar's. Raises `UserError` for a missing or foreign file, another
+    suffix, or a machine that cannot run the engine.
+    """
+    path = Path(path)
+    if path.suffix not in (".plan", ".onnx"):
+        raise UserError("an engine is a .plan or .onnx file", str(path), "build one with export.build_engine")
+    if not path.is_file():
+        raise UserError(f"{path} must exist", "no such file", "build it with export.build_engine")
+    metadata = read_sidecar(path)
+    artefact = metadata.artefact_of(path)
+    if artefact.kind != path.suffix[1:]:
+        raise UserError(f"{path.name} must be a {path.suffix[1:]}", f"a {artefact.kind}", "rename it back")
+    session: Session
+    if artefact.kind == "plan":
+        from runtime.tensorrt_session import TensorRTSession
+
+        session = TensorRTSession(path, metadata, artefact)
+    else:
+        from runtime.onnxruntime_session import OnnxRuntimeSession
+
+        session = OnnxRuntimeSession(path, threads, metadata)
+    try:
+        return Detector(session, metadata, threshold)
+    except UserError:
+        session.close()
+        raise

@@ -1,0 +1,166 @@
+"""TensorRT on an NVIDIA GPU: a `.plan` of the engine contract, its buffers allocated once, its work one CUDA graph.
+
+The session owns its CUDA context: it is current only while a method of the session runs, so several
+sessions, or another user of CUDA in this process, do not disturb each other.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from runtime import cuda
+from runtime.errors import UserError
+from runtime.metadata import Artefact, Metadata, sidecar_path
+from runtime.session import Frames, Maps, Scores
+from runtime.tensorrt_engine import LoadedEngine
+
+INSTALL = {"tensorrt": "pip install 'cflow-edge[tensorrt]'", "tensorrt_rtx": "pip install 'cflow-edge[rtx]' pycuda"}
+
+
+def cpu_alternative(path: Path) -> str:
+    """Return the cure for a machine that cannot run the plan at `path`: the `.onnx` beside it, or how to get one."""
+    for onnx_path in (path.with_suffix(".onnx"), sidecar_path(path).with_suffix(".onnx")):
+        if onnx_path.is_file():
+            return f"use --engine {onnx_path.name}, which runs on the CPU"
+    return f"copy {sidecar_path(path).stem}.onnx beside it and use --engine with that, which runs on the CPU"
+
+
+def check_built_for(path: Path, artefact: Artefact, version: str, capability: str) -> None:
+    """Refuse a plan of another library version or GPU before its bytes are opened.
+
+    Raises `UserError` with both values and the command that rebuilds.
+    """
+    if artefact.version == version and capability in artefact.compute_capability.split("+"):
+        return
+    raise UserError(
+        f"{path.name} was built by {artefact.library} {artefact.version} for compute capability "
+        f"{artefact.compute_capability} and opens only there",
+        f"{artefact.library} {version} on compute capability {capability}",
+        f"rebuild it here with: python -m export.build_engine {sidecar_path(path).stem}.pt",
+    )
+
+
+class TensorRTSession:
+    """A `.plan` on the first visible CUDA device (see `runtime.session.Session`).
+
+    `artefact` is the sidecar's entry for the file. Raises `UserError` where the device, a library or
+    the plan is not what it must be.
+    """
+
+    def __init__(self, path: Path, metadata: Metadata, artefact: Artefact) -> None:
+        self.input_size = metadata.input_size
+        self._stage_ms: dict[str, float] = {}
+        self._driver, self._library = _import_libraries(path, artefact.library)
+        version = str(self._library.__version__)
+        check_built_for(path, artefact, version, cuda.compute_capability())
+        self.device = f"{cuda.device_name()}, {artefact.library} {version}"
+        self._engine: LoadedEngine | None = None
+        self._context = _make_context(self._driver)  # and makes it current
+        try:
+            with _cuda_errors(self._driver, path.name):
+                self._engine = LoadedEngine(self._driver, self._library, path, metadata)
+                self.max_batch = self._engine.max_batch
+        except BaseException:
+            self._context.detach()  # destroys it, being the current one
+            raise
+        self._driver.Context.pop()
+        try:
+            self._warm_up(metadata.batch)
+        except BaseException:
+            self.close()
+            raise
+
+    def _warm_up(self, batch: int) -> None:
+        """Compile, allocate and capture what the first run would: no user's frame is to wait for that."""
+        assert self._engine is not None
+        batch = min(max(batch, self._engine.min_batch), self.max_batch)
+        self.run(np.zeros((batch, *self.input_size, 3), np.uint8))
+
+    @contextmanager
+    def _current(self) -> Iterator[LoadedEngine]:
+        if self._engine is None:
+            raise UserError("the session must be open", "closed", "load the engine again")
+        self._context.push()
+        try:
+            with _cuda_errors(self._driver, self.device):
+                yield self._engine
+        finally:
+            self._driver.Context.pop()
+
+    def run(self, frames: Frames) -> tuple[Maps, Scores]:
+        """Judge uint8 (B, H, W, 3) and return (anomaly_map (B, H, W), image_score (B,)), both float32."""
+        with self._current() as engine:
+            _check_frames(frames, engine.min_batch, self.max_batch, self.input_size)
+            maps, scores, self._stage_ms = engine.run(frames)
+        return maps, scores
+
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        """Milliseconds of the last run on the device: "copy_in", "execute", "copy_out"."""
+        return dict(self._stage_ms)
+
+    def close(self) -> None:
+        """Release the engine, its buffers and the context."""
+        if self._engine is None:
+            return
+        engine, self._engine = self._engine, None
+        self._context.push()
+        try:
+            engine.free()
+        finally:
+            self._context.detach()  # current, so that it is destroyed whichever thread calls
+
+    def __enter__(self) -> "TensorRTSession":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _import_libraries(path: Path, library: str) -> tuple[Any, Any]:
+    """Return pycuda's driver module and the TensorRT module. Raises `UserError` for what is missing here."""
+    if library not in INSTALL:
+        raise UserError(f"{path.name} must be of tensorrt or tensorrt_rtx", repr(library), "rebuild it")
+    if problem := cuda.device_problem():
+        raise UserError(f"{path.name} needs a CUDA device", problem, cpu_alternative(path))
+    driver = _import("pycuda.driver", path, "pip install pycuda")
+    driver.init()
+    return driver, _import(library, path, INSTALL[library])
+
+
+def _import(name: str, path: Path, cure: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:  # OSError: the bindings are there, the libraries are not
+        raise UserError(f"{path.name} needs {name}", str(error), f"{cure}, or {cpu_alternative(path)}") from None
+
+
+def _make_context(driver: Any) -> Any:
+    with _cuda_errors(driver, "the CUDA device"):
+        return driver.Device(cuda.DEVICE_INDEX).make_context()
+
+
+@contextmanager
+def _cuda_errors(driver: Any, what: str) -> Iterator[None]:
+    """Turn a driver's error (memory that other programs hold, a device that fell off the bus) into one line."""
+    try:
+        yield
+    except (driver.Error, cuda.CudaError) as error:
+        raise UserError(f"{what} must run", str(error), "free the device's memory, or see nvidia-smi") from error
+
+
+def _check_frames(frames: Frames, smallest: int, largest: int, size: tuple[int, int]) -> None:
+    good_shape = frames.ndim == 4 and smallest <= frames.shape[0] <= largest and frames.shape[1:] == (*size, 3)
+    if frames.dtype != np.uint8 or not good_shape:
+        raise UserError(
+            f"frames must be uint8 ({smallest}..{largest}, {size[0]}, {size[1]}, 3)",
+            f"{frames.dtype} {frames.shape}",
+            "resize them first",
+        )

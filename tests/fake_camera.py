@@ -1,0 +1,44 @@
+"""Stands in for `cv2.VideoCapture` of a camera, the one part of a live source that no test machine has."""
+
+import queue
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+
+class FakeCamera:
+    """Delivers what a test puts in, when it puts it in: a grey level is a frame, None is a pulled cable."""
+
+    def __init__(self, opens: bool = True) -> None:
+        self.frames: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self.opened_with: list[Any] = []
+        self.released = False
+        self._opens = opens
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> "FakeCamera":
+        monkeypatch.setattr(cv2, "VideoCapture", self)
+        return self
+
+    def put(self, *levels: int | None) -> None:
+        for level in levels:
+            self.frames.put(level)
+
+    def __call__(self, number: int) -> "FakeCamera":
+        self.opened_with.append(number)
+        return self
+
+    def isOpened(self) -> bool:
+        return self._opens
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        level = self.frames.get(timeout=30)
+        if level is None:
+            return False, None
+        bgr = np.zeros((24, 36, 3), np.uint8)
+        bgr[:] = (0, level, level)  # blue, green, red
+        return True, bgr
+
+    def release(self) -> None:
+        self.released = True

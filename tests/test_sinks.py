@@ -1,0 +1,130 @@
+import io
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.detector import Result
+from runtime.frame import Frame
+from runtime.overlay import draw
+from runtime.sinks import FolderSink, JsonLines, Worst, overlay_name
+
+TIME_S = 1_700_000_000.25  # 2023-11-14 22:13:20.250 UTC
+
+
+def _frame(index: int, name: str | None = None) -> Frame:
+    image = np.full((60, 80, 3), 40, np.uint8)
+    return Frame(image, name or f"f{index}.png", index, TIME_S)
+
+
+def _result(score: float) -> Result:
+    anomaly_map = np.zeros((6, 8), np.float32)
+    anomaly_map[2, 3] = score
+    verdict = "anomalous" if score > 1 else "good"
+    return Result(anomaly_map, score, verdict, 1.0, {"execute": 1.23456, "total": 2.0})
+
+
+def _lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+
+
+def test_a_frame_becomes_a_line_and_an_overlay(tmp_path: Path):
+    frame, result = _frame(7), _result(2.5)
+    with FolderSink(tmp_path / "out", "camera:0", 3.0) as sink:
+        sink.write(frame, result)
+    (line,) = _lines(tmp_path / "out")
+    assert line == {
+        "time": "2023-11-14T22:13:20.250+00:00",
+        "source": "camera:0",
+        "name": "f7.png",
+        "frame": 7,
+        "score": 2.5,
+        "threshold": 1.0,
+        "verdict": "anomalous",
+        "boxes": [{"x": 30, "y": 20, "width": 10, "height": 10, "peak": 2.5}],
+        "latency_ms": {"execute": 1.235, "total": 2.0},
+    }
+    assert datetime.fromisoformat(line["time"]).astimezone(timezone.utc).timestamp() == TIME_S
+    written = np.asarray(Image.open(tmp_path / "out/overlays/f7.png"))
+    np.testing.assert_array_equal(written, draw(frame.image, result, 3.0))
+
+
+def test_lines_are_there_at_once_and_a_later_run_adds_to_them(tmp_path: Path):
+    with FolderSink(tmp_path, "a", 3.0, overlays=False) as sink:
+        sink.write(_frame(0), _result(0.5))
+        assert len(_lines(tmp_path)) == 1  # before closing
+    with FolderSink(tmp_path, "b", 3.0, overlays=False) as sink:
+        sink.write(_frame(0), _result(0.5))
+    assert [line["source"] for line in _lines(tmp_path)] == ["a", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.jsonl"]
+
+
+def test_images_that_differ_in_suffix_only_keep_their_overlays():
+    assert [overlay_name(name) for name in ("a.png", "a.jpg", "clip_000001")] == [
+        "a.png",
+        "a.jpg.png",
+        "clip_000001.png",
+    ]
+
+
+def test_what_is_no_json_is_refused(tmp_path: Path):
+    lines = JsonLines(tmp_path / "lines.jsonl")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        lines.append({"score": float("nan")})
+    lines.close()
+    lines.close()
+    assert (tmp_path / "lines.jsonl").read_bytes() == b""
+
+
+class AlmostFullDisk(io.FileIO):
+    """A file whose disk takes `room` more bytes: what does not fit is left out, as write(2) does."""
+
+    room = 100
+
+    def write(self, data: Any) -> int:
+        taken = super().write(bytes(data)[: self.room])
+        self.room -= taken
+        return taken
+
+
+def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"frame": -1}\n')
+    lines = JsonLines(path)
+    lines.close()
+    lines._file = AlmostFullDisk(path, "ab")
+    with pytest.raises(OSError, match="No space left") as error:
+        for i in range(100):
+            lines.append({"frame": i})
+    lines.close()
+    assert error.value.filename == str(path)
+    text = path.read_text()
+    assert text.endswith("}\n")
+    # 13 bytes a line: 7 of 100 bytes are whole, the 8th is taken back
+    assert [json.loads(line)["frame"] for line in text.splitlines()] == list(range(-1, 7))
+
+
+def test_a_contact_sheet_is_written_on_closing(tmp_path: Path):
+    with FolderSink(tmp_path, "a", 3.0, overlays=False, sheet=True) as sink:
+        for i, score in enumerate((0.5, 2.0, 1.5)):
+            sink.write(_frame(i), _result(score))
+        assert not (tmp_path / "contact_sheet.png").exists()
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert sheet.width == 3 * (320 + 8) + 8
+    sink.close()
+
+
+def test_a_run_without_frames_has_no_contact_sheet(tmp_path: Path):
+    FolderSink(tmp_path, "a", 3.0, sheet=True).close()
+    assert not (tmp_path / "contact_sheet.png").exists()
+
+
+def test_the_worst_are_kept_highest_first_and_ties_in_order():
+    worst = Worst(count=3)
+    for name, score in [("a", 1.0), ("b", 3.0), ("c", 0.5), ("d", 2.0), ("e", 2.0), ("f", 2.0)]:
+        worst.add(name, score, np.zeros((4, 4, 3), np.uint8))
+    assert [tile.caption for tile in worst.tiles()] == ["b  3.000", "d  2.000", "e  2.000"]

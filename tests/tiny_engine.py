@@ -1,0 +1,71 @@
+"""A real engine of the contract that is small enough for every test: brightness is the anomaly."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from runtime.files import sha256_of
+from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Metadata, Threshold, write_sidecar
+
+THRESHOLD = 1.0
+
+
+def tiny_model(size: tuple[int, int], maximum: float) -> onnx.ModelProto:
+    """anomaly_map = mean over RGB / 255 * maximum, image_score = its maximum; the batch is symbolic."""
+    height, width = size
+    float_ = TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Cast", [INPUT_NAME], ["float"], to=float_),
+        helper.make_node("ReduceMean", ["float"], ["grey"], axes=[3], keepdims=0),
+        helper.make_node("Mul", ["grey", "scale"], [MAP_NAME]),
+        helper.make_node("ReduceMax", [MAP_NAME], [SCORE_NAME], axes=[1, 2], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", height, width, 3])],
+        [
+            helper.make_tensor_value_info(MAP_NAME, float_, ["batch", height, width]),
+            helper.make_tensor_value_info(SCORE_NAME, float_, ["batch"]),
+        ],
+        [helper.make_tensor("scale", float_, [], [maximum / 255])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def tiny_metadata(
+    onnx_path: Path, size: tuple[int, int], taps: Sequence[str], threshold: float = THRESHOLD
+) -> Metadata:
+    return Metadata(
+        name=onnx_path.stem,
+        input_size=size,
+        batch=1,
+        encoder="resnet18",
+        encoder_weights="seeded",
+        taps=tuple(taps),
+        clamp="tanh(a)",
+        default_threshold="good_quantile",
+        thresholds={"good_quantile": Threshold(threshold, "set by hand for tests")},
+        artefacts=(Artefact("onnx", "fp32", sha256_of(onnx_path)),),
+    )
+
+
+def write_tiny_engine(
+    folder: Path,
+    name: str = "tiny",
+    size: tuple[int, int] = (32, 48),
+    taps: Sequence[str] = ("layer2", "layer3", "layer4"),
+    threshold: float = THRESHOLD,
+) -> Path:
+    """Write `<name>.onnx` and `<name>.json` into `folder` and return the ONNX file's path.
+
+    A frame of grey level v has the map value v / 255 * len(taps) everywhere.
+    """
+    path = Path(folder) / f"{name}.onnx"
+    onnx.save(tiny_model(size, float(len(taps))), path)
+    write_sidecar(path, tiny_metadata(path, size, taps, threshold))
+    return path

@@ -1,0 +1,41 @@
+"""Scores of a trained detector over a set of images, and the constants that are frozen from good ones."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.model.cflow import CFlow, anomaly_map
+from runtime.metadata import Threshold
+from train.data import ImageCache
+from train.threshold import from_good_images
+
+BATCH = 8
+
+
+def log_likelihood_batches(model: CFlow, images: ImageCache, device: torch.device) -> Iterator[list[Tensor]]:
+    """Yield, batch by batch, one (B, h, w) map of log-likelihoods per tap (nats per dimension)."""
+    model.eval()
+    for start in range(0, len(images), BATCH):
+        frames = torch.from_numpy(images.batch(range(start, min(start + BATCH, len(images))))).to(device)
+        with torch.inference_mode():
+            yield model.log_likelihoods(frames)
+
+
+def anomaly_maps(model: CFlow, images: ImageCache, maxima: Tensor, device: torch.device) -> NDArray[np.float32]:
+    """Return the anomaly maps of all images, (N, H, W)."""
+    maxima = maxima.to(device)
+    size = model.config.input_size
+    batches = [anomaly_map(maps, maxima, size).cpu().numpy() for maps in log_likelihood_batches(model, images, device)]
+    return np.concatenate(batches)
+
+
+def freeze(model: CFlow, good: ImageCache, false_alarm_rate: float, device: torch.device) -> tuple[Tensor, Threshold]:
+    """Return the frozen maxima (K,) over held-out good images, and the threshold of their image scores."""
+    maps = list(log_likelihood_batches(model, good, device))
+    maxima = torch.stack([torch.cat([batch[k].flatten() for batch in maps]).max() for k in range(len(maps[0]))])
+    size = model.config.input_size
+    scores = torch.cat([anomaly_map(batch, maxima, size).amax(dim=(1, 2)) for batch in maps])
+    return maxima.cpu(), from_good_images(scores.tolist(), false_alarm_rate)
