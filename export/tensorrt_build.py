@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx.inliner
 
 from export import tensorrt_compat as compat
+from export.onnx_files import load_model
 from export.tensorrt_compat import Backend
 from export.tensorrt_precision import (
     Precision,
@@ -80,12 +80,11 @@ def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> Plan
     """
     targets = compat.choose_targets(backend, options.compute_capabilities)
     log = library_log(backend.module)
-    log.clear()
     log.verbose = options.verbose
     builder = backend.module.Builder(log)
     network = builder.create_network(compat.network_flags(backend.module))
     parser = backend.module.OnnxParser(network, log)  # owns the weights, so it lives as long as the build
-    types = _parse(parser, network, onnx_path, backend)
+    types = parse_onnx(parser, network, onnx_path, backend)
     layers = count_weighted_layers(network, compat.is_strongly_typed(backend.module))
     check_precision(layers, options.precision, onnx_path.name)
     config = _configure(builder, network, options, targets, set(types.values()), backend)
@@ -102,15 +101,18 @@ def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> Plan
     return Plan(data, backend.library, backend.version, "+".join(targets), layers)
 
 
-def _parse(parser: Any, network: Any, path: Path, backend: Backend) -> dict[str, str]:
-    """Parse the file into `network`; return its tensor types where the library has to be told them."""
+def parse_onnx(parser: Any, network: Any, path: Path, backend: Backend) -> dict[str, str]:
+    """Parse the file into `network`; where the library has to be told the tensors' types, tell and return them.
+
+    Raises `UserError` with the first node that the parser refuses.
+    """
     if not path.is_file():
         raise UserError(f"an ONNX file must stand at {path}", "no such file", "export it with export.to_onnx")
     types: dict[str, str] = {}
     if compat.is_strongly_typed(backend.module):
         parsed = parser.parse_from_file(str(path))
     else:
-        model = onnx.load(str(path))
+        model = load_model(path)
         if model.functions and not compat.has_local_functions(backend.module):
             model = onnx.inliner.inline_local_functions(model)
         types = onnx_tensor_types(model)
@@ -134,11 +136,10 @@ def _parser_error(parser: Any) -> str:
     reason = " ".join(line for line in error.desc().splitlines() if NOT_A_REASON not in line)
     if error.node() < 0:
         return reason
-    name = getattr(error, "node_name", str)()
-    operator = getattr(error, "node_operator", str)()
-    return " ".join(
-        part for part in (f"node {error.node()}", name and f"'{name}'", operator and f"({operator})") if part
-    ) + (f": {reason}")
+    where = f"node {error.node()}"
+    if hasattr(error, "node_name"):
+        where += f" '{error.node_name()}' ({error.node_operator()})"
+    return f"{where}: {reason}"
 
 
 def _configure(

@@ -25,9 +25,10 @@ from runtime.errors import UserError
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 
-INSTALL = {
-    "tensorrt": "pip install 'cflow-edge[tensorrt]' (a Jetson has it with JetPack)",
-    "tensorrt_rtx": "pip install 'cflow-edge[rtx]'",
+CURES = {
+    "tensorrt": "pip install 'cflow-edge[tensorrt]' on the device (a Jetson has it with JetPack), or take tensorrt_rtx",
+    "tensorrt_rtx": "pip install 'cflow-edge[rtx]', which builds without a GPU",
+    "auto": "pip install 'cflow-edge[rtx]', which builds without a GPU, or 'cflow-edge[tensorrt]' on the device",
 }
 # what a TensorRT-RTX plan is built for where nothing else is asked; 7.5 has no FP32 matrix products,
 # and 8.0 in the same plan makes it larger
@@ -64,11 +65,9 @@ def find_backend(name: Literal["auto", "tensorrt", "tensorrt_rtx"] = "auto") -> 
             problems[library] = f"{problem}, and tensorrt builds only for the GPU that it runs on"
         else:
             return found
-    wanted = "TensorRT or TensorRT-RTX" if name == "auto" else name
-    cure = INSTALL[name] if name == "tensorrt_rtx" else f"{INSTALL['tensorrt_rtx']}, which builds on any machine"
-    if name == "auto":
-        cure = f"{cure}, or {INSTALL['tensorrt']}"
-    raise UserError(f"{wanted} must be usable", "; ".join(f"{k}: {v}" for k, v in problems.items()), cure)
+    wanted = "tensorrt or tensorrt_rtx" if name == "auto" else name
+    reasons = "; ".join(f"{library}: {problem}" for library, problem in problems.items())
+    raise UserError(f"{wanted} must be able to build here", reasons, CURES[name])
 
 
 def _try_import(library: LibraryName) -> Backend | str:

@@ -169,5 +169,5 @@ def test_no_library_names_both_and_how_to_install(monkeypatch):
 def test_tensorrt_without_a_device_cannot_build(monkeypatch):
     monkeypatch.setattr(compat, "_try_import", lambda library: backend_of(V10_3))
     monkeypatch.setattr(compat, "device_problem", lambda: "no libcuda.so.1")
-    with pytest.raises(UserError, match=r"no libcuda\.so\.1.*\[rtx\]"):
+    with pytest.raises(UserError, match=r"no libcuda\.so\.1.*take tensorrt_rtx"):
         compat.find_backend("tensorrt")

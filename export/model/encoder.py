@@ -5,6 +5,7 @@ stages, MobileNetV3 the projection convolution of a block *before* its batch nor
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,11 +140,23 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: str, seed: int =
 
 
 def _randomise(encoder: nn.Module, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in encoder.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    """Draw every convolution's kernels under a binomial window, normalised per output channel.
+
+    White-noise kernels answer to pixel noise and to the exact place of every edge; low-pass ones give
+    features that are stable where good images vary, and are of real use where no trained weights can be had.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            shape = module.weight.shape
+            common = torch.randn(*shape[:2], 1, 1, generator=generator)
+            weight = (common + 0.5 * torch.randn(*shape, generator=generator)) * _binomial_window(shape[2])
+            module.weight.data = weight / weight.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def _binomial_window(side: int) -> Tensor:
+    row = torch.tensor([math.comb(side - 1, k) for k in range(side)], dtype=torch.float32)
+    return row[:, None] * row
 
 
 def _download(name: str, weights: str) -> Mapping[str, Tensor]:

@@ -1,0 +1,64 @@
+"""INT8 ranges of activations, measured by ONNX Runtime's calibrators on the CPU."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+from onnxruntime.quantization.calibrate import create_calibrator
+from tqdm import tqdm
+
+from export.calibration_data import CalibrationData
+from runtime.errors import UserError
+from runtime.metadata import INPUT_NAME
+from runtime.preprocess import read_image, resize
+
+Range = tuple[float, float]
+METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+
+
+def calibration_frames(data: CalibrationData, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield each image at `size` (height, width) as a batch of one, (1, H, W, 3)."""
+    for path in data.paths:
+        yield resize(read_image(path), size)[None]
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, data: CalibrationData, size: tuple[int, int]) -> None:
+        frames = calibration_frames(data, size)
+        self._frames = iter(tqdm(frames, total=len(data.paths), desc="calibrating", unit="img"))
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        frame = next(self._frames, None)
+        return None if frame is None else {INPUT_NAME: frame}
+
+
+def collect_ranges(
+    model: onnx.ModelProto, data: CalibrationData, size: tuple[int, int], op_types: Sequence[str], method: str
+) -> dict[str, Range]:
+    """Return (lowest, highest) of every tensor that a node of `op_types` reads or writes.
+
+    `method` is a key of `METHODS`. Raises `UserError` if a range is not finite.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, str(path))
+        augmented = str(Path(folder) / "augmented.onnx")
+        calibrator = create_calibrator(str(path), list(op_types), augmented, METHODS[method])
+        calibrator.collect_data(_Reader(data, size))
+        measured = calibrator.compute_data()
+    ranges = {
+        name: (float(np.min(value.range_value[0])), float(np.max(value.range_value[1])))
+        for name, value in measured.items()
+    }
+    for name, limits in ranges.items():
+        if not np.isfinite(limits).all():
+            raise UserError("calibration ranges must be finite", f"{name}: {limits}", "look at the calibration images")
+    return ranges

@@ -1,0 +1,302 @@
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from export.tensorrt_build import BuildOptions, build_plan
+from export.tensorrt_compat import find_backend, target_names
+from runtime import cuda, tensorrt_engine
+from runtime.errors import UserError
+from runtime.metadata import Artefact
+from runtime.onnxruntime_session import OnnxRuntimeSession
+from runtime.tensorrt_session import TensorRTSession, check_built_for, cpu_alternative
+from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
+from tests.small_graphs import SIZE, small_model
+from tests.tiny_engine import tiny_metadata
+
+ARTEFACT = Artefact("plan", "fp16", "0" * 64, "tensorrt", "10.3.0", "8.6+8.7")
+MAX_BATCH = 3
+NO_DEVICE = cuda.device_problem()
+without_device = pytest.mark.skipif(NO_DEVICE is None, reason="a CUDA device is here")
+
+
+def metadata_for(path):
+    return tiny_metadata(path, SIZE, ("layer2",))
+
+
+@pytest.fixture
+def plan(tmp_path):
+    (tmp_path / "cable.onnx").write_bytes(b"onnx")
+    (tmp_path / "cable.plan").write_bytes(b"plan")
+    return tmp_path / "cable.plan"
+
+
+def frames_of(batch, seed=3):
+    return np.random.default_rng(seed).integers(0, 256, (batch, *SIZE, 3), np.uint8)
+
+
+# What a machine without a device says
+
+
+@without_device
+def test_no_device_is_one_line_that_names_the_onnx(plan):
+    with pytest.raises(UserError) as caught:
+        TensorRTSession(plan, metadata_for(plan.with_suffix(".onnx")), ARTEFACT)
+    expected = f"cable.plan needs a CUDA device; found {NO_DEVICE}; use --engine cable.onnx, which runs on the CPU"
+    assert str(caught.value) == expected
+
+
+@without_device
+def test_the_driver_is_asked_without_pycuda():
+    assert "pycuda" not in sys.modules
+    with pytest.raises((cuda.CudaError, OSError)):
+        cuda.compute_capability()
+
+
+def test_the_alternative_is_the_onnx_of_the_same_sidecar(tmp_path):
+    plan = tmp_path / "cable.fp16.plan"
+    assert cpu_alternative(plan).startswith("copy cable.onnx beside it")
+    (tmp_path / "cable.onnx").touch()
+    assert cpu_alternative(plan) == "use --engine cable.onnx, which runs on the CPU"
+    (tmp_path / "cable.fp16.onnx").touch()
+    assert cpu_alternative(plan) == "use --engine cable.fp16.onnx, which runs on the CPU"
+
+
+def test_a_plan_of_an_unknown_library(plan):
+    with pytest.raises(UserError, match="must be of tensorrt or tensorrt_rtx; found 'openvino'"):
+        TensorRTSession(plan, metadata_for(plan.with_suffix(".onnx")), replace(ARTEFACT, library="openvino"))
+
+
+def test_a_plan_opens_only_where_it_was_built_for(plan):
+    check_built_for(plan, ARTEFACT, "10.3.0", "8.6")
+    check_built_for(plan, ARTEFACT, "10.3.0", "8.7")
+    for version, capability in (("10.3.1", "8.6"), ("10.3.0", "8.9"), ("10.3.0", "8")):
+        with pytest.raises(UserError) as caught:
+            check_built_for(plan, ARTEFACT, version, capability)
+        line = str(caught.value)
+        assert "tensorrt 10.3.0 for compute capability 8.6+8.7" in line
+        assert f"found tensorrt {version} on compute capability {capability};" in line
+        assert line.endswith("rebuild it here with: python -m export.build_engine cable.pt")
+
+
+# What a session takes and gives back, on a counting stand-in (see fake_cuda_device)
+
+
+@pytest.fixture
+def open_on(plan, monkeypatch):
+    """Return a function that opens the plan on a `FakeDevice`."""
+
+    def open_session(device):
+        monkeypatch.setitem(sys.modules, "pycuda.driver", fake_driver(device))
+        monkeypatch.setitem(sys.modules, "tensorrt", fake_library(device, SIZE, MAX_BATCH))
+        monkeypatch.setattr(cuda, "device_problem", lambda: None)
+        monkeypatch.setattr(cuda, "compute_capability", lambda: "8.7")
+        monkeypatch.setattr(cuda, "device_name", lambda: "Stand-in")
+        monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
+        return TensorRTSession(plan, metadata_for(plan.with_suffix(".onnx")), ARTEFACT)
+
+    return open_session
+
+
+def expected_maps(frames):
+    return (frames.mean(axis=3) / 255).astype(np.float32)
+
+
+def test_a_run_returns_arrays_that_the_caller_owns(open_on):
+    with open_on(FakeDevice()) as session:
+        assert (session.input_size, session.max_batch) == (SIZE, MAX_BATCH)
+        assert session.device == "Stand-in, tensorrt 10.3.0"
+        first, second = frames_of(2), frames_of(2, seed=4)
+        maps, scores = session.run(first)
+        session.run(second)
+        np.testing.assert_array_equal(maps, expected_maps(first))
+        np.testing.assert_array_equal(scores, expected_maps(first).max(axis=(1, 2)))
+        assert list(session.stage_ms) == ["copy_in", "execute", "copy_out"]
+
+
+def test_every_batch_size_is_captured_anew(open_on):
+    device = FakeDevice()
+    with open_on(device) as session:
+        for batch in (1, 3, 3, 2, 1):
+            frames = frames_of(batch, seed=batch)
+            maps, scores = session.run(frames)
+            assert (maps.shape, scores.shape) == ((batch, *SIZE), (batch,))
+            np.testing.assert_array_equal(maps, expected_maps(frames))
+    assert device.calls.count("make graph") == 4  # the warm-up's 1 serves the first run
+    assert device.calls.count("launch") == 1 + 5
+    assert device.calls.count("make buffer") == 3  # once for all
+
+
+def test_the_context_is_current_only_during_a_call_and_everything_goes(open_on):
+    device = FakeDevice()
+    session = open_on(device)
+    assert device.stack == []
+    session.run(frames_of(1))
+    assert device.stack == []
+    kinds = sorted(thing.kind for thing in device.live)
+    assert kinds == ["buffer"] * 3 + ["context", "graph"] + ["host"] * 3
+    session.close()
+    session.close()
+    assert device.live == device.stack == []
+    with pytest.raises(UserError, match="session must be open; found closed"):
+        session.run(frames_of(1))
+
+
+@pytest.mark.parametrize("step", ["deserialize", "make event", "make host", "make buffer", "execute"])
+def test_a_failing_start_gives_everything_back(open_on, step):
+    device = FakeDevice(fail=step)
+    with pytest.raises(UserError, match=f"{step} failed: out of memory"):
+        open_on(device)
+    assert device.live == device.stack == []
+
+
+def test_a_plan_that_does_not_open(open_on, plan):
+    plan.write_bytes(b"noise")
+    device = FakeDevice()
+    with pytest.raises(UserError, match=r"cable\.plan must open; found no reason given"):
+        open_on(device)
+    assert device.live == device.stack == []
+
+
+def test_a_failing_run_is_one_line_and_the_session_lives(open_on):
+    device = FakeDevice()
+    with open_on(device) as session:
+        device.fail = "record"
+        with pytest.raises(UserError, match=r"Stand-in, tensorrt 10\.3\.0 must run; found record failed"):
+            session.run(frames_of(1))
+        assert device.stack == []
+        device.fail = ""
+        assert session.run(frames_of(1))[0].shape == (1, *SIZE)
+    assert device.live == []
+
+
+def test_without_a_capture_it_says_so_once_and_executes_plainly(open_on, capsys):
+    device = FakeDevice(fail="capture")
+    with open_on(device) as session:
+        for batch in (1, 2, 1):
+            frames = frames_of(batch)
+            np.testing.assert_array_equal(session.run(frames)[0], expected_maps(frames))
+    assert capsys.readouterr().err.count("note: executing without a CUDA graph") == 1
+    assert "launch" not in device.calls
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((0, *SIZE, 3), np.uint8),
+        np.zeros((MAX_BATCH + 1, *SIZE, 3), np.uint8),
+        np.zeros((1, *SIZE, 3), np.float32),
+        np.zeros((1, SIZE[1], SIZE[0], 3), np.uint8),
+        np.zeros((*SIZE, 3), np.uint8),
+    ],
+)
+def test_frames_that_the_engine_does_not_take(open_on, frames):
+    with (
+        open_on(FakeDevice()) as session,
+        pytest.raises(UserError, match=rf"uint8 \(1\.\.3, {SIZE[0]}, {SIZE[1]}, 3\)"),
+    ):
+        session.run(frames)
+
+
+def test_a_plan_of_another_size_than_its_sidecar(open_on, monkeypatch):
+    monkeypatch.setattr(tensorrt_engine, "MAP_NAME", "map")  # stands for any name, type or size that differs
+    device = FakeDevice()
+    with pytest.raises(UserError, match=r"sidecar promises: .*map FLOAT.*found .*anomaly_map FLOAT\[B, 16, 24\]"):
+        open_on(device)
+    assert device.live == device.stack == []
+
+
+# On a device
+
+# by precision: the plan against ONNX Runtime on the same ONNX, in units of a map that lies in 0..16.
+# fp32: another order of summation, TF32 is off. fp16: 2^-11 of each input and weight of two layers. int8: the
+# same grid, but an FP32 rounding can move an activation by one step of 8/127.
+TOLERANCE = {"fp32": 1e-4, "fp16": 0.05, "int8": 0.3}
+
+
+@pytest.fixture(scope="module", params=sorted(TOLERANCE))
+def on_device(request, tmp_path_factory):
+    """Build a plan of each precision for this device; return (plan, metadata, artefact, ONNX, precision)."""
+    if NO_DEVICE is not None:
+        pytest.skip(f"needs a CUDA device: {NO_DEVICE}")
+    pytest.importorskip("pycuda.driver", reason="pycuda is not installed")
+    backend = find_backend()
+    capability = cuda.compute_capability()
+    if backend.builds_without_device and capability not in target_names(backend.module):
+        pytest.skip(f"{backend.library} does not build for compute capability {capability}")
+    onnx_path = tmp_path_factory.mktemp("device") / "small.onnx"
+    onnx.save(small_model(request.param), onnx_path)
+    targets = (capability,) if backend.builds_without_device else ()
+    built = build_plan(onnx_path, BuildOptions(request.param, MAX_BATCH, compute_capabilities=targets), backend)
+    plan_path = onnx_path.with_suffix(".plan")
+    plan_path.write_bytes(built.data)
+    artefact = Artefact("plan", request.param, "", built.library, built.version, built.compute_capability)
+    return plan_path, metadata_for(onnx_path), artefact, onnx_path, request.param
+
+
+@pytest.mark.gpu
+def test_parity_with_onnx_runtime(on_device):
+    plan_path, metadata, artefact, onnx_path, precision = on_device
+    with (
+        TensorRTSession(plan_path, metadata, artefact) as session,
+        OnnxRuntimeSession(onnx_path, 1, metadata) as reference,
+    ):
+        for batch in (1, MAX_BATCH, 2):
+            frames = frames_of(batch, seed=batch)
+            for found, expected in zip(session.run(frames), reference.run(frames), strict=True):
+                np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[precision])
+        assert all(value >= 0 for value in session.stage_ms.values())
+
+
+@pytest.mark.gpu
+def test_bits_do_not_depend_on_what_ran_before(on_device):
+    plan_path, metadata, artefact, *_ = on_device
+    frame = frames_of(1)
+    with TensorRTSession(plan_path, metadata, artefact) as session:
+        first = session.run(frame)
+        for batch in (1, MAX_BATCH, 2):
+            session.run(frames_of(batch, seed=10 + batch))
+        again = session.run(frame)
+    with TensorRTSession(plan_path, metadata, artefact) as session:
+        reopened = session.run(frame)
+    for result in (again, reopened):
+        for found, expected in zip(result, first, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.gpu
+def test_the_work_is_captured_in_a_graph(on_device, capsys):
+    plan_path, metadata, artefact, *_ = on_device
+    with TensorRTSession(plan_path, metadata, artefact) as session:
+        session.run(frames_of(1))
+    assert "without a CUDA graph" not in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_opening_and_closing_many_times_keeps_no_memory(on_device):
+    plan_path, metadata, artefact, *_ = on_device
+    driver = pytest.importorskip("pycuda.driver", reason="pycuda is not installed")
+    driver.init()
+    free = []
+    for _ in range(6):
+        with TensorRTSession(plan_path, metadata, artefact) as session:
+            session.run(frames_of(MAX_BATCH))
+        context = driver.Device(0).make_context()
+        free.append(driver.mem_get_info()[0])
+        context.detach()
+    # the first rounds load libraries and modules that stay; 1 MiB is less than what one session holds
+    assert abs(free[-1] - free[2]) < 1 << 20
+
+
+@pytest.mark.gpu
+def test_two_sessions_do_not_disturb_each_other(on_device):
+    plan_path, metadata, artefact, *_ = on_device
+    frame = frames_of(1)
+    with TensorRTSession(plan_path, metadata, artefact) as first:
+        expected = first.run(frame)
+        with TensorRTSession(plan_path, metadata, artefact) as second:
+            second.run(frames_of(1, seed=5))
+            np.testing.assert_array_equal(first.run(frame)[0], expected[0])
+        np.testing.assert_array_equal(first.run(frame)[0], expected[0])
