@@ -13,9 +13,7 @@ from onnx import helper, numpy_helper
 from export import tensorrt_compat as compat
 from export.tensorrt_build import BuildOptions, attach_timing_cache, build_plan, parse_onnx
 from export.tensorrt_compat import find_backend
-from export.tensorrt_precision import (
-    layers_of,
-)
+from export.tensorrt_precision import layers_of
 from export.tensorrt_progress import interrupt_flag, progress_monitor
 from runtime.errors import UserError
 from runtime.tensorrt_log import library_log

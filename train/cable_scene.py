@@ -16,8 +16,9 @@ Colour = tuple[float, float, float]
 
 GREEN, YELLOW, BLUE, BROWN = (0.20, 0.50, 0.22), (0.88, 0.78, 0.20), (0.17, 0.35, 0.68), (0.46, 0.27, 0.16)
 STRAND_RINGS = 3  # one strand in the middle, then 6, 12 and 18 around it
-ROTATION_DEG = 5.0  # a cable lies within this angle of its fixture, either way
-POSITION_JITTER = 0.015  # of the image's side, standard deviation
+ROTATION_DEG = 2.0  # a cable lies within this angle of its fixture, either way
+POSITION_JITTER = 0.005  # of the image's side, standard deviation
+TWIST_SPREAD = 0.06  # radians, standard deviation: a stranding machine lays every bundle alike, give or take
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
     """Draw a good cable: place, rotation, radii, colours and light vary a little."""
     centre = (0.5 + rng.normal(0, POSITION_JITTER), 0.5 + rng.normal(0, POSITION_JITTER))
     rotation = math.radians(rng.uniform(-ROTATION_DEG, ROTATION_DEG))
-    radius = 0.425 * rng.uniform(0.98, 1.02)
+    radius = 0.425 * rng.uniform(0.99, 1.01)
     cavity_radius = 0.87 * radius
     grey = rng.uniform(0.27, 0.31)
     return Scene(
@@ -125,7 +126,7 @@ def _random_cores(rng: np.random.Generator, centre: Point, cavity_radius: float,
     insulations: tuple[tuple[Colour, Colour | None], ...] = ((GREEN, YELLOW), (BLUE, None), (BROWN, None))
     cores = []
     for index, (colour, stripe) in enumerate(insulations):
-        radius = touching * rng.uniform(0.945, 0.985)
+        radius = touching * rng.uniform(0.955, 0.98)
         angle = rotation + math.radians(-90 + 120 * index)
         conductor_radius = radius * rng.uniform(0.60, 0.64)
         tint = rng.uniform(0.94, 1.06, 3)
@@ -136,7 +137,7 @@ def _random_cores(rng: np.random.Generator, centre: Point, cavity_radius: float,
                 conductor_radius=conductor_radius,
                 colour=_tinted(colour, tint),
                 stripe=_tinted(stripe, tint) if stripe else None,
-                stripe_angle=rotation + rng.normal(0, 0.15),
+                stripe_angle=rotation + rng.normal(0, 0.06),
                 strands=_random_strands(rng, conductor_radius),
             )
         )
@@ -150,15 +151,15 @@ def _tinted(colour: Colour, tint: NDArray[np.float64]) -> Colour:
 
 def _random_strands(rng: np.random.Generator, conductor_radius: float) -> tuple[Strand, ...]:
     radius = conductor_radius / (2 * STRAND_RINGS + 1)
-    twist = rng.uniform(0, 2 * math.pi)
+    twist = rng.normal(0, TWIST_SPREAD)
     strands = []
     for ring in range(STRAND_RINGS + 1):
         count = max(1, 6 * ring)
         for position in range(count):
             angle = twist * (1 + 0.1 * ring) + 2 * math.pi * position / count
             x, y = polar((0.0, 0.0), 1.98 * radius * ring, angle)
-            offset = (x + rng.normal(0, 0.10 * radius), y + rng.normal(0, 0.10 * radius))
-            strands.append(Strand(offset, radius * rng.uniform(0.92, 1.02), rng.uniform(0.78, 1.08)))
+            offset = (x + rng.normal(0, 0.05 * radius), y + rng.normal(0, 0.05 * radius))
+            strands.append(Strand(offset, radius * rng.uniform(0.92, 1.02), rng.uniform(0.88, 1.04)))
     return tuple(strands)
 
 
@@ -230,7 +231,7 @@ def cut_insulation(scene: Scene, rng: np.random.Generator) -> Defect:
 
 
 def _notch(centre: Point, radius: float, angle: float, depth: float, rng: np.random.Generator) -> Opening:
-    half_angle = depth / radius * rng.uniform(0.25, 0.5)  # as seen from the centre
+    half_angle = depth / radius * rng.uniform(0.45, 0.7)  # as seen from the centre
     lean = rng.uniform(-0.6, 0.6) * half_angle
     profile = ((0.0, -1.0), (0.35, -0.75), (0.7, -0.5), (1.0, -0.1), (0.95, 0.2), (0.6, 0.5), (0.3, 0.8), (0.0, 1.0))
     corners = [
@@ -251,7 +252,7 @@ def poke_insulation(scene: Scene, rng: np.random.Generator) -> Defect:
     core = scene.cores[int(rng.integers(len(scene.cores)))]
     width = core.radius - core.conductor_radius
     middle = polar(core.centre, core.conductor_radius + width * rng.uniform(0.45, 0.55), rng.uniform(0, 2 * math.pi))
-    radius = width * rng.uniform(0.25, 0.42)
+    radius = width * rng.uniform(0.34, 0.46)
     angles = np.linspace(0, 2 * math.pi, 20, endpoint=False)
     phases = rng.uniform(0, 2 * math.pi, 2)
     radii = radius * (1 + 0.14 * np.cos(2 * angles + phases[0]) + 0.07 * np.cos(3 * angles + phases[1]))

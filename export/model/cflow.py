@@ -74,7 +74,7 @@ class CFlow(nn.Module):
         """Map uint8 RGB frames (B, H, W, 3) to the encoder's input (B, 3, H, W)."""
         dtype = self.mean.dtype
         scale = 1 / (255 * self.std)  # type: ignore[operator]
-        return frames.permute(0, 3, 1, 2).to(dtype) * scale - self.mean / self.std  # type: ignore[operator]
+        return frames.to(dtype).permute(0, 3, 1, 2) * scale - self.mean / self.std  # type: ignore[operator]
 
     def fibers(self, features: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
         """Lay one tap's (B, D, h, w) out as fibers (B·h·w, D) with their condition vectors (B·h·w, C)."""
