@@ -33,7 +33,7 @@ def calibration_frames(data: CalibrationData, size: tuple[int, int]) -> Iterator
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, data: CalibrationData, size: tuple[int, int]) -> None:
         frames = calibration_frames(data, size)
-        self._frames = iter(tqdm(frames, total=len(data.paths), desc="calibrating", unit="img"))
+        self._frames = iter(tqdm(frames, total=len(data.paths), desc="calibrating", unit="img", disable=None))
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         frame = next(self._frames, None)

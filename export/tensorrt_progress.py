@@ -35,7 +35,7 @@ def progress_monitor(module: Any, show: bool, interrupted: threading.Event) -> A
         def __init__(self) -> None:
             base.__init__(self)  # pybind11 wants its own initialiser, not super()
             self._outermost = ""
-            self._bar = tqdm(desc="building", file=sys.stderr, leave=False, disable=not show)
+            self._bar = tqdm(desc="building", file=sys.stderr, leave=False, disable=None if show else True)
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             if parent is None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from runtime.errors import UserError
 from runtime.preprocess import list_images, read_image, resize
+from train.synthetic import RECORD_NAME
 
 GOOD = "good"
 
@@ -36,6 +37,11 @@ class Dataset:
     root: Path
     train: tuple[Path, ...]
     test: tuple[LabelledImage, ...]
+
+    @property
+    def origin(self) -> str:
+        """Where the images come from in a word: our renderer, or the folder's name."""
+        return "train.synthetic" if (self.root / RECORD_NAME).is_file() else self.root.resolve().name
 
     def sha256(self) -> str:
         """Hash the training images' names and bytes, so that a checkpoint can say what it was trained on."""

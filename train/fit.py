@@ -58,7 +58,7 @@ def fit(
         default_threshold="good_quantile",
         encoder_weights=loaded,
         data_sha256=data_sha256,
-        data_origin=dataset.root.name,
+        data_origin=dataset.origin,
         history=trainer.history,
         versions=installed_versions("torch", "torchvision", "FrEIA"),
     )

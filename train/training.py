@@ -1,5 +1,6 @@
 """The training loop: shuffled fibers of an image batch, one optimisation step per fiber batch and tap."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +50,9 @@ class Trainer:
         """Train to the recipe's end, writing the training state to `state` after every pass."""
         recipe = self.recipe
         batches_a_pass = -(-len(self.images) // recipe.batch)
-        with tqdm(total=recipe.epochs * len(self.images), unit="img", initial=self.epoch * len(self.images)) as bar:
+        with tqdm(
+            total=recipe.epochs * len(self.images), unit="img", initial=self.epoch * len(self.images), disable=None
+        ) as bar:
             while self.epoch < recipe.epochs:
                 rng = np.random.default_rng([recipe.seed, self.epoch])
                 losses = []
@@ -60,10 +63,13 @@ class Trainer:
                     bar.set_postfix(loss=f"{losses[-1]:.4f}", lr=f"{rate:.1e}", refresh=False)
                 self.epoch += 1
                 self._end_pass(float(np.mean(losses)), held_out)
-                bar.set_description(
-                    f"pass {self.epoch}/{recipe.epochs} held-out logp {self.history[-1]['held_out_logp']:.3f}"
-                )
+                bar.set_description(self._pass_summary())
+                if bar.disable:  # no terminal: a line a pass instead of a bar
+                    print(f"{self._pass_summary()}, loss {self.history[-1]['loss']:.4f}", file=sys.stderr, flush=True)
                 self._save(state, data_sha256)
+
+    def _pass_summary(self) -> str:
+        return f"pass {self.epoch}/{self.recipe.epochs}, held-out logp {self.history[-1]['held_out_logp']:.3f}"
 
     def _image_batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
         order = rng.permutation(len(self.images)).tolist()

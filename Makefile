@@ -1,0 +1,32 @@
+# Every target sets itself up: a virtual environment of the project's own, made once and reused.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+DEMO ?= demo
+# WEIGHTS=imagenet, random, or a state-dict file: the demo's encoder weights (default: the best that can be had)
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.ready
+	$(PY) -m train.demo --out $(DEMO) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+test: $(VENV)/.ready
+	$(PY) -m pytest
+
+lint: $(VENV)/.ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "Python 3.10 or newer is needed; install one, then: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv module is missing; install it: sudo apt install python3-venv"; exit 2; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[dev,rtx]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -1,0 +1,256 @@
+"""A checkpoint or ONNX to a TensorRT plan: export, surgery, precision, build, each where it is missing.
+
+    python -m export.build_engine --fp16        # the one model in this folder
+    python -m export.build_engine cable.pt --int8 --calibration-data good_images/
+
+Writes `cable.plan`, its sidecar `cable.json`, the fused `cable.onnx` that any ONNX Runtime can judge with,
+and the typed ONNX that the plan was built from.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export.calibration import METHODS, calibration_frames
+from export.calibration_data import DEFAULT_FOLDER, CalibrationData, read_calibration_data
+from export.find_model import find_model
+from export.fuse import fuse_file, probe_frames
+from export.onnx_files import ExportInfo, get_info, load_model, save_model
+from export.parity import measure_parity
+from export.precision import calibrated_int8, to_fp16
+from export.tensorrt_build import BuildOptions, Plan, build_plan
+from export.tensorrt_compat import Backend, find_backend
+from export.tensorrt_precision import Precision
+from export.to_onnx import export_checkpoint
+from runtime.errors import UserError, run_command
+from runtime.files import sha256_of, write_bytes
+from runtime.metadata import Artefact, Metadata, read_sidecar, sidecar_path, write_sidecar
+
+PARITY_FRAMES = 32  # enough to see a broken precision; AUROC on labelled data is train.evaluate's
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to build from `model`; `out` is the plan's path, its stem names everything written."""
+
+    model: Path
+    out: Path
+    build: BuildOptions
+    calibration_folder: Path
+    calibrator: str
+    quantise_permutations: bool
+
+    def beside(self, suffix: str) -> Path:
+        """Return the path of another file of the same engine."""
+        return sidecar_path(self.out).with_suffix(suffix)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The ONNX that a plan is built from, how far it lies from FP32, and the hash of its calibration images."""
+
+    path: Path
+    parity: dict[str, float]
+    calibration_sha256: str = ""
+
+
+def build_engine(options: Options, backend: Backend | None) -> Metadata:
+    """Do what is missing between the model and the plan, and return the sidecar that was written.
+
+    `backend` is None where only the ONNX files are wanted. Raises `UserError` for anything a user can mend.
+    """
+    fused_path = options.beside(".onnx")
+    unfused = _export_and_fuse(options, fused_path)
+    model = load_model(fused_path)
+    info = get_info(model, fused_path.name)
+    typed = _type(options, model, info, fused_path)
+    artefacts = [_artefact(path, "fp32") for path in (unfused, fused_path) if path.exists()]
+    precision = options.build.precision
+    if precision != "fp32":
+        artefacts.append(_artefact(typed.path, precision))
+    if backend is not None:
+        _say(f"building {options.out.name} with {backend.library} {backend.version}")
+        plan = build_plan(typed.path, options.build, backend)
+        write_bytes(options.out, plan.data)
+        artefacts.append(_plan_artefact(options.out, plan, precision))
+        _say(f"layers: {', '.join(f'{name} {count}' for name, count in plan.layers.items())}")
+    metadata = _with_kept_thresholds(info.metadata, fused_path)
+    metadata = replace(
+        metadata,
+        name=sidecar_path(options.out).stem,
+        batch=options.build.max_batch,
+        calibration_sha256=typed.calibration_sha256,
+        parity={precision: typed.parity} if typed.parity else {},
+        artefacts=tuple(artefacts),
+    )
+    write_sidecar(options.out, metadata)
+    return metadata
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _export_and_fuse(options: Options, fused_path: Path) -> Path:
+    """Bring `fused_path` up to date with the model and return where the unfused graph stands."""
+    source = options.model
+    unfused = sidecar_path(source).with_suffix(".unfused.onnx")
+    if source.suffix == ".pt":
+        if _is_export_of(unfused, source):
+            _say(f"{unfused.name} is up to date")
+        else:
+            _say(f"exporting {source.name}")
+            export_checkpoint(source, unfused)
+        source = unfused
+    _say(f"fusing {source.name}")
+    _say(fuse_file(source, fused_path))
+    return unfused
+
+
+def _is_export_of(unfused: Path, checkpoint: Path) -> bool:
+    if not unfused.exists():
+        return False
+    try:
+        info = get_info(load_model(unfused), unfused.name)
+    except UserError:  # not ours or damaged: it is written anew
+        return False
+    return info.metadata.checkpoint_sha256 == sha256_of(checkpoint)
+
+
+def _type(options: Options, model: onnx.ModelProto, info: ExportInfo, fused_path: Path) -> Typed:
+    """Write the typed ONNX and measure how far it lies from FP32."""
+    precision = options.build.precision
+    if precision == "fp32":
+        return Typed(fused_path, {})
+    data = _calibration_data(options, info)
+    size = info.metadata.input_size
+    _say(f"typing the graph as {precision}")
+    if precision == "fp16":
+        typed = to_fp16(model)
+    else:
+        assert data is not None
+        permutations = options.quantise_permutations
+        typed = calibrated_int8(model, data, method=options.calibrator, quantise_permutations=permutations)
+    path = options.beside(f".{precision}.onnx")
+    save_model(typed, path)
+    frames: Iterable[NDArray[np.uint8]] = [probe_frames(info)]
+    if data is not None:
+        frames = islice(calibration_frames(data, size), PARITY_FRAMES)
+    parity = measure_parity(model, typed, frames, info.metadata.threshold.value)
+    _say(
+        f"{precision} against fp32 on {parity['frames']:.0f} {'calibration images' if data else 'random frames'}: "
+        f"image score differs by {parity['image_score_median']:.1e} (median), "
+        f"{parity['image_score_max']:.1e} (largest); {parity['verdicts_changed']:.0f} verdicts changed"
+    )
+    return Typed(path, parity, data.sha256 if data is not None and precision == "int8" else "")
+
+
+def _calibration_data(options: Options, info: ExportInfo) -> CalibrationData | None:
+    """Read the calibration images; only INT8 must have them, and it must be told when they show something else."""
+    folder = options.calibration_folder
+    if options.build.precision != "int8" and not folder.is_dir():
+        return None
+    data = read_calibration_data(folder)
+    generated = data.origin.startswith("train.synthetic")
+    if options.build.precision == "int8" and generated and not info.data_origin.startswith("train.synthetic"):
+        _say(
+            f"note: {folder} holds the generated stand-in images; for ranges that fit your product, refill it: "
+            "python -m export.calibration_data --from DIR"
+        )
+    return data
+
+
+def _artefact(path: Path, precision: str) -> Artefact:
+    return Artefact("onnx", precision, sha256_of(path))
+
+
+def _plan_artefact(path: Path, plan: Plan, precision: Precision) -> Artefact:
+    return Artefact("plan", precision, sha256_of(path), plan.library, plan.version, plan.compute_capability)
+
+
+def _with_kept_thresholds(metadata: Metadata, path: Path) -> Metadata:
+    """Keep thresholds that were edited in an earlier sidecar of the same checkpoint."""
+    try:
+        earlier = read_sidecar(path)
+    except UserError:
+        return metadata
+    if earlier.checkpoint_sha256 != metadata.checkpoint_sha256:
+        return metadata
+    return replace(metadata, thresholds=earlier.thresholds, default_threshold=earlier.default_threshold)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cflow-build", description="Build a TensorRT engine from a checkpoint or ONNX."
+    )
+    parser.add_argument("model", type=Path, nargs="?", help=".pt or .onnx (default: the one in this folder)")
+    kind = parser.add_mutually_exclusive_group()
+    for precision in ("fp32", "fp16", "int8"):
+        kind.add_argument(f"--{precision}", dest="precision", action="store_const", const=precision)
+    parser.set_defaults(precision="fp16")
+    parser.add_argument("--out", type=Path, help="the plan to write (default: the model's name with .plan)")
+    parser.add_argument("--batch", type=int, default=1, help="most frames that one execution takes (default: 1)")
+    parser.add_argument("--calibration-data", type=Path, default=DEFAULT_FOLDER, help="good images, for --int8")
+    parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how INT8 ranges are chosen")
+    parser.add_argument("--quantise-permutations", action="store_true", help="INT8 for the permutations too")
+    parser.add_argument("--backend", choices=("auto", "tensorrt", "tensorrt_rtx"), default="auto")
+    parser.add_argument(
+        "--target", action="append", default=[], help="compute capability, e.g. 8.9 (tensorrt_rtx; repeat)"
+    )
+    parser.add_argument("--workspace", type=int, metavar="MIB", help="the builder's scratch memory limit")
+    parser.add_argument("--timing-cache", type=Path, help="file that keeps kernel timings (tensorrt)")
+    parser.add_argument("--optimization-level", type=int, metavar="0..5", help="how long the builder searches")
+    parser.add_argument("--no-plan", action="store_true", help="stop at the ONNX files, which need no TensorRT")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print all that TensorRT says")
+    return parser
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    model = arguments.model or find_model(Path())
+    if model.suffix not in (".pt", ".onnx"):
+        raise UserError("the model must be a .pt or .onnx file", str(model))
+    precision: Literal["fp32", "fp16", "int8"] = arguments.precision
+    build = BuildOptions(
+        precision=precision,
+        max_batch=arguments.batch,
+        workspace_mib=arguments.workspace,
+        timing_cache=arguments.timing_cache,
+        compute_capabilities=tuple(arguments.target),
+        optimization_level=arguments.optimization_level,
+        progress=True,
+        verbose=arguments.verbose,
+    )
+    out = arguments.out or sidecar_path(model).with_suffix(".plan")
+    if out.suffix != ".plan":
+        raise UserError("--out must end in .plan", str(out))
+    calibration = arguments.calibration_data
+    permutations = arguments.quantise_permutations
+    return Options(model, out, build, calibration, arguments.calibrator, permutations)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Build from the command line."""
+    arguments = _parser().parse_args(argv)
+    options = _options(arguments)
+    backend = None if arguments.no_plan else find_backend(arguments.backend)
+    metadata = build_engine(options, backend)
+    wrote = [options.out] if backend else []
+    wrote += [sidecar_path(options.out), options.beside(".onnx")]
+    print(f"wrote {', '.join(str(path) for path in wrote)}; threshold {metadata.threshold.value:.4f}")
+
+
+def command() -> int:
+    """Run as a console script."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,41 @@
+"""How far a typed graph's answers lie from the FP32 graph's, measured on frames by ONNX Runtime."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.metadata import INPUT_NAME
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def measure_parity(
+    reference: onnx.ModelProto, typed: onnx.ModelProto, frames: Iterable[NDArray[np.uint8]], threshold: float
+) -> dict[str, float]:
+    """Judge batches (B, H, W, 3) with both and return the differences, in score units, as the sidecar holds them.
+
+    `verdicts_changed` counts the frames whose score lies on the other side of `threshold`.
+    """
+    left, right = _session(reference), _session(typed)
+    map_errors, scores = [], []
+    for batch in frames:
+        (map_a, score_a), (map_b, score_b) = (session.run(None, {INPUT_NAME: batch}) for session in (left, right))
+        map_errors.append(float(np.abs(map_a - map_b).max()))
+        scores += list(zip(score_a.tolist(), score_b.tolist(), strict=True))
+    pairs = np.asarray(scores)
+    errors = np.abs(pairs[:, 0] - pairs[:, 1])
+    above = pairs > threshold
+    return {
+        "frames": float(len(pairs)),
+        "anomaly_map_max": max(map_errors),
+        "image_score_median": float(np.median(errors)),
+        "image_score_max": float(errors.max()),
+        "verdicts_changed": float((above[:, 0] != above[:, 1]).sum()),
+    }
