@@ -25,8 +25,21 @@ WEIGHTS_BESIDE = REPOSITORY.parent / "shared" / "weights"
 WANTED_AUROC = 0.95
 TAPS = "layer2,layer3"
 # A short schedule for a small set: 4 passes in place of the paper's 200, at ten times its learning rate.
-SCHEDULE = "--meta-epochs 4 --sub-epochs 1 --batch 8 --learning-rate 2e-3 --rotation 0 --held-out 0.2".split()
-IMAGES = "--train 120 --test-good 20 --per-defect 6".split()
+SCHEDULE = [
+    "--meta-epochs",
+    "4",
+    "--sub-epochs",
+    "1",
+    "--batch",
+    "8",
+    "--learning-rate",
+    "2e-3",
+    "--rotation",
+    "0",
+    "--held-out",
+    "0.2",
+]
+IMAGES = ["--train", "120", "--test-good", "20", "--per-defect", "6"]
 SHOWN_PER_CLASS = 2
 
 
