@@ -71,8 +71,8 @@ class Demo:
 
 def default_weights() -> tuple[str, ...]:
     """Return what to try in turn: ImageNet by download, ImageNet from a file beside the checkout, random."""
-    files = sorted(WEIGHTS_BESIDE.glob("resnet18*.pth")) if WEIGHTS_BESIDE.is_dir() else []
-    return ("imagenet", *(str(path) for path in files), "random")
+    files = (str(path) for path in sorted(WEIGHTS_BESIDE.glob("resnet18*.pth")))
+    return ("imagenet", *files, "random")
 
 
 def train(demo: Demo) -> str:
@@ -110,9 +110,9 @@ def run_demo(demo: Demo) -> dict[str, dict[str, float]]:
     folder.mkdir(parents=True, exist_ok=True)
     demo.run("train.synthetic", "--out", "data", *IMAGES)
     weights = train(demo)
-    demo.run("export.build_engine", "cable.pt", "--fp16", "--backend", "tensorrt_rtx")
-    int8 = ("--int8", "--calibration-data", CALIBRATION_DATA, "--out", "cable-int8.plan", "--backend", "tensorrt_rtx")
-    demo.run("export.build_engine", "cable.pt", *int8)
+    shared = ("--backend", "tensorrt_rtx", "--calibration-data", os.path.relpath(CALIBRATION_DATA, folder))
+    demo.run("export.build_engine", "cable.pt", "--fp16", *shared)
+    demo.run("export.build_engine", "cable.pt", "--int8", "--out", "cable-int8.plan", *shared)
     models = ("cable.onnx", "cable.fp16.onnx", "cable-int8.int8.onnx")
     demo.run("train.evaluate", *models, "--data", "data", "--json", "evaluation.json")
     choose_shown(folder / "data", folder / "frames")
