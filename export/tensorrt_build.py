@@ -89,6 +89,8 @@ def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> Plan
     check_precision(layers, options.precision, onnx_path.name)
     config = _configure(builder, network, options, targets, set(types.values()), backend)
     timing_cache = options.timing_cache if compat.times_kernels(backend.module) else None
+    if timing_cache != options.timing_cache:
+        print(f"note: {backend.library} times kernels on the device, not here; no timing cache", file=sys.stderr)
     if timing_cache is not None:
         attach_timing_cache(config, timing_cache, log)
     data = _compile(builder, network, config, options, backend, onnx_path)

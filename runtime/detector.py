@@ -76,7 +76,7 @@ class Detector:
 
     def _result(self, anomaly_map: NDArray[np.float32], score: float, latency_ms: dict[str, float]) -> Result:
         if not math.isfinite(score):  # a NaN compares as "not above the threshold" and would pass as good
-            raise UserError("an image score must be finite", str(score), "build the engine with --precision fp32")
+            raise UserError("an image score must be finite", str(score), "build the engine with --fp32")
         verdict: Verdict = "anomalous" if score > self.threshold else "good"
         return Result(anomaly_map, score, verdict, self.threshold, latency_ms)
 

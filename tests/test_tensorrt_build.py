@@ -242,18 +242,23 @@ def test_outside_the_main_thread_ctrl_c_is_left_alone():
     assert handlers == [(before, False)]
 
 
-def test_progress_is_drawn_on_stderr_only_when_asked_for(backend, save, monkeypatch):
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_drawn_on_a_terminal_only_when_asked_for(backend, save, monkeypatch):
     path = save(small_model())
-    for show in (False, True):
-        stream = io.StringIO()
+    for show, stream in ((False, Terminal()), (True, Terminal()), (True, io.StringIO())):
         monkeypatch.setattr("sys.stderr", stream)
         build_plan(path, options(progress=show), backend)
-        assert ("Building engine" in stream.getvalue()) == show
+        assert ("Building engine" in stream.getvalue()) == (show and stream.isatty())
 
 
-def test_the_timing_cache_of_a_library_that_times_nothing_is_left_alone(backend, save, tmp_path):
+def test_the_timing_cache_of_a_library_that_times_nothing_is_left_alone_with_a_note(backend, save, tmp_path, capsys):
     cache = tmp_path / "timing.cache"
     build_plan(save(small_model()), options(timing_cache=cache), backend)
+    assert "no timing cache" in capsys.readouterr().err
     assert not cache.exists()
 
 
