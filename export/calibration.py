@@ -31,13 +31,11 @@ def calibration_frames(data: CalibrationData, size: tuple[int, int]) -> Iterator
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, data: CalibrationData, size: tuple[int, int]) -> None:
-        frames = calibration_frames(data, size)
-        self._frames = iter(tqdm(frames, total=len(data.paths), desc="calibrating", unit="img", disable=None))
+    def __init__(self, frame: NDArray[np.uint8]) -> None:
+        self._feeds = iter([{INPUT_NAME: frame}])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        frame = next(self._frames, None)
-        return None if frame is None else {INPUT_NAME: frame}
+        return next(self._feeds, None)
 
 
 def collect_ranges(
@@ -52,7 +50,11 @@ def collect_ranges(
         onnx.save(model, str(path))
         augmented = str(Path(folder) / "augmented.onnx")
         calibrator = create_calibrator(str(path), list(op_types), augmented, METHODS[method])
-        calibrator.collect_data(_Reader(data, size))
+        frames = tqdm(
+            calibration_frames(data, size), total=len(data.paths), desc="calibrating", unit="img", disable=None
+        )
+        for frame in frames:  # one by one: the calibrator keeps what a call to it produces
+            calibrator.collect_data(_Reader(frame))
         measured = calibrator.compute_data()
     ranges = {
         name: (float(np.min(value.range_value[0])), float(np.max(value.range_value[1])))

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from export.passes.graph import gemm_bias, gemm_weight
+from runtime.errors import UserError
 
 FP16_MAX = float(np.finfo(np.float16).max)
 # Rounding of weights, inputs and partial sums to FP16 can add to a result: half of 2^-10, a few times over.
@@ -27,7 +28,10 @@ class GemmLimits:
 
 
 def gemm_limits(gemm: gs.Node) -> GemmLimits | None:
-    """Return the limits of a plain Gemm, None if its weights are not constant."""
+    """Return the limits of a plain Gemm, None if its weights are not constant.
+
+    Raises `UserError` if the biases alone leave FP16's range.
+    """
     weight, bias = gemm_weight(gemm), gemm_bias(gemm)
     if weight is None or bias is None:
         return None
@@ -37,6 +41,10 @@ def gemm_limits(gemm: gs.Node) -> GemmLimits | None:
         if node.op == "Add":
             added += max(float(np.abs(t.values).max()) for t in node.inputs if isinstance(t, gs.Constant))
     largest = float(np.abs(weight.astype(np.float64)).sum(axis=1).max())
+    if added >= FP16_MAX:
+        raise UserError(
+            f"{gemm.name}: biases must be below {FP16_MAX:.0f} for FP16", f"{added:.0f}", "build it as FP32"
+        )
     limit = HEADROOM * (FP16_MAX - added) / max(largest, 1e-12)
     return GemmLimits(min(limit, HEADROOM * FP16_MAX), followers)
 

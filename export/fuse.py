@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from export.onnx_files import ExportInfo, get_info, load_model, save_model, set_info
-from export.passes import REWRITES, unread_initializers
+from export.passes import REWRITES, opset17, unread_initializers
 from export.passes.graph import RewriteCount, run
 from runtime.errors import UserError, run_command
 from runtime.metadata import INPUT_NAME, sidecar_path
@@ -34,12 +34,13 @@ class Agreement:
 
 
 def fuse(model: onnx.ModelProto, info: ExportInfo) -> tuple[onnx.ModelProto, list[RewriteCount]]:
-    """Apply every rewrite and return the fused model with the counts.
+    """Apply every rewrite, lower the result to opset 17, and return it with the counts.
 
     A rewrite that matches another number of times than the model's structure says is a `UserError`: a
     changed exporter must not quietly cost the fusion. On a fused model nothing matches, which is right.
     """
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    original, model = model, onnx.ModelProto()
+    model.CopyFrom(original)
     counts = [unread_initializers.run(model)]
     graph = gs.import_onnx(model)
     for rewrite in REWRITES:
@@ -49,8 +50,9 @@ def fuse(model: onnx.ModelProto, info: ExportInfo) -> tuple[onnx.ModelProto, lis
             why = "; ".join(count.refusals[:3]) or "the pattern does not stand in the graph"
             raise UserError(f"rewrite '{rewrite.name}' must match {expected} times", f"{count.matches} ({why})")
         counts.append(count)
+    opset17.lower_to_opset17(graph)
     fused = gs.export_onnx(graph)
-    fused.ir_version = model.ir_version
+    fused.ir_version = opset17.IR_VERSION
     fused.graph.doc_string = ""
     del fused.graph.value_info[:]  # shapes of tensors that are gone
     fused = onnx.shape_inference.infer_shapes(fused, strict_mode=True, data_prop=True)
@@ -71,12 +73,13 @@ def probe_frames(info: ExportInfo, count: int = 2, seed: int = 0) -> NDArray[np.
 
 def _with_log_likelihoods(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy that also gives logp - m of every tap, which a saturated score would hide."""
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     makers = {output for node in copy.graph.node for output in node.output}
-    for node in copy.graph.node:
-        if node.op_type == "Min":
-            tensor = next(name for name in node.input if name in makers)
-            copy.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    limits = (node for node in copy.graph.node if node.op_type == "Min")
+    for node in sorted(limits, key=lambda node: node.name):  # the rewrites may change the order of the taps
+        tensor = next(name for name in node.input if name in makers)
+        copy.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
     return copy
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from export.passes.graph import ModelFacts
 from runtime.errors import UserError
@@ -45,10 +45,14 @@ def get_info(model: onnx.ModelProto, origin: str) -> ExportInfo:
     text = next((prop.value for prop in model.metadata_props if prop.key == INFO_KEY), None)
     if text is None:
         raise UserError(f"{origin} must be an ONNX written by export.to_onnx", "one without its metadata")
-    values: dict[str, Any] = json.loads(text)
     known = {field.name for field in fields(ExportInfo)}
-    values = {key: value for key, value in values.items() if key in known}
-    return ExportInfo(**{**values, "metadata": Metadata.from_json(values["metadata"], origin)})
+    try:
+        values: dict[str, Any] = {key: value for key, value in json.loads(text).items() if key in known}
+        return ExportInfo(**{**values, "metadata": Metadata.from_json(values["metadata"], origin)})
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{origin} must hold whole metadata of export.to_onnx", repr(error), "export it again"
+        ) from None
 
 
 def load_model(path: Path) -> onnx.ModelProto:

@@ -72,7 +72,7 @@ def _convert_encoder(graph: gs.Graph, encoder: Sequence[gs.Node]) -> None:
     for node in encoder:
         inputs = []
         for tensor in node.inputs:
-            if isinstance(tensor, gs.Constant) or id(tensor) in made or tensor.is_empty():
+            if isinstance(tensor, gs.Constant) or id(tensor) in made or tensor.dtype != np.float32:
                 inputs.append(_half(tensor))
                 continue
             if id(tensor) not in entries:
@@ -108,7 +108,11 @@ def _convert_gemm(graph: gs.Graph, gemm: gs.Node, limits: GemmLimits) -> None:
     if last.op == "Relu":  # one operation that rectifies and limits; the next product sets the limit
         zero, top = np.float16(0), np.float16(np.finfo(np.float16).max)
         last.op = "Clip"
-        last.inputs = [last.inputs[0], gs.Constant(f"{name}/zero", np.array(zero)), gs.Constant(f"{name}/top", np.array(top))]
+        last.inputs = [
+            last.inputs[0],
+            gs.Constant(f"{name}/zero", np.array(zero)),
+            gs.Constant(f"{name}/top", np.array(top)),
+        ]
         return
     narrow = last.outputs[0]
     readers = list(narrow.outputs)
@@ -162,7 +166,9 @@ def _quantise_identities(graph: gs.Graph, quantised: Mapping[int, gs.Tensor]) ->
     """Let a residual addition read the quantised identity, so that TensorRT can fuse it into the convolution."""
     for node in graph.nodes:
         if node.op == "Add" and _in_encoder(node) and any(producer(tensor, "Conv") for tensor in node.inputs):
-            node.inputs = [tensor if producer(tensor, "Conv") else quantised.get(id(tensor), tensor) for tensor in node.inputs]
+            node.inputs = [
+                tensor if producer(tensor, "Conv") else quantised.get(id(tensor), tensor) for tensor in node.inputs
+            ]
 
 
 def _quantise(graph: gs.Graph, tensor: gs.Tensor, limits: Range) -> gs.Tensor:
@@ -191,7 +197,9 @@ def _quantised_weight(graph: gs.Graph, weight: gs.Constant, name: str) -> gs.Ten
         gs.Constant(f"{name}/weight/zero", np.zeros(len(values), np.int8)),
     ]
     wide = gs.Variable(f"{name}/weight/dq", dtype=np.float32)
-    graph.nodes.append(gs.Node("DequantizeLinear", f"{name}/weight/DQ", attrs={"axis": 0}, inputs=inputs, outputs=[wide]))
+    graph.nodes.append(
+        gs.Node("DequantizeLinear", f"{name}/weight/DQ", attrs={"axis": 0}, inputs=inputs, outputs=[wide])
+    )
     return wide
 
 

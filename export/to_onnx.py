@@ -28,7 +28,9 @@ def export_detector(detector: Detector) -> onnx.ModelProto:
     """Trace a detector to ONNX: `frames` uint8 [batch, H, W, 3] to `anomaly_map`, `image_score`; batch is symbolic."""
     height, width = detector.model.config.input_size
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
-    with warnings.catch_warnings(), torch.no_grad():
+    # Channels-last images, faster in training, would make every pooled mean a gather by computed indices.
+    contiguous = detector.model.encoder.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    with warnings.catch_warnings(), torch.no_grad(), contiguous:
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
@@ -51,14 +53,37 @@ def export_detector(detector: Detector) -> onnx.ModelProto:
 def name_nodes(model: onnx.ModelProto, taps: Sequence[str]) -> None:
     """Name every node after the module it comes from, `layer2/block3/subnet0`, so that a profile can be read."""
     used: Counter[str] = Counter()
-    for node in model.graph.node:
-        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
-        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
-        name = f"{_readable(modules[-1], taps) if modules else 'score'}/{node.op_type}"
+    for node, module in zip(model.graph.node, _modules(model.graph), strict=True):
+        name = f"{_readable(module, taps)}/{node.op_type}"
         used[name] += 1
         node.name = name if used[name] == 1 else f"{name}_{used[name]}"
         del node.metadata_props[:]
         node.ClearField("doc_string")
+
+
+def _modules(graph: onnx.GraphProto) -> list[str]:
+    """Return every node's module. One outside all modules belongs to what reads it first, or to the score."""
+    found: list[str] = []
+    readers: dict[str, str] = {}  # tensor: the first module that reads it
+    for node in reversed(graph.node):
+        reader = next((readers[output] for output in node.output if output in readers), "score")
+        scopes = _scopes(node)
+        if scopes is None:  # made by the exporter's optimiser
+            module = reader
+        elif not scopes:
+            module = "normalise" if reader.startswith("model.encoder") else reader
+        else:
+            module = scopes[-1]
+        readers |= dict.fromkeys(node.input, module)
+        found.append(module)
+    return found[::-1]
+
+
+def _scopes(node: onnx.NodeProto) -> list[str] | None:
+    """Return the modules around a node, the outermost first; None where the exporter does not say."""
+    text = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), None)
+    scopes = ast.literal_eval(text)[:-1] if text is not None else ["_"]
+    return None if scopes and scopes[0].startswith("_") else [scope for scope in scopes if scope]
 
 
 def _readable(module: str, taps: Sequence[str]) -> str:
@@ -101,7 +126,7 @@ def info_of(checkpoint: Checkpoint, path: Path) -> ExportInfo:
 
 
 def export_checkpoint(checkpoint_path: Path, out: Path, name: str | None = None) -> Path:
-    """Export `checkpoint_path` to the unfused ONNX at `out` and return it; `name` is the sidecar's, the stem by default."""
+    """Export `checkpoint_path` to the unfused ONNX at `out` and return it; `name` is the stem by default."""
     checkpoint = load_checkpoint(checkpoint_path)
     info = info_of(checkpoint, checkpoint_path)
     model = export_detector(Detector(checkpoint.model, checkpoint.maxima))

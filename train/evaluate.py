@@ -31,7 +31,9 @@ def _engine_maps(path: Path, test: Sequence[LabelledImage]) -> NDArray[np.float3
     with runtime.load(path) as detector:
         images = ImageCache([image.path for image in test], detector.metadata.input_size, limit_bytes=0)
         frames = (images.image(index) for index in range(len(images)))
-        return np.stack([detector(frame).anomaly_map for frame in tqdm(frames, total=len(images), unit="img", disable=None)])
+        return np.stack(
+            [detector(frame).anomaly_map for frame in tqdm(frames, total=len(images), unit="img", disable=None)]
+        )
 
 
 def evaluate(path: Path, data: Path) -> Evaluation:

@@ -1,6 +1,7 @@
 """The detector: encoder, one decoder per tap, and the score that a camera can use (frozen maxima)."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from export.model.encoder import ENCODERS, build_encoder
 from export.model.flow import CONDITION_DIMS, Clamp, Decoder, log_likelihood, position_code
+from runtime.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -15,7 +17,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What rebuilds a detector's structure. `input_size` is (height, width) in pixels."""
+    """What rebuilds a detector's structure. `input_size` is (height, width) in pixels.
+
+    Raises `UserError` for a value that no detector can have.
+    """
 
     encoder: str
     taps: tuple[str, ...]
@@ -28,6 +33,12 @@ class ModelConfig:
     std: tuple[float, float, float] = IMAGENET_STD
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.coupling_blocks < 1:
+            raise UserError("a decoder must have at least 1 coupling block", str(self.coupling_blocks))
+        if self.clamp not in get_args(Clamp):
+            raise UserError(f"the soft clamp must be {' or '.join(get_args(Clamp))}", repr(self.clamp))
+
     @property
     def tap_sizes(self) -> list[tuple[int, int, int]]:
         """(channels, height, width) of each tap; a stride-2 layer rounds up, so does this."""
@@ -39,7 +50,8 @@ class ModelConfig:
 class CFlow(nn.Module):
     """The network that training fits: images in, log-likelihoods per tap out."""
 
-    codes: list[Tensor]
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -73,8 +85,8 @@ class CFlow(nn.Module):
     def normalise(self, frames: Tensor) -> Tensor:
         """Map uint8 RGB frames (B, H, W, 3) to the encoder's input (B, 3, H, W)."""
         dtype = self.mean.dtype
-        scale = 1 / (255 * self.std)  # type: ignore[operator]
-        return frames.to(dtype).permute(0, 3, 1, 2) * scale - self.mean / self.std  # type: ignore[operator]
+        scale = 1 / (255 * self.std)
+        return frames.to(dtype).permute(0, 3, 1, 2) * scale - self.mean / self.std
 
     def fibers(self, features: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
         """Lay one tap's (B, D, h, w) out as fibers (B·h·w, D) with their condition vectors (B·h·w, C)."""

@@ -1,6 +1,7 @@
 """The checkpoint `cable.pt`: everything that rebuilds a detector, in types that load without running code."""
 
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +21,10 @@ FORMAT = "cflow-edge/checkpoint/1"
 
 @dataclass
 class Checkpoint:
-    """A trained detector. `maxima` (K,) are the frozen per-tap maxima of the log-likelihood over held-out good images."""
+    """A trained detector.
+
+    `maxima` (K,) are the frozen maxima of the log-likelihood over held-out good images, one per tap.
+    """
 
     model: CFlow
     maxima: Tensor
@@ -37,10 +41,8 @@ def installed_versions(*packages: str) -> dict[str, str]:
     """Return the versions of Python and of `packages`, those not installed left out."""
     found = {"python": platform.python_version()}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -91,7 +91,7 @@ class MobileNetEncoder(nn.Module):
             if tap is None:
                 x = block(x)
                 continue
-            *stages, (projection, batch_norm) = block.block  # type: ignore[union-attr,misc]
+            *stages, (projection, batch_norm) = block.block  # type: ignore[misc]
             y = x
             for stage in stages:
                 y = stage(y)

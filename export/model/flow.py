@@ -46,7 +46,8 @@ def orthogonal_matrix(dims: int, generator: torch.Generator) -> Tensor:
     likelihood sees, in a fraction of its time. The signs of R's diagonal make it uniform.
     """
     q, r = torch.linalg.qr(torch.randn(dims, dims, generator=generator))
-    return q * r.diagonal().sign()
+    uniform: Tensor = q * r.diagonal().sign()
+    return uniform
 
 
 def permutation_matrix(dims: int, generator: torch.Generator) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from export.passes.graph import (
+    Array,
     Match,
     ModelFacts,
     Rewrite,
@@ -21,10 +22,10 @@ from export.passes.graph import (
 
 def _find(node: gs.Node) -> Match | None:
     add = producer(node.inputs[0], "Add") if node.op == "Gemm" else None
-    offset = add and constant_and_other(add)
-    mul = offset and producer(offset[1], "Mul")
-    scale = mul and constant_and_other(mul)
-    if not scale:
+    offset = constant_and_other(add) if add else None
+    mul = producer(offset[1], "Mul") if offset else None
+    scale = constant_and_other(mul) if mul else None
+    if offset is None or scale is None:
         return None
     return {"gemm": node, "add": add, "mul": mul, "offset": offset[0], "scale": scale[0], "x": scale[1]}
 
@@ -34,11 +35,15 @@ def _check(graph: gs.Graph, match: Match) -> str | None:
     if weight is None or gemm_bias(match["gemm"]) is None:
         return "its weight and bias must be plain constants"
     channels = weight.shape[1]
-    if any(values.size not in (1, channels) for values in (match["scale"], match["offset"])):
+    if not all(_is_per_channel(values, channels) for values in (match["scale"], match["offset"])):
         return f"scale and offset must hold one value or one for each of {channels} channels"
     if has_other_readers(graph, match["add"].outputs[0], match["gemm"]):
         return "the affine's result is read elsewhere"
     return None
+
+
+def _is_per_channel(values: Array, channels: int) -> bool:
+    return values.size == 1 or (values.size == channels and values.shape[-1] == channels)
 
 
 def _apply(graph: gs.Graph, match: Match) -> None:
@@ -51,7 +56,8 @@ def _apply(graph: gs.Graph, match: Match) -> None:
 
 
 def _expected(facts: ModelFacts) -> int:
-    return facts.taps * (facts.blocks - 1)  # the last permutation is dropped before
+    # The last permutation is dropped before, hard ones are no products any more.
+    return facts.taps * (facts.blocks - 1) if facts.soft_permutation else 0
 
 
 REWRITE = Rewrite("global affine into permutation", _find, _check, _apply, _expected)

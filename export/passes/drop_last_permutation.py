@@ -6,7 +6,16 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import Match, ModelFacts, Rewrite, gemm_bias, gemm_weight, has_other_readers, producer
+from export.passes.graph import (
+    Match,
+    ModelFacts,
+    Rewrite,
+    gemm_bias,
+    gemm_weight,
+    has_other_readers,
+    is_over_channels,
+    producer,
+)
 
 # A float32 QR of 2048 columns is orthogonal to about 2e-6; a trained or quantised matrix is not near this.
 ORTHOGONAL_TOLERANCE = 1e-4
@@ -23,9 +32,11 @@ def _check(graph: gs.Graph, match: Match) -> str | None:
     gemm, square = match["gemm"], match["square"]
     if has_other_readers(graph, gemm.outputs[0], square):
         return "the permuted vector is read elsewhere"
-    readers = square.outputs[0].outputs
-    if not readers or any(reader.op != "ReduceSum" for reader in readers):
+    squares = square.outputs[0]
+    if any(squares is output for output in graph.outputs) or any(node.op != "ReduceSum" for node in squares.outputs):
         return "the squares are not only summed"
+    if not all(is_over_channels(node) for node in squares.outputs):
+        return "the squares are not summed over the channels alone"
     weight, bias = gemm_weight(gemm), gemm_bias(gemm)
     if weight is None or bias is None or bias.any():
         return "a constant matrix without a bias was expected"

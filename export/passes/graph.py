@@ -79,6 +79,15 @@ def has_other_readers(graph: gs.Graph, tensor: gs.Tensor, reader: gs.Node) -> bo
     return any(node is not reader for node in tensor.outputs) or any(tensor is output for output in graph.outputs)
 
 
+def is_over_channels(reduction: gs.Node) -> bool:
+    """Say whether a reduction takes (N, D) to (N,); its axes are an attribute or, in newer opsets, an input."""
+    if len(reduction.inputs) > 1:
+        axes = reduction.inputs[1].values.tolist() if isinstance(reduction.inputs[1], gs.Constant) else None
+    else:
+        axes = reduction.attrs.get("axes")
+    return axes in ([1], [-1]) and not reduction.attrs.get("keepdims", 1)
+
+
 def constant_and_other(node: gs.Node) -> tuple[Array, gs.Tensor] | None:
     """Split a binary node's inputs into (constant values, the other tensor); None if that is not what they are."""
     if len(node.inputs) != 2:
@@ -141,10 +150,3 @@ def insert(graph: gs.Graph, op: str, name: str, inputs: list[gs.Tensor], attrs: 
     output = gs.Variable(f"{name}/out", dtype=np.float32)
     graph.nodes.append(gs.Node(op, name, attrs=attrs or {}, inputs=inputs, outputs=[output]))
     return output
-
-
-def replace_tensor(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
-    """Let every reader of `old`, and the graph's outputs, read `new` instead."""
-    for node in list(old.outputs):
-        node.inputs = [new if tensor is old else tensor for tensor in node.inputs]
-    graph.outputs = [new if tensor is old else tensor for tensor in graph.outputs]

@@ -1,7 +1,7 @@
 """Rewrite 5: everything constant in a tap's log-likelihood becomes one scalar, all Σs one reduction.
 
     (Σ_b (Σ_i s_bi + Σ_i log g_bi) - ½ Σ_i u_i² - D/2 ln 2π) / D - m
-        =  α Σ_i (s_1 + ... + s_8)_i + β Σ_i u_i² + γ
+        =  a Σ_i (s_1 + ... + s_8)_i + b Σ_i u_i² + c
 
 The expression in front of the score's min(·, 0) is read as an affine combination of reductions, whatever
 the order its terms were written in.
@@ -19,6 +19,7 @@ from export.passes.graph import (
     constant,
     constant_and_other,
     insert,
+    is_over_channels,
     producer,
     scalar_and_other,
 )
@@ -71,7 +72,7 @@ def _find(node: gs.Node) -> Match | None:
     affine.add(1.0, limited[1])
     squares = [(f, n) for f, n in affine.terms if _squared(n) is not None]
     sums = [(f, n) for f, n in affine.terms if _squared(n) is None]
-    if len(sums) < 2:  # nothing left to merge
+    if not squares and len(sums) < 2:  # nothing left to merge
         return None
     return {
         "min": node,
@@ -95,17 +96,14 @@ def _squared(reduction: gs.Node) -> gs.Tensor | None:
     return mul.inputs[0] if mul and len(mul.inputs) == 2 and mul.inputs[0] is mul.inputs[1] else None
 
 
-def _over_channels(reduction: gs.Node) -> bool:
-    axes = reduction.inputs[1].values.tolist() if len(reduction.inputs) > 1 else reduction.attrs.get("axes")
-    return axes in ([1], [-1]) and not reduction.attrs.get("keepdims", 1)
-
-
 def _check(graph: gs.Graph, match: Match) -> str | None:
     if match["affine"].unread:
         return str(match["affine"].unread)
     if len(match["squares"]) != 1:
         return f"one sum of squares was expected, found {len(match['squares'])}"
-    if not all(_over_channels(node) for _, node in match["affine"].terms):
+    if not match["sums"]:
+        return "no log-determinant was found"
+    if not all(is_over_channels(node) for _, node in match["affine"].terms):
         return "a reduction is not over the channels alone"
     factors = {round(factor, 12) for factor, _ in match["sums"]}
     return None if len(factors) == 1 else f"the log-determinants have different factors {sorted(factors)}"

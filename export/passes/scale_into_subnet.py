@@ -14,7 +14,6 @@ from export.passes.graph import (
     gemm_weight,
     has_other_readers,
     producer,
-    replace_tensor,
     scalar_and_other,
     set_gemm,
 )
@@ -39,7 +38,7 @@ def _apply(graph: gs.Graph, match: Match) -> None:
     weight, bias = gemm_weight(gemm), gemm_bias(gemm)
     assert weight is not None and bias is not None
     set_gemm(gemm, gemm.inputs[0], weight.astype(np.float64) * factor, bias.astype(np.float64) * factor)
-    replace_tensor(graph, match["mul"].outputs[0], gemm.outputs[0])
+    gemm.outputs, match["mul"].outputs = match["mul"].outputs, []
 
 
 def _expected(facts: ModelFacts) -> int:

@@ -1,0 +1,456 @@
+"""Each rewrite on graphs of a few nodes: where it applies, where it must not, and what it leaves to other readers."""
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_graphsurgeon as gs
+import pytest
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from export.passes import (
+    REWRITES,
+    affine_into_permutation,
+    condition_to_bias,
+    drop_last_permutation,
+    merge_log_determinants,
+    permutation_into_gather,
+    scale_into_subnet,
+    unread_initializers,
+)
+from export.passes.graph import ModelFacts, run
+from export.passes.opset17 import lower_to_opset17
+from runtime.errors import UserError
+
+# Values are around 1 and sums over at most 8 of them: float32 rounding in another order stays below this.
+TOLERANCE = 1e-5
+
+
+def model_of(body, inputs, outputs, opset=18, **constants):
+    """Parse a graph given as ONNX text; `constants` become its initializers."""
+    text = f'<ir_version: 8, opset_import: ["" : {opset}]>\ngraph ({inputs}) => ({outputs}) {{\n{body}\n}}'
+    model = onnx.parser.parse_model(text)
+    for index, node in enumerate(model.graph.node):
+        node.name = f"tap/node{index}/{node.op_type}"
+    for name, value in constants.items():
+        array = np.asarray(value)
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def evaluate(model, **feeds):
+    return ReferenceEvaluator(model).run(None, feeds)
+
+
+def rewritten(model, rewrite):
+    """Apply `rewrite`, check the result and that a second run finds nothing: (model, count)."""
+    graph = gs.import_onnx(model)
+    count = run(graph, rewrite)
+    result = gs.export_onnx(graph)
+    onnx.checker.check_model(result, full_check=True)
+    if count.matches:
+        assert run(gs.import_onnx(result), rewrite).matches == 0
+    return result, count
+
+
+def assert_rewritten(model, rewrite, matches=1, **feeds):
+    """The rewrite applies that often and every output keeps its values."""
+    result, count = rewritten(model, rewrite)
+    assert (count.matches, count.refusals) == (matches, [])
+    for before, after in zip(evaluate(model, **feeds), evaluate(result, **feeds), strict=True):
+        np.testing.assert_allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE)
+    return [node.op_type for node in result.graph.node]
+
+
+def assert_untouched(model, rewrite, reason=None):
+    """The rewrite does not apply: refused for `reason`, or (None) not even its pattern is seen."""
+    result, count = rewritten(model, rewrite)
+    assert count.matches == 0
+    assert sorted(map(str, result.graph.node)) == sorted(map(str, model.graph.node))
+    if reason is None:
+        assert count.refusals == []
+    else:
+        assert len(count.refusals) == 1 and reason in count.refusals[0]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def rotation(rng, size):
+    return np.linalg.qr(rng.normal(size=(size, size)))[0].astype(np.float32)
+
+
+class TestConditionToBias:
+    REWRITE = condition_to_bias.REWRITE
+    BODY = """
+        grid = Expand(code, batch)
+        c = Reshape(grid, flat)
+        xc = Concat<axis = 1>(x, c)
+        h = Gemm<transB = 1>(xc, w, b)
+    """
+
+    def constants(self, rng, code=None):
+        if code is None:
+            code = np.concatenate(
+                [normal(rng, 1, 3, 2) + np.zeros((2, 3, 2)), normal(rng, 2, 1, 2) + np.zeros((2, 3, 2))], 2
+            )
+        return {"code": code[None], "batch": [2, 1, 1, 1], "flat": [-1, 4], "w": normal(rng, 6, 7), "b": normal(rng, 6)}
+
+    def model(self, rng, body=BODY, outputs="float[12,6] h", code=None, **changes):
+        return model_of(body, "float[12,3] x", outputs, **{**self.constants(rng, code), **changes})
+
+    def test_applies(self, rng):
+        operators = assert_rewritten(self.model(rng), self.REWRITE, x=normal(rng, 12, 3))
+        assert operators == ["Gemm", "Reshape", "Add", "Add", "Reshape"]
+
+    def test_tables_are_small(self, rng):
+        result, _ = rewritten(self.model(rng), self.REWRITE)
+        shapes = {tensor.name.split("/")[-1]: list(tensor.dims) for tensor in result.graph.initializer}
+        assert shapes["row_bias"] == [2, 1, 6] and shapes["col_bias"] == [1, 3, 6] and shapes["weight"] == [6, 3]
+
+    def test_leaves_the_concatenation_to_a_second_reader(self, rng):
+        model = self.model(rng, self.BODY + "y = Relu(xc)", "float[12,6] h, float[12,7] y")
+        operators = assert_rewritten(model, self.REWRITE, x=normal(rng, 12, 3))
+        assert "Concat" in operators and "Relu" in operators
+
+    def test_refuses_a_code_that_is_no_sum(self, rng):
+        code = normal(rng, 2, 3, 4)
+        assert_untouched(self.model(rng, code=code), self.REWRITE, "row plus a function of the column")
+
+    def test_refuses_a_scaled_product(self, rng):
+        body = self.BODY.replace("transB = 1", "transB = 1, alpha = 2.0")
+        assert_untouched(self.model(rng, body), self.REWRITE, "plain constants")
+
+    def test_does_not_see_a_condition_in_front(self, rng):
+        body = self.BODY.replace("Concat<axis = 1>(x, c)", "Concat<axis = 1>(c, x)")
+        assert_untouched(self.model(rng, body), self.REWRITE)
+
+
+class TestDropLastPermutation:
+    REWRITE = drop_last_permutation.REWRITE
+    BODY = """
+        u = Gemm<transB = 1>(x, w)
+        square = Mul(u, u)
+        norm = ReduceSum<keepdims = 0>(square, axis)
+    """
+
+    def model(self, rng, body=BODY, outputs="float[5] norm", **constants):
+        constants = {"w": rotation(rng, 8), "axis": [1], **constants}
+        return model_of(body, "float[5,8] x", outputs, **constants)
+
+    def test_applies(self, rng):
+        assert assert_rewritten(self.model(rng), self.REWRITE, x=normal(rng, 5, 8)) == ["Mul", "ReduceSum"]
+
+    def test_refuses_a_matrix_that_changes_lengths(self, rng):
+        w = rotation(rng, 8)
+        w[0] *= 1.001
+        assert_untouched(self.model(rng, w=w), self.REWRITE, "not orthogonal")
+
+    def test_refuses_a_bias(self, rng):
+        model = self.model(rng, self.BODY.replace("(x, w)", "(x, w, b)"), b=normal(rng, 8))
+        assert_untouched(model, self.REWRITE, "without a bias")
+
+    def test_refuses_where_the_vector_is_read_elsewhere(self, rng):
+        model = self.model(rng, self.BODY, "float[5] norm, float[5,8] u")
+        assert_untouched(model, self.REWRITE, "read elsewhere")
+
+    def test_refuses_where_the_squares_are_read_elsewhere(self, rng):
+        model = self.model(rng, self.BODY + "y = Relu(square)", "float[5] norm, float[5,8] y")
+        assert_untouched(model, self.REWRITE, "not only summed")
+
+    def test_refuses_where_the_squares_are_an_output(self, rng):
+        assert_untouched(
+            self.model(rng, self.BODY, "float[5] norm, float[5,8] square"), self.REWRITE, "not only summed"
+        )
+
+    def test_refuses_a_sum_over_positions(self, rng):
+        model = self.model(rng, self.BODY, "float[8] norm", axis=[0])
+        assert_untouched(model, self.REWRITE, "not summed over the channels alone")
+
+
+class TestPermutationIntoGather:
+    REWRITE = permutation_into_gather.REWRITE
+
+    def model(self, w, body="y = Gemm<transB = 1>(x, w)", outputs="float[5,8] y", **constants):
+        return model_of(body, "float[5,8] x", outputs, w=w, **constants)
+
+    def test_applies(self, rng):
+        model = self.model(np.eye(8)[rng.permutation(8)])
+        assert assert_rewritten(model, self.REWRITE, x=normal(rng, 5, 8)) == ["Gather"]
+
+    def test_applies_to_a_weight_that_is_not_transposed(self, rng):
+        model = self.model(np.eye(8)[rng.permutation(8)], "y = Gemm(x, w)")
+        assert assert_rewritten(model, self.REWRITE, x=normal(rng, 5, 8)) == ["Gather"]
+
+    def test_keeps_every_reader(self, rng):
+        body = "y = Gemm<transB = 1>(x, w)\nz = Relu(y)"
+        model = self.model(np.eye(8)[rng.permutation(8)], body, "float[5,8] y, float[5,8] z")
+        assert assert_rewritten(model, self.REWRITE, x=normal(rng, 5, 8)) == ["Gather", "Relu"]
+
+    def test_refuses_two_ones_in_a_column(self, rng):
+        w = np.eye(8)
+        w[1] = w[0]
+        assert_untouched(self.model(w), self.REWRITE, "no permutation")
+
+    def test_refuses_a_bias(self, rng):
+        model = self.model(np.eye(8), "y = Gemm<transB = 1>(x, w, b)", b=normal(rng, 8))
+        assert_untouched(model, self.REWRITE, "bias")
+
+    def test_does_not_see_a_soft_permutation(self, rng):
+        assert_untouched(self.model(rotation(rng, 8)), self.REWRITE)
+
+
+class TestAffineIntoPermutation:
+    REWRITE = affine_into_permutation.REWRITE
+    BODY = """
+        scaled = Mul(x, g)
+        shifted = Add(scaled, o)
+        y = Gemm<transB = 1>(shifted, w)
+    """
+
+    def model(self, rng, body=BODY, outputs="float[5,8] y", **changes):
+        constants = {"g": normal(rng, 1, 8), "o": normal(rng, 1, 8), "w": rotation(rng, 8), **changes}
+        return model_of(body, "float[5,8] x", outputs, **constants)
+
+    def test_applies(self, rng):
+        assert assert_rewritten(self.model(rng), self.REWRITE, x=normal(rng, 5, 8)) == ["Gemm"]
+
+    def test_applies_to_swapped_operands_and_scalars(self, rng):
+        body = self.BODY.replace("(x, g)", "(g, x)").replace("(scaled, o)", "(o, scaled)")
+        assert assert_rewritten(self.model(rng, body, g=1.5, o=0.25), self.REWRITE, x=normal(rng, 5, 8)) == ["Gemm"]
+
+    def test_refuses_an_offset_by_position(self, rng):
+        assert_untouched(self.model(rng, o=normal(rng, 5, 1)), self.REWRITE, "for each of 8 channels")
+
+    def test_refuses_an_offset_as_long_as_the_channels_but_by_position(self, rng):
+        model = model_of(
+            self.BODY, "float[8,8] x", "float[8,8] y", g=normal(rng, 8), o=normal(rng, 8, 1), w=rotation(rng, 8)
+        )
+        assert_untouched(model, self.REWRITE, "for each of 8 channels")
+
+    def test_refuses_where_the_affine_is_read_elsewhere(self, rng):
+        model = self.model(rng, self.BODY, "float[5,8] y, float[5,8] shifted")
+        assert_untouched(model, self.REWRITE, "read elsewhere")
+
+    def test_leaves_the_scaled_vector_to_a_second_reader(self, rng):
+        model = self.model(rng, self.BODY, "float[5,8] y, float[5,8] scaled")
+        assert assert_rewritten(model, self.REWRITE, x=normal(rng, 5, 8)) == ["Mul", "Gemm"]
+
+    def test_does_not_see_a_computed_offset(self, rng):
+        assert_untouched(self.model(rng, self.BODY.replace("(scaled, o)", "(scaled, x)")), self.REWRITE)
+
+
+class TestScaleIntoSubnet:
+    REWRITE = scale_into_subnet.REWRITE
+    BODY = """
+        y = Gemm<transB = 1>(x, w, b)
+        a = Mul(y, tenth)
+    """
+
+    def model(self, rng, body=BODY, outputs="float[5,4] a", **changes):
+        constants = {"w": normal(rng, 4, 8), "b": normal(rng, 4), "tenth": 0.1, **changes}
+        return model_of(body, "float[5,8] x", outputs, **constants)
+
+    def test_applies(self, rng):
+        assert assert_rewritten(self.model(rng), self.REWRITE, x=normal(rng, 5, 8)) == ["Gemm"]
+
+    def test_keeps_every_reader_of_the_scaled_product(self, rng):
+        model = self.model(rng, self.BODY + "t = Tanh(a)", "float[5,4] a, float[5,4] t")
+        assert assert_rewritten(model, self.REWRITE, x=normal(rng, 5, 8)) == ["Gemm", "Tanh"]
+
+    def test_refuses_where_the_unscaled_product_is_read_elsewhere(self, rng):
+        assert_untouched(self.model(rng, self.BODY, "float[5,4] a, float[5,4] y"), self.REWRITE, "read elsewhere")
+
+    def test_refuses_a_computed_weight(self, rng):
+        model = self.model(rng, "v = Relu(w)\n" + self.BODY.replace("(x, w, b)", "(x, v, b)"))
+        assert_untouched(model, self.REWRITE, "plain constants")
+
+    def test_does_not_see_a_factor_per_channel(self, rng):
+        assert_untouched(self.model(rng, tenth=normal(rng, 4)), self.REWRITE)
+
+
+class TestMergeLogDeterminants:
+    REWRITE = merge_log_determinants.REWRITE
+    BODY = """
+        d1 = ReduceSum<keepdims = 0>(s1, axis)
+        d2 = ReduceSum<keepdims = 0>(s2, axis)
+        e1 = Add(d1, log_g1)
+        e2 = Add(d2, log_g2)
+        total = Add(e1, e2)
+        square = Mul(u, u)
+        norm = ReduceSum<keepdims = 0>(square, axis)
+        half = Mul(norm, one_half)
+        left = Sub(total, half)
+        unnormed = Sub(left, log_pi)
+        logp = Div(unnormed, dims)
+        grid = Reshape(logp, shape)
+        excess = Sub(grid, maximum)
+        limited = Min(excess, zero)
+    """
+    INPUTS = "float[6,4] s1, float[6,4] s2, float[6,8] u"
+    CONSTANTS = {  # noqa: RUF012
+        "axis": [1],
+        "log_g1": 0.3,
+        "log_g2": -0.2,
+        "one_half": 0.5,
+        "log_pi": 7.35,
+        "dims": 8.0,
+        "shape": [-1, 2, 3],
+        "maximum": -1.4,
+        "zero": 0.0,
+    }
+
+    def model(self, body=BODY, outputs="float[1,2,3] limited", **changes):
+        return model_of(body, self.INPUTS, outputs, **{**self.CONSTANTS, **changes})
+
+    def feeds(self, rng):
+        return {"s1": normal(rng, 6, 4), "s2": normal(rng, 6, 4), "u": normal(rng, 6, 8)}
+
+    def test_applies(self, rng):
+        operators = assert_rewritten(self.model(), self.REWRITE, **self.feeds(rng))
+        assert sorted(operators) == sorted(
+            ["Sum", "ReduceSum", "Mul", "ReduceSumSquare", "Mul", "Add", "Add", "Reshape", "Min"]
+        )
+
+    def test_constants_become_one_scalar(self):
+        result, _ = rewritten(self.model(), self.REWRITE)
+        offset = next(tensor for tensor in result.graph.initializer if tensor.name.endswith("/offset"))
+        assert numpy_helper.to_array(offset).item() == pytest.approx((0.3 - 0.2 - 7.35) / 8 + 1.4, rel=1e-6)
+
+    def test_keeps_a_sum_that_is_read_elsewhere(self, rng):
+        model = self.model(self.BODY + "y = Exp(d1)", "float[1,2,3] limited, float[6] y, float[6] norm")
+        operators = assert_rewritten(model, self.REWRITE, **self.feeds(rng))
+        assert operators.count("ReduceSum") == 3
+
+    def test_applies_to_one_block(self, rng):
+        body = self.BODY.replace("Add(e1, e2)", "Identity(e1)").replace(
+            "total = Identity(e1)", "total = Add(e1, log_g2)"
+        )
+        assert_rewritten(self.model(body), self.REWRITE, **self.feeds(rng))
+
+    def test_refuses_different_factors(self):
+        body = self.BODY.replace("e2 = Add(d2, log_g2)", "e2 = Mul(d2, log_g2)")
+        assert_untouched(self.model(body), self.REWRITE, "different factors")
+
+    def test_refuses_what_is_not_affine(self):
+        body = self.BODY.replace("e2 = Add(d2, log_g2)", "e2 = Exp(d2)")
+        assert_untouched(self.model(body), self.REWRITE, "not affine")
+
+    def test_does_not_see_a_quotient_by_a_sum(self):
+        body = self.BODY.replace("Div(unnormed, dims)", "Div(dims, unnormed)")
+        assert_untouched(self.model(body), self.REWRITE)
+
+    def test_refuses_another_axis(self):
+        body = self.BODY.replace("d1 = ReduceSum<keepdims = 0>(s1, axis)", "d1 = ReduceSum<keepdims = 0>(s1, rows)")
+        inputs = "float[6,6] s1, float[6,4] s2, float[6,8] u"
+        model = model_of(body, inputs, "float[1,2,3] limited", **self.CONSTANTS, rows=[0])
+        assert_untouched(model, self.REWRITE, "over the channels alone")
+
+    def test_does_not_see_another_limit_than_zero(self):
+        assert_untouched(self.model(zero=1.0), self.REWRITE)
+
+
+class TestUnreadInitializers:
+    def test_removes_what_nothing_reads(self, rng):
+        model = model_of(
+            "y = Relu(x)", "float[2] x", "float[2] y, float[2] kept", kept=normal(rng, 2), w_perm_inv=normal(rng, 9)
+        )
+        assert unread_initializers.run(model).matches == 1
+        assert [tensor.name for tensor in model.graph.initializer] == ["kept"]
+        assert unread_initializers.run(model).matches == 0
+
+    def test_leaves_a_model_that_reads_all(self, rng):
+        model = model_of("y = Add(x, w)", "float[2] x", "float[2] y", w=normal(rng, 2))
+        assert unread_initializers.run(model).matches == 0
+        assert len(model.graph.initializer) == 1
+
+
+def test_expected_counts_follow_the_structure():
+    by_name = {rewrite.name: rewrite.expected for rewrite in REWRITES}
+    soft, hard = ModelFacts(3, 8, True, True), ModelFacts(2, 4, False, False)
+    assert [expected(soft) for expected in by_name.values()] == [24, 3, 0, 21, 24, 3]
+    assert [expected(hard) for expected in by_name.values()] == [0, 2, 6, 0, 8, 2]
+
+
+class TestOpset17:
+    def lowered(self, model):
+        graph = gs.import_onnx(model)
+        lower_to_opset17(graph)
+        result = gs.export_onnx(graph)
+        onnx.checker.check_model(result, full_check=True)
+        onnx.shape_inference.infer_shapes(result, strict_mode=True, data_prop=True)
+        assert [(o.domain, o.version) for o in result.opset_import] == [("", 17)]
+        return result
+
+    @pytest.mark.parametrize("operator", ["ReduceMax", "ReduceMin", "ReduceMean", "ReduceSumSquare", "ReduceL2"])
+    @pytest.mark.parametrize("axes", [[1], [-1, 1], None])
+    def test_reductions(self, rng, operator, axes):
+        body = f"y = {operator}<keepdims = 0>(x, axes)" if axes else f"y = {operator}<keepdims = 0>(x)"
+        shape = "" if axes is None else "[2,4]" if len(axes) == 1 else "[2]"
+        model = model_of(
+            body, "float[2,3,4] x", f"float{shape} y" if shape else "float y", **({"axes": axes} if axes else {})
+        )
+        x = normal(rng, 2, 3, 4)
+        result = self.lowered(model)
+        np.testing.assert_array_equal(evaluate(result, x=x)[0], evaluate(model, x=x)[0])
+
+    def test_sum_keeps_its_input(self, rng):
+        model = model_of("y = ReduceSum<keepdims = 0>(x, axes)", "float[2,3] x", "float[2] y", axes=[1])
+        result = self.lowered(model)
+        assert len(result.graph.node[0].input) == 2
+        x = normal(rng, 2, 3)
+        np.testing.assert_array_equal(evaluate(result, x=x)[0], evaluate(model, x=x)[0])
+
+    def test_split_with_sizes(self, rng):
+        model = model_of("a, b = Split<axis = 1>(x, sizes)", "float[2,5] x", "float[2,2] a, float[2,3] b", sizes=[2, 3])
+        x = normal(rng, 2, 5)
+        for before, after in zip(evaluate(model, x=x), evaluate(self.lowered(model), x=x), strict=True):
+            np.testing.assert_array_equal(after, before)
+
+    def test_resize(self, rng):
+        body = """y = Resize<mode = "linear", coordinate_transformation_mode = "align_corners", antialias = 0,
+                             keep_aspect_ratio_policy = "stretch">(x, , , sizes)"""
+        model = model_of(body, "float[1,1,3,4] x", "float[1,1,6,9] y", sizes=[1, 1, 6, 9])
+        result = self.lowered(model)
+        assert {a.name for a in result.graph.node[0].attribute} == {"mode", "coordinate_transformation_mode"}
+        x = normal(rng, 1, 1, 3, 4)
+        np.testing.assert_array_equal(evaluate(result, x=x)[0], evaluate(model, x=x)[0])
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ("y = ReduceMax<keepdims = 1, noop_with_empty_axes = 1>(x)", "noop_with_empty_axes is set"),
+            ("z = Identity(axes)\ny = ReduceMax<keepdims = 1>(x, z)", "axes are computed"),
+            ("y, z = Split<axis = 3, num_outputs = 2>(x)", "num_outputs without sizes"),
+            ('y = Resize<mode = "linear", antialias = 1>(x, , , sizes)', "antialias is 1"),
+            (
+                'y = Resize<keep_aspect_ratio_policy = "not_larger">(x, , , sizes)',
+                "keep_aspect_ratio_policy is 'not_larger'",
+            ),
+            ("y = Resize<axes = [2, 3]>(x, , , two)", "axes is set"),
+            ("y = Pad(x, pads)", "definition changed"),
+            ("y = Mish(x)", "definition changed"),  # new in 18
+        ],
+    )
+    def test_refuses_what_17_cannot_say(self, body, reason):
+        text = f'<ir_version: 8, opset_import: ["" : 18]>\ngraph (float[1,1,4,4] x) => (y) {{\n{body}\n}}'
+        model = onnx.parser.parse_model(text)
+        values = {"axes": [1], "sizes": [1, 1, 8, 8], "two": [8, 8], "pads": [0] * 8}
+        model.graph.initializer.extend(numpy_helper.from_array(np.int64(v), name) for name, v in values.items())
+        model.graph.node[-1].name = "the/node"
+        with pytest.raises(UserError, match=f"the/node .* must be expressible in opset 17; found (its )?{reason}"):
+            lower_to_opset17(gs.import_onnx(model))
+
+    def test_leaves_17_alone(self):
+        model = model_of("y = ReduceMax<axes = [1], keepdims = 0>(x)", "float[2,3] x", "float[2] y", opset=17)
+        graph = gs.import_onnx(model)
+        lower_to_opset17(graph)
+        assert gs.export_onnx(graph).graph.node == model.graph.node
