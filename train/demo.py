@@ -24,7 +24,7 @@ CALIBRATION_DATA = REPOSITORY / "calibration_data"
 WEIGHTS_BESIDE = REPOSITORY.parent / "shared" / "weights"
 WANTED_AUROC = 0.95
 TAPS = "layer2,layer3"
-# A short schedule for a small set: 4 passes in place of the paper's 200, at ten times its learning rate.
+# A short schedule for a small set: 3 passes in place of the paper's 200, at ten times its learning rate.
 SCHEDULE = [
     "--meta-epochs",
     "4",

@@ -93,7 +93,7 @@ class Trainer:
             fibers, condition = model.fibers(tap, index)
             order = torch.from_numpy(rng.permutation(len(fibers))).to(self.device)
             steps = max(1, len(order) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
-            for chosen in order[: steps * recipe.fiber_batch].split(recipe.fiber_batch):
+            for chosen in order[: steps * recipe.fiber_batch].view(steps, -1):
                 logp = log_likelihood(*decoder(fibers[chosen], None if condition is None else condition[chosen]))
                 loss = -F.logsigmoid(logp).mean()
                 self.optimizer.zero_grad(set_to_none=True)

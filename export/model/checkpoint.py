@@ -86,10 +86,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         model = CFlow(config)
         model.load_state_dict(content["state"])
         thresholds = {name: Threshold(**value) for name, value in content["thresholds"].items()}
-        plain = {key: content[key] for key in _PLAIN}
-        return Checkpoint(model.eval(), content["maxima"], thresholds, **plain)
-    except (KeyError, TypeError, RuntimeError) as error:  # RuntimeError: load_state_dict's mismatch
-        raise UserError(f"{path} must hold every part of {FORMAT}", repr(error)[:200], "train it again") from None
+        checkpoint = Checkpoint(model.eval(), content["maxima"], thresholds, **{key: content[key] for key in _PLAIN})
+        _check_consistency(checkpoint)
+    # RuntimeError is load_state_dict's mismatch, AttributeError a part of another type than ours
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{path} must hold every part of {FORMAT}", found, "train it again") from None
+    return checkpoint
+
+
+def _check_consistency(checkpoint: Checkpoint) -> None:
+    maxima, taps = checkpoint.maxima, checkpoint.model.config.taps
+    if maxima.shape != (len(taps),) or not maxima.isfinite().all():
+        raise ValueError(f"maxima must be {len(taps)} finite numbers, not {maxima.tolist()}")
+    if checkpoint.default_threshold not in checkpoint.thresholds:
+        raise ValueError(f"no threshold {checkpoint.default_threshold!r}")
 
 
 def _config(values: dict[str, Any]) -> ModelConfig:
