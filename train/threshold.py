@@ -14,8 +14,8 @@ from runtime.metadata import Threshold
 def from_good_images(scores: Sequence[float], false_alarm_rate: float) -> Threshold:
     """Return the conformal quantile of held-out good scores (n,): a new good image exceeds it with at most that rate.
 
-    It is the ⌈(n + 1)(1 - rate)⌉-th smallest score. With fewer than 1/rate - 1 images no score can promise the rate; then
-    the largest one is taken and what it does promise, 1/(n + 1), is what `method` says.
+    It is the ⌈(n + 1)(1 - rate)⌉-th smallest score. With fewer than 1/rate - 1 images no score can promise the
+    rate; then the largest one is taken and what it does promise, 1/(n + 1), is what `method` says.
     """
     if not 0 < false_alarm_rate < 1:
         raise UserError("the false-alarm rate must lie between 0 and 1", str(false_alarm_rate))
