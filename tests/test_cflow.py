@@ -1,0 +1,71 @@
+"""The score against a plain loop, and that a frame's verdict is its own."""
+
+import numpy as np
+import torch
+
+from export.model.cflow import CFlow, Detector, ModelConfig, anomaly_map
+
+
+def bilinear_corners(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Upsample (h, w) with align_corners=True, pixel by pixel."""
+    out = np.zeros(size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y, x = i * (p.shape[0] - 1) / (size[0] - 1), j * (p.shape[1] - 1) / (size[1] - 1)
+            top, left = min(int(y), p.shape[0] - 2), min(int(x), p.shape[1] - 2)
+            dy, dx = y - top, x - left
+            block = p[top : top + 2, left : left + 2]
+            out[i, j] = np.array([1 - dy, dy]) @ block @ np.array([1 - dx, dx])
+    return out
+
+
+def test_the_map_is_the_designs_formula() -> None:
+    rng = np.random.default_rng(0)
+    maps, maxima, size = [rng.normal(-1, 1, (1, 4, 6)), rng.normal(-2, 1, (1, 2, 3))], [-0.5, -1.0], (16, 24)
+    expected = sum(
+        1 - bilinear_corners(np.exp(np.minimum(logp[0] - m, 0)), size) for logp, m in zip(maps, maxima, strict=True)
+    )
+    ours = anomaly_map([torch.from_numpy(logp) for logp in maps], torch.tensor(maxima, dtype=torch.float64), size)
+    np.testing.assert_allclose(ours[0].numpy(), expected, rtol=0, atol=1e-12)  # both float64
+    assert 0 <= ours.min() <= ours.max() <= 2
+
+
+def small(**changes: object) -> Detector:
+    config = ModelConfig("resnet18", ("layer1", "layer2"), (64, 96), coupling_blocks=2, **changes)
+    return Detector(CFlow(config), torch.tensor([-1.5, -1.5])).eval()
+
+
+def frames(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_frames_map_depends_on_no_other_frame() -> None:
+    detector, batch = small(), frames(3)
+    with torch.inference_mode():
+        alone, _ = detector(batch[:1])
+        detector(batch[1:])
+        again, score = detector(batch[:1])
+        together, scores = detector(batch.flip(0))
+    assert torch.equal(alone, again)
+    # another batch may sum in another order: float32 rounding
+    torch.testing.assert_close(together[-1:], alone, rtol=0, atol=1e-6)
+    torch.testing.assert_close(scores[-1:], score, rtol=0, atol=1e-6)
+
+
+def test_every_variant_gives_the_contracts_shapes() -> None:
+    for changes in ({"conditional": False}, {"soft_permutation": False}, {"clamp": "tanh(a/c)"}):
+        with torch.inference_mode():
+            maps, scores = small(**changes)(frames(2))
+        assert (maps.shape, scores.shape) == ((2, 64, 96), (2,))
+        assert torch.equal(scores, maps.amax((1, 2)))
+        assert torch.isfinite(maps).all()
+
+
+def test_the_same_seed_builds_the_same_model_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, again = small().model, small().model
+    state = again.decoders.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in first.decoders.state_dict().items())
+    torch.manual_seed(5)
+    assert torch.equal(before, torch.get_rng_state())

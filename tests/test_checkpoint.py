@@ -1,0 +1,65 @@
+"""Checkpoints come back bit for bit, run no code, and are refused in one line when they are something else."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.model.cflow import CFlow, ModelConfig
+from export.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from runtime.errors import UserError
+from runtime.metadata import Threshold
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    model = CFlow(ModelConfig("resnet18", ("layer1",), (64, 96), coupling_blocks=1, clamp="tanh(a/c)"))
+    thresholds = {"good_quantile": Threshold(0.5, "test")}
+    history = [{"pass": 1.0, "loss": 0.5, "held_out_logp": -1.0}]
+    checkpoint = Checkpoint(
+        model, torch.tensor([-1.25]), thresholds, "good_quantile", "random, seed 0", "ab", "here", history
+    )
+    save_checkpoint(tmp_path / "cable.pt", checkpoint)
+    return tmp_path / "cable.pt"
+
+
+def test_a_round_trip_rebuilds_everything(saved: Path) -> None:
+    first, again = load_checkpoint(saved), load_checkpoint(saved)
+    assert first.model.config == ModelConfig("resnet18", ("layer1",), (64, 96), coupling_blocks=1, clamp="tanh(a/c)")
+    assert (first.thresholds, first.data_origin, first.history) == (again.thresholds, "here", again.history)
+    assert first.maxima.tolist() == [-1.25]
+    written = torch.load(saved, weights_only=True)["state"]
+    assert all(torch.equal(value, written[key]) for key, value in first.model.state_dict().items())
+    assert not any("w_perm_inv" in key for key in written)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, (str(Harmful.mark),)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    Harmful.mark = tmp_path / "was_run"
+    with (tmp_path / "cable.pt").open("wb") as file:
+        pickle.dump({"format": "cflow-edge/checkpoint/1", "config": Harmful()}, file)
+    with pytest.raises(UserError, match="must be a file of format"):
+        load_checkpoint(tmp_path / "cable.pt")
+    assert not Harmful.mark.exists()
+
+
+def test_other_and_broken_files_are_refused(saved: Path) -> None:
+    folder, content = saved.parent, torch.load(saved, weights_only=True)
+    with pytest.raises(UserError, match="no such file"):
+        load_checkpoint(folder / "none.pt")
+    (folder / "cut.pt").write_bytes(saved.read_bytes()[:5000])
+    torch.save({"state_dict": {}}, folder / "other.pt")
+    torch.save([1], folder / "list.pt")
+    for name in ("cut.pt", "other.pt", "list.pt"):
+        with pytest.raises(UserError, match="cflow-edge/checkpoint/1"):
+            load_checkpoint(folder / name)
+    del content["state"]["decoders.0.blocks.0.w_perm"]
+    torch.save(content, folder / "missing.pt")
+    with pytest.raises(UserError, match="every part"):
+        load_checkpoint(folder / "missing.pt")

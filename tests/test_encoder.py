@@ -1,0 +1,120 @@
+"""Encoders against hooks on torchvision's whole networks, and their weights' every source."""
+
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from export.model.cflow import ModelConfig
+from export.model.encoder import ENCODERS, build_encoder, calibrate_batch_norm, check_taps, load_encoder_weights
+from runtime.errors import UserError
+
+SHARED_WEIGHTS = Path(__file__).resolve().parents[2] / "shared/weights/resnet18_in1k_conv1-layer3_bnfolded.pth"
+MODULES = {
+    "features6": "features.6.block.3.0",
+    "features12": "features.12.block.3.0",
+    "features15": "features.15.block.3.0",
+}
+
+
+def whole_network(name: str) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = ENCODERS[name].build(weights=None).eval()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):  # as built they do next to nothing
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.data.uniform_(0.5, 1.5)
+                module.bias.data.normal_(0, 0.1)
+    return network
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+@pytest.mark.parametrize("size", [(96, 160), (70, 100)])
+def test_taps_equal_hooks_on_the_whole_network(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    network = whole_network(name)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    taps = check_taps(name, ())
+    encoder = build_encoder(name, taps)
+    load_encoder_weights(encoder, name, str(tmp_path / "weights.pth"))
+    seen: dict[str, torch.Tensor] = {}
+    for tap in taps:
+        module = network.get_submodule(MODULES.get(tap, tap))
+        module.register_forward_hook(lambda _m, _i, output, tap=tap: seen.__setitem__(tap, output.clone()))
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network(images)
+        outputs = encoder(images)
+    assert all(torch.equal(output, seen[tap]) for tap, output in zip(taps, outputs, strict=True))
+    assert [tuple(output.shape[1:]) for output in outputs] == ModelConfig(name, taps, size).tap_sizes
+
+
+def test_nothing_past_the_last_tap_is_kept() -> None:
+    keys = build_encoder("resnet18", ("layer1", "layer2")).state_dict()
+    assert any(key.startswith("layer2") for key in keys)
+    assert not any(key.startswith(("layer3", "layer4", "fc")) for key in keys)
+    mobile = build_encoder("mobilenet_v3_large", check_taps("mobilenet_v3_large", ())).state_dict()
+    assert not any(key.startswith("features.16") for key in mobile)
+
+
+def test_a_state_dict_must_reach_the_last_tap(tmp_path: Path) -> None:
+    state = {k: v for k, v in whole_network("resnet18").state_dict().items() if not k.startswith("layer4")}
+    torch.save(state, tmp_path / "cut.pth")
+    load_encoder_weights(build_encoder("resnet18", ("layer3",)), "resnet18", str(tmp_path / "cut.pth"))
+    with pytest.raises(UserError, match="up to the last tap"):
+        load_encoder_weights(build_encoder("resnet18", ("layer4",)), "resnet18", str(tmp_path / "cut.pth"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_other_files_are_refused_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content) if content is not None else torch.save([1, 2], path)
+    with pytest.raises(UserError, match="state dict"):
+        load_encoder_weights(build_encoder("resnet18", ("layer1",)), "resnet18", str(path))
+    with pytest.raises(UserError, match="no file"):
+        load_encoder_weights(build_encoder("resnet18", ("layer1",)), "resnet18", str(tmp_path / "none.pth"))
+
+
+def test_an_impossible_download_names_the_other_two_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    with pytest.raises(UserError, match=r"no route to host.*--weights FILE.*--weights random"):
+        load_encoder_weights(build_encoder("resnet18", ("layer1",)), "resnet18", "imagenet")
+
+
+def test_random_weights_are_seeded_and_calibrated() -> None:
+    first, again, other = (build_encoder("resnet18", ("layer2",)) for _ in range(3))
+    for encoder, seed in ((first, 0), (again, 0), (other, 1)):
+        load_encoder_weights(encoder, "resnet18", "random", seed)
+    assert torch.equal(first.conv1.weight, again.conv1.weight)
+    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    calibrate_batch_norm(first, iter([images]))
+    assert not first.training
+    with torch.no_grad():
+        normed = first.bn1(first.conv1(images))
+    # unbiased against biased variance over 8·32·32 values
+    torch.testing.assert_close(normed.mean((0, 2, 3)), torch.zeros(64), rtol=0, atol=1e-3)
+    torch.testing.assert_close(normed.var((0, 2, 3)), torch.ones(64), rtol=0, atol=1e-3)
+
+
+def test_unknown_taps_and_encoders_are_refused() -> None:
+    with pytest.raises(UserError, match="layer9"):
+        check_taps("resnet18", ("layer9",))
+    with pytest.raises(UserError, match="vgg"):
+        check_taps("vgg", ())
+    assert check_taps("resnet18", ("layer3", "layer1")) == ("layer1", "layer3")
+
+
+@pytest.mark.skipif(not SHARED_WEIGHTS.is_file(), reason="needs the ResNet-18 weights beside the checkout")
+def test_real_weights_load_up_to_layer3() -> None:
+    encoder = build_encoder("resnet18", ("layer1", "layer2", "layer3"))
+    assert "sha256" in load_encoder_weights(encoder, "resnet18", str(SHARED_WEIGHTS))
+    with torch.no_grad():
+        assert all(torch.isfinite(tap).all() for tap in encoder(torch.zeros(1, 3, 64, 64)))

@@ -1,0 +1,233 @@
+import functools
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import pytest
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from export.fp16_limits import FP16_MAX, HEADROOM, gemm_limits
+from export.onnx_files import get_info
+from export.precision import WEIGHTED, to_fp16
+from runtime.errors import UserError
+from tests.export_fixtures import config_of, exported, run_model, small_config
+from tests.onnx_inspection import (
+    FLOAT,
+    HALF,
+    copy_of,
+    mobilenet,
+    nodes_of,
+    run_as_written,
+    small_model,
+    types_of,
+    weights_of,
+    with_outputs,
+)
+
+
+class TestFp16Types:
+    @pytest.fixture(params=["resnet18", "mobilenet_v3_large"])
+    def typed(self, request):
+        return to_fp16(small_model() if request.param == "resnet18" else mobilenet())
+
+    def test_weighted_layers_are_half_throughout(self, typed):
+        types = types_of(typed)
+        for node in nodes_of(typed, *WEIGHTED):
+            assert {types[name] for name in (*node.input, *node.output)} == {HALF}, node.name
+
+    def test_the_flow_and_the_score_stay_float(self, typed):
+        types = types_of(typed)
+        wide = nodes_of(typed, "Tanh", "Exp", "ReduceSum", "ReduceSumSquare", "ReduceMax", "Resize", "Sum", "Concat")
+        wide = [node for node in wide if not node.name.startswith("encoder/")]
+        wide = [node for node in wide if types[node.output[0]] != TensorProto.INT64]  # shapes
+        assert {"Tanh", "Exp", "ReduceSum", "ReduceSumSquare", "ReduceMax", "Resize"} <= {node.op_type for node in wide}
+        for node in wide:
+            assert types[node.output[0]] == FLOAT, node.name
+
+    def test_no_node_mixes_types(self, typed):
+        """TensorRT with strong typing refuses an elementwise operation on a float and a half."""
+        types = types_of(typed)
+        for node in typed.graph.node:
+            if node.op_type not in ("Cast", "Resize"):  # Resize's empty regions have no type
+                found = {types[name] for name in (*node.input, *node.output) if name}
+                assert not {FLOAT, HALF} <= found, node.name
+
+    def test_only_the_encoders_ends_are_cast(self, typed):
+        taps = get_info(typed, "").metadata.taps
+        ends = [node.name for node in nodes_of(typed, "Cast") if node.name.startswith("encoder/")]
+        assert len(ends) == 1 + len(taps)
+
+    def test_contract_is_kept(self, typed):
+        onnx.checker.check_model(typed, full_check=True)
+        assert get_info(typed, "").precision == "fp16" and typed.opset_import[0].version == 17
+        types = types_of(typed)
+        assert (types["frames"], types["anomaly_map"], types["image_score"]) == (TensorProto.UINT8, FLOAT, FLOAT)
+
+    def test_hidden_layers_rectify_and_limit_at_once(self, typed):
+        assert not [node for node in nodes_of(typed, "Relu") if "subnet" in node.name]
+        hidden = [node for node in nodes_of(typed, "Clip") if "/subnet1/" in node.name]
+        assert len(hidden) == len(nodes_of(typed, "Tanh"))
+
+
+class TestFp16Values:
+    # A half has 11 bits: each rounding is up to 4.9e-4 of a value. The features pass some ten layers, the state a few
+    # more; logp is a mean over the channels of about 1 nat, so that the error in score units stays within 1e-2.
+    TOLERANCE = 1e-2
+
+    def test_agrees_with_fp32(self):
+        case = exported(small_config())
+        anomaly_map, score = run_model(to_fp16(case.fused), case.frames)
+        assert np.abs(anomaly_map - case.anomaly_map).max() <= self.TOLERANCE
+        assert np.abs(score - case.image_score).max() <= self.TOLERANCE
+
+    def test_agrees_where_every_operation_rounds(self):
+        """ONNX Runtime on a CPU computes in float between casts; the reference implementation does not."""
+        case = exported(small_config())
+        frames = case.frames[:1]
+        anomaly_map, _ = ReferenceEvaluator(to_fp16(case.fused)).run(None, {"frames": frames})
+        assert np.abs(anomaly_map - case.anomaly_map[:1]).max() <= self.TOLERANCE
+
+    def test_differs_from_fp32(self):
+        """Or the casts do nothing."""
+        case = exported(small_config())
+        assert np.abs(run_model(to_fp16(case.fused), case.frames)[0] - case.anomaly_map).max() > 1e-5
+
+    def test_mobilenet_agrees_with_fp32(self):
+        case = exported(config_of("mobilenet_v3_large", (72, 104)))
+        anomaly_map, _ = run_model(to_fp16(case.fused), case.frames)
+        # 15 blocks with squeeze-excitation in front of 8 of the flow: a few times the shallow model's.
+        assert np.abs(anomaly_map - case.anomaly_map).max() <= 5 * self.TOLERANCE
+
+    def test_refuses_a_product_of_two_computed_tensors(self):
+        model = copy_of(small_model())
+        gemm = next(node for node in model.graph.node if node.name == "layer1/block0/Gemm")
+        weight = gemm.input[1]
+        gemm.input[1] = "computed"
+        model.graph.node.insert(0, onnx.helper.make_node("Identity", [weight], ["computed"], name="identity"))
+        with pytest.raises(UserError, match="layer1/block0/Gemm must be a plain product"):
+            to_fp16(model)
+
+
+@functools.cache
+def explosive_model():
+    """Subnets whose translation reaches 5e4 and whose log-scale saturates at 1.9: the state passes 1e5."""
+    model = copy_of(small_model())
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(("/subnet2/Gemm/weight", "/subnet2/Gemm/bias")):
+            values = numpy_helper.to_array(tensor).copy()
+            half = len(values) // 2
+            values[:half] *= 100
+            values[half:] *= 5e3
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return model
+
+
+def naive_fp16(model):
+    """Every float constant, cast and tensor becomes a half; what a converter does that knows nothing of the graph."""
+    model = copy_of(model)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == FLOAT:
+            values = np.clip(numpy_helper.to_array(tensor), -FP16_MAX, FP16_MAX)
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == FLOAT:
+                attribute.i = HALF
+    for output in model.graph.output:
+        output.type.tensor_type.elem_type = HALF
+    del model.graph.value_info[:]
+    return model
+
+
+class TestOverflow:
+    @pytest.fixture(scope="class")
+    def frame(self):
+        return exported(small_config()).frames[:1]
+
+    def test_the_state_passes_what_a_half_can_hold(self, frame):
+        concat = [node.output[0] for node in nodes_of(explosive_model(), "Concat") if node.name.startswith("layer")]
+        state = max(float(np.abs(values).max()) for values in run_as_written(explosive_model(), frame, *concat))
+        assert 1e5 < state < 1e7
+
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the overflow is the point
+    def test_a_naive_conversion_overflows(self, frame):
+        norms = [node.input[0] for node in nodes_of(explosive_model(), "Min")]
+        values = ReferenceEvaluator(naive_fp16(with_outputs(explosive_model(), *norms))).run(norms, {"frames": frame})
+        assert not all(np.isfinite(v).all() for v in values)
+
+    def test_ours_stays_finite_and_still_calls_it_anomalous(self, frame):
+        typed = to_fp16(explosive_model())
+        halves = [name for name, kind in types_of(typed).items() if kind == HALF and name not in weights_of(typed)]
+        excess = [node.input[0] for node in nodes_of(typed, "Min")]
+        evaluator = ReferenceEvaluator(with_outputs(typed, *halves, *excess))
+        results = evaluator.run(["anomaly_map", *halves, *excess], {"frames": frame})
+        assert all(np.isfinite(values).all() for values in results)
+        (expected, _), (anomaly_map, score) = run_model(explosive_model(), frame), run_model(typed, frame)
+        np.testing.assert_array_equal(anomaly_map > 1, expected > 1)
+        np.testing.assert_array_equal(results[0] > 1, expected > 1)
+        assert score > 1.9  # of 2 taps
+
+
+def gemm_graph(weight, bias, followers=()):
+    """A Gemm as a subnet's first layer (with the row and column tables) or alone, for `gemm_limits`."""
+    x = gs.Variable("x", np.float32, ("n", weight.shape[1]))
+    y = gs.Variable("y", np.float32)
+    constants = [gs.Constant("w", weight), gs.Constant("b", bias)]
+    nodes = [gs.Node("Gemm", "first", {"transB": 1}, [x, *constants], [y])]
+    for index, operator in enumerate(followers):
+        out = gs.Variable(f"t{index}", np.float32)
+        table = gs.Constant(f"table{index}", np.full((1, len(weight)), 100 * (index + 1), np.float32))
+        inputs = {"Add": [y, table], "Relu": [y]}[operator]
+        nodes.append(gs.Node(operator, f"n{index}", {}, inputs, [out]))
+        y = out
+    if followers and followers[-1] == "Relu":
+        last = gs.Variable("last", np.float32)
+        square = gs.Constant("w2", np.eye(len(weight), dtype=np.float32))
+        nodes.append(gs.Node("Gemm", "second", {"transB": 1}, [y, square], [last]))
+        y = last
+    return gs.Graph(nodes, [x], [y])
+
+
+class TestLimits:
+    @pytest.mark.parametrize("seed", range(20))
+    def test_the_worst_input_within_the_limit_does_not_overflow(self, seed):
+        rng = np.random.default_rng(seed)
+        outputs, inputs = rng.integers(1, 48, 2)
+        weight = rng.normal(scale=10.0 ** rng.uniform(-3, 2), size=(outputs, inputs)).astype(np.float32)
+        bias = rng.normal(scale=10.0 ** rng.uniform(-3, 3.5), size=outputs).astype(np.float32)
+        limit = gemm_limits(gemm_graph(weight, bias).nodes[0]).input_limit
+        half_weight, half_bias, half_limit = (np.asarray(value, np.float16) for value in (weight, bias, limit))
+        for row in range(outputs):
+            sign = np.where(half_weight[row] < 0, -1, 1).astype(np.float16)
+            for direction in (1, -1):
+                total = half_bias[row]
+                for term in half_weight[row] * (sign * half_limit) * np.float16(direction):
+                    total = np.float16(total + term)  # the roughest accumulator there is
+                assert np.isfinite(total)
+
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+    def test_a_little_more_would_overflow(self):
+        weight = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+        limit = gemm_limits(gemm_graph(weight, np.zeros(4, np.float32)).nodes[0]).input_limit / HEADROOM * 1.001
+        worst = np.abs(weight).sum(axis=1).argmax()
+        assert np.isinf(np.float16((np.abs(weight[worst]).astype(np.float64) * limit).sum()))
+
+    def test_is_never_beyond_a_half(self):
+        weight = np.full((2, 2), 1e-9, np.float32)
+        limit = gemm_limits(gemm_graph(weight, np.zeros(2, np.float32)).nodes[0]).input_limit
+        assert limit == pytest.approx(HEADROOM * FP16_MAX) and np.isfinite(np.float16(limit))
+
+    def test_tables_behind_the_product_count(self):
+        weight = np.eye(3, dtype=np.float32)
+        limits = gemm_limits(gemm_graph(weight, np.full(3, 4, np.float32), ["Add", "Add", "Relu"]).nodes[0])
+        assert limits.input_limit == pytest.approx(HEADROOM * (FP16_MAX - 4 - 100 - 200))
+        assert [node.op for node in limits.followers] == ["Add", "Add", "Relu"]
+
+    def test_a_chain_that_ends_elsewhere_is_not_followed(self):
+        limits = gemm_limits(gemm_graph(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), ["Add"]).nodes[0])
+        assert limits.followers == ()
+
+    def test_biases_beyond_a_half_are_refused(self):
+        with pytest.raises(UserError, match="first: biases must be below 65504 for FP16; found 70000"):
+            gemm_limits(gemm_graph(np.eye(3, dtype=np.float32), np.full(3, 7e4, np.float32)).nodes[0])
