@@ -141,7 +141,7 @@ def naive_fp16(model):
 
 
 class TestOverflow:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def frame(self):
         return exported(small_config()).frames[:1]
 

@@ -114,7 +114,7 @@ class TestInt8Structure:
 
 
 class TestInt8Values:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def frame(self):
         return next(calibration_frames(read_calibration_data(CALIBRATION_DATA), SIZE))
 

@@ -1,6 +1,7 @@
 """Images of an MVTec-style folder (train/good, test/*, ground_truth/*) or of a plain folder of good images."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,11 @@ class Dataset:
 
 
 def open_dataset(root: Path) -> Dataset:
-    """Find the images under `root`. Raises `UserError` if there is no folder or no good image."""
+    """Find the images under `root`.
+
+    Raises `UserError` if there is no folder, neither a good image to train on nor any to test on, or two
+    test images that share a mask.
+    """
     if not root.is_dir():
         raise UserError("--data must be a folder of good images or an MVTec-style one", f"no folder {root}")
     train, good = root / "train", root / "train" / GOOD
@@ -61,21 +66,27 @@ def open_dataset(root: Path) -> Dataset:
         names = ", ".join(sorted(path.name for path in train.iterdir())[:5])
         raise UserError(f"{train} must hold a folder '{GOOD}'", names or "nothing")
     folder = good if good.is_dir() else root
-    images = tuple(list_images(folder))
-    if not images:
+    images, test = tuple(list_images(folder)), tuple(_test_images(root))
+    if not images and not test:
         raise UserError(f"{folder} must hold good images", "none", "train.synthetic makes a set to try")
-    return Dataset(root, images, tuple(_test_images(root)))
+    return Dataset(root, images, test)
 
 
 def _test_images(root: Path) -> list[LabelledImage]:
     test = root / "test"
     folders = sorted(path for path in test.iterdir() if path.is_dir()) if test.is_dir() else []
-    return [
+    images = [
         LabelledImage(path, folder.name, _mask_of(root, path)) for folder in folders for path in list_images(folder)
     ]
+    for mask, uses in Counter(image.mask for image in images if image.mask).items():
+        if uses > 1:
+            raise UserError(f"{mask} must belong to one test image", f"{uses} of that name", "rename all but one")
+    return images
 
 
 def _mask_of(root: Path, image: Path) -> Path | None:
+    if image.parent.name == GOOD:
+        return None
     folder = root / "ground_truth" / image.parent.name
     candidates = (folder / f"{image.stem}_mask.png", folder / f"{image.stem}.png")
     return next((path for path in candidates if path.is_file()), None)
@@ -96,14 +107,16 @@ def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[l
 
 
 def read_mask(image: LabelledImage, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Return an image's ground truth at (height, width), by the nearest pixel; None where it is unknown."""
+    """Return an image's ground truth at `size` = (height, width), by the nearest pixel; None where it is unknown.
+
+    Raises `UserError` naming a mask that cannot be read.
+    """
     if not image.anomalous:
         return np.zeros(size, dtype=bool)
     if image.mask is None:
         return None
-    with Image.open(image.mask) as mask:
-        scaled = mask.convert("L").resize((size[1], size[0]), Image.Resampling.NEAREST)
-    return np.asarray(scaled) > 127
+    grey = Image.fromarray(read_image(image.mask)).convert("L")
+    return np.asarray(grey.resize((size[1], size[0]), Image.Resampling.NEAREST)) > 127
 
 
 class ImageCache:

@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = {}
     for path in options.models:
         result = evaluate(path, options.data)
-        results[path.name] = asdict(result)
+        results[str(path)] = asdict(result)
         pixel = "no masks" if result.pixel_auroc is None else f"{result.pixel_auroc:.4f}"
         print(
-            f"{path.name}: image AUROC {result.image_auroc:.4f}, pixel AUROC {pixel} "
+            f"{path}: image AUROC {result.image_auroc:.4f}, pixel AUROC {pixel} "
             f"({result.anomalous} anomalous of {result.images} images)"
         )
     if options.json:

@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from export.model.cflow import CFlow, ModelConfig
@@ -26,8 +26,8 @@ def build_model(config: ModelConfig, weights: str, images: ImageCache) -> tuple[
     loaded = load_encoder_weights(model.encoder, config.encoder, weights, config.seed)
     if weights == "random":
         count = min(len(images), CALIBRATION_IMAGES)
-        starts = range(0, count, 8)
-        frames = (torch.from_numpy(images.batch(range(start, min(start + 8, count)))) for start in starts)
+        batches = np.array_split(np.arange(count), -(-count // 8))  # of like size: they are averaged with like weight
+        frames = (torch.from_numpy(images.batch(batch.tolist())) for batch in batches)
         calibrate_batch_norm(model.encoder, (model.normalise(batch) for batch in frames))
     return model, loaded
 
@@ -40,16 +40,18 @@ def fit(
     The maxima and the threshold come from images that were held out of training. What is interrupted
     leaves `out` as it was and can be resumed from the training state beside it.
     """
+    if out.is_dir():
+        raise UserError("--out must be a file to write, e.g. cable.pt", f"the folder {out}")
     train, held_out = split_held_out(dataset.train, recipe.held_out, recipe.seed)
     images, kept = ImageCache(train, config.input_size), ImageCache(held_out, config.input_size)
     model, loaded = build_model(config, weights, images)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(model.to(device), images, recipe, device)
     data_sha256 = dataset.sha256()
-    state = resume_path(out)
+    state, sources = resume_path(out), {"data_sha256": data_sha256, "encoder_weights": loaded}
     if resume:
-        trainer.restore(state, data_sha256)
-    trainer.run(state, kept, data_sha256)
+        trainer.restore(state, sources)
+    trainer.run(state, kept, sources)
     maxima, threshold = freeze(model, kept, recipe.false_alarm_rate, device)
     checkpoint = Checkpoint(
         model=model.cpu().eval(),
@@ -101,8 +103,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    recipe = replace(
-        Recipe(),
+    return Recipe(
         learning_rate=options.learning_rate,
         meta_epochs=options.meta_epochs,
         sub_epochs=options.sub_epochs,
@@ -113,22 +114,18 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         false_alarm_rate=options.false_alarm_rate,
         seed=options.seed,
     )
-    counts = {"--meta-epochs": recipe.meta_epochs, "--sub-epochs": recipe.sub_epochs, "--batch": recipe.batch}
-    for name, value in {**counts, "--fiber-batch": recipe.fiber_batch, "--blocks": options.blocks}.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1", str(value))
-    return recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train from the command line."""
     options = _parser().parse_args(argv)
-    taps = check_taps(options.encoder, tuple(tap for tap in options.taps.split(",") if tap))
+    recipe = _recipe(options)
+    taps = check_taps(options.encoder, tuple(filter(None, map(str.strip, options.taps.split(",")))))
     config = ModelConfig(
         options.encoder, taps, parse_size(options.size), coupling_blocks=options.blocks, seed=options.seed
     )
     dataset = open_dataset(options.data)
-    checkpoint = fit(dataset, config, _recipe(options), options.weights, options.out, resume=options.resume)
+    checkpoint = fit(dataset, config, recipe, options.weights, options.out, resume=options.resume)
     threshold = checkpoint.thresholds[checkpoint.default_threshold]
     print(f"wrote {options.out}: {config.encoder} ({checkpoint.encoder_weights}), taps {', '.join(taps)}")
     print(f"threshold {threshold.value:.4f}: {threshold.method}")

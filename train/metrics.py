@@ -38,6 +38,6 @@ def evaluate_maps(
     """
     image_auroc = auroc(maps.max(axis=(1, 2)), anomalous)
     known = [index for index, mask in enumerate(masks) if mask is not None]
-    truth = np.stack([mask for mask in masks if mask is not None])
+    truth = np.array([mask for mask in masks if mask is not None])
     pixel_auroc = auroc(maps[known], truth) if truth.any() else None
     return Evaluation(len(maps), sum(anomalous), image_auroc, pixel_auroc)

@@ -3,13 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from runtime.errors import UserError
+
 
 @dataclass(frozen=True)
 class Recipe:
     """The paper's recipe (section 5, and its reference implementation), the defaults being its own.
 
     A meta-epoch is `sub_epochs` passes over the images at one learning rate; `batch` counts images,
-    `fiber_batch` the positions of one optimisation step.
+    `fiber_batch` the positions of one optimisation step. Raises `UserError` for a value that no training can have.
     """
 
     learning_rate: float = 2e-4  # Adam
@@ -25,6 +27,16 @@ class Recipe:
     false_alarm_rate: float = 0.01  # of the threshold chosen from good images; ours
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("meta_epochs", "sub_epochs", "batch", "fiber_batch"):
+            _require(getattr(self, name) >= 1, f"{name.replace('_', ' ')} must be at least 1", getattr(self, name))
+        _require(0 < self.learning_rate < math.inf, "the learning rate must be above 0", self.learning_rate)
+        _require(0 <= self.rotation_degrees <= 180, "the rotation must be 0 to 180 degrees", self.rotation_degrees)
+        _require(0 < self.held_out < 1, "the held-out fraction must lie between 0 and 1", self.held_out)
+        rate = self.false_alarm_rate
+        _require(0 < rate < 1, "the false-alarm rate must lie between 0 and 1", rate)
+        _require(0 <= self.seed < 2**63, "the seed must be 0 or more, below 2^63", self.seed)
+
     @property
     def epochs(self) -> int:
         """Passes over the training images in all."""
@@ -34,6 +46,11 @@ class Recipe:
     def warm_up_epochs(self) -> int:
         """Passes over which the rate rises; never more than a quarter of a short schedule."""
         return min(self.warm_up_meta_epochs * self.sub_epochs, self.epochs // 4)
+
+
+def _require(holds: bool, expected: str, found: float) -> None:
+    if not holds:
+        raise UserError(expected, str(found))
 
 
 def learning_rate(recipe: Recipe, epoch: int, progress: float) -> float:

@@ -19,13 +19,15 @@ def from_good_images(scores: Sequence[float], false_alarm_rate: float) -> Thresh
     """
     if not 0 < false_alarm_rate < 1:
         raise UserError("the false-alarm rate must lie between 0 and 1", str(false_alarm_rate))
+    if not len(scores):
+        raise UserError("a threshold needs the scores of good images", "none")
     count = len(scores)
-    rank = min(math.ceil((count + 1) * (1 - false_alarm_rate)), count)
+    # Rounded before the ceiling: 100·(1 - 0.42) is 58.00000000000001 in floating point and would become 59.
+    rank = min(math.ceil(round((count + 1) * (1 - false_alarm_rate), 9)), count)
     value = float(np.sort(np.asarray(scores, dtype=np.float64))[rank - 1])
-    promised = 1 - rank / (count + 1)
-    note = (
-        "" if promised <= false_alarm_rate else f" ({false_alarm_rate:.2%} needs {math.ceil(1 / false_alarm_rate) - 1})"
-    )
+    promised = (count + 1 - rank) / (count + 1)
+    needed = math.ceil(round(1 / false_alarm_rate, 9)) - 1
+    note = f" ({false_alarm_rate:.2%} needs {needed})" if count < needed else ""
     return Threshold(value, f"false-alarm rate <= {promised:.2%} from {count} held-out good images{note}")
 
 
@@ -39,5 +41,6 @@ def best_f1(scores: ArrayLike, anomalous: ArrayLike) -> Threshold:
     best = int(np.argmax(f1[:-1]))
     lowest_anomalous = thresholds[best]  # scores >= it are called anomalous
     below = scores[scores < lowest_anomalous]
-    value = (lowest_anomalous + below.max()) / 2 if below.size else np.nextafter(lowest_anomalous, -np.inf)
+    halfway = (lowest_anomalous + below.max()) / 2 if below.size else lowest_anomalous
+    value = min(halfway, np.nextafter(lowest_anomalous, -np.inf))  # only a score above a threshold is anomalous
     return Threshold(float(value), f"best F1 {f1[best]:.4f} on {scores.size} labelled images")

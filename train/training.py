@@ -1,7 +1,7 @@
 """The training loop: shuffled fibers of an image batch, one optimisation step per fiber batch and tap."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,12 @@ class Trainer:
         trained = [p for decoder in model.decoders for p in decoder.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=recipe.learning_rate)
 
-    def run(self, state: Path, held_out: ImageCache, data_sha256: str) -> None:
-        """Train to the recipe's end, writing the training state to `state` after every pass."""
+    def run(self, state: Path, held_out: ImageCache, sources: Mapping[str, str]) -> None:
+        """Train to the recipe's end, writing the training state to `state` after every pass.
+
+        `sources` names what else the result depends on (data, encoder weights): a resumed run's must be the same.
+        Raises `UserError` if the loss or the held-out likelihood stops being finite.
+        """
         recipe = self.recipe
         batches_a_pass = -(-len(self.images) // recipe.batch)
         with tqdm(
@@ -66,7 +70,7 @@ class Trainer:
                 bar.set_description(self._pass_summary())
                 if bar.disable:  # no terminal: a line a pass instead of a bar
                     print(f"{self._pass_summary()}, loss {self.history[-1]['loss']:.4f}", file=sys.stderr, flush=True)
-                self._save(state, data_sha256)
+                self._save(state, sources)
 
     def _pass_summary(self) -> str:
         return f"pass {self.epoch}/{self.recipe.epochs}, held-out logp {self.history[-1]['held_out_logp']:.3f}"
@@ -103,19 +107,21 @@ class Trainer:
         return float(torch.stack(losses).mean())
 
     def _end_pass(self, loss: float, held_out: ImageCache) -> None:
-        if not np.isfinite(loss):
-            raise UserError("the loss must stay finite", f"{loss} in pass {self.epoch}", "lower --learning-rate")
         maps = log_likelihood_batches(self.model, held_out, self.device)
         means = [torch.stack([tap.mean() for tap in batch]).mean().item() for batch in maps]
-        self.history.append({"pass": self.epoch, "loss": loss, "held_out_logp": float(np.mean(means))})
+        logp = float(np.mean(means))
+        if not np.isfinite([loss, logp]).all():
+            found = f"loss {loss}, held-out logp {logp} in pass {self.epoch}"
+            raise UserError("the loss must stay finite", found, "lower --learning-rate")
+        self.history.append({"pass": self.epoch, "loss": loss, "held_out_logp": logp})
 
-    def _identity(self, data_sha256: str) -> dict[str, Any]:
-        return {"config": asdict(self.model.config), "recipe": asdict(self.recipe), "data_sha256": data_sha256}
+    def _identity(self, sources: Mapping[str, str]) -> dict[str, Any]:
+        return {"config": asdict(self.model.config), "recipe": asdict(self.recipe), **sources}
 
-    def _save(self, state: Path, data_sha256: str) -> None:
+    def _save(self, state: Path, sources: Mapping[str, str]) -> None:
         content = {
             "format": STATE_FORMAT,
-            "identity": self._identity(data_sha256),
+            "identity": self._identity(sources),
             "epoch": self.epoch,
             "history": self.history,
             "model": self.model.state_dict(),
@@ -124,10 +130,12 @@ class Trainer:
         with whole_file(state) as temporary:
             torch.save(content, temporary)
 
-    def restore(self, state: Path, data_sha256: str) -> None:
-        """Go on from `state`. Raises `UserError` if it belongs to another configuration, recipe or data."""
+    def restore(self, state: Path, sources: Mapping[str, str]) -> None:
+        """Go on from `state`. Raises `UserError` if it is missing or another run's (config, recipe or sources)."""
+        if not state.is_file():
+            raise UserError(f"--resume needs an interrupted run's state at {state}", "no such file", "drop --resume")
         content = read_tensors(state, STATE_FORMAT)
-        wanted = self._identity(data_sha256)
+        wanted = self._identity(sources)
         changed = [key for key in wanted if content["identity"].get(key) != wanted[key]]
         if changed:
             raise UserError(f"{state} must come from the same run", f"another {', '.join(changed)}", "drop --resume")

@@ -202,14 +202,18 @@ def calibrate_batch_norm(encoder: nn.Module, batches: Iterator[Tensor]) -> None:
     """Set the batch norms' running statistics from `batches` of (B, 3, H, W).
 
     Random convolutions without it let activations grow or vanish with depth; with it each channel has
-    mean 0 and variance 1 on good images, and random features are usable.
+    mean 0 and variance 1 on good images, and random features are usable. Raises `UserError` for a batch that
+    holds a single position of some layer: one value has no variance.
     """
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over all batches
         norm.train()
-    with torch.no_grad():
-        for images in batches:
-            encoder(images)
+    try:
+        with torch.no_grad():
+            for images in batches:
+                encoder(images)
+    except ValueError as error:  # torch's batch norm on a single value per channel
+        raise UserError("random weights need more good images or a larger --size", str(error)) from None
     encoder.eval()

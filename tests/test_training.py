@@ -1,0 +1,151 @@
+"""Training for real on a tiny set: it learns, resumes to the same bits, and ends cleanly when told to."""
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.model.checkpoint import load_checkpoint
+from runtime.errors import run_command
+from train import evaluate, fit
+from train.schedule import Recipe, learning_rate
+from train.synthetic import write_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = [
+    *("--encoder", "resnet18", "--weights", "random", "--taps", "layer1", "--size", "64", "--blocks", "2"),
+    *("--batch", "4", "--learning-rate", "1e-3", "--sub-epochs", "1", "--held-out", "0.25"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cables")
+    write_dataset(root, train=12, test_good=3, per_defect=1, size=64)
+    return root
+
+
+def arguments(data: Path, out: Path, *more: str) -> list[str]:
+    return ["--data", str(data), "--out", str(out), *TINY, *more]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path).model.state_dict()
+
+
+def test_it_learns_and_leaves_the_encoder_alone(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit.main(arguments(data, tmp_path / "cable.pt", "--meta-epochs", "4"))
+    checkpoint = load_checkpoint(tmp_path / "cable.pt")
+    losses = [entry["loss"] for entry in checkpoint.history]
+    logps = [entry["held_out_logp"] for entry in checkpoint.history]
+    assert losses == sorted(losses, reverse=True)
+    assert logps == sorted(logps)
+    images = fit.ImageCache(fit.split_held_out(fit.open_dataset(data).train, 0.25, 0)[0], (64, 64))
+    untrained, _ = fit.build_model(checkpoint.model.config, "random", images)
+    encoder = untrained.encoder.state_dict()
+    assert all(torch.equal(value, encoder[key]) for key, value in checkpoint.model.encoder.state_dict().items())
+    assert checkpoint.data_origin == "train.synthetic"
+    assert [path.name for path in tmp_path.iterdir()] == ["cable.pt"]
+    assert "threshold" in capsys.readouterr().out
+    evaluate.main([str(tmp_path / "cable.pt"), "--data", str(data), "--json", str(tmp_path / "figures.json")])
+    assert "image AUROC" in capsys.readouterr().out
+
+
+def test_a_killed_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
+    more = ("--meta-epochs", "6")
+    fit.main(arguments(data, whole, *more))
+    state = tmp_path / "killed.training.pt"
+    process = subprocess.Popen([sys.executable, "-m", "train.fit", *arguments(data, killed, *more)], cwd=ROOT)
+    while process.poll() is None and not state.exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not killed.exists()
+    fit.main(arguments(data, killed, *more, "--resume"))
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[key]) for key, value in weights(killed).items())
+    assert torch.equal(load_checkpoint(whole).maxima, load_checkpoint(killed).maxima)
+
+
+def test_ctrl_c_ends_with_130_and_nothing_half_written(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cable.pt"
+    out.write_text("an earlier checkpoint")
+    command = [sys.executable, "-m", "train.fit", *arguments(data, out, "--meta-epochs", "500")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "cable.training.pt").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert out.read_text() == "an earlier checkpoint"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cable.pt", "cable.training.pt"]
+    torch.load(tmp_path / "cable.training.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        (["--size", "16"], "'16'"),
+        (["--size", "a x b"], "a x b"),
+        (["--taps", "layer7"], "layer7"),
+        (["--blocks", "0"], "1 coupling block"),
+        (["--fiber-batch", "0"], "fiber batch"),
+        (["--weights", "none.pth"], "none.pth"),
+        (["--resume"], "cable.training.pt"),
+        (["--learning-rate", "1e30", "--meta-epochs", "2"], "finite"),
+    ],
+)
+def test_bad_input_is_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], found: str
+) -> None:
+    assert run_command(fit.main, arguments(data, tmp_path / "cable.pt", *more)) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert found in errors[0]
+    assert not (tmp_path / "cable.pt").exists()
+
+
+def test_resuming_another_recipe_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cable.pt"
+    bad = arguments(data, out, "--meta-epochs", "3")
+    model_state = tmp_path / "cable.training.pt"
+
+    def stop_after_one_pass(self: fit.Trainer, state: Path, data_sha256: str, save=fit.Trainer._save) -> None:
+        save(self, state, data_sha256)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit.Trainer, "_save", stop_after_one_pass)
+        assert run_command(fit.main, bad) == 130
+    assert model_state.exists()
+    assert run_command(fit.main, [*bad, "--seed", "1", "--resume"]) == 2
+    assert "another config, recipe" in capsys.readouterr().err
+
+
+def test_evaluation_needs_labelled_images(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(evaluate.main, ["cable.pt", "--data", str(data / "train/good")]) == 2
+    assert "test/good" in capsys.readouterr().err
+
+
+def test_the_learning_rate_is_the_papers() -> None:
+    recipe = Recipe()
+    # Warm-up: 2 meta-epochs of 8 passes from 2e-5 to the cosine's value after 2 of 25.
+    peak = 2e-7 + (2e-4 - 2e-7) * (1 + math.cos(math.pi * 2 / 25)) / 2
+    assert learning_rate(recipe, 0, 0.0) == pytest.approx(2e-5)
+    assert learning_rate(recipe, 8, 0.0) == pytest.approx((2e-5 + peak) / 2)
+    assert learning_rate(recipe, 16, 0.5) == pytest.approx(peak)
+    assert learning_rate(recipe, 199, 0.9) == pytest.approx(
+        2e-7 + (2e-4 - 2e-7) * (1 + math.cos(math.pi * 24 / 25)) / 2
+    )
+    rates = [learning_rate(recipe, epoch, 0.0) for epoch in range(16, 200)]
+    assert rates == sorted(rates, reverse=True)
+    assert np.all(np.diff([learning_rate(recipe, epoch, 0.0) for epoch in range(16)]) > 0)
+    assert Recipe(meta_epochs=1, sub_epochs=1).warm_up_epochs == 0
