@@ -18,19 +18,26 @@ from export.passes.graph import RewriteCount, run
 from runtime.errors import UserError, run_command
 from runtime.metadata import INPUT_NAME, sidecar_path
 
+TOLERANCE = 1e-4  # what float32 rounding leaves, with room for a trained model's less well-conditioned flows
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """The largest differences between two graphs of one model on the same frames."""
+    """The differences between two graphs of one model on the same frames.
 
-    anomaly_map: float  # absolute, in score units
-    image_score: float  # absolute, in score units
-    log_likelihood: float  # relative to the largest |logp - m|, over all taps
+    On frames unlike anything it was trained on, a flow multiplies rounding without bound at a few positions
+    (log-likelihoods of -1e10 in the third digit), where the score is saturated anyway. A wrong rewrite moves
+    most positions, so the 90th percentile tells the two apart, and a saturated score does not hide it.
+    """
+
+    anomaly_map: float  # largest, absolute, in score units
+    image_score: float  # largest, absolute, in score units
+    log_likelihood: float  # 90th percentile over positions of |d| / (1 + |logp - m|), the worst tap's
 
     @property
     def exact(self) -> bool:
-        """Whether the difference is float32 rounding: 1e-4 leaves room for a trained model's ill-conditioned flows."""
-        return self.anomaly_map <= 1e-4 and self.image_score <= 1e-4 and self.log_likelihood <= 1e-4
+        """Whether the differences are float32 rounding."""
+        return max(self.anomaly_map, self.image_score, self.log_likelihood) <= TOLERANCE
 
 
 def fuse(model: onnx.ModelProto, info: ExportInfo) -> tuple[onnx.ModelProto, list[RewriteCount]]:
@@ -93,11 +100,11 @@ def _outputs(model: onnx.ModelProto, frames: NDArray[np.uint8]) -> list[NDArray[
 
 
 def compare(reference: onnx.ModelProto, other: onnx.ModelProto, frames: NDArray[np.uint8]) -> Agreement:
-    """Run both on `frames` with ONNX Runtime and return their largest differences."""
+    """Run both on `frames` with ONNX Runtime and return their differences."""
     left, right = _outputs(reference, frames), _outputs(other, frames)
-    largest = [float(np.abs(a - b).max()) for a, b in zip(left, right, strict=True)]
-    relative = max(d / max(float(np.abs(a).max()), 1e-6) for d, a in zip(largest[2:], left[2:], strict=True))
-    return Agreement(largest[0], largest[1], relative)
+    errors = [np.abs(a - b) for a, b in zip(left, right, strict=True)]
+    relative = [np.quantile(error / (1 + np.abs(a)), 0.9) for error, a in zip(errors[2:], left[2:], strict=True)]
+    return Agreement(float(errors[0].max()), float(errors[1].max()), float(max(relative)))
 
 
 def fusion_table(counts: Sequence[RewriteCount], agreement: Agreement) -> str:
@@ -107,8 +114,9 @@ def fusion_table(counts: Sequence[RewriteCount], agreement: Agreement) -> str:
     lines += [f"{c.name:<{width}}  {c.matches:>7}  {c.nodes_before:>12}  {c.nodes_after:>5}" for c in counts]
     lines.append(f"{'all':<{width}}  {'':>7}  {counts[0].nodes_before:>12}  {counts[-1].nodes_after:>5}")
     lines.append(
-        f"largest error against the unfused graph: anomaly map {agreement.anomaly_map:.1e}, "
-        f"image score {agreement.image_score:.1e}, log-likelihood {agreement.log_likelihood:.1e} (relative)"
+        f"error against the unfused graph: anomaly map {agreement.anomaly_map:.1e}, "
+        f"image score {agreement.image_score:.1e}, "
+        f"log-likelihood {agreement.log_likelihood:.1e} (relative, 90 % of positions)"
     )
     return "\n".join(lines)
 
@@ -121,7 +129,7 @@ def fuse_file(unfused: Path, out: Path) -> str:
     agreement = compare(model, fused, probe_frames(info))
     table = fusion_table(counts, agreement)
     if not agreement.exact:
-        raise UserError("the fused graph must agree with the unfused one within 1e-4", str(agreement))
+        raise UserError(f"the fused graph must agree with the unfused one within {TOLERANCE}", str(agreement))
     save_model(fused, out)
     return table
 
