@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from export.model.cflow import CFlow, Detector, ModelConfig, anomaly_map
+from export.model.flow import position_code
 
 
 def bilinear_corners(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -69,3 +70,30 @@ def test_the_same_seed_builds_the_same_model_and_leaves_the_global_generator_alo
     assert all(torch.equal(value, state[key]) for key, value in first.decoders.state_dict().items())
     torch.manual_seed(5)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_fibers_keep_each_positions_features_and_condition_together() -> None:
+    model = small().model
+    features = torch.randn(2, 128, 8, 12, generator=torch.Generator().manual_seed(0))
+    fibers, condition = model.fibers(features, 1)
+    code = position_code(8, 12)
+    for frame, row, column in np.ndindex(2, 8, 12):
+        position = (frame * 8 + row) * 12 + column
+        assert torch.equal(fibers[position], features[frame, :, row, column])
+        assert torch.equal(condition[position], code[row, column])
+    assert small(conditional=False).model.fibers(features, 1)[1] is None
+
+
+def test_frames_are_normalised_as_imagenets() -> None:
+    pixels = frames(1)
+    expected = (pixels.double() / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    # float32: values up to 2.6 after one product and one difference
+    torch.testing.assert_close(
+        small().model.normalise(pixels).double().permute(0, 2, 3, 1), expected, rtol=0, atol=2e-6
+    )
+
+
+def test_training_mode_leaves_the_encoder_frozen() -> None:
+    model = small().model.train()
+    assert model.decoders.training and not any(module.training for module in model.encoder.modules())
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())

@@ -63,3 +63,42 @@ def test_other_and_broken_files_are_refused(saved: Path) -> None:
     torch.save(content, folder / "missing.pt")
     with pytest.raises(UserError, match="every part"):
         load_checkpoint(folder / "missing.pt")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "found"),
+    [
+        ("maxima", torch.zeros(2), "maxima must be 1 finite"),
+        ("maxima", torch.tensor([float("nan")]), "maxima must be 1 finite"),
+        ("maxima", None, "NoneType"),
+        ("default_threshold", "best_f1", "no threshold 'best_f1'"),
+        ("thresholds", [], "list"),
+        ("thresholds", {"good_quantile": {"value": 1.0}}, "method"),
+        ("state", {}, "Missing key"),
+        ("config", {"encoder": "resnet18"}, "taps"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(saved: Path, part: str, value: object, found: str) -> None:
+    content = torch.load(saved, weights_only=True)
+    torch.save({**content, part: value}, saved)
+    with pytest.raises(UserError, match=f"every part of .*{found}") as caught:
+        load_checkpoint(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("clamp", "tanh"), ("coupling_blocks", 0), ("taps", ["layer9"])])
+def test_a_structure_that_cannot_be_built_is_refused(saved: Path, key: str, value: object) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["config"][key] = value
+    torch.save(content, saved)
+    with pytest.raises(UserError, match="must be"):
+        load_checkpoint(saved)
+
+
+def test_a_failed_save_leaves_the_earlier_file(saved: Path) -> None:
+    before, checkpoint = saved.read_bytes(), load_checkpoint(saved)
+    checkpoint.history.append({"unpicklable": lambda: None})  # type: ignore[dict-item]
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+        save_checkpoint(saved, checkpoint)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]

@@ -105,3 +105,42 @@ def test_a_rotation_turns_about_the_centre() -> None:
     image = np.zeros((9, 9, 3), np.uint8)
     image[1, 4] = 200
     assert rotate(image, 90)[4, 1].tolist() == [200, 200, 200]  # counter-clockwise, as torchvision's
+
+
+def test_a_folder_of_test_images_alone_is_enough_to_evaluate(tmp_path: Path) -> None:
+    picture(tmp_path / "test/good/0.png")
+    dataset = open_dataset(tmp_path)
+    assert (dataset.train, [image.defect for image in dataset.test]) == ((), ["good"])
+
+
+def test_two_images_may_not_share_a_mask(mvtec: Path) -> None:
+    picture(mvtec / "test/cut/0.jpg")
+    with pytest.raises(UserError, match=r"0_mask\.png must belong to one test image; found 2"):
+        open_dataset(mvtec)
+    (mvtec / "ground_truth/cut/0_mask.png").unlink()  # without a mask there is nothing to confuse
+    assert len(open_dataset(mvtec).test) == 4
+
+
+def test_what_lies_about_a_data_folder_is_left_alone(mvtec: Path) -> None:
+    before = open_dataset(mvtec)
+    (mvtec / "test/readme.txt").write_text("no class")
+    picture(mvtec / "train/good/.hidden.png")
+    (mvtec / "train/good/folder.png").mkdir()
+    (mvtec / "test/empty").mkdir()
+    picture(mvtec / "ground_truth/good/0.png")  # a good image has no defect, whatever lies there
+    assert open_dataset(mvtec) == before
+
+
+def test_a_broken_mask_is_named(mvtec: Path) -> None:
+    path = mvtec / "ground_truth/cut/0_mask.png"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"0_mask\.png must be a whole image"):
+        read_mask(open_dataset(mvtec).test[0], (4, 6))
+
+
+def test_a_sixteen_bit_mask_is_scaled_not_clipped(mvtec: Path) -> None:
+    levels = np.zeros((8, 12), np.uint16)
+    levels[:, 6:], levels[:, :6] = 65535, 3000  # 3000 of 65535 is dark, though it would clip to 255
+    Image.fromarray(levels).save(mvtec / "ground_truth/cut/0_mask.png")
+    mask = read_mask(open_dataset(mvtec).test[0], (8, 12))
+    assert mask is not None and (mask == (levels > 30000)).all()

@@ -33,8 +33,7 @@ def whole_network(name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))
-@pytest.mark.parametrize("size", [(96, 160), (70, 100)])
-def test_taps_equal_hooks_on_the_whole_network(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_taps_equal_hooks_on_the_whole_network(name: str, tmp_path: Path) -> None:
     network = whole_network(name)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     taps = check_taps(name, ())
@@ -44,12 +43,13 @@ def test_taps_equal_hooks_on_the_whole_network(name: str, size: tuple[int, int],
     for tap in taps:
         module = network.get_submodule(MODULES.get(tap, tap))
         module.register_forward_hook(lambda _m, _i, output, tap=tap: seen.__setitem__(tap, output.clone()))
-    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        network(images)
-        outputs = encoder(images)
-    assert all(torch.equal(output, seen[tap]) for tap, output in zip(taps, outputs, strict=True))
-    assert [tuple(output.shape[1:]) for output in outputs] == ModelConfig(name, taps, size).tap_sizes
+    for size in ((96, 160), (70, 100)):  # the second is no multiple of any stride
+        images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            network(images)
+            outputs = encoder(images)
+        assert all(torch.equal(output, seen[tap]) for tap, output in zip(taps, outputs, strict=True))
+        assert [tuple(output.shape[1:]) for output in outputs] == ModelConfig(name, taps, size).tap_sizes
 
 
 def test_nothing_past_the_last_tap_is_kept() -> None:
@@ -118,3 +118,18 @@ def test_real_weights_load_up_to_layer3() -> None:
     assert "sha256" in load_encoder_weights(encoder, "resnet18", str(SHARED_WEIGHTS))
     with torch.no_grad():
         assert all(torch.isfinite(tap).all() for tap in encoder(torch.zeros(1, 3, 64, 64)))
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+@pytest.mark.parametrize("size", [(256, 256), (512, 512), (33, 257), (480, 640)])
+def test_tap_sizes_are_what_comes_out(name: str, size: tuple[int, int]) -> None:
+    taps = tuple(ENCODERS[name].taps)
+    with torch.device("meta"):  # shapes alone: no weights, no arithmetic
+        outputs = build_encoder(name, taps)(torch.empty(1, 3, *size))
+    assert [tuple(output.shape[1:]) for output in outputs] == ModelConfig(name, taps, size).tap_sizes
+
+
+def test_a_single_position_cannot_calibrate() -> None:
+    encoder = build_encoder("resnet18", ("layer4",))
+    with pytest.raises(UserError, match="more good images or a larger --size"):
+        calibrate_batch_norm(encoder, iter([torch.zeros(1, 3, 32, 32)]))

@@ -84,8 +84,9 @@ def test_a_block_is_the_designs_formula_and_its_log_determinant_autograds(clamp:
     torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian)[1], rtol=0, atol=2e-6)
 
 
-def test_a_block_inverts() -> None:
-    block = our_block()
+@pytest.mark.parametrize("clamp", ["tanh(a)", "tanh(a/c)"])
+def test_a_block_inverts(clamp: str) -> None:
+    block = our_block(clamp)
     x, c = inputs()
     (y,), log_det = block([x], c=[c])
     (back,), back_log_det = block([y], c=[c], rev=True)

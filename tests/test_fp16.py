@@ -109,18 +109,26 @@ class TestFp16Values:
             to_fp16(model)
 
 
-@functools.cache
-def explosive_model():
-    """Subnets whose translation reaches 5e4 and whose log-scale saturates at 1.9: the state passes 1e5."""
-    model = copy_of(small_model())
+def scaled(model, factors):
+    """The model with some weights and biases, named by how they end, times a factor (per output channel or one)."""
+    model = copy_of(model)
     for tensor in model.graph.initializer:
-        if tensor.name.endswith(("/subnet2/Gemm/weight", "/subnet2/Gemm/bias")):
-            values = numpy_helper.to_array(tensor).copy()
-            half = len(values) // 2
-            values[:half] *= 100
-            values[half:] *= 5e3
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        for end, factor in factors.items():
+            if tensor.name.endswith((f"{end}/weight", f"{end}/bias")):
+                values = numpy_helper.to_array(tensor)
+                by_channel = np.resize(
+                    np.repeat(factor, len(values) // len(factor)), (len(values), *[1] * (values.ndim - 1))
+                )
+                tensor.CopyFrom(numpy_helper.from_array((values * by_channel).astype(np.float32), tensor.name))
     return model
+
+
+@functools.cache
+def explosive_model(part):
+    """A model that leaves FP16's range: by a subnet's translations, or by a state that grows from block to block."""
+    if part == "subnet":  # log-scales saturate at 1.9, translations reach 5e5
+        return scaled(small_model(), {"/block0/subnet2/Gemm": [100, 1e6]})
+    return scaled(exported(small_config(coupling_blocks=4)).fused, {"/block0/Gemm": [2e4]})
 
 
 def naive_fp16(model):
@@ -141,29 +149,33 @@ def naive_fp16(model):
 
 
 class TestOverflow:
+    @pytest.fixture(params=["subnet", "state"])
+    def model(self, request):
+        return explosive_model(request.param)
+
     @pytest.fixture
     def frame(self):
         return exported(small_config()).frames[:1]
 
-    def test_the_state_passes_what_a_half_can_hold(self, frame):
-        concat = [node.output[0] for node in nodes_of(explosive_model(), "Concat") if node.name.startswith("layer")]
-        state = max(float(np.abs(values).max()) for values in run_as_written(explosive_model(), frame, *concat))
-        assert 1e5 < state < 1e7
+    def test_the_state_passes_what_a_half_can_hold(self, model, frame):
+        permutations = [node for node in nodes_of(model, "Gemm") if "/subnet" not in node.name]
+        states = run_as_written(model, frame, *(node.input[0] for node in permutations))
+        assert 1e5 < max(np.abs(state).max() for state in states) < 1e7
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the overflow is the point
-    def test_a_naive_conversion_overflows(self, frame):
-        norms = [node.input[0] for node in nodes_of(explosive_model(), "Min")]
-        values = ReferenceEvaluator(naive_fp16(with_outputs(explosive_model(), *norms))).run(norms, {"frames": frame})
+    def test_a_naive_conversion_overflows(self, model, frame):
+        norms = [node.input[0] for node in nodes_of(model, "Min")]
+        values = ReferenceEvaluator(naive_fp16(with_outputs(model, *norms))).run(norms, {"frames": frame})
         assert not all(np.isfinite(v).all() for v in values)
 
-    def test_ours_stays_finite_and_still_calls_it_anomalous(self, frame):
-        typed = to_fp16(explosive_model())
+    def test_ours_stays_finite_and_still_calls_it_anomalous(self, model, frame):
+        typed = to_fp16(model)
         halves = [name for name, kind in types_of(typed).items() if kind == HALF and name not in weights_of(typed)]
         excess = [node.input[0] for node in nodes_of(typed, "Min")]
         evaluator = ReferenceEvaluator(with_outputs(typed, *halves, *excess))
         results = evaluator.run(["anomaly_map", *halves, *excess], {"frames": frame})
         assert all(np.isfinite(values).all() for values in results)
-        (expected, _), (anomaly_map, score) = run_model(explosive_model(), frame), run_model(typed, frame)
+        (expected, _), (anomaly_map, score) = run_model(model, frame), run_model(typed, frame)
         np.testing.assert_array_equal(anomaly_map > 1, expected > 1)
         np.testing.assert_array_equal(results[0] > 1, expected > 1)
         assert score > 1.9  # of 2 taps

@@ -61,3 +61,26 @@ def test_an_image_without_a_mask_counts_for_images_only() -> None:
     result = evaluate_maps(maps, [False, True, True], [np.zeros((2, 2), bool), mask, None])
     assert (result.images, result.anomalous, result.image_auroc, result.pixel_auroc) == (3, 2, 1.0, 1.0)
     assert evaluate_maps(maps, [False, True, True], [np.zeros((2, 2), bool), None, None]).pixel_auroc is None
+
+
+def test_the_rank_is_that_of_exact_arithmetic() -> None:
+    # n = 99: the ⌈100·(1 - r)⌉-th of 1..99 is 100 - 100·r, and exactly r of 100 exceed it, for every whole percent.
+    scores = list(range(1, 100))
+    for percent in range(1, 100):
+        threshold = from_good_images(scores, percent / 100)
+        assert threshold.value == 100 - percent
+        assert threshold.method.startswith(f"false-alarm rate <= {percent}.00% from 99")
+        assert "needs" not in threshold.method  # 99 images are enough for every one of these rates
+    with pytest.raises(UserError, match="scores of good images"):
+        from_good_images([], 0.01)
+
+
+def test_best_f1_parts_neighbouring_floats() -> None:
+    below, above = np.nextafter(1.0, 0), 1.0  # their mean rounds to one of them
+    assert below <= best_f1([below, above], [False, True]).value < above
+    assert best_f1([0.5, 0.5], [False, True]).value < 0.5  # everything anomalous is the best that can be had
+
+
+def test_maps_without_any_mask_have_no_pixel_figure() -> None:
+    result = evaluate_maps(np.arange(8, dtype=np.float32).reshape(2, 2, 2), [False, True], [None, None])
+    assert (result.image_auroc, result.pixel_auroc) == (1.0, None)

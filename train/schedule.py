@@ -29,13 +29,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("meta_epochs", "sub_epochs", "batch", "fiber_batch"):
-            _require(getattr(self, name) >= 1, f"{name.replace('_', ' ')} must be at least 1", getattr(self, name))
-        _require(0 < self.learning_rate < math.inf, "the learning rate must be above 0", self.learning_rate)
-        _require(0 <= self.rotation_degrees <= 180, "the rotation must be 0 to 180 degrees", self.rotation_degrees)
-        _require(0 < self.held_out < 1, "the held-out fraction must lie between 0 and 1", self.held_out)
-        rate = self.false_alarm_rate
-        _require(0 < rate < 1, "the false-alarm rate must lie between 0 and 1", rate)
-        _require(0 <= self.seed < 2**63, "the seed must be 0 or more, below 2^63", self.seed)
+            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1", getattr(self, name))
+        rate, angle, held_out = self.learning_rate, self.rotation_degrees, self.held_out
+        _require(0 < rate < math.inf, "--learning-rate must be above 0", rate)
+        _require(0 <= angle <= 180, "--rotation must be 0 to 180 degrees", angle)
+        _require(0 < held_out < 1, "--held-out must lie between 0 and 1", held_out)
+        _require(0 < self.false_alarm_rate < 1, "--false-alarm-rate must lie between 0 and 1", self.false_alarm_rate)
+        _require(0 <= self.seed < 2**63, "--seed must be 0 or more and below 2^63", self.seed)
 
     @property
     def epochs(self) -> int:

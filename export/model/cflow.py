@@ -35,7 +35,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.coupling_blocks < 1:
-            raise UserError("a decoder must have at least 1 coupling block", str(self.coupling_blocks))
+            raise UserError("coupling blocks (--blocks) must be at least 1", str(self.coupling_blocks))
         if self.clamp not in get_args(Clamp):
             raise UserError(f"the soft clamp must be {' or '.join(get_args(Clamp))}", repr(self.clamp))
 

@@ -1,0 +1,169 @@
+"""The training command: what it refuses before it trains, and what belongs to a run that goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from export.model.cflow import ModelConfig
+from export.model.checkpoint import load_checkpoint
+from runtime.errors import run_command
+from train import fit
+from train.data import open_dataset
+from train.schedule import Recipe
+from train.synthetic import write_dataset
+
+CONFIG = ModelConfig("resnet18", ("layer1",), (32, 48), coupling_blocks=1)
+RECIPE = Recipe(meta_epochs=2, sub_epochs=1, batch=4, learning_rate=1e-3)
+TINY = ["--encoder", "resnet18", "--taps", "layer1", "--size", "32x48", "--blocks", "1", "--batch", "4"]
+SHORT = ["--meta-epochs", "2", "--sub-epochs", "1", "--learning-rate", "1e-3", "--weights", "random"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cables")
+    write_dataset(root, train=6, test_good=1, per_defect=0, size=64)
+    return root
+
+
+def interrupt_after_the_first_pass(patch: pytest.MonkeyPatch) -> None:
+    save = fit.Trainer._save
+
+    def save_then_stop(self: fit.Trainer, *arguments: object) -> None:
+        save(self, *arguments)
+        raise KeyboardInterrupt
+
+    patch.setattr(fit.Trainer, "_save", save_then_stop)
+
+
+@pytest.fixture
+def interrupted(data: Path, tmp_path: Path) -> list[str]:
+    """Return the arguments of a run that Ctrl-C ended after its first pass."""
+    arguments = ["--data", str(data), "--out", str(tmp_path / "cable.pt"), *TINY, *SHORT]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after_the_first_pass(patch)
+        assert run_command(fit.main, arguments) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["cable.training.pt"]
+    return arguments
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted: list[str], data: Path, tmp_path: Path) -> None:
+    assert run_command(fit.main, [*interrupted, "--resume"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["cable.pt"]  # the training state has done its duty
+    resumed = load_checkpoint(tmp_path / "cable.pt")
+    whole = fit.fit(open_dataset(data), CONFIG, RECIPE, "random", tmp_path / "whole.pt")
+    expected = whole.model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
+    assert torch.equal(resumed.maxima, whole.maxima)
+    assert (resumed.thresholds, resumed.history) == (whole.thresholds, whole.history)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (["--seed", "1"], "another config, recipe, encoder_weights"),
+        (["--blocks", "2"], "another config"),
+        (["--batch", "3"], "another recipe"),
+    ],
+)
+def test_another_run_cannot_be_resumed(
+    interrupted: list[str], change: list[str], found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run_command(fit.main, [*interrupted, *change, "--resume"]) == 2
+    assert f"found {found}; drop --resume" in capsys.readouterr().err
+
+
+def test_other_data_or_weights_cannot_be_resumed(
+    interrupted: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    write_dataset(other, train=6, test_good=0, per_defect=0, size=64, seed=1)
+    assert run_command(fit.main, [*interrupted, "--data", str(other), "--resume"]) == 2
+    assert "found another data_sha256;" in capsys.readouterr().err
+    model, _ = fit.build_model(replace(CONFIG, seed=9), "random", fit.ImageCache(open_dataset(other).train, (32, 48)))
+    torch.save(model.encoder.state_dict(), tmp_path / "encoder.pth")
+    assert run_command(fit.main, [*interrupted, "--weights", str(tmp_path / "encoder.pth"), "--resume"]) == 2
+    assert "found another encoder_weights;" in capsys.readouterr().err
+
+
+def test_the_checkpoint_says_where_it_comes_from(data: Path, tmp_path: Path) -> None:
+    fit.fit(open_dataset(data), CONFIG, RECIPE, "random", tmp_path / "cable.pt")
+    checkpoint = load_checkpoint(tmp_path / "cable.pt")
+    assert checkpoint.model.config == CONFIG
+    assert checkpoint.data_sha256 == open_dataset(data).sha256()
+    assert (checkpoint.data_origin, checkpoint.encoder_weights) == ("train.synthetic", "random, seed 0")
+    assert {"python", "torch", "torchvision", "FrEIA"} <= set(checkpoint.versions)
+    assert [entry["pass"] for entry in checkpoint.history] == [1, 2]
+    assert 0 <= checkpoint.thresholds["good_quantile"].value <= 1  # one tap: S lies in [0, 1]
+
+
+def test_random_weights_take_any_number_of_images(data: Path) -> None:
+    # 9 images at this size leave layer4 one position each: a last batch of a single image would have no variance.
+    config = ModelConfig("resnet18", ("layer4",), (32, 32), coupling_blocks=1)
+    paths = open_dataset(data).train
+    model, _ = fit.build_model(config, "random", fit.ImageCache([*paths, *paths[:3]], (32, 32)))
+    assert all(torch.isfinite(value).all() for value in model.encoder.state_dict().values())
+
+
+def picture(path: Path, value: int = 100) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((40, 40, 3), value, np.uint8)).save(path)
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert run_command(fit.main, arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_data_that_cannot_be_trained_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--out", str(tmp_path / "cable.pt"), *TINY, *SHORT, "--data"]
+    assert "no folder" in refusal([*arguments, str(tmp_path / "none")], capsys)
+    (tmp_path / "empty").mkdir()
+    assert "must hold good images" in refusal([*arguments, str(tmp_path / "empty")], capsys)
+    picture(tmp_path / "one/0.png")
+    assert "at least 2 good images" in refusal([*arguments, str(tmp_path / "one")], capsys)
+    picture(tmp_path / "test_only/test/good/0.png")
+    assert "at least 2 good images" in refusal([*arguments, str(tmp_path / "test_only")], capsys)
+    picture(tmp_path / "misnamed/train/fine/0.png")
+    assert "found fine" in refusal([*arguments, str(tmp_path / "misnamed")], capsys)
+    for index in range(3):
+        picture(tmp_path / f"broken/{index}.png", index)
+    (tmp_path / "broken/1.png").write_bytes((tmp_path / "broken/1.png").read_bytes()[:30])
+    assert "1.png must be a whole image" in refusal([*arguments, str(tmp_path / "broken")], capsys)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--taps", "layer1,features6"], "features6"),
+        (["--size", "31"], "'31'"),
+        (["--size", "64x64x64"], "'64x64x64'"),
+        (["--learning-rate", "-1"], "--learning-rate"),
+        (["--false-alarm-rate", "2"], "--false-alarm-rate"),
+        (["--held-out", "0"], "--held-out"),
+        (["--seed", "-1"], "--seed"),
+    ],
+)
+def test_options_are_checked_before_anything_runs(
+    more: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(tmp_path / "none"), "--out", str(tmp_path / "cable.pt"), *TINY, *SHORT, *more]
+    assert named in refusal(arguments, capsys)  # the missing data folder is not yet looked for
+
+
+def test_an_output_that_is_a_folder_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--out must be a file" in refusal(["--data", str(data), "--out", str(tmp_path), *TINY, *SHORT], capsys)
+
+
+def test_taps_may_be_listed_with_spaces_and_in_any_order(data: Path, tmp_path: Path) -> None:
+    arguments = ["--data", str(data), "--out", str(tmp_path / "cable.pt"), *TINY, *SHORT, "--meta-epochs", "1"]
+    assert run_command(fit.main, [*arguments, "--taps", "layer2, layer1,"]) == 0
+    assert load_checkpoint(tmp_path / "cable.pt").model.config.taps == ("layer1", "layer2")
