@@ -56,7 +56,7 @@ def test_it_learns_and_leaves_the_encoder_alone(data: Path, tmp_path: Path, caps
 
 def test_a_killed_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
-    more = ("--meta-epochs", "6")
+    more = ("--meta-epochs", "3")
     fit.main(arguments(data, whole, *more))
     state = tmp_path / "killed.training.pt"
     process = subprocess.Popen([sys.executable, "-m", "train.fit", *arguments(data, killed, *more)], cwd=ROOT)
