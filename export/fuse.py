@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from export.onnx_files import ExportInfo, get_info, load_model, save_model, set_info
+from export.onnx_files import ExportInfo, cpu_session, get_info, load_model, save_model, set_info
 from export.passes import REWRITES, opset17, unread_initializers
 from export.passes.graph import RewriteCount, run
 from runtime.errors import UserError, run_command
@@ -91,12 +90,7 @@ def _with_log_likelihoods(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _outputs(model: onnx.ModelProto, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        _with_log_likelihoods(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {INPUT_NAME: frames})  # type: ignore[no-any-return]
+    return cpu_session(_with_log_likelihoods(model)).run(None, {INPUT_NAME: frames})  # type: ignore[no-any-return]
 
 
 def compare(reference: onnx.ModelProto, other: onnx.ModelProto, frames: NDArray[np.uint8]) -> Agreement:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from export.passes.graph import ModelFacts
@@ -66,6 +67,13 @@ def load_model(path: Path) -> onnx.ModelProto:
     if not model.graph.node:
         raise UserError(f"{path} must be an ONNX file", "a graph without nodes")
     return model
+
+
+def cpu_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """Open `model` in ONNX Runtime on the CPU, to compare what it computes; only errors are printed."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:

@@ -4,16 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from export.onnx_files import cpu_session
 from runtime.metadata import INPUT_NAME
-
-
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def measure_parity(
@@ -23,7 +17,7 @@ def measure_parity(
 
     `verdicts_changed` counts the frames whose score lies on the other side of `threshold`.
     """
-    left, right = _session(reference), _session(typed)
+    left, right = cpu_session(reference), cpu_session(typed)
     map_errors, scores = [], []
     for batch in frames:
         (map_a, score_a), (map_b, score_b) = (session.run(None, {INPUT_NAME: batch}) for session in (left, right))

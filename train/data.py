@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.errors import UserError
+from runtime.files import sha256_of
 from runtime.preprocess import list_images, read_image, resize
 from train.synthetic import RECORD_NAME
 
@@ -49,7 +50,7 @@ class Dataset:
         digest = hashlib.sha256()
         for path in self.train:
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(bytes.fromhex(sha256_of(path)))
         return digest.hexdigest()
 
 

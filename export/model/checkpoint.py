@@ -12,6 +12,7 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
+from export.model.tensor_files import read_torch_file
 from runtime.errors import UserError
 from runtime.files import whole_file
 from runtime.metadata import Threshold
@@ -66,12 +67,9 @@ _PLAIN = ("default_threshold", "encoder_weights", "data_sha256", "data_origin", 
 def read_tensors(path: Path, format_name: str) -> dict[str, Any]:
     """Read a file of ours written by torch.save, unpickling no code; `UserError` if it is something else."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_torch_file(path, f"a file of format {format_name}")
     except FileNotFoundError:
         raise UserError(f"a checkpoint must stand at {path}", "no such file", "train one with train.fit") from None
-    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} must be a file of format {format_name}", first) from None
     found = content.get("format", "no format") if isinstance(content, dict) else type(content).__name__
     if found != format_name:
         raise UserError(f"{path} must be a file of format {format_name}", str(found), "train one with train.fit")

@@ -4,7 +4,6 @@ Taps follow the paper's reference implementation: the residual networks give the
 stages, MobileNetV3 the projection convolution of a block *before* its batch norm and residual add.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from export.model.tensor_files import read_torch_file
 from runtime.errors import UserError
+from runtime.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: str, seed: int =
         return f"torchvision {weights}"
     path = Path(source)
     _load_state(encoder, _read_state(path), path.name)
-    return f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    return f"{path.name} sha256 {sha256_of(path)[:12]}"
 
 
 def _randomise(encoder: nn.Module, seed: int) -> None:
@@ -173,12 +174,9 @@ def _download(name: str, weights: str) -> Mapping[str, Tensor]:
 
 def _read_state(path: Path) -> Mapping[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch_file(path, "a state dict saved by torch.save")
     except FileNotFoundError:
         raise UserError("--weights must be imagenet, random or a file", f"no file {path}") from None
-    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} must be a state dict saved by torch.save", first) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} must be a state dict saved by torch.save", type(state).__name__)
     return state
