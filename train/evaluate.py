@@ -6,34 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-import runtime
-from export.model.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_command
 from runtime.files import write_json
-from train.data import ImageCache, LabelledImage, open_dataset, read_mask
+from train.data import open_dataset
+from train.judged import judge
 from train.metrics import Evaluation, evaluate_maps
-from train.score import anomaly_maps
-
-
-def _checkpoint_maps(path: Path, test: Sequence[LabelledImage]) -> NDArray[np.float32]:
-    checkpoint = load_checkpoint(path)
-    images = ImageCache([image.path for image in test], checkpoint.model.config.input_size, limit_bytes=0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return anomaly_maps(checkpoint.model.to(device), images, checkpoint.maxima, device)
-
-
-def _engine_maps(path: Path, test: Sequence[LabelledImage]) -> NDArray[np.float32]:
-    with runtime.load(path) as detector:
-        images = ImageCache([image.path for image in test], detector.metadata.input_size, limit_bytes=0)
-        frames = (images.image(index) for index in range(len(images)))
-        return np.stack(
-            [detector(frame).anomaly_map for frame in tqdm(frames, total=len(images), unit="img", disable=None)]
-        )
 
 
 def evaluate(path: Path, data: Path) -> Evaluation:
@@ -44,9 +21,8 @@ def evaluate(path: Path, data: Path) -> Evaluation:
     test = open_dataset(data).test
     if not test:
         raise UserError(f"{data} must hold labelled images in test/good and test/<defect>", "none")
-    maps = _checkpoint_maps(path, test) if path.suffix == ".pt" else _engine_maps(path, test)
-    size = (maps.shape[1], maps.shape[2])
-    return evaluate_maps(maps, [image.anomalous for image in test], [read_mask(image, size) for image in test])
+    judged = judge(path, test)
+    return evaluate_maps(judged.maps, judged.anomalous.tolist(), judged.masks)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

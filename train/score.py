@@ -24,12 +24,15 @@ def log_likelihood_batches(model: CFlow, images: ImageCache, device: torch.devic
             yield model.log_likelihoods(frames)
 
 
-def anomaly_maps(model: CFlow, images: ImageCache, maxima: Tensor, device: torch.device) -> NDArray[np.float32]:
-    """Return the anomaly maps of all images, (N, H, W)."""
+def score_images(
+    model: CFlow, images: ImageCache, maxima: Tensor, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the anomaly maps (N, H, W) and image scores (N,) of all images."""
     maxima = maxima.to(device)
     size = model.config.input_size
     batches = [anomaly_map(maps, maxima, size).cpu().numpy() for maps in log_likelihood_batches(model, images, device)]
-    return np.concatenate(batches)
+    maps = np.concatenate(batches)
+    return maps, maps.max(axis=(1, 2))
 
 
 def freeze(model: CFlow, good: ImageCache, false_alarm_rate: float, device: torch.device) -> tuple[Tensor, Threshold]:

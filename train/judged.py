@@ -1,0 +1,56 @@
+"""What a detector says of a labelled set, kept together: maps, image scores and ground truth in one order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import runtime
+from export.model.checkpoint import load_checkpoint
+from train.data import ImageCache, LabelledImage, read_mask
+from train.score import score_images
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A labelled set as one detector sees it; all four have one entry per image, in the same order.
+
+    `maps` (N, H, W) and `masks` (H, W) are at the detector's input size; a mask is None where an
+    anomalous image has no ground truth.
+    """
+
+    images: Sequence[LabelledImage]
+    maps: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    masks: Sequence[NDArray[np.bool_] | None]
+
+    @property
+    def anomalous(self) -> NDArray[np.bool_]:
+        """Which images show a defect, (N,)."""
+        return np.array([image.anomalous for image in self.images], dtype=bool)
+
+
+def judge(path: Path, images: Sequence[LabelledImage]) -> Judged:
+    """Judge `images` with the `.pt`, `.onnx` or `.plan` at `path`; the latter two run through `runtime`."""
+    maps, scores = _judge_checkpoint(path, images) if path.suffix == ".pt" else _judge_engine(path, images)
+    size = (maps.shape[1], maps.shape[2])
+    return Judged(images, maps, scores, [read_mask(image, size) for image in images])
+
+
+def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    checkpoint = load_checkpoint(path)
+    cache = ImageCache([image.path for image in images], checkpoint.model.config.input_size, limit_bytes=0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return score_images(checkpoint.model.to(device), cache, checkpoint.maxima, device)
+
+
+def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    with runtime.load(path) as detector:
+        cache = ImageCache([image.path for image in images], detector.metadata.input_size, limit_bytes=0)
+        frames = (cache.image(index) for index in range(len(cache)))
+        results = [detector(frame) for frame in tqdm(frames, total=len(cache), unit="img", disable=None)]
+    return np.stack([r.anomaly_map for r in results]), np.array([r.image_score for r in results], dtype=np.float32)
