@@ -21,10 +21,29 @@ VARIANTS = ("unfused", "fp16", "int8")  # cable.fp16.onnx is a variant of cable.
 
 @dataclass(frozen=True)
 class Threshold:
-    """An image score above `value` is anomalous; `method` says how the value was chosen."""
+    """An image score above `value` is anomalous; `method` says how the value was chosen.
+
+    Where good images chose it, `false_alarm_rate` is the share of new good images that it is expected to call
+    anomalous, and `interval` (low, high) what that share lies in with 95 % confidence.
+    """
 
     value: float
     method: str
+    false_alarm_rate: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def from_json(cls, item: dict[str, Any]) -> "Threshold":
+        """Rebuild a threshold. Raises `KeyError`, `TypeError` or `ValueError` if `item` is none."""
+        rate, interval = item.get("false_alarm_rate"), item.get("interval")
+        if interval is not None:
+            low, high = (float(bound) for bound in interval)
+            if not 0 <= low <= high <= 1:
+                raise ValueError(f"interval must be two ascending shares, not {interval}")
+            interval = (low, high)
+        if rate is not None and not 0 <= (rate := float(rate)) <= 1:
+            raise ValueError(f"false_alarm_rate must be a share, not {rate}")
+        return cls(float(item["value"]), str(item["method"]), rate, interval)
 
 
 @dataclass(frozen=True)
@@ -93,10 +112,7 @@ class Metadata:
             values = {key: item for key, item in value.items() if key in known}
             values["input_size"] = tuple(int(side) for side in values["input_size"])
             values["taps"] = tuple(values["taps"])
-            values["thresholds"] = {
-                name: Threshold(float(item["value"]), str(item["method"]))
-                for name, item in values["thresholds"].items()
-            }
+            values["thresholds"] = {name: Threshold.from_json(item) for name, item in values["thresholds"].items()}
             values["artefacts"] = tuple(Artefact(**item) for item in values.get("artefacts", ()))
             metadata = cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -49,18 +49,33 @@ def draw(frame: Image8, result: Result, maximum: float) -> Image8:
     return picture
 
 
+def score_colours(scores: NDArray[np.floating[Any]], threshold: float, maximum: float) -> Image8:
+    """Return the opaque colours (..., 3) of `scores` (...) in [0, maximum]; the threshold is the middle of the map."""
+    position = _colour_position(scores, threshold, maximum)
+    colours: Image8 = _colour_map()[(255 * position).astype(np.uint8)]
+    return colours
+
+
+def _colour_position(scores: NDArray[np.floating[Any]], threshold: float, maximum: float) -> NDArray[np.float64]:
+    """Return where `scores` lie on the colour map, in [0, 1]: half of it is below the threshold and half above."""
+    knee = min(max(threshold, 1e-6 * maximum), (1 - 1e-6) * maximum)  # keeps the three knots in order
+    position: NDArray[np.float64] = np.interp(scores, (0, knee, maximum), (0, 0.5, 1))
+    return position
+
+
+@lru_cache(maxsize=1)
+def _colour_map() -> Image8:
+    cv2 = opencv()
+    bgr: Image8 = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0]
+    return bgr[:, ::-1]
+
+
 @lru_cache(maxsize=4)
 def _colour_table(threshold: float, maximum: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return colour times alpha (LEVELS, 3) and 1 - alpha (LEVELS, 1) for scores 0 .. maximum.
-
-    Half of the colour map belongs to scores below the threshold and half to those above.
-    """
-    cv2 = opencv()
+    """Return colour times alpha (LEVELS, 3) and 1 - alpha (LEVELS, 1) for scores 0 .. maximum."""
     scores = np.linspace(0, maximum, LEVELS)
-    knee = min(max(threshold, 1e-6 * maximum), (1 - 1e-6) * maximum)  # keeps the three knots in order
-    position = np.interp(scores, (0, knee, maximum), (0, 0.5, 1))
-    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)
-    rgb = table[(255 * position).astype(np.uint8), 0, ::-1].astype(np.float32)
+    rgb = score_colours(scores, threshold, maximum).astype(np.float32)
+    position = _colour_position(scores, threshold, maximum)
     opacity = np.interp(position, (0.5 * VISIBLE_FROM, 0.5, 1), (0, ALPHA_AT_THRESHOLD, ALPHA_AT_MAXIMUM))
     alpha = opacity.astype(np.float32)[:, None]
     return rgb * alpha, 1 - alpha

@@ -5,7 +5,9 @@ training images did. Normalisation is not here: it is inside the engine.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,10 @@ from PIL import Image, ImageOps
 
 from runtime.errors import UserError
 
+Pixels = TypeVar("Pixels")
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+PHOTOMETRIC_TAG = 262  # of a TIFF; 0 says that white is zero
 SIXTEEN_BIT_AS_INT32 = frozenset({"PNG", "PPM"})  # formats whose 16-bit grey some Pillow releases open as mode I
 
 
@@ -25,9 +29,10 @@ def to_rgb8(image: Image.Image) -> NDArray[np.uint8]:
     `UserError` for a mode without a known full scale (32-bit integers, floats) or without a way to RGB.
     """
     sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT_AS_INT32)
+    white_is_zero = image.format == "TIFF" and image.getexif().get(PHOTOMETRIC_TAG) == 0
     image = ImageOps.exif_transpose(image)
     if sixteen_bit:
-        return _grey16_to_rgb8(image)
+        return _grey16_to_rgb8(image, white_is_zero)
     if image.mode in ("I", "F"):
         raise UserError("an image must have 1, 8 or 16 bits a channel", f"mode {image.mode}", "save it as 16-bit PNG")
     try:
@@ -36,8 +41,10 @@ def to_rgb8(image: Image.Image) -> NDArray[np.uint8]:
         raise UserError("an image must have colours that turn into RGB", str(error), "save it as PNG") from None
 
 
-def _grey16_to_rgb8(image: Image.Image) -> NDArray[np.uint8]:
+def _grey16_to_rgb8(image: Image.Image, white_is_zero: bool) -> NDArray[np.uint8]:
     grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    if white_is_zero:  # Pillow turns such TIFFs round at 8 bits, but not at 16
+        grey = 65535 - grey
     grey8 = ((grey * 255 + 32767) // 65535).astype(np.uint8)  # rounded to nearest
     return np.repeat(grey8[:, :, None], 3, axis=2)
 
@@ -51,9 +58,14 @@ def _over_black(image: Image.Image) -> Image.Image:
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read an image file as uint8 (H, W, 3) RGB. Raises `UserError` naming a file that cannot be read whole."""
+    return read_with(path, to_rgb8)
+
+
+def read_with(path: str | Path, convert: Callable[[Image.Image], Pixels]) -> Pixels:
+    """Return what `convert` makes of an image file. Raises `UserError` naming a file that cannot be read whole."""
     try:
         with Image.open(path) as image:
-            return to_rgb8(image)
+            return convert(image)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     # Pillow's decoders report damage with all of these

@@ -8,7 +8,7 @@ from PIL import Image
 
 from runtime.errors import UserError
 from runtime.preprocess import resize
-from train.data import ImageCache, open_dataset, read_mask, rotate, split_held_out
+from train.data import ImageCache, list_classes, open_dataset, read_mask, rotate, split_held_out
 
 
 def picture(path: Path, value: int = 128, size: tuple[int, int] = (12, 8)) -> Path:
@@ -144,3 +144,13 @@ def test_a_sixteen_bit_mask_is_scaled_not_clipped(mvtec: Path) -> None:
     Image.fromarray(levels).save(mvtec / "ground_truth/cut/0_mask.png")
     mask = read_mask(open_dataset(mvtec).test[0], (8, 12))
     assert mask is not None and (mask == (levels > 30000)).all()
+
+
+def test_a_dataset_says_how_the_paper_takes_its_images(mvtec: Path) -> None:
+    plain = open_dataset(mvtec)
+    assert (plain.mean, plain.std, plain.paper_size) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), None)
+    (mvtec / "transistor").mkdir()
+    for part in ("train", "test", "ground_truth"):
+        (mvtec / part).rename(mvtec / "transistor" / part)
+    assert open_dataset(mvtec / "transistor").paper_size == (128, 128)
+    assert list_classes(mvtec) == ("transistor",)

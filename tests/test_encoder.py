@@ -8,15 +8,39 @@ import torch
 from torch import nn
 
 from export.model.cflow import ModelConfig
-from export.model.encoder import ENCODERS, build_encoder, calibrate_batch_norm, check_taps, load_encoder_weights
+from export.model.encoder import (
+    ENCODERS,
+    REFLECT,
+    build_encoder,
+    calibrate_batch_norm,
+    check_taps,
+    load_encoder_state,
+    load_encoder_weights,
+)
 from runtime.errors import UserError
+from tests.foreign_checkpoints import reflecting
 
 SHARED_WEIGHTS = Path(__file__).resolve().parents[2] / "shared/weights/resnet18_in1k_conv1-layer3_bnfolded.pth"
 MODULES = {
-    "features6": "features.6.block.3.0",
-    "features12": "features.12.block.3.0",
-    "features15": "features.15.block.3.0",
+    "mobilenet_v3_small": {
+        "features3": "features.3.block.2.0",  # no squeeze-and-excitation in this block
+        "features8": "features.8.block.3.0",
+        "features11": "features.11.block.3.0",
+    },
+    "mobilenet_v3_large": {
+        "features6": "features.6.block.3.0",
+        "features12": "features.12.block.3.0",
+        "features15": "features.15.block.3.0",
+    },
+    "efficientnet_b5": {
+        "features3": "features.3.4.block.3.1",
+        "features5": "features.5.6.block.3.1",
+        "features6": "features.6.8.block.3.1",
+    },
 }
+
+
+ZERO_PADDED = [name for name in ENCODERS if not name.endswith(REFLECT)]
 
 
 def whole_network(name: str) -> nn.Module:
@@ -32,19 +56,22 @@ def whole_network(name: str) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("name", list(ENCODERS))
-def test_taps_equal_hooks_on_the_whole_network(name: str, tmp_path: Path) -> None:
-    network = whole_network(name)
-    torch.save(network.state_dict(), tmp_path / "weights.pth")
+@pytest.mark.parametrize("name", [*ZERO_PADDED, "resnet18_reflect"])
+def test_taps_equal_hooks_on_the_whole_network(name: str) -> None:
+    network = whole_network(name.removesuffix(REFLECT))
     taps = check_taps(name, ())
     encoder = build_encoder(name, taps)
-    load_encoder_weights(encoder, name, str(tmp_path / "weights.pth"))
+    load_encoder_state(encoder, network.state_dict(), name)
+    if name.endswith(REFLECT):
+        for path, module in list(network.named_modules()):
+            if isinstance(module, nn.Conv2d):
+                network.set_submodule(path, reflecting(module))
     seen: dict[str, torch.Tensor] = {}
     for tap in taps:
-        module = network.get_submodule(MODULES.get(tap, tap))
+        module = network.get_submodule(MODULES.get(name, {}).get(tap, tap))
         module.register_forward_hook(lambda _m, _i, output, tap=tap: seen.__setitem__(tap, output.clone()))
     for size in ((96, 160), (70, 100)):  # the second is no multiple of any stride
-        images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             network(images)
             outputs = encoder(images)
@@ -120,13 +147,28 @@ def test_real_weights_load_up_to_layer3() -> None:
         assert all(torch.isfinite(tap).all() for tap in encoder(torch.zeros(1, 3, 64, 64)))
 
 
-@pytest.mark.parametrize("name", list(ENCODERS))
-@pytest.mark.parametrize("size", [(256, 256), (512, 512), (33, 257), (480, 640)])
-def test_tap_sizes_are_what_comes_out(name: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("name", ZERO_PADDED)
+def test_tap_sizes_are_what_comes_out(name: str) -> None:
     taps = tuple(ENCODERS[name].taps)
     with torch.device("meta"):  # shapes alone: no weights, no arithmetic
-        outputs = build_encoder(name, taps)(torch.empty(1, 3, *size))
-    assert [tuple(output.shape[1:]) for output in outputs] == ModelConfig(name, taps, size).tap_sizes
+        encoder = build_encoder(name, taps)
+        for size in ((256, 256), (512, 512), (33, 257), (480, 640)):
+            outputs = encoder(torch.empty(1, 3, *size))
+            assert [tuple(output.shape[1:]) for output in outputs] == ModelConfig(name, taps, size).tap_sizes
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_every_subset_of_taps_ends_at_its_last_one(name: str) -> None:
+    """Two taps of the paper are the coarser ones, but any subset is to be had."""
+    every = tuple(ENCODERS[name].taps)
+    with torch.device("meta"):
+        outputs = dict(zip(every, build_encoder(name, every)(torch.empty(1, 3, 64, 64)), strict=True))
+        for taps in (every[1:], every[:2], every[:1], (every[0], every[2])):
+            encoder = build_encoder(name, taps)
+            found = encoder(torch.empty(1, 3, 64, 64))
+            assert [tap.shape for tap in found] == [outputs[tap].shape for tap in taps]
+            last = list(encoder.state_dict())[-1]
+            assert last.startswith(taps[-1].replace("features", "features."))
 
 
 def test_a_single_position_cannot_calibrate() -> None:

@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,42 @@ def test_cmyk_is_ink_on_white():
     np.testing.assert_allclose(to_rgb8(image), expected, atol=1)  # fixed point again
 
 
+def test_a_cmyk_jpeg_is_ink_on_white(tmp_path: Path):
+    rows, columns = np.mgrid[:32, :32]  # ramps: a JPEG keeps them, noise it would not
+    ink = [8 * rows, 8 * columns, 4 * (rows + columns), 2 * rows]
+    Image.merge("CMYK", [Image.fromarray(plate.astype(np.uint8)) for plate in ink]).save(
+        tmp_path / "print.jpg", quality=100, subsampling=0
+    )
+    cyan, magenta, yellow, black = (255.0 - plate for plate in ink)
+    expected = np.stack([cyan, magenta, yellow], axis=2) * black[:, :, None] / 255
+    # two levels of the JPEG's own rounding (inverted inks would be off by up to 255)
+    np.testing.assert_allclose(read_image(tmp_path / "print.jpg"), expected, atol=2)
+
+
+def _tiff16(grey: np.ndarray, photometric: int, order: str) -> bytes:
+    """Write 16-bit grey as an uncompressed TIFF of one strip by hand; `photometric` 0: white is zero, 1: black is."""
+    mark = {"little": "<", "big": ">"}[order]
+    pixels = grey.astype(f"{mark}u2").tobytes()
+    height, width = grey.shape
+    short, long = 3, 4
+    tags = [(256, short, width), (257, short, height), (258, short, 16), (259, short, 1), (262, short, photometric)]
+    tags += [(273, long, 8), (277, short, 1), (278, long, height), (279, long, len(pixels))]
+    entries = [
+        struct.pack(f"{mark}HHI", tag, kind, 1) + struct.pack(f"{mark}HH" if kind == short else f"{mark}I", *value)
+        for tag, kind, number in tags
+        for value in [(number, 0) if kind == short else (number,)]
+    ]
+    start = (b"II" if order == "little" else b"MM") + struct.pack(f"{mark}HI", 42, 8 + len(pixels))
+    return start + pixels + struct.pack(f"{mark}H", len(tags)) + b"".join(entries) + struct.pack(f"{mark}I", 0)
+
+
+@pytest.mark.parametrize(("photometric", "order"), [(1, "little"), (1, "big"), (0, "little")])
+def test_a_sixteen_bit_tiff_is_scaled_and_never_a_negative(tmp_path: Path, photometric: int, order: str):
+    grey = _noise((8, 6), 65536, np.uint16)
+    (tmp_path / "deep.tif").write_bytes(_tiff16(grey if photometric else 65535 - grey, photometric, order))
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.tif")[:, :, 1], np.round(grey / 257.0))
+
+
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
 def test_sixteen_bit_grey_is_scaled_by_its_full_range(mode: str):
     grey = np.append(_noise((62,), 65536, np.uint16), [0, 65535]).astype(np.uint16).reshape(8, 8)
@@ -84,8 +121,9 @@ def test_a_type_without_a_full_scale_is_refused(dtype: type):
         to_rgb8(Image.fromarray(np.ones((3, 3), dtype)))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int):
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str):
     upright = _noise((6, 9, 3))
     # stored pixels that the standard's orientation turns back into the upright picture
     stored = {
@@ -100,8 +138,26 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "photo.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "photo.png"), upright)
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"photo{suffix}", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / f"photo{suffix}"), upright)
+
+
+def test_a_sixteen_bit_photo_lying_on_its_side_is_turned_upright(tmp_path: Path):
+    grey = _noise((5, 7), 65536, np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to view
+    Image.fromarray(np.ascontiguousarray(np.rot90(grey))).save(tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.png")[:, :, 0], np.round(grey / 257.0))
+
+
+def test_a_jpeg_photo_lying_on_its_side_is_turned_upright(tmp_path: Path):
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:, :8] = 255  # blocks of 8: a JPEG keeps them
+    exif = Image.Exif()
+    exif[0x0112] = 8  # turn by 90 degrees counter-clockwise to view
+    stored = np.ascontiguousarray(np.rot90(upright, -1))
+    Image.fromarray(stored).save(tmp_path / "photo.jpg", exif=exif, quality=100)
+    np.testing.assert_allclose(read_image(tmp_path / "photo.jpg"), upright, atol=2)  # the JPEG's rounding
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".webp"])

@@ -1,21 +1,48 @@
-"""Thresholds and areas against simulation, brute force and pair counting."""
+"""Thresholds of the image score against simulation and brute force."""
 
 import numpy as np
 import pytest
 
 from runtime.errors import UserError
-from train.metrics import auroc, evaluate_maps
-from train.threshold import best_f1, from_good_images
+from train.threshold import CONFIDENCE, best_f1, from_good_images
 
 
 @pytest.mark.parametrize(("count", "rate"), [(24, 0.05), (99, 0.01), (200, 0.1)])
 def test_a_new_good_image_exceeds_the_threshold_with_at_most_the_rate(count: int, rate: float) -> None:
     rng = np.random.default_rng(0)
-    trials = 4000
+    trials = 1000
     alarms = sum(rng.gumbel() > from_good_images(rng.gumbel(size=count).tolist(), rate).value for _ in range(trials))
     allowed = max(rate, 1 / (count + 1))
     # three standard deviations of a binomial share over the trials
     assert alarms / trials <= allowed + 3 * np.sqrt(allowed * (1 - allowed) / trials)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(24, 0.05), (60, 0.2), (10, 0.001)])
+def test_the_interval_holds_the_true_rate_as_often_as_it_says(count: int, rate: float) -> None:
+    rng = np.random.default_rng(1)
+    trials = 2000
+    held, rates = 0, []
+    for _ in range(trials):
+        threshold = from_good_images(rng.exponential(size=count).tolist(), rate)
+        true_rate = np.exp(-threshold.value)  # what an exponential score exceeds it with
+        assert threshold.interval is not None
+        held += threshold.interval[0] <= true_rate <= threshold.interval[1]
+        rates.append(true_rate)
+    # three standard deviations of a binomial share over the trials, both ways: neither too narrow nor too wide
+    assert held / trials == pytest.approx(CONFIDENCE, abs=3 * np.sqrt(CONFIDENCE * (1 - CONFIDENCE) / trials))
+    assert np.mean(rates) == pytest.approx(threshold.false_alarm_rate, abs=3 * np.std(rates) / np.sqrt(trials))
+
+
+def test_the_interval_of_the_largest_score_is_known_in_closed_form() -> None:
+    # Beta(1, n) has the distribution function 1 - (1 - x)^n.
+    threshold = from_good_images([0.1, 0.4, 0.3], 0.01)
+    low, high = (1 - tail ** (1 / 3) for tail in (0.975, 0.025))
+    assert threshold.interval == pytest.approx((low, high), abs=1e-9)  # SciPy finds quantiles by iteration
+    assert threshold.false_alarm_rate == 0.25
+    assert (
+        threshold.method
+        == "false-alarm rate <= 25.00% from 3 held-out good images (1.00% needs 99), 95% interval 0.84% to 71%"
+    )
 
 
 def test_too_few_images_say_what_they_promise() -> None:
@@ -23,8 +50,29 @@ def test_too_few_images_say_what_they_promise() -> None:
     assert threshold.value == 0.9
     assert "25.00%" in threshold.method
     assert "needs 99" in threshold.method
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, float("nan")])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
     with pytest.raises(UserError, match="between 0 and 1"):
-        from_good_images([0.1], 0)
+        from_good_images([0.1], rate)
+
+
+def test_scores_that_choose_nothing_are_refused() -> None:
+    with pytest.raises(UserError, match="scores of good images; found none"):
+        from_good_images([], 0.01)
+    with pytest.raises(UserError, match="must be finite"):
+        from_good_images([0.1, float("nan")], 0.01)
+
+
+def test_the_rank_is_that_of_exact_arithmetic() -> None:
+    # n = 99: the ⌈100·(1 - r)⌉-th of 1..99 is 100 - 100·r, and exactly r of 100 exceed it, for every whole percent.
+    scores = list(range(1, 100))
+    for percent in range(1, 100):
+        threshold = from_good_images(scores, percent / 100)
+        assert threshold.value == 100 - percent
+        assert threshold.method.startswith(f"false-alarm rate <= {percent}.00% from 99")
+        assert "needs" not in threshold.method  # 99 images are enough for every one of these rates
 
 
 def test_best_f1_is_that_of_every_cut_ties_included() -> None:
@@ -38,49 +86,19 @@ def test_best_f1_is_that_of_every_cut_ties_included() -> None:
             return 2 * (called & labels).sum() / (called.sum() + labels.sum())
 
         threshold = best_f1(scores, labels)
-        assert f1(threshold.value) == pytest.approx(max(f1(cut) for cut in np.arange(-1, 7) + 0.5))
+        best = max(f1(cut) for cut in np.arange(-1, 7) + 0.5)
+        assert f1(threshold.value) == pytest.approx(best)
+        assert threshold.method == f"best F1 {best:.4f} on 30 labelled images"
+        assert (threshold.false_alarm_rate, threshold.interval) == (None, None)
     with pytest.raises(UserError, match="good and anomalous"):
         best_f1([1.0, 2.0], [True, True])
 
 
-def test_auroc_counts_pairs_and_half_of_ties() -> None:
-    rng = np.random.default_rng(2)
-    scores, labels = rng.integers(0, 8, 60), rng.random(60) < 0.3
-    pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels] for b in scores[~labels]]
-    assert auroc(scores, labels) == pytest.approx(np.mean(pairs), abs=1e-12)
-    for one_class, found in ((np.ones(3), "only anomalous"), (np.zeros(3), "only good")):
-        with pytest.raises(UserError, match=found):
-            auroc([1, 2, 3], one_class)
-
-
-def test_an_image_without_a_mask_counts_for_images_only() -> None:
-    maps = np.zeros((3, 2, 2), np.float32)
-    maps[1, 0, 0], maps[2] = 1, 2
-    mask = np.zeros((2, 2), bool)
-    mask[0, 0] = True
-    result = evaluate_maps(maps, [False, True, True], [np.zeros((2, 2), bool), mask, None])
-    assert (result.images, result.anomalous, result.image_auroc, result.pixel_auroc) == (3, 2, 1.0, 1.0)
-    assert evaluate_maps(maps, [False, True, True], [np.zeros((2, 2), bool), None, None]).pixel_auroc is None
-
-
-def test_the_rank_is_that_of_exact_arithmetic() -> None:
-    # n = 99: the ⌈100·(1 - r)⌉-th of 1..99 is 100 - 100·r, and exactly r of 100 exceed it, for every whole percent.
-    scores = list(range(1, 100))
-    for percent in range(1, 100):
-        threshold = from_good_images(scores, percent / 100)
-        assert threshold.value == 100 - percent
-        assert threshold.method.startswith(f"false-alarm rate <= {percent}.00% from 99")
-        assert "needs" not in threshold.method  # 99 images are enough for every one of these rates
-    with pytest.raises(UserError, match="scores of good images"):
-        from_good_images([], 0.01)
+def test_best_f1_lies_halfway_to_the_next_lower_score() -> None:
+    assert best_f1([1, 2, 4, 8], [False, False, True, True]).value == 3
 
 
 def test_best_f1_parts_neighbouring_floats() -> None:
     below, above = np.nextafter(1.0, 0), 1.0  # their mean rounds to one of them
     assert below <= best_f1([below, above], [False, True]).value < above
     assert best_f1([0.5, 0.5], [False, True]).value < 0.5  # everything anomalous is the best that can be had
-
-
-def test_maps_without_any_mask_have_no_pixel_figure() -> None:
-    result = evaluate_maps(np.arange(8, dtype=np.float32).reshape(2, 2, 2), [False, True], [None, None])
-    assert (result.image_auroc, result.pixel_auroc) == (1.0, None)

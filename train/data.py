@@ -1,9 +1,7 @@
-"""Images of an MVTec-style folder (train/good, test/*, ground_truth/*) or of a plain folder of good images."""
+"""Images of a folder: MVTec-style (train/good, test/*, ground_truth/*), STC, or good images alone."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,55 +9,42 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.errors import UserError
-from runtime.files import sha256_of
 from runtime.preprocess import list_images, read_image, resize
-from train.synthetic import RECORD_NAME
+from train.dataset import GOOD, Dataset, LabelledImage, read_mask
+from train.mvtec import classes, paper_size
+from train.stc import is_stc, open_stc, scenes
 
-GOOD = "good"
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """A test image; `mask` is None for a good image and where no ground truth is given."""
-
-    path: Path
-    defect: str
-    mask: Path | None
-
-    @property
-    def anomalous(self) -> bool:
-        """Whether the image shows a defect."""
-        return self.defect != GOOD
+__all__ = [
+    "GOOD",
+    "Dataset",
+    "ImageCache",
+    "LabelledImage",
+    "list_classes",
+    "open_dataset",
+    "read_mask",
+    "rotate",
+    "split_held_out",
+]
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """What a data folder offers: good images to train on, labelled images to test on (maybe none)."""
+def list_classes(root: Path) -> tuple[str, ...]:
+    """Return what `root` holds, each to be opened as `root / name`: classes of MVTec AD, scenes of STC.
 
-    root: Path
-    train: tuple[Path, ...]
-    test: tuple[LabelledImage, ...]
-
-    @property
-    def origin(self) -> str:
-        """Where the images come from in a word: our renderer, or the folder's name."""
-        return "train.synthetic" if (self.root / RECORD_NAME).is_file() else self.root.resolve().name
-
-    def sha256(self) -> str:
-        """Hash the training images' names and bytes, so that a checkpoint can say what it was trained on."""
-        digest = hashlib.sha256()
-        for path in self.train:
-            digest.update(path.relative_to(self.root).as_posix().encode() + b"\0")
-            digest.update(bytes.fromhex(sha256_of(path)))
-        return digest.hexdigest()
+    Raises `UserError` if `root` is neither.
+    """
+    return scenes(root) if is_stc(root) else classes(root)
 
 
 def open_dataset(root: Path) -> Dataset:
-    """Find the images under `root`.
+    """Find the images under `root`; a scene of STC is opened as `stc / "01"`, though it is no folder.
 
-    Raises `UserError` if there is no folder, neither a good image to train on nor any to test on, or two
-    test images that share a mask.
+    Raises `UserError` if there is no folder, neither a good image to train on nor any to test on, two
+    test images that share a mask, or labels of STC that do not fit its frames.
     """
+    if is_stc(root):
+        return open_stc(root)
+    if not root.exists() and is_stc(root.parent):
+        return open_stc(root.parent, scene=root.name)
     if not root.is_dir():
         raise UserError("--data must be a folder of good images or an MVTec-style one", f"no folder {root}")
     train, good = root / "train", root / "train" / GOOD
@@ -70,7 +55,7 @@ def open_dataset(root: Path) -> Dataset:
     images, test = tuple(list_images(folder)), tuple(_test_images(root))
     if not images and not test:
         raise UserError(f"{folder} must hold good images", "none", "train.synthetic makes a set to try")
-    return Dataset(root, images, test)
+    return Dataset(root, images, test, paper_size=paper_size(root.absolute().name))
 
 
 def _test_images(root: Path) -> list[LabelledImage]:
@@ -105,19 +90,6 @@ def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[l
     held_out = set(order[:count].tolist())
     train = [path for index, path in enumerate(paths) if index not in held_out]
     return train, [paths[index] for index in sorted(held_out)]
-
-
-def read_mask(image: LabelledImage, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Return an image's ground truth at `size` = (height, width), by the nearest pixel; None where it is unknown.
-
-    Raises `UserError` naming a mask that cannot be read.
-    """
-    if not image.anomalous:
-        return np.zeros(size, dtype=bool)
-    if image.mask is None:
-        return None
-    grey = Image.fromarray(read_image(image.mask)).convert("L")
-    return np.asarray(grey.resize((size[1], size[0]), Image.Resampling.NEAREST)) > 127
 
 
 class ImageCache:

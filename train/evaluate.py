@@ -1,16 +1,28 @@
-"""AUROC of a checkpoint, ONNX or plan on an MVTec-style test set: `python -m train.evaluate cable.onnx --data DIR`."""
+"""How good models are on a labelled set: `python -m train.evaluate cable.pt cable.onnx --data DIR`.
+
+AUROC by image and by pixel, AUPRO, best F1, and the mistakes at each model's own threshold; beside a class of
+MVTec AD the paper's figures.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+
+import numpy as np
 
 from runtime.errors import UserError, run_command
 from runtime.files import write_json
-from train.data import open_dataset
-from train.judged import judge
-from train.metrics import Evaluation, evaluate_maps
+from runtime.metadata import sidecar_path
+from train.cuts import check_classes
+from train.data import Dataset, open_dataset
+from train.judged import Judged, judge
+from train.metrics import Evaluation, evaluate_judged
+from train.model_file import read_facts, store_threshold
+from train.mvtec import PAPER_INPUT_SIDES
+from train.outcome import Outcome, format_beside_paper, format_outcomes, outcome_json, outcome_of
+from train.paper import find_class
+from train.set_threshold import BEST_F1, from_judged
 
 
 def evaluate(path: Path, data: Path) -> Evaluation:
@@ -18,31 +30,97 @@ def evaluate(path: Path, data: Path) -> Evaluation:
 
     Raises `UserError` where there are no test images or only one class of them.
     """
-    test = open_dataset(data).test
-    if not test:
+    return evaluate_judged(judge(path, _labelled(data).test))
+
+
+def _labelled(data: Path) -> Dataset:
+    """Open `data`, which must have good and anomalous test images: said before judging, not after."""
+    dataset = open_dataset(data)
+    if not dataset.test:
         raise UserError(f"{data} must hold labelled images in test/good and test/<defect>", "none")
-    judged = judge(path, test)
-    return evaluate_maps(judged.maps, judged.anomalous.tolist(), judged.masks)
+    check_classes(np.array([image.anomalous for image in dataset.test], dtype=bool), "an evaluation")
+    return dataset
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate from the command line."""
+def _paper_class(outcome: Outcome, dataset: Dataset, wanted: str | None) -> str | None:
+    """Return the class of MVTec AD that the data, else the model's training data, is named after."""
+    return wanted or find_class(dataset.root.resolve().name) or find_class(outcome.facts.data_origin)
+
+
+def _report_paths(report: Path, models: Sequence[Path]) -> list[Path]:
+    """Return where each model's report goes: `report` itself for a single one, else with the model's name in it."""
+    if len(models) == 1:
+        return [report]
+    paths = [report.with_name(f"{report.stem}.{model.name}{report.suffix}") for model in models]
+    if len(set(paths)) < len(paths):
+        names = ", ".join(model.name for model in models)
+        raise UserError("reports of several models need models of different names", names, "evaluate one at a time")
+    return paths
+
+
+def _check_own_thresholds(models: Sequence[Path]) -> None:
+    """Raise `UserError` where one model's best F1 would take the place of another's."""
+    holders = [model if model.suffix == ".pt" else sidecar_path(model) for model in models]
+    if len(set(holders)) < len(holders):
+        names = ", ".join(map(str, models))
+        raise UserError("--save-best-f1 needs models that share no sidecar", names, "evaluate one at a time")
+
+
+def _write_report(path: Path, judged: Judged, outcome: Outcome, dataset: Dataset) -> None:
+    from train.evaluation_report import write_report  # draws charts: only where one is wanted
+
+    title = f"{outcome.model.name} on {dataset.origin}"
+    write_report(path, judged, outcome.evaluation, outcome.facts.threshold, title)
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _save_best_f1(model: Path, judged: Judged) -> None:
+    threshold = from_judged(model, judged)
+    store_threshold(model, BEST_F1, threshold, default=False)
+    print(f"{model}: saved {BEST_F1} {threshold.value:.4f} ({threshold.method})", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", help=".pt, .onnx or .plan")
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder with test/ and ground_truth/")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    options = parser.parse_args(argv)
-    results = {}
-    for path in options.models:
-        result = evaluate(path, options.data)
-        results[str(path)] = asdict(result)
-        pixel = "no masks" if result.pixel_auroc is None else f"{result.pixel_auroc:.4f}"
-        print(
-            f"{path}: image AUROC {result.image_auroc:.4f}, pixel AUROC {pixel} "
-            f"({result.anomalous} anomalous of {result.images} images)"
-        )
+    parser.add_argument("--report", type=Path, help="also write a page with pictures and curves, e.g. report.html")
+    parser.add_argument(
+        "--paper-class",
+        choices=tuple(PAPER_INPUT_SIDES),
+        metavar="CLASS",
+        help="class of MVTec AD to compare with (default: the one that the folder or the training data is named after)",
+    )
+    parser.add_argument(
+        "--save-best-f1", action="store_true", help=f"keep each model's best-F1 threshold in it as {BEST_F1}"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluate from the command line."""
+    options = _parser().parse_args(argv)
+    dataset = _labelled(options.data)
+    reports = [None] * len(options.models) if options.report is None else _report_paths(options.report, options.models)
+    if options.save_best_f1:
+        _check_own_thresholds(options.models)
+    outcomes = []
+    for model, report in zip(options.models, reports, strict=True):
+        facts = read_facts(model)
+        judged = judge(model, dataset.test)
+        outcomes.append(outcome_of(model, facts, judged))
+        if report is not None:
+            _write_report(report, judged, outcomes[-1], dataset)
+        if options.save_best_f1:
+            _save_best_f1(model, judged)
+    classes = [_paper_class(outcome, dataset, options.paper_class) for outcome in outcomes]
+    print(format_outcomes(outcomes))
+    for name in dict.fromkeys(filter(None, classes)):
+        print("\n" + format_beside_paper([o for o, c in zip(outcomes, classes, strict=True) if c == name], name))
     if options.json:
-        write_json(options.json, results)
+        pairs = zip(outcomes, classes, strict=True)
+        write_json(options.json, {str(outcome.model): outcome_json(outcome, name) for outcome, name in pairs})
 
 
 def command() -> int:

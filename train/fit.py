@@ -45,14 +45,13 @@ def fit(
     train, held_out = split_held_out(dataset.train, recipe.held_out, recipe.seed)
     images, kept = ImageCache(train, config.input_size), ImageCache(held_out, config.input_size)
     model, loaded = build_model(config, weights, images)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(model.to(device), images, recipe, device)
+    trainer = Trainer(model, images, recipe)
     data_sha256 = dataset.sha256()
     state, sources = resume_path(out), {"data_sha256": data_sha256, "encoder_weights": loaded}
     if resume:
         trainer.restore(state, sources)
     trainer.run(state, kept, sources)
-    maxima, threshold = freeze(model, kept, recipe.false_alarm_rate, device)
+    maxima, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device)
     checkpoint = Checkpoint(
         model=model.cpu().eval(),
         maxima=maxima,

@@ -5,42 +5,54 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import precision_recall_curve
+from scipy import stats
 
 from runtime.errors import UserError
 from runtime.metadata import Threshold
+from train import cuts
+
+CONFIDENCE = 0.95  # of the interval of the false-alarm rate
 
 
 def from_good_images(scores: Sequence[float], false_alarm_rate: float) -> Threshold:
     """Return the conformal quantile of held-out good scores (n,): a new good image exceeds it with at most that rate.
 
     It is the ⌈(n + 1)(1 - rate)⌉-th smallest score. With fewer than 1/rate - 1 images no score can promise the
-    rate; then the largest one is taken and what it does promise, 1/(n + 1), is what `method` says.
+    rate; then the largest one is taken and what it does promise, 1/(n + 1), is what `method` says. That is a mean
+    over sets of n images; the interval says what this very set's threshold may turn out to do.
     """
     if not 0 < false_alarm_rate < 1:
         raise UserError("the false-alarm rate must lie between 0 and 1", str(false_alarm_rate))
     if not len(scores):
         raise UserError("a threshold needs the scores of good images", "none")
+    if not np.isfinite(scores).all():
+        raise UserError("the scores of good images must be finite", "NaN or infinity")
     count = len(scores)
     # Rounded before the ceiling: 100·(1 - 0.42) is 58.00000000000001 in floating point and would become 59.
     rank = min(math.ceil(round((count + 1) * (1 - false_alarm_rate), 9)), count)
     value = float(np.sort(np.asarray(scores, dtype=np.float64))[rank - 1])
     promised = (count + 1 - rank) / (count + 1)
+    low, high = false_alarm_interval(count, rank)
     needed = math.ceil(round(1 / false_alarm_rate, 9)) - 1
     note = f" ({false_alarm_rate:.2%} needs {needed})" if count < needed else ""
-    return Threshold(value, f"false-alarm rate <= {promised:.2%} from {count} held-out good images{note}")
+    method = f"false-alarm rate <= {promised:.2%} from {count} held-out good images{note}"
+    return Threshold(
+        value, f"{method}, {CONFIDENCE:.0%} interval {100 * low:.2g}% to {100 * high:.2g}%", promised, (low, high)
+    )
+
+
+def false_alarm_interval(count: int, rank: int) -> tuple[float, float]:
+    """Return the central interval of the false-alarm rate of the `rank`-th smallest of `count` good scores.
+
+    The share of a continuous distribution above that order statistic is Beta(count + 1 - rank, rank), whatever
+    the distribution; where scores tie, fewer than that are above.
+    """
+    low, high = stats.beta.interval(CONFIDENCE, count + 1 - rank, rank)
+    return float(low), float(high)
 
 
 def best_f1(scores: ArrayLike, anomalous: ArrayLike) -> Threshold:
     """Return the threshold with the largest F1 over labelled images, halfway to the next lower score."""
-    scores, anomalous = np.asarray(scores, dtype=np.float64), np.asarray(anomalous, dtype=bool)
-    if anomalous.all() or not anomalous.any():
-        raise UserError("best F1 needs good and anomalous images", "one class only")
-    precision, recall, thresholds = precision_recall_curve(anomalous, scores)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(np.argmax(f1[:-1]))
-    lowest_anomalous = thresholds[best]  # scores >= it are called anomalous
-    below = scores[scores < lowest_anomalous]
-    halfway = (lowest_anomalous + below.max()) / 2 if below.size else lowest_anomalous
-    value = min(halfway, np.nextafter(lowest_anomalous, -np.inf))  # only a score above a threshold is anomalous
-    return Threshold(float(value), f"best F1 {f1[best]:.4f} on {scores.size} labelled images")
+    labels = np.asarray(anomalous, dtype=bool)
+    f1, value = cuts.best_f1(scores, labels)
+    return Threshold(value, f"best F1 {f1:.4f} on {labels.size} labelled images")

@@ -1,27 +1,29 @@
 """The training loop: shuffled fibers of an image batch, one optimisation step per fiber batch and tap."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from export.model.cflow import CFlow
 from export.model.checkpoint import read_tensors
-from export.model.flow import log_likelihood
 from runtime.errors import UserError
 from runtime.files import whole_file
 from train.data import ImageCache, rotate
+from train.look_ahead import look_ahead
+from train.processes import Processes, one_process
 from train.schedule import Recipe, learning_rate
-from train.score import log_likelihood_batches
+from train.tap_training import Fibers, TapTraining
 
-STATE_FORMAT = "cflow-edge/training/1"
+STATE_FORMAT = "cflow-edge/training/2"
+HELD_OUT_BATCH = 8  # images
 
 
 def resume_path(out: Path) -> Path:
@@ -32,19 +34,28 @@ def resume_path(out: Path) -> Path:
 class Trainer:
     """Fits the decoders of `model`; the encoder is frozen.
 
-    Every pass draws from its own random stream (seed, epoch), so that a resumed run takes the same
-    steps as an uninterrupted one.
+    Every pass draws from its own random streams (seed, pass), so that a resumed run takes the same steps as
+    an uninterrupted one. The weights of the pass with the highest log-likelihood of held-out good images are
+    what is left in the model. With several `processes` each takes its share of every image batch, and their
+    gradients are averaged.
     """
 
-    def __init__(self, model: CFlow, images: ImageCache, recipe: Recipe, device: torch.device) -> None:
-        self.model = model
+    def __init__(self, model: CFlow, images: ImageCache, recipe: Recipe, processes: Processes | None = None) -> None:
+        self.processes = processes or one_process()
+        self.device = self.processes.device
+        self.model = model.to(self.device)
         self.images = images
         self.recipe = recipe
-        self.device = device
         self.epoch = 0
         self.history: list[dict[str, float]] = []
-        trained = [p for decoder in model.decoders for p in decoder.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=recipe.learning_rate)
+        torch.set_float32_matmul_precision(recipe.matmul_precision)
+        self.taps = [
+            TapTraining(decoder, (height, width), recipe.learning_rate)  # type: ignore[arg-type]
+            for decoder, (_, height, width) in zip(model.decoders, model.config.tap_sizes, strict=True)
+        ]
+        for tap in self.taps:
+            self.processes.broadcast(tap.flow.parameters)
+        self._best = [tap.flow.parameters.clone() for tap in self.taps]
 
     def run(self, state: Path, held_out: ImageCache, sources: Mapping[str, str]) -> None:
         """Train to the recipe's end, writing the training state to `state` after every pass.
@@ -52,68 +63,115 @@ class Trainer:
         `sources` names what else the result depends on (data, encoder weights): a resumed run's must be the same.
         Raises `UserError` if the loss or the held-out likelihood stops being finite.
         """
-        recipe = self.recipe
-        batches_a_pass = -(-len(self.images) // recipe.batch)
+        count, first = len(self.images), self.processes.first
         with tqdm(
-            total=recipe.epochs * len(self.images), unit="img", initial=self.epoch * len(self.images), disable=None
+            total=self.recipe.epochs * count, unit="img", initial=self.epoch * count, disable=None if first else True
         ) as bar:
-            while self.epoch < recipe.epochs:
-                rng = np.random.default_rng([recipe.seed, self.epoch])
-                losses = []
-                for index, frames in enumerate(self._image_batches(rng)):
-                    rate = learning_rate(recipe, self.epoch, index / batches_a_pass)
-                    losses.append(self._train_images(frames, rate, rng))
-                    bar.update(len(frames))
-                    bar.set_postfix(loss=f"{losses[-1]:.4f}", lr=f"{rate:.1e}", refresh=False)
+            while self.epoch < self.recipe.epochs:
+                loss = self._train_pass(bar)
                 self.epoch += 1
-                self._end_pass(float(np.mean(losses)), held_out)
+                self._end_pass(loss, held_out)
                 bar.set_description(self._pass_summary())
-                if bar.disable:  # no terminal: a line a pass instead of a bar
+                if bar.disable and first:  # no terminal: a line a pass instead of a bar
                     print(f"{self._pass_summary()}, loss {self.history[-1]['loss']:.4f}", file=sys.stderr, flush=True)
-                self._save(state, sources)
+                if first:
+                    self._save(state, sources)
+        for tap, best in zip(self.taps, self._best, strict=True):
+            tap.flow.parameters.copy_(best)
 
     def _pass_summary(self) -> str:
         return f"pass {self.epoch}/{self.recipe.epochs}, held-out logp {self.history[-1]['held_out_logp']:.3f}"
 
-    def _image_batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
+    def _train_pass(self, bar: "tqdm[Any]") -> float:
+        batches = -(-len(self.images) // self.recipe.batch)
+        losses = []
+        for index, frames in enumerate(look_ahead(self._image_batches())):
+            rate = learning_rate(self.recipe, self.epoch, index / batches)
+            losses.append(self.train_images(frames, rate, index))
+            bar.update(min(self.recipe.batch, len(self.images) - index * self.recipe.batch))
+            bar.set_postfix(lr=f"{rate:.1e}", refresh=False)
+        return float(torch.stack(losses).mean())
+
+    def _image_batches(self) -> Iterator[Tensor]:
+        """Yield this process's share of every image batch, (B, H, W, 3) uint8; all processes draw alike."""
+        rng = np.random.default_rng([self.recipe.seed, self.epoch])
         order = rng.permutation(len(self.images)).tolist()
+        rank, count = self.processes.rank, self.processes.count
         for start in range(0, len(order), self.recipe.batch):
             indices = order[start : start + self.recipe.batch]
             limit = self.recipe.rotation_degrees
             angles = rng.uniform(-limit, limit, len(indices)) if limit else np.zeros(len(indices))
-            images = [self.images.image(i) for i in indices]
-            turned = [rotate(image, a) if a else image for image, a in zip(images, angles.tolist(), strict=True)]
-            yield torch.from_numpy(np.stack(turned))
+            share = len(indices) // count  # a remainder waits for another pass; all take all of fewer than `count`
+            own = slice(rank * share, (rank + 1) * share) if share else slice(None)
+            images = [self.images.image(i) for i in indices[own]]
+            turned = [rotate(image, a) if a else image for image, a in zip(images, angles[own].tolist(), strict=True)]
+            frames = torch.from_numpy(np.stack(turned))
+            yield frames.pin_memory() if self.device.type == "cuda" else frames
 
-    def _train_images(self, frames: Tensor, rate: float, rng: np.random.Generator) -> float:
-        """Take all optimisation steps of one image batch and return the mean loss."""
-        model, recipe = self.model.train(), self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def train_images(self, frames: Tensor, rate: float, index: int) -> Tensor:
+        """Take all optimisation steps of the pass's image batch `index`, (B, H, W, 3) uint8, at one learning rate.
+
+        Returns the mean loss over steps and taps, on the device.
+        """
+        features = self._fibers(frames)
+        share = max(1, self.recipe.fiber_batch // self.processes.count)
+
+        def train(k: int) -> Tensor:
+            order = torch.randperm(len(features[k]), generator=self._generator(index, k), device=self.device)
+            fibers, tap = Fibers(features[k], order), self.taps[k]
+            if self.recipe.standardised_start and self.epoch == index == 0:
+                tap.standardise(fibers)
+                self.processes.broadcast(tap.flow.parameters)
+            steps = max(1, len(order) // share)  # an incomplete last fiber batch is left out
+            return tap.train(fibers, steps, share, rate, self.processes)
+
+        return torch.stack(self._for_every_tap(train)).mean()
+
+    def _fibers(self, frames: Tensor) -> list[Tensor]:
+        """Return the features of frames (B, H, W, 3) as one (B·h·w, D) per tap."""
+        model = self.model.eval()
         with torch.no_grad():
-            features = model.encoder(model.normalise(frames.to(self.device)))
-        losses = []
-        for index, (tap, decoder) in enumerate(zip(features, model.decoders, strict=True)):
-            fibers, condition = model.fibers(tap, index)
-            order = torch.from_numpy(rng.permutation(len(fibers))).to(self.device)
-            steps = max(1, len(order) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
-            for chosen in order[: steps * recipe.fiber_batch].view(steps, -1):
-                logp = log_likelihood(*decoder(fibers[chosen], None if condition is None else condition[chosen]))
-                loss = -F.logsigmoid(logp).mean()
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.optimizer.step()
-                losses.append(loss.detach())
-        return float(torch.stack(losses).mean())
+            features = model.encoder(model.normalise(frames.to(self.device, non_blocking=True)))
+            return [tap.permute(0, 2, 3, 1).reshape(-1, tap.shape[1]) for tap in features]
+
+    def _generator(self, *stream: int) -> torch.Generator:
+        seeds = np.random.SeedSequence([self.recipe.seed, self.epoch, self.processes.rank, *stream])
+        return torch.Generator(self.device).manual_seed(int(seeds.generate_state(1)[0]))
+
+    def _for_every_tap(self, work: Callable[[int], Tensor]) -> list[Tensor]:
+        """Return `work(k)` of all taps: on a CPU side by side, because small products hardly use a second core."""
+        threads = torch.get_num_threads()
+        workers = min(len(self.taps), threads)
+        if self.device.type != "cpu" or self.processes.count > 1 or workers == 1:  # averaging has one order
+            return [work(k) for k in range(len(self.taps))]
+        torch.set_num_threads(threads // workers)
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                return list(pool.map(work, range(len(self.taps))))
+        finally:
+            torch.set_num_threads(threads)
 
     def _end_pass(self, loss: float, held_out: ImageCache) -> None:
-        maps = log_likelihood_batches(self.model, held_out, self.device)
-        means = [torch.stack([tap.mean() for tap in batch]).mean().item() for batch in maps]
-        logp = float(np.mean(means))
+        logp = self._held_out_logp(held_out)
         if not np.isfinite([loss, logp]).all():
             found = f"loss {loss}, held-out logp {logp} in pass {self.epoch}"
             raise UserError("the loss must stay finite", found, "lower --learning-rate")
+        if logp > max((entry["held_out_logp"] for entry in self.history), default=-np.inf):
+            self._best = [tap.flow.parameters.clone() for tap in self.taps]
         self.history.append({"pass": self.epoch, "loss": loss, "held_out_logp": logp})
+
+    def _held_out_logp(self, held_out: ImageCache) -> float:
+        """Return the mean log-likelihood of held-out good images, every tap counting alike."""
+        sums = torch.zeros(len(self.taps), dtype=torch.float64)
+        for start in range(0, len(held_out), HELD_OUT_BATCH):
+            indices = range(start, min(start + HELD_OUT_BATCH, len(held_out)))
+            features = self._fibers(torch.from_numpy(held_out.batch(indices)))
+
+            def mean(k: int, features: list[Tensor] = features) -> Tensor:
+                return self.taps[k].log_likelihood(features[k]).mean()
+
+            sums += len(indices) * torch.stack(self._for_every_tap(mean)).double().cpu()
+        return float(sums.mean() / len(held_out))
 
     def _identity(self, sources: Mapping[str, str]) -> dict[str, Any]:
         return {"config": asdict(self.model.config), "recipe": asdict(self.recipe), **sources}
@@ -125,7 +183,8 @@ class Trainer:
             "epoch": self.epoch,
             "history": self.history,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "best": self._best,
+            "optimizers": [tap.optimizer.state_dict() for tap in self.taps],
         }
         with whole_file(state) as temporary:
             torch.save(content, temporary)
@@ -139,6 +198,8 @@ class Trainer:
         changed = [key for key in wanted if content["identity"].get(key) != wanted[key]]
         if changed:
             raise UserError(f"{state} must come from the same run", f"another {', '.join(changed)}", "drop --resume")
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        self.model.load_state_dict(content["model"])  # copies into the vectors that the parameters are views of
+        for tap, optimizer in zip(self.taps, content["optimizers"], strict=True):
+            tap.optimizer.load_state_dict(optimizer)
+        self._best = [best.to(self.device) for best in content["best"]]
         self.epoch, self.history = content["epoch"], content["history"]

@@ -1,13 +1,20 @@
 """ImageNet encoders cut at their last tap; what is past it is neither built, stored nor computed.
 
 Taps follow the paper's reference implementation: the residual networks give the outputs of their
-stages, MobileNetV3 the projection convolution of a block *before* its batch norm and residual add.
+stages, MobileNetV3 the projection convolution of a block *before* its batch norm and residual add,
+EfficientNet that of a stage's last block *after* its batch norm and before the residual add.
+
+Two things of the reference are not in torchvision's networks as they come. Its residual networks pad every
+convolution by reflection, not with zeros, at the same weights: the `_reflect` rows. Its EfficientNet-B5 is timm's
+port from TensorFlow, whose blocks[2], [4] and [5] are torchvision's features[3], [5] and [6] here; the weights
+and the asymmetric padding of that port are not.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -36,19 +43,50 @@ class EncoderSpec:
     default_taps: tuple[str, ...]
 
 
-def _resnet(build: Callable[..., nn.Module], weights: str, expansion: int) -> EncoderSpec:
+WEIGHTS = "IMAGENET1K_V1"  # the paper's, of every encoder but EfficientNet (timm's there)
+REFLECT = "_reflect"  # a residual network's name with this suffix pads by reflection
+
+
+def _resnet(build: Callable[..., nn.Module], expansion: int) -> EncoderSpec:
     taps = {f"layer{i}": Tap(64 * expansion << (i - 1), 2 << i) for i in range(1, 5)}
-    return EncoderSpec(build, weights, taps, ("layer2", "layer3", "layer4"))
+    return EncoderSpec(build, WEIGHTS, taps, ("layer2", "layer3", "layer4"))
 
 
-_MOBILENET_TAPS = {"features6": Tap(40, 8), "features12": Tap(112, 16), "features15": Tap(160, 32)}
+def _with_reflection(spec: EncoderSpec) -> EncoderSpec:
+    def build(**options: Any) -> nn.Module:
+        network = spec.build(**options)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and any(module.padding):
+                module.padding_mode = "reflect"
+        return network
+
+    return replace(spec, build=build)
+
+
+def _inverted_residuals(build: Callable[..., nn.Module], *taps: tuple[int, int, int]) -> EncoderSpec:
+    """Describe a network of `features`, tapped at (index, channels, stride)."""
+    named = {f"features{index}": Tap(channels, stride) for index, channels, stride in taps}
+    return EncoderSpec(build, WEIGHTS, named, tuple(named))
+
+
+_RESNETS = {
+    "resnet18": _resnet(torchvision.models.resnet18, expansion=1),
+    "resnet34": _resnet(torchvision.models.resnet34, expansion=1),
+    "resnet50": _resnet(torchvision.models.resnet50, expansion=4),
+    "resnext50_32x4d": _resnet(torchvision.models.resnext50_32x4d, expansion=4),
+    "wide_resnet50_2": _resnet(torchvision.models.wide_resnet50_2, expansion=4),
+}
 
 ENCODERS: dict[str, EncoderSpec] = {
-    "resnet18": _resnet(torchvision.models.resnet18, "IMAGENET1K_V1", expansion=1),
-    "wide_resnet50_2": _resnet(torchvision.models.wide_resnet50_2, "IMAGENET1K_V1", expansion=4),
-    "mobilenet_v3_large": EncoderSpec(
-        torchvision.models.mobilenet_v3_large, "IMAGENET1K_V1", _MOBILENET_TAPS, tuple(_MOBILENET_TAPS)
+    **_RESNETS,
+    **{name + REFLECT: _with_reflection(spec) for name, spec in _RESNETS.items()},
+    "mobilenet_v3_small": _inverted_residuals(
+        torchvision.models.mobilenet_v3_small, (3, 24, 8), (8, 48, 16), (11, 96, 32)
     ),
+    "mobilenet_v3_large": _inverted_residuals(
+        torchvision.models.mobilenet_v3_large, (6, 40, 8), (12, 112, 16), (15, 160, 32)
+    ),
+    "efficientnet_b5": _inverted_residuals(torchvision.models.efficientnet_b5, (3, 64, 8), (5, 176, 16), (6, 304, 32)),
 }
 
 
@@ -73,8 +111,12 @@ class ResNetEncoder(nn.Module):
         return [outputs[tap] for tap in self.taps]
 
 
-class MobileNetEncoder(nn.Module):
-    """The inverted residual blocks of torchvision's MobileNetV3 up to the last of `taps`."""
+class InvertedResidualEncoder(nn.Module):
+    """The `features` of torchvision's MobileNetV3 or EfficientNet up to the last of `taps`.
+
+    A tap is in the projection of an inverted residual block (MobileNetV3: a feature is one block;
+    EfficientNet: the last block of a feature's stage).
+    """
 
     def __init__(self, network: nn.Module, taps: tuple[str, ...]) -> None:
         super().__init__()
@@ -82,26 +124,37 @@ class MobileNetEncoder(nn.Module):
         self.tapped = {int(tap.removeprefix("features")): tap for tap in taps}
         features = network.get_submodule("features")
         self.features = nn.Sequential(*list(features.children())[: max(self.tapped) + 1])
+        self.after_norm = isinstance(network, torchvision.models.EfficientNet)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map (B, 3, H, W) to one (B, D, H/stride, W/stride) per tap, in the order of `taps`."""
         outputs: dict[str, Tensor] = {}
         x = images
-        for index, block in enumerate(self.features):
+        for index, feature in enumerate(self.features):
             tap = self.tapped.get(index)
             if tap is None:
-                x = block(x)
+                x = feature(x)
                 continue
-            *stages, (projection, batch_norm) = block.block  # type: ignore[misc]
-            y = x
-            for stage in stages:
-                y = stage(y)
-            outputs[tap] = projection(y)
-            if index == max(self.tapped):
+            *earlier, block = feature if isinstance(feature, nn.Sequential) else [feature]
+            for whole in earlier:
+                x = whole(x)
+            projected, batch_norm = self._project(block, x)
+            is_last = index == max(self.tapped)
+            if self.after_norm or not is_last:
+                y = batch_norm(projected)
+            outputs[tap] = y if self.after_norm else projected
+            if is_last:
                 break
-            y = batch_norm(outputs[tap])
             x = x + y if block.use_res_connect else y
         return [outputs[tap] for tap in self.taps]
+
+    @staticmethod
+    def _project(block: nn.Module, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """Return a block's projection of `x` and the batch norm that comes next."""
+        *stages, (projection, batch_norm) = block.block  # type: ignore[misc]
+        for stage in stages:
+            x = stage(x)
+        return projection(x), batch_norm
 
 
 def check_taps(name: str, taps: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,7 +171,8 @@ def check_taps(name: str, taps: tuple[str, ...]) -> tuple[str, ...]:
 def build_encoder(name: str, taps: tuple[str, ...]) -> nn.Module:
     """Build the frozen encoder, cut after its last tap, with torchvision's own random initialisation."""
     network = ENCODERS[name].build(weights=None)
-    encoder = MobileNetEncoder(network, taps) if name.startswith("mobilenet") else ResNetEncoder(network, taps)
+    family = InvertedResidualEncoder if hasattr(network, "features") else ResNetEncoder
+    encoder = family(network, taps)
     return encoder.eval().requires_grad_(False)
 
 
@@ -133,10 +187,10 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: str, seed: int =
         return f"random, seed {seed}"
     if source == "imagenet":
         weights = ENCODERS[name].weights
-        _load_state(encoder, _download(name, weights), f"torchvision {weights}")
+        load_encoder_state(encoder, _download(name, weights), f"torchvision {weights}")
         return f"torchvision {weights}"
     path = Path(source)
-    _load_state(encoder, _read_state(path), path.name)
+    load_encoder_state(encoder, _read_state(path), path.name)
     return f"{path.name} sha256 {sha256_of(path)[:12]}"
 
 
@@ -162,7 +216,7 @@ def _binomial_window(side: int) -> Tensor:
 
 def _download(name: str, weights: str) -> Mapping[str, Tensor]:
     try:
-        member = torchvision.models.get_model_weights(name)[weights]
+        member = torchvision.models.get_model_weights(name.removesuffix(REFLECT))[weights]
         return member.get_state_dict(progress=True, check_hash=True)  # type: ignore[no-any-return]
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise UserError(
@@ -182,7 +236,8 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _load_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+def load_encoder_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Fill `encoder` from `state`, which may go on past its last tap; `UserError` where a weight lacks or differs."""
     wanted = encoder.state_dict()
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     if missing:

@@ -1,11 +1,23 @@
 """Files written by torch.save, read without running any code that they may hold."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from runtime.errors import UserError
+
+
+class StandIn:
+    """What an object of a type that is not loaded becomes: it keeps what was pickled and does nothing."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
 
 def read_torch_file(path: Path, expected: str) -> Any:
@@ -18,5 +30,36 @@ def read_torch_file(path: Path, expected: str) -> Any:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} must be {expected}", first) from None
+        raise UserError(f"{path} must be {expected}", _reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the line that says what is wrong, without torch's advice to load the file in ways that run its code."""
+    text = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("Weights only load failed")]
+    return lines[0].strip().partition(" Please use ")[0] if lines else type(error).__name__
+
+
+def read_with_stand_ins(path: Path, expected: str) -> tuple[Any, list[str]]:
+    """Read like `read_torch_file`, but put a `StandIn` wherever the file names any other class or function.
+
+    Returns the content and the names that stand-ins took the place of. Nothing that the file names is imported
+    or called. Raises as `read_torch_file` does, also for names that torch refuses outright (those of `os` and `sys`).
+    """
+    names = _foreign_names(path)
+    with torch.serialization.safe_globals([_stand_in(name) for name in names]):
+        return read_torch_file(path, expected), names
+
+
+def _foreign_names(path: Path) -> list[str]:
+    if not zipfile.is_zipfile(path):  # torch.save before 1.6, or no such file at all: read_torch_file will tell
+        return []
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # a damaged archive, of which read_torch_file says what is wrong
+        return []
+
+
+def _stand_in(name: str) -> type[StandIn]:
+    module, _, qualified = name.rpartition(".")
+    return type(qualified, (StandIn,), {"__module__": module, "__qualname__": qualified})

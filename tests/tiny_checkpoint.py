@@ -1,0 +1,22 @@
+"""A real checkpoint that is quick to make: one tap, one coupling block, seeded random weights, not trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from export.model.cflow import ModelConfig
+from export.model.checkpoint import Checkpoint, save_checkpoint
+from train.data import ImageCache
+from train.fit import build_model
+from train.score import freeze
+
+
+def write_tiny_checkpoint(path: Path, good: Sequence[Path], size: tuple[int, int], data_origin: str = "") -> Path:
+    """Write a detector for `size` = (height, width) whose constants come from the images `good`; return `path`."""
+    images = ImageCache(good, size)
+    model, weights = build_model(ModelConfig("resnet18", ("layer1",), size, coupling_blocks=1), "random", images)
+    maxima, threshold = freeze(model, images, 0.01, torch.device("cpu"))
+    thresholds = {"good_quantile": threshold}
+    save_checkpoint(path, Checkpoint(model, maxima, thresholds, "good_quantile", weights, "", data_origin))
+    return path

@@ -1,0 +1,61 @@
+"""Cuts through scores: what lies above one is called anomalous, so scores that are equal are always called together."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from runtime.errors import UserError
+
+Scores = NDArray[np.floating[Any]]
+
+
+def check_classes(labels: NDArray[np.bool_], what: str) -> None:
+    """Raise `UserError` unless `labels` holds both classes."""
+    if labels.all() or not labels.any():
+        found = "none" if not labels.size else "only anomalous ones" if labels.all() else "only good ones"
+        raise UserError(f"{what} needs good and anomalous examples", found, "add the other class to test/")
+
+
+def check_finite(scores: Scores, what: str) -> None:
+    """Raise `UserError` if any of `scores` is NaN or infinite."""
+    if not np.isfinite(scores).all():
+        raise UserError(f"{what} must be finite", "NaN or infinity", "train again, or build the engine with --fp32")
+
+
+def distinct_scores(scores: Scores) -> tuple[Scores, NDArray[np.int64]]:
+    """Return the distinct scores, ascending, and how many scores are at least each of them, the highest first."""
+    ordered = np.sort(scores, axis=None)
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return ordered[first], (len(ordered) - first)[::-1]
+
+
+def sums_from_above(distinct: Scores, scores: Scores, weights: NDArray[np.float64] | None = None) -> NDArray[Any]:
+    """Return how many of `scores` (or how much weight) is at least each of the `distinct` ones, the highest first."""
+    at_score = np.bincount(np.searchsorted(distinct, scores), weights, minlength=len(distinct))
+    return np.cumsum(at_score[::-1])
+
+
+def best_cut(f1: NDArray[np.float64], thresholds: Scores) -> tuple[float, float]:
+    """Return the largest of `f1`, by descending `thresholds`, and a cut halfway to the next lower score.
+
+    Of several that are equal it is the highest cut. It has the scores' own precision, so that comparing it with
+    them in that precision calls the same ones.
+    """
+    best = int(np.argmax(f1))
+    below = np.nextafter(thresholds[best], -np.inf, dtype=thresholds.dtype)
+    halfway = (thresholds[best] + thresholds[best + 1]) / 2 if best + 1 < len(thresholds) else below
+    return float(f1[best]), float(min(halfway, below))  # between neighbouring floats halfway rounds to one of them
+
+
+def best_f1(scores: ArrayLike, anomalous: ArrayLike) -> tuple[float, float]:
+    """Return the largest F1 of any cut through `scores` (n,), and that cut.
+
+    Raises `UserError` if only one class is present.
+    """
+    scores = np.asarray(scores, dtype=np.result_type(np.asarray(scores), np.float32))
+    labels = np.asarray(anomalous, dtype=bool)
+    check_classes(labels, "best F1")
+    distinct, called = distinct_scores(scores)
+    hits = sums_from_above(distinct, scores[labels])
+    return best_cut(2 * hits / (called + labels.sum()), distinct[::-1])

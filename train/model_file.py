@@ -1,0 +1,78 @@
+"""What a `.pt`, `.onnx` or `.plan` says of itself, and the one part of it that may change later: its thresholds.
+
+A checkpoint holds its thresholds itself, an ONNX or plan in the sidecar beside it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from export.model.checkpoint import load_checkpoint, save_checkpoint
+from runtime.errors import UserError
+from runtime.metadata import Metadata, Threshold, read_sidecar, write_sidecar
+
+SUFFIXES = (".pt", ".onnx", ".plan")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What evaluation and thresholds need to know of a model; `input_size` is (height, width) in pixels.
+
+    `data_origin` is the name of what it was trained on, empty where the file does not say.
+    """
+
+    encoder: str
+    taps: tuple[str, ...]
+    input_size: tuple[int, int]
+    thresholds: Mapping[str, Threshold]
+    default_threshold: str
+    data_origin: str = ""
+
+    @property
+    def threshold(self) -> Threshold:
+        """The threshold that decides a verdict."""
+        return self.thresholds[self.default_threshold]
+
+
+def read_facts(path: Path) -> ModelFacts:
+    """Read what the model at `path` says of itself. Raises `UserError` if it, or its sidecar, is not whole."""
+    if _is_checkpoint(path):
+        checkpoint = load_checkpoint(path)
+        config = checkpoint.model.config
+        shape = (config.encoder, config.taps, config.input_size)
+        return ModelFacts(*shape, checkpoint.thresholds, checkpoint.default_threshold, checkpoint.data_origin)
+    metadata = _sidecar_of(path)
+    shape = (metadata.encoder, metadata.taps, metadata.input_size)
+    return ModelFacts(*shape, metadata.thresholds, metadata.default_threshold)
+
+
+def store_threshold(path: Path, name: str, threshold: Threshold, *, default: bool) -> None:
+    """Add `threshold` as `name` to the model at `path`, in the place of an earlier one of that name alone.
+
+    `default` makes it the one that decides. The file is written whole or not at all; the network, the ONNX and
+    the plan stay as they are. Raises `UserError` as `read_facts` does.
+    """
+    if _is_checkpoint(path):
+        checkpoint = load_checkpoint(path)
+        checkpoint.thresholds[name] = threshold
+        checkpoint.default_threshold = name if default else checkpoint.default_threshold
+        save_checkpoint(path, checkpoint)
+        return
+    metadata = _sidecar_of(path)
+    thresholds = {**metadata.thresholds, name: threshold}
+    chosen = name if default else metadata.default_threshold
+    write_sidecar(path, replace(metadata, thresholds=thresholds, default_threshold=chosen))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"a model is a file with {', '.join(SUFFIXES)}", str(path))
+    if not path.is_file():
+        raise UserError(f"a model must stand at {path}", "no such file", "train one with train.fit")
+    return path.suffix == ".pt"
+
+
+def _sidecar_of(path: Path) -> Metadata:
+    metadata = read_sidecar(path)
+    metadata.artefact_of(path)  # refuses a sidecar of other files
+    return metadata

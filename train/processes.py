@@ -1,0 +1,64 @@
+"""Training on several GPUs: what the processes that torchrun starts share, and nothing where there is one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among `count` that train one model together; `rank` 0 writes the files."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and reports."""
+        return self.rank == 0
+
+    def average(self, tensor: Tensor) -> None:
+        """Replace `tensor` by its mean over the processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.count
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Replace `tensor` by the first process's, in place."""
+        if self.count > 1:
+            dist.broadcast(tensor, 0)
+
+
+def one_process() -> Processes:
+    """Return the plain case: this process alone, on the GPU if there is one."""
+    return Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """Join the processes that torchrun started (by its environment variables), else be the only one.
+
+    NCCL between GPUs, one per process; gloo on CPUs. Raises `UserError` if there are more processes than GPUs.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield one_process()
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    gpus = torch.cuda.device_count()
+    if gpus and local >= gpus:
+        raise UserError("torchrun needs a GPU per process", f"{gpus} GPUs", f"--nproc-per-node {gpus}")
+    device = torch.device("cuda", local) if gpus else torch.device("cpu")
+    dist.init_process_group("nccl" if gpus else "gloo")
+    try:
+        yield Processes(dist.get_rank(), count, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,111 @@
+"""The charts of the evaluation report: where scores lie, and what each threshold would catch."""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from train.metrics import FALSE_POSITIVE_LIMIT, Evaluation, PixelCurves
+from train.report_cases import Judgement
+from train.report_charts import Axis, Curve, Rule, draw_chart, histogram_curve, thin
+from train.report_tables import percent
+
+IMAGE_BINS, POSITION_BINS = 40, 80
+HEADROOM = 1.08  # above the highest bar
+RATE = "false-positive rate, %"
+
+
+def image_histogram(judgement: Judgement) -> str:
+    """Return the chart of image scores, good and anomalous, with the threshold."""
+    judged = judgement.judged
+    edges = _edges(judged.scores, judgement.threshold, IMAGE_BINS)
+    curves = []
+    for name, style, chosen in (("good", "good", ~judged.anomalous), ("anomalous", "anomalous", judged.anomalous)):
+        counts, _ = np.histogram(judged.scores[chosen], edges)
+        curves.append(histogram_curve(f"{name} images ({chosen.sum()})", style, counts, edges))
+    return _histogram("Image scores", "image score", "images", curves, judgement.threshold)
+
+
+def position_histogram(judgement: Judgement) -> str | None:
+    """Return the chart of the scores of normal and anomalous positions; None where no mask marks an anomalous one."""
+    judged, threshold = judgement.judged, judgement.scale.threshold
+    edges = _edges(judged.maps, threshold, POSITION_BINS)
+    counts = np.zeros((2, POSITION_BINS), np.int64)
+    for anomaly_map, mask in zip(judged.maps, judged.masks, strict=True):
+        if mask is not None:
+            counts[0] += np.histogram(anomaly_map[~mask], edges)[0]
+            counts[1] += np.histogram(anomaly_map[mask], edges)[0]
+    totals = counts.sum(axis=1)
+    if not totals.all():
+        return None
+    shares = 100 * counts / totals[:, None]
+    curves = [
+        histogram_curve(f"normal positions ({totals[0]:,})", "good", shares[0], edges),
+        histogram_curve(f"anomalous positions ({totals[1]:,})", "anomalous", shares[1], edges),
+    ]
+    return _histogram("Scores of positions", "score", "% of their kind", curves, threshold)
+
+
+def _edges(scores: NDArray[np.float32], threshold: float, bins: int) -> NDArray[np.float64]:
+    """Return the edges of equal bins that hold all scores and the threshold."""
+    low, high = min(float(scores.min()), threshold), max(float(scores.max()), threshold)
+    return np.linspace(low, high if high > low else low + 1, bins + 1)
+
+
+def _histogram(title: str, x_label: str, y_label: str, curves: list[Curve], threshold: float) -> str:
+    low, high = float(curves[0].x[0]), float(curves[0].x[-1])
+    top = HEADROOM * max(float(curve.y.max()) for curve in curves)
+    rule = Rule(threshold, f"threshold {threshold:.3f}")
+    return draw_chart(title, Axis(x_label, low, high), Axis(y_label, 0, top), curves, rule)
+
+
+def roc_chart(judgement: Judgement, evaluation: Evaluation, pixels: PixelCurves | None) -> str:
+    """Return the ROC curves by image and, where there are masks, by position; a ring marks the threshold in use."""
+    judged = judgement.judged
+    false_positive, true_positive, _ = roc_curve(judged.anomalous, judged.scores)
+    here = (float(judgement.called[~judged.anomalous].mean()), float(judgement.called[judged.anomalous].mean()))
+    curves = [_rates(f"images, AUROC {percent(evaluation.image_auroc)}", "good", false_positive, true_positive, here)]
+    if pixels is not None:
+        rates = pixels.false_positive_rate, pixels.true_positive_rate
+        here = _at_threshold(pixels, rates, judgement.scale.threshold)
+        curves.append(_rates(f"positions, AUROC {percent(evaluation.pixel_auroc)}", "anomalous", *rates, here))
+    return draw_chart("ROC curves", Axis(RATE, 0, 100), Axis("true-positive rate, %", 0, 100), curves)
+
+
+def pro_chart(judgement: Judgement, evaluation: Evaluation, pixels: PixelCurves) -> str:
+    """Return the curve of per-region overlap up to the false-positive rate that AUPRO goes to."""
+    limit, rate, overlap = FALSE_POSITIVE_LIMIT, pixels.false_positive_rate, pixels.region_overlap
+    here = _at_threshold(pixels, (rate, overlap), judgement.scale.threshold)
+    inside = int(np.searchsorted(rate, limit, side="right"))
+    before = (rate[inside - 1], overlap[inside - 1]) if inside else (0, 0)
+    at_limit = float(np.interp(limit, (before[0], rate[inside]), (before[1], overlap[inside])))
+    curve = _rates(
+        f"per-region overlap, AUPRO {percent(evaluation.aupro)}",
+        "anomalous",
+        rate[:inside],
+        overlap[:inside],
+        here if here[0] <= limit else None,
+        end=(limit, at_limit),
+    )
+    return draw_chart("PRO curve", Axis(RATE, 0, 100 * limit), Axis("mean overlap of regions, %", 0, 100), [curve])
+
+
+def _rates(
+    name: str,
+    style: str,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    here: tuple[float, float] | None,
+    end: tuple[float, float] = (1.0, 1.0),
+) -> Curve:
+    """Return a curve of rates in [0, 1] from the origin to `end`, thinned and in per cent."""
+    x, y = thin(x, y)
+    x, y = np.concatenate([[0], x, [end[0]]]), np.concatenate([[0], y, [end[1]]])
+    return Curve(name, style, 100 * x, 100 * y, marker=(100 * here[0], 100 * here[1]) if here else None)
+
+
+def _at_threshold(
+    pixels: PixelCurves, rates: tuple[NDArray[np.float64], NDArray[np.float64]], threshold: float
+) -> tuple[float, float]:
+    """Return the point of a curve where exactly the positions above `threshold` are called anomalous."""
+    above = int((pixels.thresholds > threshold).sum())
+    return (float(rates[0][above - 1]), float(rates[1][above - 1])) if above else (0.0, 0.0)

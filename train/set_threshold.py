@@ -1,0 +1,128 @@
+"""Choose the threshold of a model that stands: `python -m train.set_threshold cable.plan --good DIR`.
+
+From good images for a false-alarm rate, from labelled images by best F1, or by hand. It goes into the sidecar
+beside an engine, or into a checkpoint; nothing is rebuilt, and thresholds of other names stay.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import UserError, run_command
+from runtime.metadata import Threshold
+from runtime.preprocess import list_images
+from train.cuts import check_classes
+from train.data import GOOD, LabelledImage, open_dataset
+from train.judged import Judged, judge
+from train.model_file import ModelFacts, read_facts, store_threshold
+from train.schedule import Recipe
+from train.threshold import best_f1, from_good_images
+
+BEST_F1 = "best_f1"
+BY_HAND = "manual"
+
+
+def good_name(false_alarm_rate: float) -> str:
+    """Return the name under which a threshold for this rate is kept: `good_0.001`."""
+    return f"{GOOD}_{false_alarm_rate:g}"
+
+
+def from_good_folder(model: Path, folder: Path, false_alarm_rate: float) -> Threshold:
+    """Return the threshold for a false-alarm rate from the images in `folder`, judged with `model` itself.
+
+    They must be good and not have been trained on. Raises `UserError` if there are none.
+    """
+    if not 0 < false_alarm_rate < 1:  # said before judging, not after
+        raise UserError("--false-alarm-rate must lie between 0 and 1", str(false_alarm_rate))
+    images = [LabelledImage(path, GOOD, None) for path in list_images(folder)]
+    if not images:
+        raise UserError(f"{folder} must hold good images", "none", "name the folder that the images lie in")
+    threshold = from_good_images(judge(model, images).scores.tolist(), false_alarm_rate)
+    return _judged_with(model, threshold)
+
+
+def from_labelled_folder(model: Path, data: Path) -> Threshold:
+    """Return the best-F1 threshold on the labelled images of `data`, judged with `model` itself.
+
+    Raises `UserError` unless there are good and anomalous ones.
+    """
+    test = open_dataset(data).test
+    check_classes(np.array([image.anomalous for image in test], dtype=bool), "best F1")
+    return from_judged(model, judge(model, test))
+
+
+def from_judged(model: Path, judged: Judged) -> Threshold:
+    """Return the best-F1 threshold of a labelled set that `model` has judged."""
+    return _judged_with(model, best_f1(judged.scores, judged.anomalous))
+
+
+def _judged_with(model: Path, threshold: Threshold) -> Threshold:
+    return replace(threshold, method=f"{threshold.method}, judged with {model.name}")
+
+
+def _by_hand(value: float) -> Threshold:
+    if not math.isfinite(value):
+        raise UserError("--value must be a finite number", str(value))
+    return Threshold(value, "set by hand")
+
+
+def _choose(options: argparse.Namespace) -> tuple[str, Threshold]:
+    """Return the threshold that the command line asks for, and the name that its kind goes by."""
+    if options.good is not None:
+        rate = options.false_alarm_rate
+        return good_name(rate), from_good_folder(options.model, options.good, rate)
+    if options.data is not None:
+        return BEST_F1, from_labelled_folder(options.model, options.data)
+    return BY_HAND, _by_hand(options.value)
+
+
+def _describe(facts: ModelFacts) -> str:
+    threshold = facts.threshold
+    return f"{facts.default_threshold}: {threshold.value:.6g} ({threshold.method})"
+
+
+def _parser() -> argparse.ArgumentParser:
+    rate = Recipe().false_alarm_rate
+    parser = argparse.ArgumentParser(prog="python -m train.set_threshold", description=__doc__)
+    parser.add_argument("model", type=Path, help=".pt, .onnx or .plan")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--good", type=Path, help="folder of good images that the model was not trained on")
+    how.add_argument("--data", type=Path, help="MVTec-style folder with labelled images in test/: best F1 on them")
+    how.add_argument("--value", type=float, help="this very image score")
+    parser.add_argument(
+        "--false-alarm-rate", type=float, default=rate, help=f"with --good: wanted share of false alarms ({rate})"
+    )
+    parser.add_argument("--name", help=f"name to keep it under ({good_name(rate)}, {BEST_F1} or {BY_HAND})")
+    parser.add_argument(
+        "--default",
+        action=argparse.BooleanOptionalAction,
+        help="let it decide verdicts from now on (the default with --good only)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Set a threshold from the command line."""
+    options = _parser().parse_args(argv)
+    before = read_facts(options.model)
+    kind, threshold = _choose(options)
+    name = options.name or kind
+    default = options.good is not None if options.default is None else options.default
+    store_threshold(options.model, name, threshold, default=default)
+    print(f"set {name}: {threshold.value:.6g} ({threshold.method})")
+    print(f"default before: {_describe(before)}")
+    print(f"default now:    {_describe(read_facts(options.model))}")
+
+
+def command() -> int:
+    """Run as a console script."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

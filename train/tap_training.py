@@ -1,0 +1,64 @@
+"""One tap's share of training: the optimisation steps that an image batch's fibers give its decoder."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from export.model.flow import Decoder
+from train.flow_gradient import FlowGradient
+from train.processes import Processes
+
+CHUNK = 4096  # fibers evaluated at a time: bounds the memory
+
+
+@dataclass(frozen=True, eq=False)
+class Fibers:
+    """One tap's feature vectors over an image batch, (N, D), and the order to take them in, (N,)."""
+
+    values: Tensor
+    order: Tensor
+
+
+class TapTraining:
+    """Fits `decoder` to the fibers of a tap whose grid is (height, width), by Adam."""
+
+    def __init__(self, decoder: Decoder, grid: tuple[int, int], learning_rate: float) -> None:
+        self.flow = FlowGradient(decoder, *grid)
+        self.width = grid[1]
+        self.positions = grid[0] * grid[1]
+        self._vector = nn.Parameter(self.flow.parameters)
+        self._vector.grad = self.flow.gradient
+        self.optimizer = torch.optim.Adam([self._vector], lr=learning_rate, fused=True)
+
+    def train(self, fibers: Fibers, steps: int, fiber_batch: int, rate: float, processes: Processes) -> Tensor:
+        """Take `steps` of `fiber_batch` fibers each at learning rate `rate`; return the mean loss, on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        rows, columns = self._grid_positions(fibers.order)
+        total = fibers.values.new_zeros(())
+        with torch.no_grad():
+            for start in range(0, steps * fiber_batch, fiber_batch):
+                part = slice(start, min(start + fiber_batch, len(fibers.order)))
+                chosen = fibers.values.index_select(0, fibers.order[part])
+                logp = self.flow.log_likelihood(chosen, rows[part], columns[part])
+                total += nn.functional.softplus(-logp).mean()  # -logsigmoid(logp)
+                self.flow.backward(torch.sigmoid(-logp) / -len(logp))
+                processes.average(self.flow.gradient)
+                self.optimizer.step()
+        return total / steps
+
+    def standardise(self, fibers: Fibers) -> None:
+        """Start from standardised features: `FlowGradient.standardise` on the first fibers in their order."""
+        first = fibers.order[:CHUNK]
+        self.flow.standardise(fibers.values.index_select(0, first), *self._grid_positions(first))
+
+    def log_likelihood(self, fibers: Tensor) -> Tensor:
+        """Return the log-likelihoods (N,) of whole images' fibers (N, D) in grid order."""
+        rows, columns = self._grid_positions(torch.arange(len(fibers), device=fibers.device))
+        parts = zip(fibers.split(CHUNK), rows.split(CHUNK), columns.split(CHUNK), strict=True)
+        return torch.cat([self.flow.log_likelihood(*part) for part in parts])
+
+    def _grid_positions(self, order: Tensor) -> tuple[Tensor, Tensor]:
+        position = order % self.positions
+        return torch.div(position, self.width, rounding_mode="floor"), position % self.width
