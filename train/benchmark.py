@@ -82,7 +82,10 @@ def compare_steps(model: CFlow, images: ImageCache, recipe: Recipe, batches: int
         first = max(index, 0) * recipe.batch
         chosen = [i % len(images) for i in range(first, first + (2 if index < 0 else recipe.batch))]
         frames = torch.from_numpy(images.batch(chosen))
-        pair = (_seconds(lambda: published.train_images(frames)), _seconds(lambda: trainer.train_images(frames, recipe.learning_rate, 0)))
+        pair = (
+            _seconds(lambda: published.train_images(frames)),
+            _seconds(lambda: trainer.train_images(frames, recipe.learning_rate, 0)),
+        )
         if index >= 0:
             seconds.append(pair)
             print(f"batch {index + 1}: published {pair[0]:.1f} s, ours {pair[1]:.1f} s", flush=True)
@@ -103,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder, or a folder of good images")
     parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18")
-    parser.add_argument("--weights", default="random", help="imagenet, random (the default: speed is the same), or a file")
+    parser.add_argument(
+        "--weights", default="random", help="imagenet, random (the default: speed is the same), or a file"
+    )
     parser.add_argument("--taps", default="", help="comma-separated (default: the paper's)")
     parser.add_argument("--size", default="256")
     parser.add_argument("--batches", type=int, default=3, help="image batches to time (default: 3)")
@@ -119,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, _ = build_model(config, options.weights, images)
     seconds = compare_steps(model, images, Recipe(), options.batches)
     ratio = statistics.median(published / ours for published, ours in seconds)
-    print(f"ours is {ratio:.2f} x as fast as the published loop (median of {len(seconds)}, {torch.get_num_threads()} threads)")
+    print(
+        f"ours is {ratio:.2f} x as fast as the published loop (median of {len(seconds)}, {torch.get_num_threads()} threads)"
+    )
 
 
 def command() -> int:

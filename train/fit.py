@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from export.model.checkpoint import Checkpoint, installed_versions, save_checkpo
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
 from runtime.errors import UserError, run_command
 from train.data import Dataset, ImageCache, open_dataset, split_held_out
-from train.schedule import Recipe
+from train.processes import Processes, one_process, processes
+from train.schedule import SCHEDULES, Recipe
 from train.score import freeze
 from train.training import Trainer, resume_path
 
@@ -33,19 +35,28 @@ def build_model(config: ModelConfig, weights: str, images: ImageCache) -> tuple[
 
 
 def fit(
-    dataset: Dataset, config: ModelConfig, recipe: Recipe, weights: str, out: Path, *, resume: bool = False
+    dataset: Dataset,
+    config: ModelConfig,
+    recipe: Recipe,
+    weights: str,
+    out: Path,
+    *,
+    resume: bool = False,
+    group: Processes | None = None,
 ) -> Checkpoint:
     """Train a detector on the dataset's good images and write its checkpoint to `out`.
 
     The maxima and the threshold come from images that were held out of training. What is interrupted
-    leaves `out` as it was and can be resumed from the training state beside it.
+    leaves `out` as it was and can be resumed from the training state beside it. Of the processes of a `group`
+    the first writes the files.
     """
     if out.is_dir():
         raise UserError("--out must be a file to write, e.g. cable.pt", f"the folder {out}")
     train, held_out = split_held_out(dataset.train, recipe.held_out, recipe.seed)
     images, kept = ImageCache(train, config.input_size), ImageCache(held_out, config.input_size)
     model, loaded = build_model(config, weights, images)
-    trainer = Trainer(model, images, recipe)
+    group = group or one_process()
+    trainer = Trainer(model, images, recipe, group)
     data_sha256 = dataset.sha256()
     state, sources = resume_path(out), {"data_sha256": data_sha256, "encoder_weights": loaded}
     if resume:
@@ -63,34 +74,34 @@ def fit(
         history=trainer.history,
         versions=installed_versions("torch", "torchvision", "FrEIA"),
     )
-    save_checkpoint(out, checkpoint)
-    state.unlink(missing_ok=True)
+    if group.first:
+        save_checkpoint(out, checkpoint)
+        state.unlink(missing_ok=True)
     return checkpoint
 
 
-def _parser() -> argparse.ArgumentParser:
-    paper = Recipe()
-    parser = argparse.ArgumentParser(prog="cflow-train", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder, or a folder of good images")
-    parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, e.g. cable.pt")
-    parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18")
-    parser.add_argument("--weights", default="imagenet", help="imagenet (downloaded), random, or a state-dict file")
-    parser.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
-    parser.add_argument("--size", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH (default: 256)")
-    parser.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
-    parser.add_argument("--meta-epochs", type=int, default=paper.meta_epochs)
-    parser.add_argument("--sub-epochs", type=int, default=paper.sub_epochs)
-    parser.add_argument("--batch", type=int, default=paper.batch, help="images whose positions are shuffled together")
-    parser.add_argument("--fiber-batch", type=int, default=paper.fiber_batch, help="positions of an optimisation step")
-    parser.add_argument("--learning-rate", type=float, default=paper.learning_rate)
-    parser.add_argument(
-        "--rotation", type=float, default=paper.rotation_degrees, help="largest random rotation, degrees"
-    )
-    parser.add_argument("--held-out", type=float, default=paper.held_out, help="fraction of good images not trained on")
-    parser.add_argument("--false-alarm-rate", type=float, default=paper.false_alarm_rate)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from an interrupted run's state beside --out")
-    return parser
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of model and recipe; those left out are the schedule's."""
+    model = parser.add_argument_group("model")
+    names = ", ".join(ENCODERS)
+    model.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME", help=names)
+    model.add_argument("--weights", default="imagenet", help="imagenet (downloaded), random, or a state-dict file")
+    model.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
+    model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
+    model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
+    model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--schedule", choices=list(SCHEDULES), default="paper", help="what the others default to")
+    recipe.add_argument("--meta-epochs", type=int, help="of one learning rate each")
+    recipe.add_argument("--sub-epochs", type=int, help="passes over the images in a meta-epoch")
+    recipe.add_argument("--batch", type=int, help="images whose positions are shuffled together")
+    recipe.add_argument("--fiber-batch", type=int, help="positions of an optimisation step")
+    recipe.add_argument("--learning-rate", type=float)
+    recipe.add_argument("--rotation", type=float, dest="rotation_degrees", help="largest random rotation, degrees")
+    recipe.add_argument("--held-out", type=float, help="fraction of good images not trained on")
+    recipe.add_argument("--false-alarm-rate", type=float, help="of the threshold chosen from good images")
+    recipe.add_argument("--precision", dest="matmul_precision", help="of products on a GPU: highest, high, medium")
+    recipe.add_argument("--seed", type=int, help="of all that is drawn")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -101,33 +112,45 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
-    return Recipe(
-        learning_rate=options.learning_rate,
-        meta_epochs=options.meta_epochs,
-        sub_epochs=options.sub_epochs,
-        batch=options.batch,
-        fiber_batch=options.fiber_batch,
-        rotation_degrees=options.rotation,
-        held_out=options.held_out,
-        false_alarm_rate=options.false_alarm_rate,
-        seed=options.seed,
+def recipe_from(options: argparse.Namespace) -> Recipe:
+    """Return the schedule with what `add_training_arguments`' options change of it."""
+    given = {field.name: getattr(options, field.name, None) for field in fields(Recipe)}
+    return replace(SCHEDULES[options.schedule], **{name: value for name, value in given.items() if value is not None})
+
+
+def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int]) -> ModelConfig:
+    """Return the model that `add_training_arguments`' options describe, normalised as the dataset asks."""
+    return ModelConfig(
+        options.encoder,
+        check_taps(options.encoder, tuple(filter(None, map(str.strip, options.taps.split(","))))),
+        size,
+        coupling_blocks=options.blocks,
+        conditional=not options.unconditional,
+        soft_permutation=not options.hard_permutation,
+        mean=dataset.mean,
+        std=dataset.std,
+        seed=options.seed or 0,
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train from the command line."""
-    options = _parser().parse_args(argv)
-    recipe = _recipe(options)
-    taps = check_taps(options.encoder, tuple(filter(None, map(str.strip, options.taps.split(",")))))
-    config = ModelConfig(
-        options.encoder, taps, parse_size(options.size), coupling_blocks=options.blocks, seed=options.seed
-    )
+    parser = argparse.ArgumentParser(prog="cflow-train", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder, or a folder of good images")
+    parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, e.g. cable.pt")
+    parser.add_argument("--size", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH (default: 256)")
+    parser.add_argument("--resume", action="store_true", help="go on from an interrupted run's state beside --out")
+    add_training_arguments(parser)
+    options = parser.parse_args(argv)
+    recipe, size = recipe_from(options), parse_size(options.size)
     dataset = open_dataset(options.data)
-    checkpoint = fit(dataset, config, recipe, options.weights, options.out, resume=options.resume)
+    config = config_from(options, dataset, size)
+    with processes() as group:
+        checkpoint = fit(dataset, config, recipe, options.weights, options.out, resume=options.resume, group=group)
     threshold = checkpoint.thresholds[checkpoint.default_threshold]
-    print(f"wrote {options.out}: {config.encoder} ({checkpoint.encoder_weights}), taps {', '.join(taps)}")
-    print(f"threshold {threshold.value:.4f}: {threshold.method}")
+    if group.first:
+        print(f"wrote {options.out}: {config.encoder} ({checkpoint.encoder_weights}), taps {', '.join(config.taps)}")
+        print(f"threshold {threshold.value:.4f}: {threshold.method}")
 
 
 def command() -> int:

@@ -218,7 +218,7 @@ class _Buffers:
     def __init__(self, like: Tensor, fibers: int, channels: int, blocks: int, units: int) -> None:
         half = channels // 2
         self.hidden, self.looked_up = (like.new_empty(fibers, blocks * units) for _ in range(2))
-        self.blocks = [_AtBlock(like, fibers, channels, part) for part in self.hidden.split(units, dim=1)]
+        self.blocks = [_AtBlock(like, fibers, channels, part) for part in torch.split(self.hidden, units, dim=1)]
         self.affine, self.dx, self.dv, self.da = (like.new_empty(fibers, channels) for _ in range(4))
         self.dx1, self.dx2 = self.dx[:, :half], self.dx[:, half:]
         self.da_scale, self.da_shift = self.da[:, :half], self.da[:, half:]

@@ -55,21 +55,6 @@ class Recipe:
         return min(self.warm_up_meta_epochs * self.sub_epochs, self.epochs // 4)
 
 
-PAPER = Recipe()
-# Reaches the paper's held-out likelihood in a fraction of its time: `python -m train.benchmark schedules`.
-FAST = Recipe(
-    learning_rate=1e-2,
-    warm_up_meta_epochs=1,
-    meta_epochs=8,
-    sub_epochs=1,
-    fiber_batch=512,
-    rotation_degrees=0.0,
-    smooth_cosine=True,
-    standardised_start=True,
-)
-SCHEDULES = {"paper": PAPER, "fast": FAST}
-
-
 def _require(holds: bool, expected: str, found: object) -> None:
     if not holds:
         raise UserError(expected, str(found))
@@ -92,3 +77,18 @@ def learning_rate(recipe: Recipe, epoch: int, progress: float) -> float:
     start = recipe.learning_rate * recipe.warm_up_factor
     end = cosine(recipe.warm_up_epochs // recipe.sub_epochs)
     return start + (end - start) * (epoch + progress) / recipe.warm_up_epochs
+
+
+PAPER = Recipe()
+# Reaches the paper's held-out likelihood in a fraction of its time: `python -m train.benchmark schedules`.
+FAST = Recipe(
+    learning_rate=1e-2,
+    warm_up_meta_epochs=1,
+    meta_epochs=8,
+    sub_epochs=1,
+    fiber_batch=512,
+    rotation_degrees=0.0,
+    smooth_cosine=True,
+    standardised_start=True,
+)
+SCHEDULES = {"paper": PAPER, "fast": FAST}

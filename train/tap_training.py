@@ -56,7 +56,7 @@ class TapTraining:
     def log_likelihood(self, fibers: Tensor) -> Tensor:
         """Return the log-likelihoods (N,) of whole images' fibers (N, D) in grid order."""
         rows, columns = self._grid_positions(torch.arange(len(fibers), device=fibers.device))
-        parts = zip(fibers.split(CHUNK), rows.split(CHUNK), columns.split(CHUNK), strict=True)
+        parts = zip(*(torch.split(whole, CHUNK) for whole in (fibers, rows, columns)), strict=True)
         return torch.cat([self.flow.log_likelihood(*part) for part in parts])
 
     def _grid_positions(self, order: Tensor) -> tuple[Tensor, Tensor]:
