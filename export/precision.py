@@ -138,15 +138,14 @@ def to_int8(
         weighted = [node for node in weighted if not _is_permutation(node)]
     quantised: dict[int, gs.Tensor] = {}
     for node in weighted:
-        tensor = node.inputs[0]
-        if id(tensor) not in quantised:
-            quantised[id(tensor)] = _quantise(graph, tensor, _range_of(ranges, tensor))
+        _quantise_input(graph, node.inputs[0], ranges, quantised)
         weight = node.inputs[1]
         if not isinstance(weight, gs.Constant):
             raise UserError(f"{node.name} must have constant weights to become INT8", "computed ones")
         if node.op == "Gemm" and not node.attrs.get("transB", 0):
             weight, node.attrs["transB"] = gs.Constant(weight.name, np.ascontiguousarray(weight.values.T)), 1
-        node.inputs = [quantised[id(tensor)], _quantised_weight(graph, weight, node.name), *node.inputs[2:]]
+        activation = quantised[id(node.inputs[0])]
+        node.inputs = [activation, _quantised_weight(graph, weight, node.name), *node.inputs[2:]]
     _quantise_identities(graph, quantised)
     return _finish(model, graph, "int8")
 
@@ -154,6 +153,28 @@ def to_int8(
 def _is_permutation(node: gs.Node) -> bool:
     weight = gemm_weight(node)
     return weight is not None and weight.shape[0] == weight.shape[1] and "/subnet" not in node.name
+
+
+def _quantise_input(
+    graph: gs.Graph, tensor: gs.Tensor, ranges: Mapping[str, Range], quantised: dict[int, gs.Tensor]
+) -> None:
+    """Put Q/DQ behind `tensor`, note it in `quantised`; if it is padded by reflection, also before the padding.
+
+    Reflection copies values, so at the same scale the second rounding changes nothing; what makes the tensor
+    can write INT8, and a residual addition beside the padding can read it.
+    """
+    if id(tensor) in quantised:
+        return
+    pad = producer(tensor, "Pad")
+    if pad is None or pad.attrs.get("mode") != "reflect":
+        quantised[id(tensor)] = _quantise(graph, tensor, _range_of(ranges, tensor))
+        return
+    inner = pad.inputs[0]
+    if id(inner) not in quantised:
+        quantised[id(inner)] = _quantise(graph, inner, _range_of(ranges, tensor))
+    pad.inputs[0] = quantised[id(inner)]
+    scale = quantised[id(inner)].inputs[0].inputs[1]
+    quantised[id(tensor)] = _q_dq(graph, tensor, f"{tensor.name}/int8", scale)
 
 
 def _range_of(ranges: Mapping[str, Range], tensor: gs.Tensor) -> Range:

@@ -107,6 +107,7 @@ def metadata_of(checkpoint: Checkpoint, path: Path) -> Metadata:
         clamp=config.clamp,
         default_threshold=checkpoint.default_threshold,
         thresholds=checkpoint.thresholds,
+        image_score=config.image_score,
         training_data_sha256=checkpoint.data_sha256,
         checkpoint_sha256=sha256_of(path),
         versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},

@@ -23,9 +23,9 @@ Verdict = Literal["good", "anomalous"]
 class Result:
     """What the engine says of one frame.
 
-    `anomaly_map` is float32 (H, W) at the engine's input size; `image_score` its maximum, in
-    [0, number of taps]; the verdict is "anomalous" where the score is above `threshold`. `latency_ms`
-    holds milliseconds by stage ("preprocess", the session's stages such as "execute", "total");
+    `anomaly_map` is float32 (H, W) at the engine's input size, in [0, number of taps]; `image_score` one number
+    in the same units; the verdict is "anomalous" where it is above `threshold`. A position of the map is
+    outside what good images show where it is above `map_threshold`. `latency_ms` holds milliseconds by stage ("preprocess", the session's stages such as "execute", "total");
     frames judged in one batch share theirs.
     """
 
@@ -33,6 +33,7 @@ class Result:
     image_score: float
     verdict: Verdict
     threshold: float
+    map_threshold: float
     latency_ms: dict[str, float]
 
 
@@ -42,7 +43,9 @@ class Detector:
     def __init__(self, session: Session, metadata: Metadata, threshold: float | None = None) -> None:
         self.session = session
         self.metadata = metadata
-        self.threshold = metadata.threshold.value if threshold is None else threshold
+        chosen = metadata.threshold
+        self.threshold = chosen.value if threshold is None else threshold
+        self.map_threshold = self.threshold if chosen.map_value is None else chosen.map_value
         if not math.isfinite(self.threshold):
             raise UserError(
                 "the threshold must be a finite number", str(self.threshold), "see the sidecar's thresholds"
@@ -78,7 +81,7 @@ class Detector:
         if not math.isfinite(score):  # a NaN compares as "not above the threshold" and would pass as good
             raise UserError("an image score must be finite", str(score), "build the engine with --fp32")
         verdict: Verdict = "anomalous" if score > self.threshold else "good"
-        return Result(anomaly_map, score, verdict, self.threshold, latency_ms)
+        return Result(anomaly_map, score, verdict, self.threshold, self.map_threshold, latency_ms)
 
     def close(self) -> None:
         """Release the engine; a second call does nothing."""

@@ -15,7 +15,7 @@ from runtime.files import sha256_of, write_json
 SCHEMA = "cflow-edge/sidecar/1"
 INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB
 MAP_NAME = "anomaly_map"  # float32 [B, H, W], in [0, number of taps]
-SCORE_NAME = "image_score"  # float32 [B], the map's maximum
+SCORE_NAME = "image_score"  # float32 [B], in the same units
 VARIANTS = ("unfused", "fp16", "int8")  # cable.fp16.onnx is a variant of cable.onnx and shares its sidecar
 
 
@@ -23,7 +23,8 @@ VARIANTS = ("unfused", "fp16", "int8")  # cable.fp16.onnx is a variant of cable.
 class Threshold:
     """An image score above `value` is anomalous; `method` says how the value was chosen.
 
-    Where good images chose it, `false_alarm_rate` is the share of new good images that it is expected to call
+    `map_value` is what a position of the map is held against, where the image score is not simply the map's
+    maximum; None: the same value. Where good images chose the threshold, `false_alarm_rate` is the share of new good images that it is expected to call
     anomalous, and `interval` (low, high) what that share lies in with 95 % confidence.
     """
 
@@ -31,6 +32,12 @@ class Threshold:
     method: str
     false_alarm_rate: float | None = None
     interval: tuple[float, float] | None = None
+    map_value: float | None = None
+
+    @property
+    def for_map(self) -> float:
+        """The value above which a position of the map is anomalous."""
+        return self.value if self.map_value is None else self.map_value
 
     @classmethod
     def from_json(cls, item: dict[str, Any]) -> "Threshold":
@@ -43,7 +50,9 @@ class Threshold:
             interval = (low, high)
         if rate is not None and not 0 <= (rate := float(rate)) <= 1:
             raise ValueError(f"false_alarm_rate must be a share, not {rate}")
-        return cls(float(item["value"]), str(item["method"]), rate, interval)
+        of_map = item.get("map_value")
+        of_map = None if of_map is None else float(of_map)
+        return cls(float(item["value"]), str(item["method"]), rate, interval, of_map)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ class Metadata:
     clamp: str  # "tanh(a)" | "tanh(a/c)": which FrEIA soft clamp
     default_threshold: str
     thresholds: dict[str, Threshold]
+    image_score: str = "maximum"  # of the map, or "top": the mean of its largest 1 % of positions
     training_data_sha256: str = ""
     checkpoint_sha256: str = ""
     calibration_sha256: str = ""

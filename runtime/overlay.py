@@ -84,7 +84,7 @@ def _colour_table(threshold: float, maximum: float) -> tuple[NDArray[np.float32]
 def _blend(frame: Image8, result: Result, maximum: float) -> Image8:
     cv2 = opencv()
     height, width = frame.shape[:2]
-    tint, keep = _colour_table(result.threshold, maximum)
+    tint, keep = _colour_table(result.map_threshold, maximum)
     levels = (np.clip(result.anomaly_map, 0, maximum) * ((LEVELS - 1) / maximum)).astype(np.float32)
     levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.intp)
     visible = keep[levels, 0] < 1  # most of most frames is good: leave those pixels alone
@@ -97,7 +97,7 @@ def _blend(frame: Image8, result: Result, maximum: float) -> Image8:
 def _draw_contours(picture: Image8, result: Result) -> None:
     """Outline the map above the threshold, found at the map's resolution so that no region is missed."""
     cv2 = opencv()
-    mask = (result.anomaly_map > result.threshold).astype(np.uint8)
+    mask = (result.anomaly_map > result.map_threshold).astype(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     scale = np.array(picture.shape[1::-1]) / np.array(mask.shape[::-1])
     centres = [(contour + 0.5) * scale - 0.5 for contour in contours]  # pixel centres of the map, in the frame

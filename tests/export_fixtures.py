@@ -140,6 +140,15 @@ def float64_map(log_likelihoods, maxima, size):
     return total
 
 
+def float64_score(log_likelihoods, maxima, anomaly_map, how):
+    """The image score's definition in numpy: the map's maximum, or the mean of the finest grid's largest 1 %."""
+    if how == "maximum":
+        return anomaly_map.max(axis=(1, 2))
+    grid = log_likelihoods[0].shape[1:]
+    positions = np.sort(float64_map(log_likelihoods, maxima, grid).reshape(len(anomaly_map), -1), axis=1)
+    return positions[:, -max(1, round(0.01 * grid[0] * grid[1])) :].mean(axis=1)
+
+
 def build(config):
     """Draw, evaluate in float64, export and fuse one detector."""
     info = info_of(config)
@@ -147,13 +156,15 @@ def build(config):
     model = seeded_model(config, frames)
     log_likelihoods = float64_log_likelihoods(model, frames)
     maxima = np.float32([logp.max() for logp in log_likelihoods])
-    anomaly_map = float64_map(log_likelihoods, maxima.astype(np.float64), config.input_size)
+    wide = maxima.astype(np.float64)
+    anomaly_map = float64_map(log_likelihoods, wide, config.input_size)
+    score = float64_score(log_likelihoods, wide, anomaly_map, config.image_score)
     unfused = export_detector(Detector(model, torch.from_numpy(maxima)))
     set_info(unfused, info)
     fused, counts = fuse(unfused, info)
     matches = {count.name: count.matches for count in counts}
     nodes = (counts[0].nodes_before, counts[-1].nodes_after)
-    return Exported(info, frames, anomaly_map, anomaly_map.max(axis=(1, 2)), unfused, fused, matches, nodes)
+    return Exported(info, frames, anomaly_map, score, unfused, fused, matches, nodes)
 
 
 exported = functools.cache(build)

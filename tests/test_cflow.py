@@ -1,10 +1,13 @@
 """The score against a plain loop, and that a frame's verdict is its own."""
 
 import numpy as np
+import pytest
 import torch
 
-from export.model.cflow import CFlow, Detector, ModelConfig, anomaly_map
+from export.model.cflow import CFlow, Detector, ModelConfig
 from export.model.flow import position_code
+from export.model.score import anomaly_map, image_score, likelihood_ratios
+from runtime.errors import UserError
 
 
 def bilinear_corners(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -26,9 +29,29 @@ def test_the_map_is_the_designs_formula() -> None:
     expected = sum(
         1 - bilinear_corners(np.exp(np.minimum(logp[0] - m, 0)), size) for logp, m in zip(maps, maxima, strict=True)
     )
-    ours = anomaly_map([torch.from_numpy(logp) for logp in maps], torch.tensor(maxima, dtype=torch.float64), size)
+    ratios = likelihood_ratios([torch.from_numpy(p) for p in maps], torch.tensor(maxima, dtype=torch.float64))
+    ours = anomaly_map(ratios, size)
     np.testing.assert_allclose(ours[0].numpy(), expected, rtol=0, atol=1e-12)  # both float64
     assert 0 <= ours.min() <= ours.max() <= 2
+
+
+def test_the_image_score_is_the_mean_of_the_largest_hundredth_or_the_maximum() -> None:
+    rng = np.random.default_rng(1)
+    ratios = [rng.uniform(size=(2, 12, 20)), rng.uniform(size=(2, 6, 10))]
+    expected = []
+    for fine, coarse in zip(*ratios, strict=True):
+        positions = sorted((2 - fine - bilinear_corners(coarse, (12, 20))).ravel())
+        expected.append((positions[-1] + positions[-2]) / 2)  # 1 % of 240
+    tensors = [torch.from_numpy(ratio) for ratio in ratios]
+    maps = anomaly_map(tensors, (48, 80))
+    top = image_score(tensors, maps, "top")
+    np.testing.assert_allclose(top.numpy(), expected, rtol=0, atol=1e-12)  # both float64
+    assert torch.equal(image_score(tensors, maps, "maximum"), maps.amax((1, 2)))
+
+
+def test_an_unknown_image_score_is_refused() -> None:
+    with pytest.raises(UserError, match="image score must be top or maximum"):
+        ModelConfig("resnet18", ("layer1",), image_score="mean")  # type: ignore[arg-type]
 
 
 def small(**changes: object) -> Detector:
@@ -55,6 +78,7 @@ def test_a_frames_map_depends_on_no_other_frame() -> None:
 
 def test_every_variant_gives_the_contracts_shapes() -> None:
     for changes in ({"conditional": False}, {"soft_permutation": False}, {"clamp": "tanh(a/c)"}):
+        changes = {**changes, "image_score": "maximum"}
         with torch.inference_mode():
             maps, scores = small(**changes)(frames(2))
         assert (maps.shape, scores.shape) == ((2, 64, 96), (2,))

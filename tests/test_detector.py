@@ -43,6 +43,18 @@ def test_the_threshold_comes_from_the_sidecar(tmp_path: Path):
         assert detector.threshold == 2.5
 
 
+def test_the_maps_threshold_is_its_own_where_the_sidecar_has_one(tmp_path: Path):
+    engine = write_tiny_engine(tmp_path)
+    with runtime.load(engine, threshold=0.7) as detector:
+        assert detector(_frames(1)[0]).map_threshold == 0.7
+    sidecar = json.loads(sidecar_path(engine).read_text())
+    sidecar["thresholds"]["good_quantile"]["map_value"] = 2.25
+    sidecar_path(engine).write_text(json.dumps(sidecar))
+    with runtime.load(engine, threshold=0.7) as detector:
+        result = detector(_frames(1)[0])
+    assert (result.threshold, result.map_threshold) == (0.7, 2.25)
+
+
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
 def test_a_threshold_that_decides_nothing_is_refused(tmp_path: Path, threshold: float):
     with pytest.raises(UserError, match="finite"):

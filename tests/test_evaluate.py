@@ -110,7 +110,7 @@ def test_an_engine_is_evaluated_at_its_own_threshold_beside_the_paper(
     assert (figures["false_alarms"], figures["misses"], figures["images"], figures["anomalous"]) == (1, 1, 6, 3)
     assert figures["threshold"] == {
         "name": "good_quantile", "value": 1.0, "method": "set by hand for tests",
-        "false_alarm_rate": None, "interval": None,
+        "false_alarm_rate": None, "interval": None, "map_value": None,
     }  # fmt: skip
     # Half of each defect image is marked. Cuts by image: 220, 200: marked and unmarked alike; 100: a good one.
     assert figures["pixel_f1"] == pytest.approx(2 * 2 / (4 + 3))

@@ -63,6 +63,15 @@ def test_resize(rng):
     np.testing.assert_array_equal(evaluate(result, x=x)[0], evaluate(model, x=x)[0])
 
 
+@pytest.mark.parametrize("absent", ["", ", , "])  # a fourth input that is named and empty
+def test_pad_over_all_axes(rng, absent):
+    body = f'y = Pad<mode = "reflect">(x, pads{absent})'
+    model = model_of(body, "float[1,1,3,4] x", "float[1,1,5,6] y", pads=[0, 0, 1, 1, 0, 0, 1, 1])
+    x = normal(rng, 1, 1, 3, 4)
+    expected = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect")
+    np.testing.assert_array_equal(evaluate(lowered(model), x=x)[0], expected)
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -75,7 +84,7 @@ def test_resize(rng):
             "keep_aspect_ratio_policy is 'not_larger'",
         ),
         ("y = Resize<axes = [2, 3]>(x, , , two)", "axes is set"),
-        ("y = Pad(x, pads)", "definition changed"),
+        ("y = Pad(x, pads, , two)", "axes is set"),
         ("y = Mish(x)", "definition changed"),  # new in 18
     ],
 )

@@ -25,7 +25,7 @@ def _result(score: float) -> Result:
     anomaly_map = np.zeros((6, 8), np.float32)
     anomaly_map[2, 3] = score
     verdict = "anomalous" if score > 1 else "good"
-    return Result(anomaly_map, score, verdict, 1.0, {"execute": 1.23456, "total": 2.0})
+    return Result(anomaly_map, score, verdict, 1.0, 1.0, {"execute": 1.23456, "total": 2.0})
 
 
 def _lines(folder: Path) -> list[dict]:

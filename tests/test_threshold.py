@@ -45,6 +45,13 @@ def test_the_interval_of_the_largest_score_is_known_in_closed_form() -> None:
     )
 
 
+def test_the_maps_threshold_has_the_rank_of_the_images() -> None:
+    scores, peaks = [0.1, 0.4, 0.2, 0.3], [1.4, 1.1, 1.3, 1.2]
+    threshold = from_good_images(scores, 0.5, peaks)  # rank ceil(5 / 2) of 4
+    assert (threshold.value, threshold.map_value, threshold.for_map) == (0.3, 1.3, 1.3)
+    assert from_good_images(scores, 0.5).for_map == 0.3
+
+
 def test_too_few_images_say_what_they_promise() -> None:
     threshold = from_good_images([0.3, 0.9, 0.5], 0.01)
     assert threshold.value == 0.9

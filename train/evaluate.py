@@ -70,7 +70,8 @@ def _write_report(path: Path, judged: Judged, outcome: Outcome, dataset: Dataset
     from train.evaluation_report import write_report  # draws charts: only where one is wanted
 
     title = f"{outcome.model.name} on {dataset.origin}"
-    write_report(path, judged, outcome.evaluation, outcome.facts.threshold, title)
+    threshold = outcome.facts.threshold
+    write_report(path, judged, outcome.evaluation, threshold, title, map_threshold=threshold.for_map)
     print(f"wrote {path}", file=sys.stderr)
 
 

@@ -12,6 +12,7 @@ import torch
 from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, save_checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
+from export.model.score import IMAGE_SCORES
 from runtime.errors import UserError, run_command
 from train.data import Dataset, ImageCache, open_dataset, split_held_out
 from train.processes import Processes, one_process, processes
@@ -90,6 +91,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
     model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
+    model.add_argument(
+        "--image-score", choices=IMAGE_SCORES, default="top", help="mean of the largest 1%% of positions, or the paper's"
+    )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--schedule", choices=list(SCHEDULES), default="paper", help="what the others default to")
     recipe.add_argument("--meta-epochs", type=int, help="of one learning rate each")
@@ -130,6 +134,7 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         mean=dataset.mean,
         std=dataset.std,
         seed=options.seed or 0,
+        image_score=options.image_score,
     )
 
 

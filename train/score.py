@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.model.cflow import CFlow, anomaly_map
+from export.model.cflow import CFlow, Detector
 from runtime.metadata import Threshold
 from train.data import ImageCache
 from train.threshold import from_good_images
@@ -28,17 +28,18 @@ def score_images(
     model: CFlow, images: ImageCache, maxima: Tensor, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the anomaly maps (N, H, W) and image scores (N,) of all images."""
-    maxima = maxima.to(device)
-    size = model.config.input_size
-    batches = [anomaly_map(maps, maxima, size).cpu().numpy() for maps in log_likelihood_batches(model, images, device)]
-    maps = np.concatenate(batches)
-    return maps, maps.max(axis=(1, 2))
+    detector = Detector(model, maxima).to(device)
+    judged = [detector.score(batch) for batch in log_likelihood_batches(model, images, device)]
+    maps, scores = (torch.cat(parts).cpu().numpy() for parts in zip(*judged, strict=True))
+    return maps, scores
 
 
 def freeze(model: CFlow, good: ImageCache, false_alarm_rate: float, device: torch.device) -> tuple[Tensor, Threshold]:
     """Return the frozen maxima (K,) over held-out good images, and the threshold of their image scores."""
-    maps = list(log_likelihood_batches(model, good, device))
-    maxima = torch.stack([torch.cat([batch[k].flatten() for batch in maps]).max() for k in range(len(maps[0]))])
-    size = model.config.input_size
-    scores = torch.cat([anomaly_map(batch, maxima, size).amax(dim=(1, 2)) for batch in maps])
-    return maxima.cpu(), from_good_images(scores.tolist(), false_alarm_rate)
+    batches = list(log_likelihood_batches(model, good, device))
+    maxima = torch.stack([torch.cat([batch[k].flatten() for batch in batches]).max() for k in range(len(batches[0]))])
+    detector = Detector(model, maxima)
+    judged = [detector.score(batch) for batch in batches]
+    scores = torch.cat([score for _, score in judged]).tolist()
+    peaks = torch.cat([scores.amax(dim=(1, 2)) for scores, _ in judged]).tolist()
+    return maxima.cpu(), from_good_images(scores, false_alarm_rate, peaks)

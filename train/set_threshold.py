@@ -19,6 +19,7 @@ from runtime.preprocess import list_images
 from train.cuts import check_classes
 from train.data import GOOD, LabelledImage, open_dataset
 from train.judged import Judged, judge
+from train.metrics import best_pixel_f1, pixel_curves
 from train.model_file import ModelFacts, read_facts, store_threshold
 from train.schedule import Recipe
 from train.threshold import best_f1, from_good_images
@@ -42,8 +43,9 @@ def from_good_folder(model: Path, folder: Path, false_alarm_rate: float) -> Thre
     images = [LabelledImage(path, GOOD, None) for path in list_images(folder)]
     if not images:
         raise UserError(f"{folder} must hold good images", "none", "name the folder that the images lie in")
-    threshold = from_good_images(judge(model, images).scores.tolist(), false_alarm_rate)
-    return _judged_with(model, threshold)
+    judged = judge(model, images)
+    peaks = judged.maps.max(axis=(1, 2))
+    return _judged_with(model, from_good_images(judged.scores.tolist(), false_alarm_rate, peaks.tolist()))
 
 
 def from_labelled_folder(model: Path, data: Path) -> Threshold:
@@ -57,18 +59,20 @@ def from_labelled_folder(model: Path, data: Path) -> Threshold:
 
 
 def from_judged(model: Path, judged: Judged) -> Threshold:
-    """Return the best-F1 threshold of a labelled set that `model` has judged."""
-    return _judged_with(model, best_f1(judged.scores, judged.anomalous))
+    """Return the best-F1 threshold of a labelled set that `model` has judged; of pixels too where masks are known."""
+    curves = pixel_curves(judged.maps, judged.masks)
+    of_map = None if curves is None else best_pixel_f1(curves)[1]
+    return _judged_with(model, replace(best_f1(judged.scores, judged.anomalous), map_value=of_map))
 
 
 def _judged_with(model: Path, threshold: Threshold) -> Threshold:
     return replace(threshold, method=f"{threshold.method}, judged with {model.name}")
 
 
-def _by_hand(value: float) -> Threshold:
+def _by_hand(value: float, current: Threshold) -> Threshold:
     if not math.isfinite(value):
         raise UserError("--value must be a finite number", str(value))
-    return Threshold(value, "set by hand")
+    return Threshold(value, "set by hand", map_value=current.map_value)
 
 
 def _choose(options: argparse.Namespace) -> tuple[str, Threshold]:
@@ -78,7 +82,7 @@ def _choose(options: argparse.Namespace) -> tuple[str, Threshold]:
         return good_name(rate), from_good_folder(options.model, options.good, rate)
     if options.data is not None:
         return BEST_F1, from_labelled_folder(options.model, options.data)
-    return BY_HAND, _by_hand(options.value)
+    return BY_HAND, _by_hand(options.value, read_facts(options.model).threshold)
 
 
 def _describe(facts: ModelFacts) -> str:

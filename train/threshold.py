@@ -14,12 +14,15 @@ from train import cuts
 CONFIDENCE = 0.95  # of the interval of the false-alarm rate
 
 
-def from_good_images(scores: Sequence[float], false_alarm_rate: float) -> Threshold:
+def from_good_images(
+    scores: Sequence[float], false_alarm_rate: float, map_maxima: Sequence[float] | None = None
+) -> Threshold:
     """Return the conformal quantile of held-out good scores (n,): a new good image exceeds it with at most that rate.
 
     It is the ⌈(n + 1)(1 - rate)⌉-th smallest score. With fewer than 1/rate - 1 images no score can promise the
     rate; then the largest one is taken and what it does promise, 1/(n + 1), is what `method` says. That is a mean
-    over sets of n images; the interval says what this very set's threshold may turn out to do.
+    over sets of n images; the interval says what this very set's threshold may turn out to do. Of the same images'
+    `map_maxima` (n,) the same rank becomes the threshold of a map's positions.
     """
     if not 0 < false_alarm_rate < 1:
         raise UserError("the false-alarm rate must lie between 0 and 1", str(false_alarm_rate))
@@ -30,15 +33,18 @@ def from_good_images(scores: Sequence[float], false_alarm_rate: float) -> Thresh
     count = len(scores)
     # Rounded before the ceiling: 100·(1 - 0.42) is 58.00000000000001 in floating point and would become 59.
     rank = min(math.ceil(round((count + 1) * (1 - false_alarm_rate), 9)), count)
-    value = float(np.sort(np.asarray(scores, dtype=np.float64))[rank - 1])
+    value, of_map = _ranked(scores, rank), None if map_maxima is None else _ranked(map_maxima, rank)
     promised = (count + 1 - rank) / (count + 1)
     low, high = false_alarm_interval(count, rank)
     needed = math.ceil(round(1 / false_alarm_rate, 9)) - 1
     note = f" ({false_alarm_rate:.2%} needs {needed})" if count < needed else ""
     method = f"false-alarm rate <= {promised:.2%} from {count} held-out good images{note}"
-    return Threshold(
-        value, f"{method}, {CONFIDENCE:.0%} interval {100 * low:.2g}% to {100 * high:.2g}%", promised, (low, high)
-    )
+    method = f"{method}, {CONFIDENCE:.0%} interval {100 * low:.2g}% to {100 * high:.2g}%"
+    return Threshold(value, method, promised, (low, high), of_map)
+
+
+def _ranked(scores: Sequence[float], rank: int) -> float:
+    return float(np.sort(np.asarray(scores, dtype=np.float64))[rank - 1])
 
 
 def false_alarm_interval(count: int, rank: int) -> tuple[float, float]:

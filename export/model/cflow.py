@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.model.encoder import ENCODERS, build_encoder
 from export.model.flow import CONDITION_DIMS, Clamp, Decoder, log_likelihood, position_code
+from export.model.score import IMAGE_SCORES, ImageScore, anomaly_map, image_score, likelihood_ratios
 from runtime.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,12 +32,15 @@ class ModelConfig:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     seed: int = 0
+    image_score: ImageScore = "top"
 
     def __post_init__(self) -> None:
         if self.coupling_blocks < 1:
             raise UserError("coupling blocks (--blocks) must be at least 1", str(self.coupling_blocks))
         if self.clamp not in get_args(Clamp):
             raise UserError(f"the soft clamp must be {' or '.join(get_args(Clamp))}", repr(self.clamp))
+        if self.image_score not in IMAGE_SCORES:
+            raise UserError(f"the image score must be {' or '.join(IMAGE_SCORES)}", repr(self.image_score))
 
     @property
     def tap_sizes(self) -> list[tuple[int, int, int]]:
@@ -108,20 +111,6 @@ class CFlow(nn.Module):
         return maps
 
 
-def anomaly_map(log_likelihoods: list[Tensor], maxima: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sum the taps' anomaly, S = Σ_k (1 - up(p_k)), p_k = exp(min(logp_k - m_k, 0)), to (B, H, W) in [0, K].
-
-    `maxima` (K,) are frozen at training time, so a frame's map depends on no other frame. Bilinear
-    upsampling with align_corners=True as in the reference implementation.
-    """
-    total: Tensor | float = 0.0
-    for logp, maximum in zip(log_likelihoods, maxima, strict=True):
-        p = torch.exp(torch.clamp(logp - maximum, max=0)).unsqueeze(1)
-        total = total + (1 - F.interpolate(p, size=size, mode="bilinear", align_corners=True))
-    assert isinstance(total, Tensor)
-    return total.squeeze(1)
-
-
 class Detector(nn.Module):
     """The engine's contract as a module: uint8 frames in, (anomaly_map, image_score) out."""
 
@@ -133,6 +122,12 @@ class Detector(nn.Module):
         self.register_buffer("maxima", maxima)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Map frames (B, H, W, 3) uint8 RGB to anomaly_map (B, H, W) and its maximum image_score (B,)."""
-        scores = anomaly_map(self.model.log_likelihoods(frames), self.maxima, self.model.config.input_size)
-        return scores, scores.amax(dim=(1, 2))
+        """Map frames (B, H, W, 3) uint8 RGB to anomaly_map (B, H, W) and image_score (B,)."""
+        return self.score(self.model.log_likelihoods(frames))
+
+    def score(self, log_likelihoods: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Map one (B, h, w) of log-likelihoods per tap to anomaly_map (B, H, W) and image_score (B,)."""
+        config = self.model.config
+        ratios = likelihood_ratios(log_likelihoods, self.maxima)
+        scores = anomaly_map(ratios, config.input_size)
+        return scores, image_score(ratios, scores, config.image_score)

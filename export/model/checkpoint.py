@@ -102,6 +102,7 @@ def _check_consistency(checkpoint: Checkpoint) -> None:
 
 
 def _config(values: dict[str, Any]) -> ModelConfig:
+    values = {"image_score": "maximum", **values}  # what the earliest checkpoints, which do not say, were made for
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list | tuple)}
     config = ModelConfig(**{**values, **lists})
     check_taps(config.encoder, config.taps)

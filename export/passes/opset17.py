@@ -5,6 +5,7 @@ What 18 changed is moved back where 17 can say the same, and refused where it ca
     ReduceMax(x, axes)               ->  ReduceMax(x) with axes as an attribute (ReduceSum took the input in 13)
     Split(x, sizes; num_outputs)     ->  Split(x, sizes)
     Resize(...; antialias=0, keep_aspect_ratio_policy="stretch")  ->  Resize(...)
+    Pad(x, pads, value)              ->  itself, over all axes (18 added some axes alone, 19 the mode "wrap")
 
 Which operators changed is read from ONNX's own schemas, so a graph of a still newer opset is lowered or refused too.
 """
@@ -84,6 +85,15 @@ def _lower_resize(node: gs.Node) -> str | None:
     return None
 
 
+def _lower_pad(node: gs.Node) -> str | None:
+    if len(node.inputs) > 3 and not node.inputs[3].is_empty():
+        return "axes is set"
+    if node.attrs.get("mode") == "wrap":
+        return "mode is 'wrap'"
+    node.inputs = node.inputs[:3]  # an empty fourth, that 17 does not know
+    return None
+
+
 _REDUCTIONS = (
     *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"),
     *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"),
@@ -92,4 +102,5 @@ _LOWERINGS: dict[str, Callable[[gs.Node], str | None]] = {
     **dict.fromkeys(_REDUCTIONS, _lower_reduction),
     "Split": _lower_split,
     "Resize": _lower_resize,
+    "Pad": _lower_pad,
 }
