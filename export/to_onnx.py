@@ -107,7 +107,7 @@ def metadata_of(checkpoint: Checkpoint, path: Path) -> Metadata:
         clamp=config.clamp,
         default_threshold=checkpoint.default_threshold,
         thresholds=checkpoint.thresholds,
-        image_score=config.image_score,
+        score=config.score,
         training_data_sha256=checkpoint.data_sha256,
         checkpoint_sha256=sha256_of(path),
         versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},
@@ -130,7 +130,7 @@ def export_checkpoint(checkpoint_path: Path, out: Path, name: str | None = None)
     """Export `checkpoint_path` to the unfused ONNX at `out` and return it; `name` is the stem by default."""
     checkpoint = load_checkpoint(checkpoint_path)
     info = info_of(checkpoint, checkpoint_path)
-    model = export_detector(Detector(checkpoint.model, checkpoint.maxima))
+    model = export_detector(Detector(checkpoint.model, checkpoint.constants))
     set_info(model, replace(info, metadata=replace(info.metadata, name=name or info.metadata.name)))
     save_model(model, out)
     return out

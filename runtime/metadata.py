@@ -88,7 +88,7 @@ class Metadata:
     clamp: str  # "tanh(a)" | "tanh(a/c)": which FrEIA soft clamp
     default_threshold: str
     thresholds: dict[str, Threshold]
-    image_score: str = "maximum"  # of the map, or "top": the mean of its largest 1 % of positions
+    score: str = "paper"  # or "deviation": how map and image score are made
     training_data_sha256: str = ""
     checkpoint_sha256: str = ""
     calibration_sha256: str = ""

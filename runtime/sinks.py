@@ -37,7 +37,9 @@ def as_json(frame: Frame, result: Result, source: str) -> dict[str, Any]:
         "score": result.image_score,
         "threshold": result.threshold,
         "verdict": result.verdict,
-        "boxes": [asdict(box) for box in regions_above(result.anomaly_map, result.map_threshold, frame.image.shape[:2])],
+        "boxes": [
+            asdict(box) for box in regions_above(result.anomaly_map, result.map_threshold, frame.image.shape[:2])
+        ],
         "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
     }
 

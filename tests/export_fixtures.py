@@ -15,6 +15,7 @@ from export.fuse import fuse, probe_frames
 from export.model.cflow import CFlow, Detector, ModelConfig
 from export.model.checkpoint import Checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm
+from export.model.score import freeze_constants
 from export.onnx_files import ExportInfo, set_info
 from export.to_onnx import export_detector
 from runtime.metadata import Metadata, Threshold
@@ -131,21 +132,30 @@ def interpolation(inputs, outputs):
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
 
 
-def float64_map(log_likelihoods, maxima, size):
-    """The score's definition in numpy: S = Σ_k (1 - up(exp(min(logp_k - m_k, 0))))."""
+def float64_constants(log_likelihoods, score):
+    """Levels and spreads (2, K) by their definition, in numpy."""
+    ordered = [np.sort(logp, axis=None) for logp in log_likelihoods]
+    if score == "paper":
+        return np.array([[values[-1] for values in ordered], [1.0] * len(ordered)])
+    levels = [values[len(values) // 2] for values in ordered]
+    return np.array([levels, [m - values[len(values) // 1000] for m, values in zip(levels, ordered, strict=True)]])
+
+
+def float64_map(log_likelihoods, constants, size):
+    """The map's definition in numpy: S = Σ_k (1 - up(exp(min((logp_k - m_k) / τ_k, 0))))."""
     total = 0.0
-    for logp, maximum in zip(log_likelihoods, maxima, strict=True):
+    for logp, level, spread in zip(log_likelihoods, *constants, strict=True):
         rows, columns = (interpolation(n, side) for n, side in zip(logp.shape[1:], size, strict=True))
-        total = total + 1 - rows @ np.exp(np.minimum(logp - maximum, 0)) @ columns.T
+        total = total + 1 - rows @ np.exp(np.minimum((logp - level) / spread, 0)) @ columns.T
     return total
 
 
-def float64_score(log_likelihoods, maxima, anomaly_map, how):
+def float64_score(log_likelihoods, constants, anomaly_map, score):
     """The image score's definition in numpy: the map's maximum, or the mean of the finest grid's largest 1 %."""
-    if how == "maximum":
+    if score == "paper":
         return anomaly_map.max(axis=(1, 2))
     grid = log_likelihoods[0].shape[1:]
-    positions = np.sort(float64_map(log_likelihoods, maxima, grid).reshape(len(anomaly_map), -1), axis=1)
+    positions = np.sort(float64_map(log_likelihoods, constants, grid).reshape(len(anomaly_map), -1), axis=1)
     return positions[:, -max(1, round(0.01 * grid[0] * grid[1])) :].mean(axis=1)
 
 
@@ -155,11 +165,11 @@ def build(config):
     frames = probe_frames(info)
     model = seeded_model(config, frames)
     log_likelihoods = float64_log_likelihoods(model, frames)
-    maxima = np.float32([logp.max() for logp in log_likelihoods])
-    wide = maxima.astype(np.float64)
+    constants = float64_constants(log_likelihoods, config.score).astype(np.float32)
+    wide = constants.astype(np.float64)
     anomaly_map = float64_map(log_likelihoods, wide, config.input_size)
-    score = float64_score(log_likelihoods, wide, anomaly_map, config.image_score)
-    unfused = export_detector(Detector(model, torch.from_numpy(maxima)))
+    score = float64_score(log_likelihoods, wide, anomaly_map, config.score)
+    unfused = export_detector(Detector(model, torch.from_numpy(constants)))
     set_info(unfused, info)
     fused, counts = fuse(unfused, info)
     matches = {count.name: count.matches for count in counts}
@@ -173,8 +183,8 @@ exported = functools.cache(build)
 def checkpoint_of(config):
     frames = probe_frames(info_of(config))
     model = seeded_model(config, frames)
-    maxima = torch.stack([logp.max() for logp in model.log_likelihoods(torch.from_numpy(frames))])
-    return Checkpoint(model, maxima, {"quantile": Threshold(1.0, "by hand")}, "quantile", "random, seed 1", "0" * 64)
+    constants = freeze_constants(model.log_likelihoods(torch.from_numpy(frames)), config.score)
+    return Checkpoint(model, constants, {"quantile": Threshold(1.0, "by hand")}, "quantile", "random, seed 1", "0" * 64)
 
 
 def session_of(model):

@@ -6,7 +6,7 @@ import torch
 
 from export.model.cflow import CFlow, Detector, ModelConfig
 from export.model.flow import position_code
-from export.model.score import anomaly_map, image_score, likelihood_ratios
+from export.model.score import anomaly_map, freeze_constants, image_score, likelihood_ratios
 from runtime.errors import UserError
 
 
@@ -25,11 +25,14 @@ def bilinear_corners(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def test_the_map_is_the_designs_formula() -> None:
     rng = np.random.default_rng(0)
-    maps, maxima, size = [rng.normal(-1, 1, (1, 4, 6)), rng.normal(-2, 1, (1, 2, 3))], [-0.5, -1.0], (16, 24)
+    maps, size = [rng.normal(-1, 1, (1, 4, 6)), rng.normal(-2, 1, (1, 2, 3))], (16, 24)
+    levels, spreads = [-0.5, -1.0], [0.75, 2.0]
     expected = sum(
-        1 - bilinear_corners(np.exp(np.minimum(logp[0] - m, 0)), size) for logp, m in zip(maps, maxima, strict=True)
+        1 - bilinear_corners(np.exp(np.minimum((logp[0] - m) / t, 0)), size)
+        for logp, m, t in zip(maps, levels, spreads, strict=True)
     )
-    ratios = likelihood_ratios([torch.from_numpy(p) for p in maps], torch.tensor(maxima, dtype=torch.float64))
+    constants = torch.tensor([levels, spreads], dtype=torch.float64)
+    ratios = likelihood_ratios([torch.from_numpy(p) for p in maps], constants)
     ours = anomaly_map(ratios, size)
     np.testing.assert_allclose(ours[0].numpy(), expected, rtol=0, atol=1e-12)  # both float64
     assert 0 <= ours.min() <= ours.max() <= 2
@@ -44,19 +47,26 @@ def test_the_image_score_is_the_mean_of_the_largest_hundredth_or_the_maximum() -
         expected.append((positions[-1] + positions[-2]) / 2)  # 1 % of 240
     tensors = [torch.from_numpy(ratio) for ratio in ratios]
     maps = anomaly_map(tensors, (48, 80))
-    top = image_score(tensors, maps, "top")
+    top = image_score(tensors, maps, "deviation")
     np.testing.assert_allclose(top.numpy(), expected, rtol=0, atol=1e-12)  # both float64
-    assert torch.equal(image_score(tensors, maps, "maximum"), maps.amax((1, 2)))
+    assert torch.equal(image_score(tensors, maps, "paper"), maps.amax((1, 2)))
 
 
-def test_an_unknown_image_score_is_refused() -> None:
-    with pytest.raises(UserError, match="image score must be top or maximum"):
-        ModelConfig("resnet18", ("layer1",), image_score="mean")  # type: ignore[arg-type]
+def test_the_constants_are_those_of_good_positions() -> None:
+    taps = [torch.arange(2000.0).view(2, 25, 40).flip(0), torch.full((2, 3, 4), -1.5)]
+    torch.testing.assert_close(freeze_constants(taps, "paper"), torch.tensor([[1999.0, -1.5], [1.0, 1.0]]))
+    # two positions of two thousand lie below the third lowest; features that are all alike have the smallest spread
+    torch.testing.assert_close(freeze_constants(taps, "deviation"), torch.tensor([[1000.0, -1.5], [998.0, 1e-3]]))
+
+
+def test_an_unknown_score_is_refused() -> None:
+    with pytest.raises(UserError, match="score must be deviation or paper"):
+        ModelConfig("resnet18", ("layer1",), score="mean")  # type: ignore[arg-type]
 
 
 def small(**changes: object) -> Detector:
     config = ModelConfig("resnet18", ("layer1", "layer2"), (64, 96), coupling_blocks=2, **changes)
-    return Detector(CFlow(config), torch.tensor([-1.5, -1.5])).eval()
+    return Detector(CFlow(config), torch.tensor([[-1.5, -1.5], [1.0, 1.0]])).eval()
 
 
 def frames(count: int) -> torch.Tensor:
@@ -78,7 +88,7 @@ def test_a_frames_map_depends_on_no_other_frame() -> None:
 
 def test_every_variant_gives_the_contracts_shapes() -> None:
     for changes in ({"conditional": False}, {"soft_permutation": False}, {"clamp": "tanh(a/c)"}):
-        changes = {**changes, "image_score": "maximum"}
+        changes = {**changes, "score": "paper"}
         with torch.inference_mode():
             maps, scores = small(**changes)(frames(2))
         assert (maps.shape, scores.shape) == ((2, 64, 96), (2,))

@@ -19,7 +19,7 @@ def saved(tmp_path: Path) -> Path:
     thresholds = {"good_quantile": Threshold(0.5, "test")}
     history = [{"pass": 1.0, "loss": 0.5, "held_out_logp": -1.0}]
     checkpoint = Checkpoint(
-        model, torch.tensor([-1.25]), thresholds, "good_quantile", "random, seed 0", "ab", "here", history
+        model, torch.tensor([[-1.25], [0.5]]), thresholds, "good_quantile", "random, seed 0", "ab", "here", history
     )
     save_checkpoint(tmp_path / "cable.pt", checkpoint)
     return tmp_path / "cable.pt"
@@ -29,10 +29,19 @@ def test_a_round_trip_rebuilds_everything(saved: Path) -> None:
     first, again = load_checkpoint(saved), load_checkpoint(saved)
     assert first.model.config == ModelConfig("resnet18", ("layer1",), (64, 96), coupling_blocks=1, clamp="tanh(a/c)")
     assert (first.thresholds, first.data_origin, first.history) == (again.thresholds, "here", again.history)
-    assert first.maxima.tolist() == [-1.25]
+    assert first.constants.tolist() == [[-1.25], [0.5]]
     written = torch.load(saved, weights_only=True)["state"]
     assert all(torch.equal(value, written[key]) for key, value in first.model.state_dict().items())
     assert not any("w_perm_inv" in key for key in written)
+
+
+def test_a_checkpoint_of_the_first_format_keeps_the_papers_score(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    del content["constants"], content["config"]["score"]
+    torch.save({**content, "format": "cflow-edge/checkpoint/1", "maxima": torch.tensor([-1.25])}, saved)
+    checkpoint = load_checkpoint(saved)
+    assert checkpoint.model.config.score == "paper"
+    assert checkpoint.constants.tolist() == [[-1.25], [1.0]]
 
 
 class Harmful:
@@ -43,7 +52,7 @@ class Harmful:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     Harmful.mark = tmp_path / "was_run"
     with (tmp_path / "cable.pt").open("wb") as file:
-        pickle.dump({"format": "cflow-edge/checkpoint/1", "config": Harmful()}, file)
+        pickle.dump({"format": "cflow-edge/checkpoint/2", "config": Harmful()}, file)
     with pytest.raises(UserError, match="must be a file of format"):
         load_checkpoint(tmp_path / "cable.pt")
     assert not Harmful.mark.exists()
@@ -57,7 +66,7 @@ def test_other_and_broken_files_are_refused(saved: Path) -> None:
     torch.save({"state_dict": {}}, folder / "other.pt")
     torch.save([1], folder / "list.pt")
     for name in ("cut.pt", "other.pt", "list.pt"):
-        with pytest.raises(UserError, match="cflow-edge/checkpoint/1"):
+        with pytest.raises(UserError, match="cflow-edge/checkpoint/2"):
             load_checkpoint(folder / name)
     del content["state"]["decoders.0.blocks.0.w_perm"]
     torch.save(content, folder / "missing.pt")
@@ -68,9 +77,10 @@ def test_other_and_broken_files_are_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "value", "found"),
     [
-        ("maxima", torch.zeros(2), "maxima must be 1 finite"),
-        ("maxima", torch.tensor([float("nan")]), "maxima must be 1 finite"),
-        ("maxima", None, "NoneType"),
+        ("constants", torch.ones(2, 2), "constants must be 1 finite"),
+        ("constants", torch.tensor([[float("nan")], [1.0]]), "constants must be 1 finite"),
+        ("constants", torch.zeros(2, 1), "constants must be 1 finite"),  # a spread of 0
+        ("constants", None, "NoneType"),
         ("default_threshold", "best_f1", "no threshold 'best_f1'"),
         ("thresholds", [], "list"),
         ("thresholds", {"good_quantile": {"value": 1.0}}, "method"),

@@ -46,7 +46,7 @@ def naive_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 def test_a_checkpoint_is_judged_image_by_image_and_pixel_by_pixel(data: Path, checkpoint: Path) -> None:
     result = evaluate.evaluate(checkpoint, data)
     loaded = load_checkpoint(checkpoint)
-    detector = Detector(loaded.model, loaded.maxima).eval()
+    detector = Detector(loaded.model, loaded.constants).eval()
     maps, masks = [], []
     for path in sorted((data / "test").rglob("*.png")):
         frame = torch.from_numpy(resize(read_image(path), SIZE))[None]

@@ -57,7 +57,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted: list[str], dat
     whole = fit.fit(open_dataset(data), CONFIG, RECIPE, "random", tmp_path / "whole.pt")
     expected = whole.model.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
-    assert torch.equal(resumed.maxima, whole.maxima)
+    assert torch.equal(resumed.constants, whole.constants)
     assert (resumed.thresholds, resumed.history) == (whole.thresholds, whole.history)
 
 

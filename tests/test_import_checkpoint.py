@@ -48,8 +48,7 @@ def trained(good: tuple[Path, Tensor]) -> Foreign:
 
 @pytest.fixture
 def file(trained: Foreign, tmp_path: Path) -> Path:
-    """Write a checkpoint that is small for what its taps do not read."""
-    return save_reference(trained, tmp_path / NAME, left_out=("fc.", "layer3.", "layer4."))
+    return save_reference(trained, tmp_path / NAME)
 
 
 @pytest.fixture
@@ -81,17 +80,18 @@ def assert_same(out: Path, model: Foreign, images: Tensor) -> ModelConfig:
     for ours, theirs in zip(maps, expected, strict=True):
         torch.testing.assert_close(ours.flatten(), theirs, rtol=ROUNDING, atol=ROUNDING)
     maxima = torch.stack([theirs.max() for theirs in expected])
-    torch.testing.assert_close(checkpoint.maxima, maxima, rtol=ROUNDING, atol=ROUNDING)
+    constants = torch.stack([maxima, torch.ones_like(maxima)])  # the paper's score
+    torch.testing.assert_close(checkpoint.constants, constants, rtol=ROUNDING, atol=ROUNDING)
     return checkpoint.model.config
 
 
 def test_a_checkpoint_of_the_reference_gives_the_likelihoods_of_freia(
     trained: Foreign, good: tuple[Path, Tensor], tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = save_reference(trained, tmp_path / NAME)  # goes on to layer4
+    file = save_reference(trained, tmp_path / NAME, unread=())  # goes on to layer4
     assert convert(file, good, out) == 0
     assert assert_same(out, trained, good[1]) == ModelConfig(
-        "resnet18_reflect", ("layer1", "layer2"), (SIDE, SIDE), coupling_blocks=1
+        "resnet18_reflect", ("layer1", "layer2"), (SIDE, SIDE), coupling_blocks=1, score="paper"
     )
     checkpoint = load_checkpoint(out)
     assert checkpoint.data_origin == "cable"
@@ -132,6 +132,7 @@ def test_an_unconditional_flow_on_bare_features_of_stc(good: tuple[Path, Tensor]
         conditional=False,
         mean=(0.5, 0.5, 0.5),
         std=(0.225, 0.225, 0.225),
+        score="paper",
     )
 
 
@@ -154,7 +155,7 @@ def test_a_checkpoint_of_anomalib_gives_the_likelihoods_of_its_flow(
     torch.save(content, tmp_path / "model.ckpt")
     assert convert(tmp_path / "model.ckpt", good, out) == 0
     assert assert_same(out, model, good[1]) == ModelConfig(
-        "resnet18", ("layer1", "layer2"), (SIDE, SIDE), coupling_blocks=2, soft_permutation=False
+        "resnet18", ("layer1", "layer2"), (SIDE, SIDE), coupling_blocks=2, soft_permutation=False, score="paper"
     )
 
 
@@ -296,9 +297,9 @@ def test_weights_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        (NAME, ["--size", "128"], "the input size must be one thing; found (128, 128) in the option but (64, 64)"),
+        (NAME, ["--size", "128"], "the input size must be one thing; found (128, 128) in the option but (40, 40)"),
         ("cable.pt", [], "the input size must be known, and this file does not tell; give it by --size"),
-        (NAME.replace(f"inp{SIDE}", "inp8"), [], "2 positions a side at the coarsest tap; found input (8, 8)"),
+        (NAME.replace(f"inp{SIDE}", "inp8"), [], "needs sides above 8 pixels to tap layer2; found 8x8"),
         (NAME.replace("cb1", "cb8"), [], "coupling blocks must be one thing; found 1 in the weights but 8 in the file"),
         (NAME.replace("cflow", "flow"), [], "conditional must be one thing; found True in the weights but False"),
         (NAME.replace("resnet18", "resnet34"), [], "the encoder must be one thing; found resnet18 in the weights"),

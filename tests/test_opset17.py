@@ -63,7 +63,7 @@ def test_resize(rng):
     np.testing.assert_array_equal(evaluate(result, x=x)[0], evaluate(model, x=x)[0])
 
 
-@pytest.mark.parametrize("absent", ["", ", , "])  # a fourth input that is named and empty
+@pytest.mark.parametrize("absent", ["", ", , , "])  # the second has a fourth input, and it is empty
 def test_pad_over_all_axes(rng, absent):
     body = f'y = Pad<mode = "reflect">(x, pads{absent})'
     model = model_of(body, "float[1,1,3,4] x", "float[1,1,5,6] y", pads=[0, 0, 1, 1, 0, 0, 1, 1])

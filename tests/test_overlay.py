@@ -13,7 +13,9 @@ THRESHOLD, MAXIMUM = 1.0, 3.0
 
 def _result(anomaly_map: np.ndarray, threshold: float = THRESHOLD) -> Result:
     score = float(anomaly_map.max())
-    return Result(anomaly_map.astype(np.float32), score, "anomalous" if score > threshold else "good", threshold, threshold, {})
+    return Result(
+        anomaly_map.astype(np.float32), score, "anomalous" if score > threshold else "good", threshold, threshold, {}
+    )
 
 
 def _frame(height: int, width: int) -> np.ndarray:

@@ -127,7 +127,7 @@ def test_a_checkpoint_keeps_its_network(good: Path, tmp_path: Path) -> None:
     state = after.model.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in before.model.state_dict().items())
     assert (after.model.config, after.data_origin) == (before.model.config, "cables")
-    assert torch.equal(after.maxima, before.maxima)
+    assert torch.equal(after.constants, before.constants)
 
 
 def test_a_sidecar_from_before_intervals_reads(engine: Path) -> None:

@@ -16,7 +16,7 @@ def write_tiny_checkpoint(path: Path, good: Sequence[Path], size: tuple[int, int
     """Write a detector for `size` = (height, width) whose constants come from the images `good`; return `path`."""
     images = ImageCache(good, size)
     model, weights = build_model(ModelConfig("resnet18", ("layer1",), size, coupling_blocks=1), "random", images)
-    maxima, threshold = freeze(model, images, 0.01, torch.device("cpu"))
+    constants, threshold = freeze(model, images, 0.01, torch.device("cpu"))
     thresholds = {"good_quantile": threshold}
-    save_checkpoint(path, Checkpoint(model, maxima, thresholds, "good_quantile", weights, "", data_origin))
+    save_checkpoint(path, Checkpoint(model, constants, thresholds, "good_quantile", weights, "", data_origin))
     return path

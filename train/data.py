@@ -81,7 +81,7 @@ def _mask_of(root: Path, image: Path) -> Path | None:
 def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
     """Split good images at random into (train, held out), at least one each.
 
-    The held-out ones freeze the score's maxima and choose the threshold, so they must not be trained on.
+    The held-out ones freeze the score's constants and choose the threshold, so they must not be trained on.
     """
     if len(paths) < 2:
         raise UserError("training needs at least 2 good images, one of them held out", str(len(paths)))

@@ -12,7 +12,7 @@ import torch
 from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, save_checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
-from export.model.score import IMAGE_SCORES
+from export.model.score import SCORES
 from runtime.errors import UserError, run_command
 from train.data import Dataset, ImageCache, open_dataset, split_held_out
 from train.processes import Processes, one_process, processes
@@ -47,7 +47,7 @@ def fit(
 ) -> Checkpoint:
     """Train a detector on the dataset's good images and write its checkpoint to `out`.
 
-    The maxima and the threshold come from images that were held out of training. What is interrupted
+    The score's constants and the threshold come from images that were held out of training. What is interrupted
     leaves `out` as it was and can be resumed from the training state beside it. Of the processes of a `group`
     the first writes the files.
     """
@@ -63,10 +63,10 @@ def fit(
     if resume:
         trainer.restore(state, sources)
     trainer.run(state, kept, sources)
-    maxima, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device)
+    constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device)
     checkpoint = Checkpoint(
         model=model.cpu().eval(),
-        maxima=maxima,
+        constants=constants,
         thresholds={"good_quantile": threshold},
         default_threshold="good_quantile",
         encoder_weights=loaded,
@@ -91,9 +91,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
     model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
-    model.add_argument(
-        "--image-score", choices=IMAGE_SCORES, default="top", help="mean of the largest 1%% of positions, or the paper's"
-    )
+    score = "deviation: from what good positions show; paper: its map, and the map's maximum (default: deviation)"
+    model.add_argument("--score", choices=SCORES, default="deviation", help=score)
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--schedule", choices=list(SCHEDULES), default="paper", help="what the others default to")
     recipe.add_argument("--meta-epochs", type=int, help="of one learning rate each")
@@ -134,7 +133,7 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         mean=dataset.mean,
         std=dataset.std,
         seed=options.seed or 0,
-        image_score=options.image_score,
+        score=options.score,
     )
 
 

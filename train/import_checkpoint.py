@@ -29,7 +29,7 @@ from train.foreign.detect import blocks_of, config_of
 from train.foreign.proof import largest_difference
 from train.foreign.reference import is_reference, read_reference
 from train.foreign.source import Source, State, agreed
-from train.foreign.variants import choose, fit_of, variants_of
+from train.foreign.variants import choose, fits_of, variants_of
 from train.schedule import Recipe
 from train.score import freeze
 
@@ -112,13 +112,13 @@ def import_checkpoint(path: Path, good: Path, options: Options) -> Imported:
         raise UserError(f"--good {good} must hold good images", "none")
     images = ImageCache(dataset.train, config.input_size)
     frames = torch.from_numpy(images.batch(range(min(len(images), PROOF_IMAGES))))
-    fits = {variant: fit_of(variant, source, decoders, frames) for variant in variants_of(config, clamp)}
+    fits = fits_of(variants_of(config, clamp), source, decoders, frames)
     model = build_model(choose(fits), source, decoders)
     difference = prove(model, decoders, frames)
-    maxima, threshold = freeze(model, images, options.false_alarm_rate, torch.device("cpu"))
+    constants, threshold = freeze(model, images, options.false_alarm_rate, torch.device("cpu"))
     checkpoint = Checkpoint(
         model=model,
-        maxima=maxima,
+        constants=constants,
         thresholds={"good_quantile": threshold},
         default_threshold="good_quantile",
         encoder_weights=f"{source.origin}, {path.name} sha256 {sha256_of(path)[:12]}",
@@ -163,16 +163,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = parse_size(arguments.size) if arguments.size else None
     options = Options(size, arguments.clamp, arguments.false_alarm_rate)
     imported = import_checkpoint(arguments.file, arguments.good, options)
-    checkpoint = imported.checkpoint
-    save_checkpoint(arguments.out, checkpoint)
-    config, threshold = checkpoint.model.config, checkpoint.thresholds[checkpoint.default_threshold]
+    save_checkpoint(arguments.out, imported.checkpoint)
+    _print_summary(imported, arguments.out)
+
+
+def _print_summary(imported: Imported, out: Path) -> None:
     if imported.not_loaded:
         print(f"not loaded, not called: {', '.join(imported.not_loaded)}")
     for variant, fit in imported.fits.items():
         print(f"good images: {fit:.3f} nats per dimension if {variant.encoder} with clamp {variant.clamp}")
     print(f"log-likelihoods equal those of the source's weights in float64 within {imported.largest_difference:.1e}")
+    checkpoint = imported.checkpoint
+    config, threshold = checkpoint.model.config, checkpoint.thresholds[checkpoint.default_threshold]
     print(
-        f"wrote {arguments.out}: {config.encoder}, taps {', '.join(config.taps)}, {config.coupling_blocks} "
+        f"wrote {out}: {config.encoder}, taps {', '.join(config.taps)}, {config.coupling_blocks} "
         f"{'conditional' if config.conditional else 'unconditional'} coupling blocks, "
         f"{'soft' if config.soft_permutation else 'hard'} permutations, clamp {config.clamp}"
     )

@@ -45,7 +45,7 @@ def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> tuple[NDAr
     checkpoint = load_checkpoint(path)
     cache = ImageCache([image.path for image in images], checkpoint.model.config.input_size, limit_bytes=0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return score_images(checkpoint.model.to(device), cache, checkpoint.maxima, device)
+    return score_images(checkpoint.model.to(device), cache, checkpoint.constants, device)
 
 
 def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -50,9 +50,10 @@ class Recipe:
         return self.meta_epochs * self.sub_epochs
 
     @property
-    def warm_up_epochs(self) -> int:
+    def warm_up_epochs(self) -> float:
         """Passes over which the rate rises; never more than a quarter of a short schedule."""
-        return min(self.warm_up_meta_epochs * self.sub_epochs, self.epochs // 4)
+        quarter = self.epochs / 4 if self.smooth_cosine else self.epochs // 4
+        return min(self.warm_up_meta_epochs * self.sub_epochs, quarter)
 
 
 def _require(holds: bool, expected: str, found: object) -> None:
@@ -72,10 +73,13 @@ def learning_rate(recipe: Recipe, epoch: int, progress: float) -> float:
         wave = (1 + math.cos(math.pi * meta_epoch / recipe.meta_epochs)) / 2
         return final + (recipe.learning_rate - final) * wave
 
-    if epoch >= recipe.warm_up_epochs:
-        return cosine((epoch + progress) / recipe.sub_epochs if recipe.smooth_cosine else epoch // recipe.sub_epochs)
+    def meta_epoch(passes: float) -> float:
+        return passes / recipe.sub_epochs if recipe.smooth_cosine else passes // recipe.sub_epochs
+
+    if epoch + progress >= recipe.warm_up_epochs:
+        return cosine(meta_epoch(epoch + progress))
     start = recipe.learning_rate * recipe.warm_up_factor
-    end = cosine(recipe.warm_up_epochs // recipe.sub_epochs)
+    end = cosine(meta_epoch(recipe.warm_up_epochs))
     return start + (end - start) * (epoch + progress) / recipe.warm_up_epochs
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.model.cflow import CFlow, Detector
+from export.model.score import freeze_constants
 from runtime.metadata import Threshold
 from train.data import ImageCache
 from train.threshold import from_good_images
@@ -25,21 +26,21 @@ def log_likelihood_batches(model: CFlow, images: ImageCache, device: torch.devic
 
 
 def score_images(
-    model: CFlow, images: ImageCache, maxima: Tensor, device: torch.device
+    model: CFlow, images: ImageCache, constants: Tensor, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the anomaly maps (N, H, W) and image scores (N,) of all images."""
-    detector = Detector(model, maxima).to(device)
-    judged = [detector.score(batch) for batch in log_likelihood_batches(model, images, device)]
+    detector = Detector(model, constants).to(device)
+    judged = [detector.judge(batch) for batch in log_likelihood_batches(model, images, device)]
     maps, scores = (torch.cat(parts).cpu().numpy() for parts in zip(*judged, strict=True))
     return maps, scores
 
 
 def freeze(model: CFlow, good: ImageCache, false_alarm_rate: float, device: torch.device) -> tuple[Tensor, Threshold]:
-    """Return the frozen maxima (K,) over held-out good images, and the threshold of their image scores."""
+    """Return the score's constants (2, K) over held-out good images, and the threshold of their image scores."""
     batches = list(log_likelihood_batches(model, good, device))
-    maxima = torch.stack([torch.cat([batch[k].flatten() for batch in batches]).max() for k in range(len(batches[0]))])
-    detector = Detector(model, maxima)
-    judged = [detector.score(batch) for batch in batches]
+    constants = freeze_constants([torch.cat(tap) for tap in zip(*batches, strict=True)], model.config.score)
+    detector = Detector(model, constants)
+    judged = [detector.judge(batch) for batch in batches]
     scores = torch.cat([score for _, score in judged]).tolist()
-    peaks = torch.cat([scores.amax(dim=(1, 2)) for scores, _ in judged]).tolist()
-    return maxima.cpu(), from_good_images(scores, false_alarm_rate, peaks)
+    peaks = torch.cat([maps.amax(dim=(1, 2)) for maps, _ in judged]).tolist()
+    return constants.cpu(), from_good_images(scores, false_alarm_rate, peaks)

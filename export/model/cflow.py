@@ -1,4 +1,4 @@
-"""The detector: encoder, one decoder per tap, and the score that a camera can use (frozen maxima)."""
+"""The detector: encoder, one decoder per tap, and the score that a camera can use (frozen constants)."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from export.model.encoder import ENCODERS, build_encoder
 from export.model.flow import CONDITION_DIMS, Clamp, Decoder, log_likelihood, position_code
-from export.model.score import IMAGE_SCORES, ImageScore, anomaly_map, image_score, likelihood_ratios
+from export.model.score import SCORES, Score, anomaly_map, image_score, likelihood_ratios
 from runtime.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,15 +32,15 @@ class ModelConfig:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     seed: int = 0
-    image_score: ImageScore = "top"
+    score: Score = "deviation"
 
     def __post_init__(self) -> None:
         if self.coupling_blocks < 1:
             raise UserError("coupling blocks (--blocks) must be at least 1", str(self.coupling_blocks))
         if self.clamp not in get_args(Clamp):
             raise UserError(f"the soft clamp must be {' or '.join(get_args(Clamp))}", repr(self.clamp))
-        if self.image_score not in IMAGE_SCORES:
-            raise UserError(f"the image score must be {' or '.join(IMAGE_SCORES)}", repr(self.image_score))
+        if self.score not in SCORES:
+            raise UserError(f"the score must be {' or '.join(SCORES)}", repr(self.score))
 
     @property
     def tap_sizes(self) -> list[tuple[int, int, int]]:
@@ -114,20 +114,20 @@ class CFlow(nn.Module):
 class Detector(nn.Module):
     """The engine's contract as a module: uint8 frames in, (anomaly_map, image_score) out."""
 
-    maxima: Tensor
+    constants: Tensor
 
-    def __init__(self, model: CFlow, maxima: Tensor) -> None:
+    def __init__(self, model: CFlow, constants: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("maxima", maxima)
+        self.register_buffer("constants", constants)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Map frames (B, H, W, 3) uint8 RGB to anomaly_map (B, H, W) and image_score (B,)."""
-        return self.score(self.model.log_likelihoods(frames))
+        return self.judge(self.model.log_likelihoods(frames))
 
-    def score(self, log_likelihoods: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def judge(self, log_likelihoods: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Map one (B, h, w) of log-likelihoods per tap to anomaly_map (B, H, W) and image_score (B,)."""
         config = self.model.config
-        ratios = likelihood_ratios(log_likelihoods, self.maxima)
+        ratios = likelihood_ratios(log_likelihoods, self.constants)
         scores = anomaly_map(ratios, config.input_size)
-        return scores, image_score(ratios, scores, config.image_score)
+        return scores, image_score(ratios, scores, config.score)

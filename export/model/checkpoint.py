@@ -17,18 +17,19 @@ from runtime.errors import UserError
 from runtime.files import whole_file
 from runtime.metadata import Threshold
 
-FORMAT = "cflow-edge/checkpoint/1"
+FORMAT = "cflow-edge/checkpoint/2"
+EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per tap
 
 
 @dataclass
 class Checkpoint:
     """A trained detector.
 
-    `maxima` (K,) are the frozen maxima of the log-likelihood over held-out good images, one per tap.
+    `constants` (2, K) are the score's, frozen over held-out good images: a level and a spread per tap.
     """
 
     model: CFlow
-    maxima: Tensor
+    constants: Tensor
     thresholds: dict[str, Threshold]
     default_threshold: str
     encoder_weights: str
@@ -53,7 +54,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "config": asdict(checkpoint.model.config),
         "state": checkpoint.model.state_dict(),
-        "maxima": checkpoint.maxima,
+        "constants": checkpoint.constants,
         "thresholds": {name: asdict(threshold) for name, threshold in checkpoint.thresholds.items()},
         **{key: getattr(checkpoint, key) for key in _PLAIN},
     }
@@ -64,27 +65,27 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 _PLAIN = ("default_threshold", "encoder_weights", "data_sha256", "data_origin", "history", "versions")
 
 
-def read_tensors(path: Path, format_name: str) -> dict[str, Any]:
-    """Read a file of ours written by torch.save, unpickling no code; `UserError` if it is something else."""
+def read_tensors(path: Path, format_name: str, *earlier: str) -> dict[str, Any]:
+    """Read a file of ours written by torch.save, unpickling no code; `UserError` if it is of none of the formats."""
     try:
         content = read_torch_file(path, f"a file of format {format_name}")
     except FileNotFoundError:
         raise UserError(f"a checkpoint must stand at {path}", "no such file", "train one with train.fit") from None
     found = content.get("format", "no format") if isinstance(content, dict) else type(content).__name__
-    if found != format_name:
+    if found not in (format_name, *earlier):
         raise UserError(f"{path} must be a file of format {format_name}", str(found), "train one with train.fit")
     return content  # type: ignore[no-any-return]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Rebuild the detector that `path` holds, in eval mode. Raises `UserError` if it is not a whole checkpoint."""
-    content = read_tensors(path, FORMAT)
+    content = _upgrade(read_tensors(path, FORMAT, EARLIER))
     try:
         config = _config(content["config"])
         model = CFlow(config)
         model.load_state_dict(content["state"])
         thresholds = {name: Threshold(**value) for name, value in content["thresholds"].items()}
-        checkpoint = Checkpoint(model.eval(), content["maxima"], thresholds, **{key: content[key] for key in _PLAIN})
+        checkpoint = Checkpoint(model.eval(), content["constants"], thresholds, **{key: content[key] for key in _PLAIN})
         _check_consistency(checkpoint)
     # RuntimeError is load_state_dict's mismatch, AttributeError a part of another type than ours
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -93,16 +94,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
+def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
+    if content["format"] == FORMAT or not isinstance(content.get("maxima"), Tensor):
+        return content
+    maxima = content["maxima"]
+    config = {**content["config"], "score": "paper"}
+    return {**content, "config": config, "constants": torch.stack([maxima, torch.ones_like(maxima)])}
+
+
 def _check_consistency(checkpoint: Checkpoint) -> None:
-    maxima, taps = checkpoint.maxima, checkpoint.model.config.taps
-    if maxima.shape != (len(taps),) or not maxima.isfinite().all():
-        raise ValueError(f"maxima must be {len(taps)} finite numbers, not {maxima.tolist()}")
+    constants, taps = checkpoint.constants, checkpoint.model.config.taps
+    if constants.shape != (2, len(taps)) or not constants.isfinite().all() or not (constants[1] > 0).all():
+        raise ValueError(f"constants must be {len(taps)} finite levels and as many spreads, not {constants.tolist()}")
     if checkpoint.default_threshold not in checkpoint.thresholds:
         raise ValueError(f"no threshold {checkpoint.default_threshold!r}")
 
 
 def _config(values: dict[str, Any]) -> ModelConfig:
-    values = {"image_score": "maximum", **values}  # what the earliest checkpoints, which do not say, were made for
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list | tuple)}
     config = ModelConfig(**{**values, **lists})
     check_taps(config.encoder, config.taps)

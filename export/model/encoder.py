@@ -11,7 +11,7 @@ and the asymmetric padding of that port are not.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,11 +168,27 @@ def check_taps(name: str, taps: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(tap for tap in spec.taps if tap in (taps or spec.default_taps))
 
 
+def check_size(name: str, taps: tuple[str, ...], size: Sequence[int]) -> None:
+    """Raise `UserError` where images of `size` (height, width) leave a single row or column to pad by reflection."""
+    coarsest = max(taps, key=lambda tap: ENCODERS[name].taps[tap].stride)
+    stride = ENCODERS[name].taps[coarsest].stride
+    if name.endswith(REFLECT) and min(size) <= stride:
+        raise UserError(
+            f"{name} pads by reflection and needs sides above {stride} pixels to tap {coarsest}",
+            "x".join(map(str, size)),
+            "take a larger --size or finer --taps",
+        )
+
+
 def build_encoder(name: str, taps: tuple[str, ...]) -> nn.Module:
-    """Build the frozen encoder, cut after its last tap, with torchvision's own random initialisation."""
+    """Build the frozen encoder, cut after its last tap, with torchvision's own random initialisation.
+
+    It raises `UserError` for images that `check_size` refuses.
+    """
     network = ENCODERS[name].build(weights=None)
     family = InvertedResidualEncoder if hasattr(network, "features") else ResNetEncoder
     encoder = family(network, taps)
+    encoder.register_forward_pre_hook(lambda _, inputs: check_size(name, taps, inputs[0].shape[2:]))
     return encoder.eval().requires_grad_(False)
 
 

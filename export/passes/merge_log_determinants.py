@@ -1,6 +1,6 @@
 """Rewrite 5: everything constant in a tap's log-likelihood becomes one scalar, all Σs one reduction.
 
-    (Σ_b (Σ_i s_bi + Σ_i log g_bi) - ½ Σ_i u_i² - D/2 ln 2π) / D - m
+    ((Σ_b (Σ_i s_bi + Σ_i log g_bi) - ½ Σ_i u_i² - D/2 ln 2π) / D - m) / τ
         =  a Σ_i (s_1 + ... + s_8)_i + b Σ_i u_i² + c
 
 The expression in front of the score's min(·, 0) is read as an affine combination of reductions, whatever
@@ -84,10 +84,13 @@ def _find(node: gs.Node) -> Match | None:
     }
 
 
+_AFFINE = ("Sub", "Add", "Mul", "Div")
+
+
 def _first_reshape(tensor: gs.Tensor) -> gs.Node | None:
-    node = producer(tensor, "Reshape", "Sub", "Add")
+    node = producer(tensor, "Reshape", *_AFFINE)
     while node is not None and node.op != "Reshape":
-        node = producer(node.inputs[0], "Reshape", "Sub", "Add")
+        node = producer(node.inputs[0], "Reshape", *_AFFINE)
     return node
 
 

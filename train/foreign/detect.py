@@ -1,16 +1,17 @@
 """What the weights of a foreign model say of its structure, held against what its file and the user say."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from export.model.cflow import ModelConfig
-from export.model.encoder import ENCODERS, REFLECT, build_encoder
+from export.model.encoder import ENCODERS, REFLECT, build_encoder, check_size
 from export.model.flow import CONDITION_DIMS
 from runtime.errors import UserError
-from train.foreign.source import Source, State, agreed
+from train.foreign.source import Source, State, Stated, agreed
 
 BLOCK_WEIGHTS = {
     "global_scale", "global_offset", "w_perm", "subnet.0.weight", "subnet.0.bias", "subnet.2.weight", "subnet.2.bias",
@@ -22,7 +23,7 @@ _KEY = re.compile(r"module_list\.(\d+)\.(.+)")
 
 @dataclass(frozen=True)
 class Flow:
-    """The structure of one decoder, or of all that belong together."""
+    """The structure of one decoder."""
 
     channels: int
     coupling_blocks: int
@@ -130,31 +131,42 @@ def config_of(source: Source, size: tuple[int, int] | None) -> tuple[ModelConfig
 
     `size` is what the user says of the input. Raises `UserError` where file, user and weights contradict each other.
     """
-    flows = {flow.channels: (flow, decoder) for flow, decoder in ((flow_of(d), d) for d in source.decoders)}
-    stated = source.stated
-    agreed("the number of taps", weights=len(source.decoders), file=stated.taps)
-    if len(flows) != len(source.decoders):
-        raise UserError("each decoder must have a tap of its own", f"two decoders of one width among {sorted(flows)}")
-    name, taps = encoder_of(source, set(flows))
-    kinds = {(flow.coupling_blocks, flow.conditional) for flow, _ in flows.values()}
-    if len(kinds) > 1:
-        raise UserError("all decoders must be alike", f"(coupling blocks, conditional) {sorted(kinds)}")
-    blocks, conditional = kinds.pop()
-    agreed("the number of coupling blocks", weights=blocks, file=stated.coupling_blocks)
-    agreed("whether decoders are conditional", weights=conditional, file=stated.conditional)
-    input_size = agreed("the input size", option=size, file=stated.input_size)
-    if input_size is None:
-        raise UserError("the input size must be known, and this file does not tell", "", "give it by --size")
+    flows = [flow_of(decoder) for decoder in source.decoders]
+    agreed("the number of taps", weights=len(flows), file=source.stated.taps)
+    decoders = dict(zip((flow.channels for flow in flows), source.decoders, strict=True))
+    if len(decoders) != len(flows):
+        raise UserError("each decoder must have a tap of its own", f"two of one width among {sorted(decoders)}")
+    name, taps = encoder_of(source, set(decoders))
+    blocks, conditional = _common_structure(flows, source.stated)
+    input_size = _input_size(size, source.stated)
+    check_size(name, taps, input_size)
     config = ModelConfig(
         name,
         taps,
         input_size,
         coupling_blocks=blocks,
         conditional=conditional,
-        soft_permutation=any(flow.soft_permutation for flow, _ in flows.values()),
-        mean=stated.mean,
-        std=stated.std,
+        soft_permutation=any(flow.soft_permutation for flow in flows),
+        mean=source.stated.mean,
+        std=source.stated.std,
+        score="paper",  # as the reference and anomalib score
     )
-    if name.endswith(REFLECT) and min(config.tap_sizes[-1][1:]) < 2:
-        raise UserError("padding by reflection needs 2 positions a side at the coarsest tap", f"input {input_size}")
-    return config, tuple(flows[channels][1] for channels, _, _ in config.tap_sizes)
+    return config, tuple(decoders[channels] for channels, _, _ in config.tap_sizes)
+
+
+def _common_structure(flows: Sequence[Flow], stated: Stated) -> tuple[int, bool]:
+    """Return (coupling blocks, conditional) of all decoders."""
+    kinds = {(flow.coupling_blocks, flow.conditional) for flow in flows}
+    if len(kinds) > 1:
+        raise UserError("all decoders must be alike", f"(coupling blocks, conditional) {sorted(kinds)}")
+    blocks, conditional = kinds.pop()
+    agreed("the number of coupling blocks", weights=blocks, file=stated.coupling_blocks)
+    agreed("whether decoders are conditional", weights=conditional, file=stated.conditional)
+    return blocks, conditional
+
+
+def _input_size(size: tuple[int, int] | None, stated: Stated) -> tuple[int, int]:
+    agreed_size = agreed("the input size", option=size, file=stated.input_size)
+    if agreed_size is None:
+        raise UserError("the input size must be known, and this file does not tell", "", "give it by --size")
+    return agreed_size

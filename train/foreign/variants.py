@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from export.model.cflow import ModelConfig
 from export.model.encoder import REFLECT, build_encoder, load_encoder_state
@@ -30,11 +31,20 @@ def variants_of(config: ModelConfig, clamp: Clamp | None) -> list[ModelConfig]:
     return [replace(config, encoder=encoder, clamp=kind) for encoder in encoders for kind in clamps]
 
 
-def fit_of(variant: ModelConfig, source: Source, decoders: Sequence[State], frames: Tensor) -> float:
-    """Return the mean log-likelihood of `frames` (B, H, W, 3), nats per dimension, if `variant` is what was trained."""
-    encoder = build_encoder(variant.encoder, variant.taps)
-    load_encoder_state(encoder, source.encoder, source.origin)
-    return mean_log_likelihood(decoders, draw(encoder, variant, frames), variant.clamp)
+def fits_of(
+    variants: Sequence[ModelConfig], source: Source, decoders: Sequence[State], frames: Tensor
+) -> dict[ModelConfig, float]:
+    """Return the mean log-likelihood of `frames` (B, H, W, 3), nats per dimension, if a variant is what was trained."""
+    by_padding = {variant.encoder: variant for variant in variants}
+    drawn = {name: draw(_encoder(variant, source), variant, frames) for name, variant in by_padding.items()}
+    return {variant: mean_log_likelihood(decoders, drawn[variant.encoder], variant.clamp) for variant in variants}
+
+
+def _encoder(variant: ModelConfig, source: Source) -> nn.Module:
+    with torch.device("meta"):  # without drawing weights that the source's replace
+        encoder = build_encoder(variant.encoder, variant.taps)
+    load_encoder_state(encoder.to_empty(device="cpu"), source.encoder, source.origin)
+    return encoder
 
 
 def choose(fits: Mapping[ModelConfig, float]) -> ModelConfig:

@@ -1,0 +1,169 @@
+"""What each part of the model is worth on one class, in a table like the paper's Table 2.
+
+    python -m train.ablation --data mvtec/screw --weights FILE --schedule fast --out-dir DIR
+
+Compared are 8 and 4 coupling blocks, all taps and all but the finest, flows that know their position (CFLOW) and
+flows that do not (UFLOW), soft and hard permutations: the paper's full model, one change at a time from it, and 4
+blocks with hard permutations on the fewer taps; with --all every combination.
+
+Features are computed once (with --rotation 0; otherwise anew for each pass and decoder), and every distinct decoder is
+trained once: "2 taps" is the 3-tap detector without the finest tap's term, because decoders know nothing of each other.
+A variant's minutes are the sum over its decoders, trained elsewhere in the table or not; on a CPU each has a thread.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.model.cflow import ModelConfig
+from runtime.errors import UserError, run_command
+from runtime.files import write_json
+from train.ablation_results import Judge, format_results, result_json
+from train.cuts import check_classes
+from train.data import Dataset, ImageCache, open_dataset, split_held_out
+from train.decoder_pool import Keep, train_decoders
+from train.decoder_run import Features
+from train.feature_store import FeatureStore, TurnedFeatures, stored_bytes
+from train.fit import add_training_arguments, build_model, config_from, parse_size, recipe_from
+from train.paper import FigureRow, class_rows, find_class, format_rows
+from train.processes import one_process
+from train.schedule import Recipe
+from train.variants import Flow, all_variants, default_variants
+
+SCHEMA = "cflow-edge/ablation/1"
+PAPER_ABLATION_ENCODER = "wide_resnet50_2"  # the one whose blocks, taps and flow the paper's Table 2 varies
+
+
+def prepare(
+    dataset: Dataset, config: ModelConfig, recipe: Recipe, weights: str, memory_gb: float, device: torch.device
+) -> tuple[Features, dict[str, Any]]:
+    """Compute the features of train, held-out and test images; return them and what every result depends on.
+
+    `weights` is the encoder's source as on the command line. Raises `UserError` where the features would take
+    more than `memory_gb`.
+    """
+    train, held_out = split_held_out(dataset.train, recipe.held_out, recipe.seed)
+    test = [image.path for image in dataset.test]
+    turned = recipe.rotation_degrees > 0
+    stored = len(held_out) + len(test) + (0 if turned else len(train))
+    needed = stored_bytes(config, stored) / 1e9
+    if needed > memory_gb:
+        cure = "give more, a smaller --size, or coarser --taps"
+        raise UserError(f"features must fit --memory {memory_gb:g} (GB)", f"{needed:.3g} GB of them", cure)
+    images = ImageCache(train, config.input_size)
+    model, loaded = build_model(config, weights, images)
+
+    def store(paths: list[Path]) -> FeatureStore:
+        return FeatureStore(model, ImageCache(paths, config.input_size, limit_bytes=0), device)
+
+    source = TurnedFeatures(model, images, device) if turned else FeatureStore(model, images, device)
+    features = Features(source, store(held_out), store(test))
+    return features, {
+        "encoder_weights": loaded,
+        "data_sha256": dataset.sha256(),
+        "test_sha256": replace(dataset, train=tuple(test)).sha256(),
+        "recipe": asdict(recipe),
+    }
+
+
+def paper_rows(dataset: Dataset, encoder: str) -> list[FigureRow]:
+    """Return the paper's Table 2 for the dataset's class: this encoder and the ablated one; none for other data."""
+    name = find_class(dataset.root.resolve().name)
+    if name is None:
+        return []
+    rows = [row for each in (encoder, PAPER_ABLATION_ENCODER) for row in class_rows(name, each)]
+    return [row for row in dict.fromkeys(rows) if row.source == "Table 2"]
+
+
+def _check(options: argparse.Namespace, dataset: Dataset, config: ModelConfig) -> None:
+    if config != replace(config, **asdict(Flow())):
+        expected = "an ablation varies --blocks, --unconditional and --hard-permutation itself"
+        raise UserError(expected, "one of them", "leave it out")
+    if len(config.taps) < 2:
+        raise UserError("an ablation needs at least 2 taps, to leave the finest out", ", ".join(config.taps))
+    if not options.memory > 0:
+        raise UserError("--memory must be above 0 (GB)", f"{options.memory:g}")
+    if options.out_dir and options.out_dir.exists() and not options.out_dir.is_dir():
+        raise UserError("--out-dir must be a folder to write to", f"the file {options.out_dir}")
+    if not dataset.test:
+        raise UserError(f"{options.data} must hold labelled images in test/good and test/<defect>", "none")
+    check_classes(np.array([image.anomalous for image in dataset.test], dtype=bool), "an ablation")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="MVTec-style class with test/ and ground_truth/")
+    parser.add_argument("--size", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH (default: 256)")
+    parser.add_argument("--all", action="store_true", help="all 16 combinations")
+    parser.add_argument(
+        "--test-maximum",
+        action="store_true",
+        help="compare the paper's test-maximum score with frozen constants for every variant, not the first alone",
+    )
+    parser.add_argument(
+        "--memory", type=float, default=8, metavar="GB", help="most that features may take (default: 8)"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--out-dir", type=Path, help="keep finished decoders here, to go on after an interruption")
+    add_training_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run an ablation from the command line."""
+    options = _parser().parse_args(argv)
+    recipe, size = recipe_from(options), parse_size(options.size)
+    dataset = open_dataset(options.data)
+    config = config_from(options, dataset, size)
+    _check(options, dataset, config)
+    processes, started = one_process(), time.monotonic()
+    torch.set_float32_matmul_precision(recipe.matmul_precision)
+    features, identity = prepare(dataset, config, recipe, options.weights, options.memory, processes.device)
+    encoded = (time.monotonic() - started) / 60
+    print(f"features of the images: {encoded:.1f} minutes", file=sys.stderr)
+    taps = len(config.taps)
+    variants = all_variants(taps) if options.all else default_variants(taps)
+    wanted = list(dict.fromkeys(key for variant in variants for key in variant.decoders(taps)))
+    runs = train_decoders(wanted, features, recipe, processes, Keep(options.out_dir, config, identity))
+    judge = Judge(dataset, config)
+    results = [
+        judge.result(variant, runs, test_maximum=options.test_maximum or variant == variants[0]) for variant in variants
+    ]
+    rows = paper_rows(dataset, config.encoder)
+    height, width = size
+    print(f"{dataset.origin}, {config.encoder}, {height}x{width}, taps {', '.join(config.taps)}, score {config.score}")
+    print(format_results(results))
+    print(f"Of {taps} taps, {config.taps[0]} is the one left out. Every distinct decoder was trained once.")
+    if rows:
+        print("\n" + format_rows(rows))
+    if options.json:
+        write_json(
+            options.json,
+            {
+                "schema": SCHEMA,
+                "data": dataset.origin,
+                "config": asdict(config),
+                **identity,
+                "feature_minutes": encoded,
+                "variants": [result_json(result) for result in results],
+                "paper_percent": [asdict(row) for row in rows],
+            },
+        )
+
+
+def command() -> int:
+    """Run as a console script."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,144 @@
+"""One decoder trained by itself, and what an evaluation needs to know of it afterwards: its log-likelihoods.
+
+A decoder sees its own tap and nothing else: the taps that a detector has beside it, and their decoders, change
+nothing for it. So a decoder that several detectors share is trained once. The steps are those of `Trainer`; only the
+pass that is kept is chosen by this decoder's own held-out likelihood instead of the mean over a detector's taps.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.model.checkpoint import read_tensors
+from export.model.flow import Decoder
+from runtime.errors import UserError
+from runtime.files import whole_file
+from train.feature_store import FeatureStore, FiberSource
+from train.processes import Processes
+from train.schedule import Recipe, learning_rate
+from train.tap_training import Fibers, TapTraining
+
+FORMAT = "cflow-edge/decoder-run/1"
+BATCH = 8  # images whose log-likelihoods are computed at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What decoders are trained on, chosen by and judged on."""
+
+    train: FiberSource
+    held_out: FeatureStore
+    test: FeatureStore
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderRun:
+    """A trained decoder's log-likelihoods, (N, h, w) in nats per dimension on the CPU, and its training's minutes."""
+
+    held_out: Tensor
+    test: Tensor
+    minutes: float
+
+
+def image_batches(recipe: Recipe, epoch: int, count: int) -> Iterator[tuple[list[int], list[float]]]:
+    """Yield (image indices, angles in degrees) of every image batch of pass `epoch` over `count` images."""
+    rng = np.random.default_rng([recipe.seed, epoch])
+    order = rng.permutation(count).tolist()
+    limit = recipe.rotation_degrees
+    for start in range(0, count, recipe.batch):
+        indices = order[start : start + recipe.batch]
+        yield indices, (rng.uniform(-limit, limit, len(indices)).tolist() if limit else [0.0] * len(indices))
+
+
+def fiber_order(recipe: Recipe, epoch: int, index: int, tap: int, count: int, processes: Processes) -> Tensor:
+    """Return the order, (count,), in which tap `tap` takes the fibers of image batch `index` of pass `epoch`."""
+    seeds = np.random.SeedSequence([recipe.seed, epoch, processes.rank, index, tap])
+    generator = torch.Generator(processes.device).manual_seed(int(seeds.generate_state(1)[0]))
+    return torch.randperm(count, generator=generator, device=processes.device)
+
+
+def train_decoder(
+    decoder: Decoder,
+    grid: tuple[int, int],
+    tap: int,
+    features: Features,
+    recipe: Recipe,
+    processes: Processes,
+    after_batch: Callable[[], None],
+) -> DecoderRun:
+    """Train `decoder` on tap `tap`, whose grid is (height, width), to the recipe's end, and judge with it.
+
+    Of all passes the one with the highest held-out likelihood counts. `after_batch` is called after every image
+    batch and may raise to end the training. Raises `UserError` if the loss or the likelihood stops being finite.
+    """
+    started = time.monotonic()
+    training = TapTraining(decoder.to(processes.device), grid, recipe.learning_rate)
+    best: tuple[Tensor, Tensor] | None = None  # held-out log-likelihoods, parameters
+    for epoch in range(recipe.epochs):
+        loss = _train_pass(training, tap, features.train, recipe, epoch, processes, after_batch)
+        held_out = _log_likelihoods(training, grid, tap, features.held_out)
+        if not np.isfinite([loss, float(held_out.mean())]).all():
+            found = f"loss {loss}, held-out logp {float(held_out.mean())} in pass {epoch + 1}"
+            raise UserError("the loss must stay finite", found, "lower --learning-rate")
+        if best is None or held_out.mean() > best[0].mean():
+            best = held_out, training.flow.parameters.clone()
+    assert best is not None
+    training.flow.parameters.copy_(best[1])
+    test = _log_likelihoods(training, grid, tap, features.test)
+    return DecoderRun(best[0], test, (time.monotonic() - started) / 60)
+
+
+def _train_pass(
+    training: TapTraining,
+    tap: int,
+    source: FiberSource,
+    recipe: Recipe,
+    epoch: int,
+    processes: Processes,
+    after_batch: Callable[[], None],
+) -> float:
+    batches = list(image_batches(recipe, epoch, len(source)))
+    losses = []
+    for index, (indices, angles) in enumerate(batches):
+        values = source.fibers(tap, indices, angles)
+        fibers = Fibers(values, fiber_order(recipe, epoch, index, tap, len(values), processes))
+        if recipe.standardised_start and epoch == index == 0:
+            training.standardise(fibers)
+        steps = max(1, len(values) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
+        rate = learning_rate(recipe, epoch, index / len(batches))
+        losses.append(training.train(fibers, steps, recipe.fiber_batch, rate, processes))
+        after_batch()
+    return float(torch.stack(losses).mean())
+
+
+def _log_likelihoods(training: TapTraining, grid: tuple[int, int], tap: int, features: FeatureStore) -> Tensor:
+    """Return the log-likelihoods of all images, (N, h, w) on the CPU."""
+    count = len(features)
+    parts = (range(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
+    return torch.cat([training.log_likelihood(features.fibers(tap, part)).cpu() for part in parts]).view(-1, *grid)
+
+
+def save_run(path: Path, run: DecoderRun, identity: dict[str, Any]) -> None:
+    """Write `run` whole or not at all; `identity` names all that its result depends on."""
+    content = {"format": FORMAT, "identity": identity, **vars(run)}
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_run(path: Path, identity: dict[str, Any]) -> DecoderRun | None:
+    """Return the run that `path` holds, None if there is none. Raises `UserError` if it is another identity's."""
+    if not path.is_file():
+        return None
+    content = read_tensors(path, FORMAT)
+    changed = [key for key in identity if content["identity"].get(key) != identity[key]]
+    if changed:
+        raise UserError(
+            f"{path} must come from the same settings", f"another {', '.join(changed)}", "choose another --out-dir"
+        )
+    return DecoderRun(content["held_out"], content["test"], content["minutes"])
