@@ -24,8 +24,9 @@ class Threshold:
     """An image score above `value` is anomalous; `method` says how the value was chosen.
 
     `map_value` is what a position of the map is held against, where the image score is not simply the map's
-    maximum; None: the same value. Where good images chose the threshold, `false_alarm_rate` is the share of new good images that it is expected to call
-    anomalous, and `interval` (low, high) what that share lies in with 95 % confidence.
+    maximum; None: the same value. Where good images chose the threshold, `false_alarm_rate` is the share of new
+    good images that it is expected to call anomalous, and `interval` (low, high) what that share lies in with
+    95 % confidence.
     """
 
     value: float

@@ -138,7 +138,9 @@ def float64_constants(log_likelihoods, score):
     if score == "paper":
         return np.array([[values[-1] for values in ordered], [1.0] * len(ordered)])
     levels = [values[len(values) // 2] for values in ordered]
-    return np.array([levels, [m - values[len(values) // 1000] for m, values in zip(levels, ordered, strict=True)]])
+    return np.array(
+        [levels, [2 * (m - values[len(values) // 1000]) for m, values in zip(levels, ordered, strict=True)]]
+    )
 
 
 def float64_map(log_likelihoods, constants, size):

@@ -123,6 +123,8 @@ def test_the_table_has_a_row_a_variant_and_the_papers_below(
     assert [score is None for score in scores] == [False] + [True] * 5
     frozen, of_test, difference = (scores[0][key]["pixel_auroc"] for key in ("frozen", "test_maximum", "difference"))
     assert difference == frozen - of_test
+    assert command(data, tmp_path, "--test-maximum") == 0
+    assert capsys.readouterr().out.count("maxima over held-out | test images") == 6
 
 
 def test_an_interrupted_ablation_goes_on_to_the_same_figures(data: Path, finished: Path, tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_the_image_score_is_the_mean_of_the_largest_hundredth_or_the_maximum() -
 def test_the_constants_are_those_of_good_positions() -> None:
     taps = [torch.arange(2000.0).view(2, 25, 40).flip(0), torch.full((2, 3, 4), -1.5)]
     torch.testing.assert_close(freeze_constants(taps, "paper"), torch.tensor([[1999.0, -1.5], [1.0, 1.0]]))
-    # two positions of two thousand lie below the third lowest; features that are all alike have the smallest spread
-    torch.testing.assert_close(freeze_constants(taps, "deviation"), torch.tensor([[1000.0, -1.5], [998.0, 1e-3]]))
+    # twice the way to the third lowest of two thousand; features that are all alike have the smallest spread
+    torch.testing.assert_close(freeze_constants(taps, "deviation"), torch.tensor([[1000.0, -1.5], [1996.0, 1e-3]]))
 
 
 def test_an_unknown_score_is_refused() -> None:

@@ -1,7 +1,8 @@
 """How fast training is: `python -m train.benchmark steps|schedules --data DIR`.
 
 `steps` runs the same image batches through a plain transcription of the published loop and through ours, in
-turn, and prints the ratio of their times.
+turn, and prints the ratio of their times. `schedules` trains from the same start by the paper's schedule and by
+the fast one, both with our steps, and prints when the latter reaches the former's held-out likelihood.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,9 +23,9 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
 from runtime.errors import run_command
-from train.data import ImageCache, open_dataset
+from train.data import ImageCache, open_dataset, split_held_out
 from train.fit import build_model, parse_size
-from train.schedule import Recipe
+from train.schedule import FAST, PAPER, Recipe
 from train.training import Trainer
 
 
@@ -77,56 +79,97 @@ def compare_steps(model: CFlow, images: ImageCache, recipe: Recipe, batches: int
     """Return seconds of (published, ours) for each of `batches` image batches, run in turn after one warm-up."""
     published = PublishedLoop(model, recipe)
     trainer = Trainer(model, images, recipe)
+
+    def ours(frames: Tensor) -> float:
+        return float(trainer.train_images(frames, recipe.learning_rate, 0))
+
+    warm_up = torch.from_numpy(images.batch(range(2)))
+    published.train_images(warm_up)
+    ours(warm_up)
     seconds: list[tuple[float, float]] = []
-    for index in range(-1, batches):
-        first = max(index, 0) * recipe.batch
-        chosen = [i % len(images) for i in range(first, first + (2 if index < 0 else recipe.batch))]
+    for index in range(batches):
+        chosen = [i % len(images) for i in range(index * recipe.batch, (index + 1) * recipe.batch)]
         frames = torch.from_numpy(images.batch(chosen))
-        pair = (
-            _seconds(lambda: published.train_images(frames)),
-            _seconds(lambda: trainer.train_images(frames, recipe.learning_rate, 0)),
-        )
-        if index >= 0:
-            seconds.append(pair)
-            print(f"batch {index + 1}: published {pair[0]:.1f} s, ours {pair[1]:.1f} s", flush=True)
+        seconds.append((_seconds(published.train_images, frames), _seconds(ours, frames)))
+        print(f"batch {index + 1}: published {seconds[-1][0]:.1f} s, ours {seconds[-1][1]:.1f} s", flush=True)
     return seconds
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _seconds(work: Callable[[Tensor], float], frames: Tensor) -> float:
+    """Time `work`, whose result is a number on the host, so that a GPU has finished when it returns."""
     started = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    work(frames)
     return time.perf_counter() - started
+
+
+def likelihood_curve(options: argparse.Namespace, recipe: Recipe) -> list[tuple[float, float]]:
+    """Train by `recipe`; return (seconds so far, held-out log-likelihood) after each pass, evaluation not counted."""
+    config, train, held_out = _setup(options)
+    model, _ = build_model(config, options.weights, train)
+    trainer = Trainer(model, train, recipe)
+    curve: list[tuple[float, float]] = []
+    seconds = 0.0
+    while trainer.epoch < recipe.epochs:
+        started = time.perf_counter()
+        loss = trainer.train_pass()
+        seconds += time.perf_counter() - started
+        trainer.end_pass(loss, held_out)
+        curve.append((seconds, trainer.history[-1]["held_out_logp"]))
+    return curve
+
+
+def compare_schedules(options: argparse.Namespace) -> None:
+    """Print both schedules' held-out likelihoods over time, and the ratio of times to the paper's."""
+    passes = {"meta_epochs": options.meta_epochs, "sub_epochs": options.sub_epochs}
+    paper = likelihood_curve(options, replace(PAPER, **{k: v for k, v in passes.items() if v}))
+    fast = likelihood_curve(options, replace(FAST, meta_epochs=options.fast_meta_epochs))
+    for name, curve in (("paper", paper), ("fast", fast)):
+        shown = curve[:: max(1, len(curve) // 8)] + curve[-1:]
+        print(f"{name} ({len(curve)} passes): " + ", ".join(f"{s:.0f} s {logp:.3f}" for s, logp in shown))
+    best = max(logp for _, logp in paper)
+    needed = next((seconds for seconds, logp in fast if logp >= best), None)
+    if needed is None:
+        print(f"fast ended at {fast[-1][1]:.3f}, below the paper's {best:.3f}: more --fast-meta-epochs")
+    else:
+        whole = paper[-1][0]
+        print(f"fast reached the paper's {best:.3f} in {needed:.0f} s of its {whole:.0f} s: {whole / needed:.1f} x")
+
+
+def _setup(options: argparse.Namespace) -> tuple[ModelConfig, ImageCache, ImageCache]:
+    taps = check_taps(options.encoder, tuple(filter(None, options.taps.split(","))))
+    config = ModelConfig(options.encoder, taps, parse_size(options.size))
+    train, held_out = split_held_out(open_dataset(options.data).train[: options.images], PAPER.held_out, PAPER.seed)
+    return config, ImageCache(train, config.input_size), ImageCache(held_out, config.input_size)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
+    parser.add_argument("what", choices=("steps", "schedules"))
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder, or a folder of good images")
-    parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18")
-    parser.add_argument(
-        "--weights", default="random", help="imagenet, random (the default: speed is the same), or a file"
-    )
+    parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME")
+    parser.add_argument("--weights", default="random", help="imagenet, random (the default: as fast), or a file")
     parser.add_argument("--taps", default="", help="comma-separated (default: the paper's)")
     parser.add_argument("--size", default="256")
-    parser.add_argument("--batches", type=int, default=3, help="image batches to time (default: 3)")
+    parser.add_argument("--images", type=int, help="use the first so many (default: all)")
+    parser.add_argument("--batches", type=int, default=3, help="steps: image batches to time (default: 3)")
+    parser.add_argument("--meta-epochs", type=int, help="schedules: the paper's (default: 25)")
+    parser.add_argument("--sub-epochs", type=int, help="schedules: the paper's (default: 8)")
+    parser.add_argument("--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules: the fast one's")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure from the command line."""
     options = _parser().parse_args(argv)
-    taps = check_taps(options.encoder, tuple(filter(None, options.taps.split(","))))
-    config = ModelConfig(options.encoder, taps, parse_size(options.size))
-    images = ImageCache(open_dataset(options.data).train, config.input_size)
+    if options.what == "schedules":
+        compare_schedules(options)
+        return
+    config, images, _ = _setup(options)
     model, _ = build_model(config, options.weights, images)
-    seconds = compare_steps(model, images, Recipe(), options.batches)
+    seconds = compare_steps(model, images, PAPER, options.batches)
     ratio = statistics.median(published / ours for published, ours in seconds)
-    print(
-        f"ours is {ratio:.2f} x as fast as the published loop (median of {len(seconds)}, {torch.get_num_threads()} threads)"
-    )
+    threads = torch.get_num_threads()
+    print(f"ours is {ratio:.2f} x as fast as the published loop (median of {len(seconds)} batches, {threads} threads)")
 
 
 def command() -> int:

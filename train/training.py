@@ -68,9 +68,7 @@ class Trainer:
             total=self.recipe.epochs * count, unit="img", initial=self.epoch * count, disable=None if first else True
         ) as bar:
             while self.epoch < self.recipe.epochs:
-                loss = self._train_pass(bar)
-                self.epoch += 1
-                self._end_pass(loss, held_out)
+                self.end_pass(self.train_pass(bar), held_out)
                 bar.set_description(self._pass_summary())
                 if bar.disable and first:  # no terminal: a line a pass instead of a bar
                     print(f"{self._pass_summary()}, loss {self.history[-1]['loss']:.4f}", file=sys.stderr, flush=True)
@@ -82,14 +80,16 @@ class Trainer:
     def _pass_summary(self) -> str:
         return f"pass {self.epoch}/{self.recipe.epochs}, held-out logp {self.history[-1]['held_out_logp']:.3f}"
 
-    def _train_pass(self, bar: "tqdm[Any]") -> float:
+    def train_pass(self, bar: "tqdm[Any] | None" = None) -> float:
+        """Take all steps of one pass over the images and return the mean loss."""
         batches = -(-len(self.images) // self.recipe.batch)
         losses = []
         for index, frames in enumerate(look_ahead(self._image_batches())):
             rate = learning_rate(self.recipe, self.epoch, index / batches)
             losses.append(self.train_images(frames, rate, index))
-            bar.update(min(self.recipe.batch, len(self.images) - index * self.recipe.batch))
-            bar.set_postfix(lr=f"{rate:.1e}", refresh=False)
+            if bar is not None:
+                bar.update(min(self.recipe.batch, len(self.images) - index * self.recipe.batch))
+                bar.set_postfix(lr=f"{rate:.1e}", refresh=False)
         return float(torch.stack(losses).mean())
 
     def _image_batches(self) -> Iterator[Tensor]:
@@ -151,7 +151,12 @@ class Trainer:
         finally:
             torch.set_num_threads(threads)
 
-    def _end_pass(self, loss: float, held_out: ImageCache) -> None:
+    def end_pass(self, loss: float, held_out: ImageCache) -> None:
+        """Count the pass, judge it on held-out good images and keep its weights if they are the best so far.
+
+        Raises `UserError` if the loss or the held-out likelihood is not finite.
+        """
+        self.epoch += 1
         logp = self._held_out_logp(held_out)
         if not np.isfinite([loss, logp]).all():
             found = f"loss {loss}, held-out logp {logp} in pass {self.epoch}"

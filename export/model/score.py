@@ -16,15 +16,15 @@ from torch import Tensor
 Score = Literal["deviation", "paper"]
 SCORES: tuple[Score, ...] = ("deviation", "paper")
 TOP_SHARE = 0.01  # of the positions of the finest tap
-RARE = 1e-3  # a good position in a thousand lies a spread or more below the level
+RARE = 1e-3  # of good positions: those that lie half a spread or more below the level
 SMALLEST_SPREAD = 1e-3  # nats per dimension; for features that are all alike
 
 
 def freeze_constants(log_likelihoods: Sequence[Tensor], score: Score) -> Tensor:
     """Return the score's constants (2, K), levels m_k and spreads τ_k, from good images' (N, h, w) per tap.
 
-    "paper": the largest log-likelihood, and 1. "deviation": the median, and how far below it a good position in
-    a thousand lies.
+    "paper": the largest log-likelihood, and 1. "deviation": the median, and twice how far below it the
+    lowest good position in a thousand lies, so that there 1 - p = 0.39, and defects have the rest of the range.
     """
     if score == "paper":
         levels = torch.stack([logp.max() for logp in log_likelihoods])
@@ -33,7 +33,7 @@ def freeze_constants(log_likelihoods: Sequence[Tensor], score: Score) -> Tensor:
     for logp in log_likelihoods:
         values = logp.flatten().sort().values
         level, rare = values[len(values) // 2], values[int(RARE * len(values))]
-        pairs.append(torch.stack([level, (level - rare).clamp_min(SMALLEST_SPREAD)]))
+        pairs.append(torch.stack([level, (2 * (level - rare)).clamp_min(SMALLEST_SPREAD)]))
     return torch.stack(pairs, dim=1)
 
 
