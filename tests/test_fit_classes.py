@@ -74,8 +74,9 @@ def test_what_is_finished_is_kept_with_its_minutes(
     assert command(root, out, "--classes", "wire, cable") == 0
     assert stamps(out) == before
     assert read_results(out / "classes.json") == record
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[-4:]] == ["class", "wire", "cable", "average"]
+    table, paper = capsys.readouterr().out.split("\n\n")
+    assert [line.split()[0] for line in table.splitlines()[-4:]] == ["class", "wire", "cable", "average"]
+    assert "PaDiM" in paper  # cable is a class of MVTec AD
 
 
 def test_a_checkpoint_from_elsewhere_is_evaluated_without_minutes(
@@ -93,7 +94,10 @@ def test_a_kept_checkpoint_must_be_of_the_size_that_is_asked_for(
 ) -> None:
     (tmp_path / "cable.pt").write_bytes((finished[0] / "cable.pt").read_bytes())
     assert command(root, tmp_path, "--classes", "cable", "--size", "paper") == 2
-    assert "cable.pt must be trained at 256x256; found 64x64; --force trains it anew" in capsys.readouterr().err
+    assert (
+        "cable.pt must be trained with input_size 256x256; found 64x64; --force trains it anew"
+        in capsys.readouterr().err
+    )
     assert command(root, tmp_path, "--classes", "wire", "--size", "paper") == 2
     assert "--size paper needs a class of MVTec AD or a scene of STC; found" in capsys.readouterr().err
 
@@ -174,6 +178,7 @@ def test_the_scenes_of_stc_are_classes_too(tmp_path: Path) -> None:
     assert result.figures["pixel_auroc"] is not None
     checkpoint = load_checkpoint(tmp_path / "models/01.pt")
     assert (checkpoint.data_origin, checkpoint.data_sha256) == ("stc/01", open_dataset(root / "01").sha256())
+    assert (checkpoint.model.config.mean, checkpoint.model.config.std) == ((0.5,) * 3, (0.225,) * 3)
 
 
 def test_classes_are_chosen_by_name(root: Path, tmp_path: Path) -> None:
@@ -216,3 +221,11 @@ def test_the_record_is_read_back_and_foreign_files_are_no_record(tmp_path: Path)
     for content in ("{", "[]", '{"schema": "another/1", "classes": []}'):
         path.write_text(content)
         assert read_results(path) == {}
+
+
+def test_a_kept_checkpoint_must_be_the_model_that_is_asked_for(
+    finished: tuple[Path, int], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cable.pt").write_bytes((finished[0] / "cable.pt").read_bytes())
+    assert command(root, tmp_path, "--classes", "cable", "--unconditional") == 2
+    assert "cable.pt must be trained with conditional False; found True; --force" in capsys.readouterr().err

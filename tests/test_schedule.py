@@ -1,11 +1,13 @@
 """The learning rate against the steps of the paper's reference training, and recipes that cannot be."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
 from runtime.errors import UserError
-from train.schedule import Recipe, learning_rate
+from train.schedule import FAST, PAPER, SCHEDULES, Recipe, learning_rate
 
 
 def reference_rates(meta_epochs: int, sub_epochs: int, batches: int) -> list[float]:
@@ -40,6 +42,21 @@ def test_a_short_schedule_warms_up_for_a_quarter_at_most(meta_epochs: int, sub_e
     assert 2e-7 <= min(rates) <= max(rates) <= 2e-4
 
 
+def test_the_fast_schedule_rises_for_a_pass_and_falls_with_every_batch() -> None:
+    rates = [learning_rate(FAST, epoch, index / 10) for epoch in range(FAST.epochs) for index in range(10)]
+    peak = rates.index(max(rates))
+    assert peak == 10 and rates[0] == pytest.approx(1e-3)
+    assert all(a < b for a, b in itertools.pairwise(rates[:peak]))
+    assert all(a > b for a, b in itertools.pairwise(rates[peak:]))
+    short = replace(FAST, meta_epochs=1)  # even a single pass warms up, for a quarter of it
+    assert learning_rate(short, 0, 0.0) == pytest.approx(1e-3) and short.warm_up_epochs == 0.25
+
+
+def test_the_default_schedule_is_the_papers() -> None:
+    assert SCHEDULES["paper"] == PAPER == Recipe()
+    assert (PAPER.learning_rate, PAPER.epochs, PAPER.batch, PAPER.fiber_batch) == (2e-4, 200, 32, 256)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -56,6 +73,7 @@ def test_a_short_schedule_warms_up_for_a_quarter_at_most(meta_epochs: int, sub_e
         ({"held_out": math.nan}, "--held-out"),
         ({"false_alarm_rate": 0.0}, "--false-alarm-rate"),
         ({"seed": -1}, "--seed"),
+        ({"matmul_precision": "low"}, "--precision"),
     ],
 )
 def test_a_recipe_that_cannot_train_is_refused(changes: dict, named: str) -> None:

@@ -4,15 +4,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
 from runtime.errors import run_command
 from train import evaluate, fit
+from train.data import ImageCache
+from train.schedule import FAST
 from train.synthetic import write_dataset
+from train.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -69,6 +74,39 @@ def test_a_killed_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> No
     expected = weights(whole)
     assert all(torch.equal(value, expected[key]) for key, value in weights(killed).items())
     assert torch.equal(load_checkpoint(whole).constants, load_checkpoint(killed).constants)
+
+
+def trainer_of(data: Path, **changes: object) -> tuple[Trainer, ImageCache]:
+    train, held_out = fit.split_held_out(fit.open_dataset(data).train, 0.25, 0)
+    config = ModelConfig("resnet18", ("layer1", "layer2"), (64, 64), coupling_blocks=1)
+    images = ImageCache(train, config.input_size)
+    model, _ = fit.build_model(config, "random", images)
+    recipe = replace(FAST, batch=4, meta_epochs=2, **changes)
+    return Trainer(model, images, recipe), ImageCache(held_out, config.input_size)
+
+
+def test_the_pass_that_held_out_images_like_best_is_what_remains(data: Path, tmp_path: Path) -> None:
+    trainer, held_out = trainer_of(data)
+    trainer.end_pass(trainer.train_pass(), held_out)
+    best = [tap.flow.parameters.clone() for tap in trainer.taps]
+    for tap in trainer.taps:
+        tap.flow.parameters.add_(1.0)
+    trainer.end_pass(0.0, held_out)
+    assert trainer.history[1]["held_out_logp"] < trainer.history[0]["held_out_logp"]
+    trainer.run(tmp_path / "state.pt", held_out, {})  # nothing left to train
+    assert all(torch.equal(tap.flow.parameters, kept) for tap, kept in zip(trainer.taps, best, strict=True))
+
+
+def test_taps_trained_side_by_side_are_those_trained_one_after_another(data: Path) -> None:
+    losses, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            losses.append(trainer_of(data)[0].train_pass())
+    finally:
+        torch.set_num_threads(threads)
+    # the encoder may sum in another order with another number of threads
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_ctrl_c_ends_with_130_and_nothing_half_written(data: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def compare_steps(model: CFlow, images: ImageCache, recipe: Recipe, batches: int
     def ours(frames: Tensor) -> float:
         return float(trainer.train_images(frames, recipe.learning_rate, 0))
 
-    warm_up = torch.from_numpy(images.batch(range(2)))
+    warm_up = torch.from_numpy(images.batch([i % len(images) for i in range(8)]))
     published.train_images(warm_up)
     ours(warm_up)
     seconds: list[tuple[float, float]] = []

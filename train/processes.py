@@ -31,6 +31,11 @@ class Processes:
             dist.all_reduce(tensor)
             tensor /= self.count
 
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.count > 1:
+            dist.barrier()
+
     def broadcast(self, tensor: Tensor) -> None:
         """Replace `tensor` by the first process's, in place."""
         if self.count > 1:

@@ -200,9 +200,10 @@ class Trainer:
             raise UserError(f"--resume needs an interrupted run's state at {state}", "no such file", "drop --resume")
         content = read_tensors(state, STATE_FORMAT)
         wanted = self._identity(sources)
+        cure = "drop --resume (train.fit_classes: --force)"
         changed = [key for key in wanted if content["identity"].get(key) != wanted[key]]
         if changed:
-            raise UserError(f"{state} must come from the same run", f"another {', '.join(changed)}", "drop --resume")
+            raise UserError(f"{state} must come from the same run", f"another {', '.join(changed)}", cure)
         self.model.load_state_dict(content["model"])  # copies into the vectors that the parameters are views of
         for tap, optimizer in zip(self.taps, content["optimizers"], strict=True):
             tap.optimizer.load_state_dict(optimizer)

@@ -1,0 +1,43 @@
+"""The benchmark runs for real on a tiny set and prints its conclusion."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.model.cflow import CFlow, ModelConfig
+from train import benchmark
+from train.schedule import Recipe
+from train.synthetic import write_dataset
+
+TINY = ["--taps", "layer1", "--size", "32"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cables")
+    write_dataset(root, train=8, test_good=1, per_defect=1, size=32)
+    return root
+
+
+def test_steps_are_timed_in_turn(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark.main(["steps", "--data", str(data), "--batches", "1", *TINY])
+    out = capsys.readouterr().out
+    assert "batch 1: published" in out and "x as fast as the published loop (median of 1 batches" in out
+
+
+def test_schedules_are_compared_on_held_out_images(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passes = ["--meta-epochs", "2", "--sub-epochs", "1", "--fast-meta-epochs", "3"]
+    benchmark.main(["schedules", "--data", str(data), *passes, *TINY])
+    out = capsys.readouterr().out
+    assert "paper (2 passes)" in out and "fast (3 passes)" in out
+    assert "fast reached the paper's" in out  # a standardised start alone is worth more than two passes
+
+
+def test_the_transcribed_loop_learns() -> None:
+    torch.manual_seed(0)
+    model = CFlow(ModelConfig("resnet18", ("layer1",), (32, 32), coupling_blocks=1))
+    loop = benchmark.PublishedLoop(model, Recipe(fiber_batch=32, learning_rate=1e-3))
+    frames = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    losses = [loop.train_images(frames) for _ in range(5)]
+    assert losses[-1] < losses[0]
