@@ -121,11 +121,16 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
     return replace(SCHEDULES[options.schedule], **{name: value for name, value in given.items() if value is not None})
 
 
+def taps_from(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the taps that the options name, the encoder's default for none; `UserError` for one it has not."""
+    return check_taps(options.encoder, tuple(filter(None, map(str.strip, options.taps.split(",")))))
+
+
 def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int]) -> ModelConfig:
     """Return the model that `add_training_arguments`' options describe, normalised as the dataset asks."""
     return ModelConfig(
         options.encoder,
-        check_taps(options.encoder, tuple(filter(None, map(str.strip, options.taps.split(","))))),
+        taps_from(options),
         size,
         coupling_blocks=options.blocks,
         conditional=not options.unconditional,
@@ -147,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_training_arguments(parser)
     options = parser.parse_args(argv)
     recipe, size = recipe_from(options), parse_size(options.size)
+    taps_from(options)  # said before the data is looked at
     dataset = open_dataset(options.data)
     config = config_from(options, dataset, size)
     with processes() as group:

@@ -2,8 +2,8 @@
 
     python -m train.fit_classes --data MVTEC_ROOT --out-dir models [--classes cable,screw] [--size paper]
 
-What an earlier run has finished is kept, what it was interrupted in goes on. A class that fails does not
-stop the others. Started by torchrun, its processes train each class together.
+What an earlier run has finished is kept, what it was interrupted in goes on. A class that fails does not stop
+the others. Started by torchrun, its processes train each class together; an error in training then ends them all.
 """
 
 import argparse
@@ -11,8 +11,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
@@ -30,81 +32,100 @@ from train.training import resume_path
 
 RESULTS_NAME = "classes.json"
 PAPER = "paper"  # the size that the paper trains each class at
-TrainOne = Callable[[Dataset, Path, tuple[int, int]], None]  # (good images, checkpoint to write, input size)
-ConfigOf = Callable[[Dataset, tuple[int, int]], ModelConfig]
+Outcome = TypeVar("Outcome")
 
 
-def fit_classes(
-    root: Path,
-    names: Sequence[str],
-    out_dir: Path,
-    size: str,
-    train_one: TrainOne,
-    *,
-    config_of: ConfigOf | None = None,
-    force: bool = False,
-    group: Processes | None = None,
-) -> list[ClassResult]:
-    """Train the classes `names` of `root` to `out_dir`/NAME.pt with `train_one` and evaluate each on its test images.
+@dataclass(frozen=True)
+class Job:
+    """How the classes in the folder `root` become `out_dir`/NAME.pt.
 
-    `size` is as on the command line: 256, HEIGHTxWIDTH or paper. A checkpoint that stands is kept unless `force`,
-    if it is of the size and, where given, the model that `config_of` wants; of one that is unchanged since
+    `config_of` says which model a class's images ask for, `train_one` writes its checkpoint to a path, going on
+    from the state of an interrupted run if its last argument says so. With `force` nothing that stands is kept.
+    """
+
+    root: Path
+    out_dir: Path
+    config_of: Callable[[Dataset], ModelConfig]
+    train_one: Callable[[Dataset, ModelConfig, Path, bool], object]
+    force: bool = False
+
+    def checkpoint(self, name: str) -> Path:
+        """Return where the checkpoint of the class `name` stands."""
+        return self.out_dir / f"{name}.pt"
+
+
+def fit_classes(job: Job, names: Sequence[str], group: Processes | None = None) -> list[ClassResult]:
+    """Train the classes `names` one after another, evaluate each on its test images and return what became of it.
+
+    A checkpoint that stands is kept if it is of the model that is asked for; of one that is unchanged since
     `out_dir`/classes.json the figures are kept too. That file is rewritten after every step. A class that fails
-    becomes a result with its error. Of the processes of a `group` the first evaluates and writes.
+    becomes a result with its error. Of the processes of a `group` the first decides, evaluates and writes.
     """
     group = group or one_process()
-    record = out_dir / RESULTS_NAME
+    record = job.out_dir / RESULTS_NAME
     results = read_results(record)
     for name in names:
-        group.wait()  # so that all find the same files
-        earlier = results.get(name, ClassResult(name))
-        try:
-            results[name] = _train(root, earlier, out_dir / f"{name}.pt", size, train_one, config_of, force, group)
-            if group.first:
-                write_results(record, _sorted(results))
-                results[name] = _evaluate(root, results[name], out_dir / f"{name}.pt")
-        except (UserError, OSError) as error:
-            results[name] = replace(results.get(name, earlier), error=str(error), figures={})
-            print(f"{name}: {error}", file=sys.stderr)
-        except Exception as error:  # a defect in one class is no reason to lose a night's other classes
-            traceback.print_exc()
-            results[name] = replace(results.get(name, earlier), error=repr(error), figures={})
-        if group.first:
+        results[name] = _train_or_keep(job, results.get(name, ClassResult(name)), group)
+        if not group.first:
+            continue
+        write_results(record, _sorted(results))
+        if not results[name].error:
+            results[name] = _attempt(results[name], partial(_evaluate, job, results[name]))
             write_results(record, _sorted(results))
-    return [results[name] for name in names]
+    return group.agree(lambda: [results[name] for name in names])
 
 
 def _sorted(results: dict[str, ClassResult]) -> list[ClassResult]:
     return [results[name] for name in sorted(results)]
 
 
-def _train(
-    root: Path,
-    earlier: ClassResult,
-    out: Path,
-    size: str,
-    train_one: TrainOne,
-    config_of: ConfigOf | None,
-    force: bool,
-    group: Processes,
-) -> ClassResult:
+def _attempt(before: ClassResult, work: Callable[[], Outcome]) -> Outcome | ClassResult:
+    """Return what `work` returns, or `before` with the error that it raised."""
+    try:
+        return work()
+    except (UserError, OSError) as error:
+        print(f"{before.name}: {error}", file=sys.stderr)
+        return replace(before, error=str(error), figures={})
+    except Exception as error:  # a defect in one class is no reason to lose a night's other classes
+        traceback.print_exc()
+        return replace(before, error=repr(error), figures={})
+
+
+def _train_or_keep(job: Job, earlier: ClassResult, group: Processes) -> ClassResult:
     """Return the class's result without figures, or with those of the checkpoint that stands."""
-    dataset = open_dataset(root / earlier.name)
-    wanted = _input_size(dataset, size)
-    if force or not out.is_file():
-        group.wait()  # nobody looks for it any more
-        start = time.monotonic()
-        train_one(dataset, out, wanted)
-        group.wait()
-        minutes = (time.monotonic() - start) / 60
-        return ClassResult(earlier.name, sha256_of(out), wanted, minutes)
-    found = load_checkpoint(out).model.config
-    _check_kept(out, found, config_of(dataset, wanted) if config_of else replace(found, input_size=wanted))
-    if group.first:
-        print(f"{out} stands: kept (--force trains it anew)")
+    kept = group.agree(lambda: _attempt(earlier, lambda: _kept(job, earlier)))
+    if kept is not None:
+        return kept
+    state = resume_path(job.checkpoint(earlier.name))
+    train = partial(_train, job, earlier.name, group.agree(lambda: state.is_file() and not job.force))
+    if group.count > 1:  # the others would wait for ever for one that goes on after an error: torchrun ends them
+        return train()
+    return _attempt(earlier, train)
+
+
+def _kept(job: Job, earlier: ClassResult) -> ClassResult | None:
+    """Return the result of the checkpoint that stands; None if there is one to be trained.
+
+    Raises `UserError` if it is of another model, or if the class cannot be trained as the job asks.
+    """
+    wanted = job.config_of(open_dataset(job.root / earlier.name))
+    out = job.checkpoint(earlier.name)
+    if job.force or not out.is_file():
+        return None
+    _check_kept(out, load_checkpoint(out).model.config, wanted)
+    print(f"{out} stands: kept (--force trains it anew)")
     digest = sha256_of(out)
     unchanged = digest == earlier.checkpoint_sha256
-    return replace(earlier, error="") if unchanged else ClassResult(earlier.name, digest, found.input_size)
+    return replace(earlier, error="") if unchanged else ClassResult(earlier.name, digest, wanted.input_size)
+
+
+def _train(job: Job, name: str, resume: bool) -> ClassResult:
+    dataset, out = open_dataset(job.root / name), job.checkpoint(name)
+    config = job.config_of(dataset)
+    start = time.monotonic()
+    job.train_one(dataset, config, out, resume)
+    minutes = (time.monotonic() - start) / 60
+    return ClassResult(name, "", config.input_size, minutes)
 
 
 def _check_kept(out: Path, found: ModelConfig, wanted: ModelConfig) -> None:
@@ -122,11 +143,11 @@ def _words(value: object) -> str:
     return str(value)
 
 
-def _evaluate(root: Path, trained: ClassResult, out: Path) -> ClassResult:
-    folder = root / trained.name
+def _evaluate(job: Job, trained: ClassResult) -> ClassResult:
+    folder = job.root / trained.name
     if trained.figures or not open_dataset(folder).test:
         return trained
-    return replace(trained, figures=asdict(evaluate(out, folder)))
+    return replace(trained, figures=asdict(evaluate(job.checkpoint(trained.name), folder)))
 
 
 def _input_size(dataset: Dataset, size: str) -> tuple[int, int]:
@@ -147,18 +168,6 @@ def choose_classes(root: Path, wanted: str) -> tuple[str, ...]:
     if unknown or not names:
         raise UserError(f"--classes must be all or some of {', '.join(known)}", ", ".join(unknown) or "none")
     return names
-
-
-def _train_through_fit(options: argparse.Namespace, config_of: ConfigOf, group: Processes) -> TrainOne:
-    """Return the training of one class by train.fit, resumed where it was interrupted."""
-
-    def train_one(dataset: Dataset, out: Path, size: tuple[int, int]) -> None:
-        resume = resume_path(out).is_file() and not options.force
-        group.wait()  # all have looked
-        config, recipe = config_of(dataset, size), fit.recipe_from(options)
-        fit.fit(dataset, config, recipe, options.weights, out, resume=resume, group=group)
-
-    return train_one
 
 
 def paper_averages(root: Path, names: Sequence[str]) -> str:
@@ -185,24 +194,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _job(options: argparse.Namespace, group: Processes) -> Job:
+    """Return the job of the command line: training by train.fit."""
+    recipe = fit.recipe_from(options)
+    if options.size != PAPER:
+        fit.parse_size(options.size)  # refused now, not once for every class
+
+    def config_of(dataset: Dataset) -> ModelConfig:
+        return fit.config_from(options, dataset, _input_size(dataset, options.size))
+
+    def train_one(dataset: Dataset, config: ModelConfig, out: Path, resume: bool) -> None:
+        fit.fit(dataset, config, recipe, options.weights, out, resume=resume, group=group)
+
+    return Job(options.data, options.out_dir, config_of, train_one, options.force)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train several classes from the command line. Raises `UserError` at the end if one of them failed."""
     options = _parser().parse_args(argv)
     if options.out_dir.exists() and not options.out_dir.is_dir():
         raise UserError("--out-dir must be a folder to write to", f"the file {options.out_dir}")
     names = choose_classes(options.data, options.classes)
-
-    def config_of(dataset: Dataset, size: tuple[int, int]) -> ModelConfig:
-        return fit.config_from(options, dataset, size)
-
     with processes() as group:
-        train_one = _train_through_fit(options, config_of, group)
-        how = {"config_of": config_of, "force": options.force, "group": group}
-        results = fit_classes(options.data, names, options.out_dir, options.size, train_one, **how)
-        if not group.first:
-            return
-    print(format_table(results))
-    print(f"\n{paper_averages(options.data, names)}")
+        results = fit_classes(_job(options, group), names, group)
+    if not group.first:
+        return
+    tables = [format_table(results), paper_averages(options.data, names)]
+    print("\n\n".join(filter(None, tables)))
     failed = [result.name for result in results if result.error]
     if failed:
         raise UserError(
