@@ -8,6 +8,9 @@ from statistics import mean
 from typing import Any
 
 from runtime.files import write_json
+from train.mvtec import PAPER_INPUT_SIDES
+from train.paper import average_rows, format_rows
+from train.stc import is_stc
 
 SCHEMA = "cflow-edge/classes/1"
 COLUMNS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}  # figures that are tabled
@@ -59,6 +62,13 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def paper_averages(root: Path, names: Sequence[str]) -> str:
+    """Return the paper's averages over MVTec AD or STC as a table; nothing for other classes."""
+    if is_stc(root):
+        return format_rows(average_rows("stc"))
+    return format_rows(average_rows("mvtec")) if set(names) & set(PAPER_INPUT_SIDES) else ""
 
 
 def write_results(path: Path, results: Sequence[ClassResult]) -> None:

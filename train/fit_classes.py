@@ -21,13 +21,10 @@ from export.model.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_command
 from runtime.files import sha256_of
 from train import fit
-from train.class_table import ClassResult, format_table, read_results, write_results
+from train.class_table import ClassResult, format_table, paper_averages, read_results, write_results
 from train.data import Dataset, list_classes, open_dataset
 from train.evaluate import evaluate
-from train.mvtec import PAPER_INPUT_SIDES
-from train.paper import average_rows, format_rows
 from train.processes import Processes, one_process, processes
-from train.stc import is_stc
 from train.training import resume_path
 
 RESULTS_NAME = "classes.json"
@@ -97,7 +94,7 @@ def _train_or_keep(job: Job, earlier: ClassResult, group: Processes) -> ClassRes
     if kept is not None:
         return kept
     state = resume_path(job.checkpoint(earlier.name))
-    train = partial(_train, job, earlier.name, group.agree(lambda: state.is_file() and not job.force))
+    train = partial(_train, job, earlier.name, group.agree(lambda: state.is_file() and not job.force), group)
     if group.count > 1:  # the others would wait for ever for one that goes on after an error: torchrun ends them
         return train()
     return _attempt(earlier, train)
@@ -119,13 +116,13 @@ def _kept(job: Job, earlier: ClassResult) -> ClassResult | None:
     return replace(earlier, error="") if unchanged else ClassResult(earlier.name, digest, wanted.input_size)
 
 
-def _train(job: Job, name: str, resume: bool) -> ClassResult:
+def _train(job: Job, name: str, resume: bool, group: Processes) -> ClassResult:
     dataset, out = open_dataset(job.root / name), job.checkpoint(name)
     config = job.config_of(dataset)
     start = time.monotonic()
     job.train_one(dataset, config, out, resume)
     minutes = (time.monotonic() - start) / 60
-    return ClassResult(name, "", config.input_size, minutes)
+    return ClassResult(name, group.agree(lambda: sha256_of(out)), config.input_size, minutes)
 
 
 def _check_kept(out: Path, found: ModelConfig, wanted: ModelConfig) -> None:
@@ -168,13 +165,6 @@ def choose_classes(root: Path, wanted: str) -> tuple[str, ...]:
     if unknown or not names:
         raise UserError(f"--classes must be all or some of {', '.join(known)}", ", ".join(unknown) or "none")
     return names
-
-
-def paper_averages(root: Path, names: Sequence[str]) -> str:
-    """Return the paper's averages over MVTec AD or STC as a table; nothing for other classes."""
-    if is_stc(root):
-        return format_rows(average_rows("stc"))
-    return format_rows(average_rows("mvtec")) if set(names) & set(PAPER_INPUT_SIDES) else ""
 
 
 def _parser() -> argparse.ArgumentParser:
