@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_command
 from train import fit, fit_classes
 from train.class_table import ClassResult, averages, format_table, read_results, write_results
-from train.data import open_dataset
+from train.data import Dataset, open_dataset
 from train.evaluate import evaluate
 from train.synthetic import write_dataset
 from train.training import resume_path
@@ -130,22 +131,27 @@ def test_an_interrupted_class_goes_on_or_is_forced_anew(finished: tuple[Path, in
     assert resumed.history == whole.history
 
 
+TINY = ModelConfig("resnet18", ("layer1",), (64, 64), coupling_blocks=1)
+
+
 def test_a_defect_in_one_class_is_told_and_the_next_is_trained(
     finished: tuple[Path, int], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sizes = []
+    asked = []
 
-    def train_one(dataset: fit_classes.Dataset, out: Path, size: tuple[int, int]) -> None:
-        sizes.append(size)
+    def train_one(dataset: Dataset, config: ModelConfig, out: Path, resume: bool) -> None:
+        asked.append((config, resume))
         if dataset.root.name == "cable":
             raise RuntimeError("out of memory")
         out.write_bytes((finished[0] / out.name).read_bytes())
 
-    results = fit_classes.fit_classes(root, ("cable", "wire"), tmp_path, "64x96", train_one)
+    resume_path(tmp_path / "wire.pt").touch()
+    job = fit_classes.Job(root, tmp_path, lambda dataset: TINY, train_one)
+    results = fit_classes.fit_classes(job, ("cable", "wire"))
     assert [result.error for result in results] == ["RuntimeError('out of memory')", ""]
     assert results[1].figures == read_results(finished[0] / "classes.json")["wire"].figures
     assert "Traceback" in capsys.readouterr().err
-    assert sizes == [(64, 96), (64, 96)]
+    assert asked == [(TINY, False), (TINY, True)]
 
 
 def test_a_class_without_test_images_is_trained_and_has_no_figures(
@@ -153,11 +159,12 @@ def test_a_class_without_test_images_is_trained_and_has_no_figures(
 ) -> None:
     write_dataset(tmp_path / "data/plain", train=4, test_good=0, per_defect=0, size=64)
 
-    def train_one(dataset: fit_classes.Dataset, out: Path, size: tuple[int, int]) -> None:
+    def train_one(dataset: Dataset, config: ModelConfig, out: Path, resume: bool) -> None:
         out.parent.mkdir()
         out.write_bytes((finished[0] / "cable.pt").read_bytes())
 
-    (result,) = fit_classes.fit_classes(tmp_path / "data", ("plain",), tmp_path / "models", "64", train_one)
+    job = fit_classes.Job(tmp_path / "data", tmp_path / "models", lambda dataset: TINY, train_one)
+    (result,) = fit_classes.fit_classes(job, ("plain",))
     assert (result.figures, result.error) == ({}, "")
 
 
@@ -191,6 +198,15 @@ def test_classes_are_chosen_by_name(root: Path, tmp_path: Path) -> None:
     (tmp_path / "models").touch()
     with pytest.raises(UserError, match="--out-dir must be a folder"):
         fit_classes.main(["--data", str(root), "--out-dir", str(tmp_path / "models")])
+
+
+def test_what_no_class_can_have_is_refused_at_once(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, value in (("--size", "16"), ("--batch", "0"), ("--precision", "half")):
+        assert command(root, tmp_path, option, value) == 2
+        assert capsys.readouterr().err.startswith(f"error: {option} must be")
+    assert not list(tmp_path.iterdir())
 
 
 RESULTS = [

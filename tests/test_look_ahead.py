@@ -1,8 +1,13 @@
 """Items made ahead arrive in order, errors in their place, and an early end leaves nothing hanging."""
 
+import threading
+from collections.abc import Iterator
+
 import pytest
 
 from train.look_ahead import look_ahead
+
+PATIENCE = 30  # seconds until a test gives up on another thread
 
 
 def test_items_keep_their_order() -> None:
@@ -12,22 +17,28 @@ def test_items_keep_their_order() -> None:
 
 
 def test_the_next_item_is_made_while_one_is_in_use() -> None:
-    made = []
+    made = [threading.Event() for _ in range(3)]
 
-    def items():
-        for index in range(3):
-            made.append(index)
+    def items() -> Iterator[int]:
+        for index, event in enumerate(made):
+            event.set()
             yield index
 
-    ahead = look_ahead(items())
-    assert next(ahead) == 0
-    assert next(ahead) == 1
-    assert made[:2] == [0, 1]
-    assert list(ahead) == [2]
+    for item in look_ahead(items()):
+        if item + 1 < len(made):
+            assert made[item + 1].wait(PATIENCE)
+
+
+def test_no_more_than_the_next_item_is_made() -> None:
+    made: list[int] = []
+    ahead = look_ahead(made.append(index) or index for index in range(9))  # type: ignore[func-returns-value]
+    assert [next(ahead), next(ahead)] == [0, 1]
+    ahead.close()
+    assert made == [0, 1, 2]
 
 
 def test_an_error_arrives_in_its_items_place() -> None:
-    def items():
+    def items() -> Iterator[int]:
         yield 1
         raise OSError("broken image")
 
@@ -35,9 +46,18 @@ def test_an_error_arrives_in_its_items_place() -> None:
     assert next(ahead) == 1
     with pytest.raises(OSError, match="broken image"):
         next(ahead)
+    assert list(ahead) == []
 
 
 def test_a_consumer_may_stop_early() -> None:
-    ahead = look_ahead(iter(range(1000)))
-    assert next(ahead) == 0
-    ahead.close()
+    def consume() -> None:
+        for _ in look_ahead(iter(range(1000))):
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+    for thread in threading.enumerate():
+        if thread.name.startswith("look-ahead"):
+            thread.join(PATIENCE)
+    assert threading.active_count() == before

@@ -3,27 +3,33 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from export.model.checkpoint import load_checkpoint
+from runtime.files import sha256_of
+from train.class_table import read_results
+from train.data import open_dataset
 from train.processes import one_process
 from train.synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-TINY = [
-    *("--encoder", "resnet18", "--weights", "random", "--taps", "layer1", "--size", "64", "--blocks", "1"),
-    *("--schedule", "fast", "--batch", "4", "--meta-epochs", "2", "--held-out", "0.25"),
-]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+# One script for all tests, because importing torch in three processes takes longer than what they do with it.
 SCRIPT = """
 import sys, torch
 from pathlib import Path
 from export.model.cflow import CFlow, ModelConfig
+from runtime.errors import run_command
+from train import fit, fit_classes
 from train.flow_gradient import FlowGradient
 from train.processes import processes
 
+folder = Path(sys.argv[1])
+tiny = ["--encoder", "resnet18", "--weights", "random", "--taps", "layer1", "--size", "64", "--blocks", "1"]
+tiny += ["--schedule", "fast", "--batch", "4", "--meta-epochs", "2", "--held-out", "0.25"]
 with processes() as group:
     model = CFlow(ModelConfig("resnet18", ("layer1",), (64, 64), coupling_blocks=2))
     flow = FlowGradient(model.decoders[0], 16, 16)
@@ -34,15 +40,47 @@ with processes() as group:
     def gradient(part):
         logp = flow.log_likelihood(fibers[part], rows[part], columns[part])
         flow.backward(torch.sigmoid(-logp) / -len(logp))
-        return flow.gradient
-    own = gradient(slice(32 * group.rank, 32 * group.rank + 32)).clone()
+        return flow.gradient.clone()
+    own = gradient(slice(32 * group.rank, 32 * group.rank + 32))
     group.average(own)
-    torch.save({"averaged": own, "whole": gradient(slice(None)).clone()}, Path(sys.argv[1], f"{group.rank}.pt"))
+    found = {"averaged": own, "whole": gradient(slice(None)), "agreed": group.agree(lambda: [group.rank, None])}
+
+trained = []  # every process's own model, of which the first's is written
+train = fit.fit
+def fit_and_remember(*arguments, **options):
+    checkpoint = train(*arguments, **options)
+    trained.append(checkpoint.model.state_dict())
+    return checkpoint
+fit.fit = fit_and_remember
+found["fit"] = fit.main(["--data", str(folder / "data/wire"), "--out", str(folder / "one/wire.pt"), *tiny])
+classes = ["--data", str(folder / "data"), "--out-dir", str(folder / "classes"), *tiny]
+found["classes"] = run_command(fit_classes.main, classes)
+torch.save({**found, "trained": trained}, folder / f"{group.rank}.pt")
 """
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TORCHRUN, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where two processes trained one model, and a class that can be trained after one that cannot."""
+    folder = tmp_path_factory.mktemp("processes")
+    write_dataset(folder / "data/wire", train=12, test_good=2, per_defect=1, size=64)
+    broken = folder / "data/broken/train/good/0.png"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"no image")
+    (folder / "classes").mkdir()
+    torch.save({"format": "another"}, folder / "classes/broken.pt")
+    (folder / "script.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}")
+    command = [*TORCHRUN, "2", str(folder / "script.py"), str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    (folder / "out.txt").write_text(ended.stdout)
+    (folder / "errors.txt").write_text(ended.stderr)
+    return folder
+
+
+def found(folder: Path) -> list[dict[str, Any]]:
+    """Return what each process found."""
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def test_one_process_changes_nothing() -> None:
@@ -50,34 +88,48 @@ def test_one_process_changes_nothing() -> None:
     alone.average(tensor)
     alone.broadcast(tensor)
     assert alone.first and tensor.tolist() == [1.0, 2.0]
+    assert alone.agree(lambda: "a value") == "a value"
 
 
-def test_the_averaged_gradient_is_that_of_all_fibers(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}")
-    ended = run(script, tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+def test_the_averaged_gradient_is_that_of_all_fibers(folder: Path) -> None:
+    first, second = found(folder)
+    assert first["agreed"] == second["agreed"] == [0, None]
     assert torch.equal(first["averaged"], second["averaged"])
     assert torch.equal(first["whole"], second["whole"])  # both have the first process's parameters
     # float32: the mean of two halves against the whole
     torch.testing.assert_close(first["averaged"], first["whole"], rtol=1e-4, atol=1e-7)
 
 
-def test_two_processes_train_one_checkpoint(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "cables", train=12, test_good=1, per_defect=1, size=64)
-    ended = run("-m", "train.fit", "--data", tmp_path / "cables", "--out", tmp_path / "cable.pt", *TINY)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("wrote") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cable.pt", "cables"]
-    logps = [entry["held_out_logp"] for entry in load_checkpoint(tmp_path / "cable.pt").history]
+def test_two_processes_train_one_checkpoint(folder: Path) -> None:
+    first, second = (process["trained"] for process in found(folder))
+    assert [path.name for path in (folder / "one").iterdir()] == ["wire.pt"]
+    checkpoint = load_checkpoint(folder / "one/wire.pt")
+    written = checkpoint.model.state_dict()
+    for name, value in written.items():
+        assert torch.equal(first[0][name], value) and torch.equal(second[0][name], value), name
+    logps = [entry["held_out_logp"] for entry in checkpoint.history]
     assert len(logps) == 2 and logps[1] > logps[0]
+    assert (folder / "out.txt").read_text().count("wrote") == 1
+
+
+def test_two_processes_train_class_after_class(folder: Path) -> None:
+    """What is wrong before training is told once, and the next class is trained and evaluated."""
+    first, second = found(folder)
+    assert (first["classes"], second["classes"]) == (2, 0)  # the first tells it
+    assert len(first["trained"]) == len(second["trained"]) == 2  # wire by either command
+    assert (folder / "errors.txt").read_text().count("broken: ") == 1
+    results = read_results(folder / "classes/classes.json")
+    assert "must be a file of format" in results["broken"].error
+    assert not results["wire"].error
+    assert results["wire"].figures["images"] == len(open_dataset(folder / "data/wire").test)
+    assert results["wire"].checkpoint_sha256 == sha256_of(folder / "classes/wire.pt")
+    assert sorted(path.name for path in (folder / "classes").iterdir()) == ["broken.pt", "classes.json", "wire.pt"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.gpu
 def test_more_processes_than_gpus_are_refused(tmp_path: Path) -> None:
     count = str(torch.cuda.device_count() + 1)
-    command = [*TORCHRUN[:-1], count, "-m", "train.fit", "--data", str(tmp_path), "--out", str(tmp_path / "x.pt")]
+    command = [*TORCHRUN, count, "-m", "train.fit", "--data", str(tmp_path), "--out", str(tmp_path / "x.pt")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode != 0 and "GPU per process" in ended.stderr
