@@ -114,6 +114,7 @@ class TestEveryEncoder:
     [
         ({"conditional": False}, {CONDITION: 0, LAST: 2, AFFINE: 2, FACTOR: 4, MERGED: 2}),
         ({"soft_permutation": False}, {CONDITION: 4, LAST: 2, GATHER: 2, AFFINE: 0, FACTOR: 4, MERGED: 2}),
+        ({"score": "paper"}, {CONDITION: 4, LAST: 2, AFFINE: 2, FACTOR: 4, MERGED: 2}),
         ({"clamp": "tanh(a/c)"}, {CONDITION: 4, LAST: 2, AFFINE: 2, FACTOR: 4, MERGED: 2}),
         ({"coupling_blocks": 4}, {CONDITION: 8, LAST: 2, AFFINE: 6, FACTOR: 8, MERGED: 2}),
         ({"coupling_blocks": 1}, {CONDITION: 2, LAST: 2, AFFINE: 0, FACTOR: 2, MERGED: 2}),
