@@ -127,11 +127,11 @@ def compare_schedules(options: argparse.Namespace) -> None:
         shown = curve[:: max(1, len(curve) // 8)] + curve[-1:]
         print(f"{name} ({len(curve)} passes): " + ", ".join(f"{s:.0f} s {logp:.3f}" for s, logp in shown))
     best = max(logp for _, logp in paper)
-    needed = next((seconds for seconds, logp in fast if logp >= best), None)
-    if needed is None:
+    stays = next((len(fast) - n for n, (_, logp) in enumerate(reversed(fast)) if logp < best), 0)  # above it for good
+    if stays == len(fast):
         print(f"fast ended at {fast[-1][1]:.3f}, below the paper's {best:.3f}: more --fast-meta-epochs")
     else:
-        whole = paper[-1][0]
+        whole, needed = paper[-1][0], fast[stays][0]
         print(f"fast reached the paper's {best:.3f} in {needed:.0f} s of its {whole:.0f} s: {whole / needed:.1f} x")
 
 
