@@ -17,20 +17,17 @@ from train.synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-# One script for all tests, because importing torch in three processes takes longer than what they do with it.
+TINY = ["--encoder", "resnet18", "--weights", "random", "--taps", "layer1", "--size", "64", "--blocks", "1"]
+TINY += ["--schedule", "fast", "--batch", "4", "--meta-epochs", "2", "--held-out", "0.25"]
+# train.fit as it is, but that every process also tells what it makes of a gradient and what its own model became.
 SCRIPT = """
 import sys, torch
 from pathlib import Path
 from export.model.cflow import CFlow, ModelConfig
-from runtime.errors import run_command
-from train import fit, fit_classes
+from train import fit
 from train.flow_gradient import FlowGradient
-from train.processes import processes
 
-folder = Path(sys.argv[1])
-tiny = ["--encoder", "resnet18", "--weights", "random", "--taps", "layer1", "--size", "64", "--blocks", "1"]
-tiny += ["--schedule", "fast", "--batch", "4", "--meta-epochs", "2", "--held-out", "0.25"]
-with processes() as group:
+def gradients(group):
     model = CFlow(ModelConfig("resnet18", ("layer1",), (64, 64), coupling_blocks=2))
     flow = FlowGradient(model.decoders[0], 16, 16)
     flow.parameters += 0.1 * group.rank
@@ -43,38 +40,34 @@ with processes() as group:
         return flow.gradient.clone()
     own = gradient(slice(32 * group.rank, 32 * group.rank + 32))
     group.average(own)
-    found = {"averaged": own, "whole": gradient(slice(None)), "agreed": group.agree(lambda: [group.rank, None])}
+    return {"averaged": own, "whole": gradient(slice(None)), "agreed": group.agree(lambda: [group.rank, None])}
 
-trained = []  # every process's own model, of which the first's is written
-train = fit.fit
-def fit_and_remember(*arguments, **options):
-    checkpoint = train(*arguments, **options)
-    trained.append(checkpoint.model.state_dict())
+def fit_and_tell(*arguments, group, **options):
+    checkpoint = train(*arguments, group=group, **options)
+    content = {**gradients(group), "trained": checkpoint.model.state_dict()}
+    torch.save(content, Path(sys.argv[1], f"{group.rank}.pt"))
     return checkpoint
-fit.fit = fit_and_remember
-found["fit"] = fit.main(["--data", str(folder / "data/wire"), "--out", str(folder / "one/wire.pt"), *tiny])
-classes = ["--data", str(folder / "data"), "--out-dir", str(folder / "classes"), *tiny]
-found["classes"] = run_command(fit_classes.main, classes)
-torch.save({**found, "trained": trained}, folder / f"{group.rank}.pt")
+
+train, fit.fit = fit.fit, fit_and_tell
+sys.exit(fit.run_command(fit.main, sys.argv[2:]))
 """
+
+
+def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run two processes to their end."""
+    return subprocess.run([*TORCHRUN, "2", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where two processes trained one model, and a class that can be trained after one that cannot."""
+    """Return where two processes trained one model."""
     folder = tmp_path_factory.mktemp("processes")
     write_dataset(folder / "data/wire", train=12, test_good=2, per_defect=1, size=64)
-    broken = folder / "data/broken/train/good/0.png"
-    broken.parent.mkdir(parents=True)
-    broken.write_bytes(b"no image")
-    (folder / "classes").mkdir()
-    torch.save({"format": "another"}, folder / "classes/broken.pt")
-    (folder / "script.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}")
-    command = [*TORCHRUN, "2", str(folder / "script.py"), str(folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    script = folder / "script.py"
+    script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}")
+    ended = torchrun(script, folder, "--data", folder / "data/wire", "--out", folder / "one/wire.pt", *TINY)
     assert ended.returncode == 0, ended.stderr
     (folder / "out.txt").write_text(ended.stdout)
-    (folder / "errors.txt").write_text(ended.stderr)
     return folder
 
 
@@ -106,24 +99,27 @@ def test_two_processes_train_one_checkpoint(folder: Path) -> None:
     checkpoint = load_checkpoint(folder / "one/wire.pt")
     written = checkpoint.model.state_dict()
     for name, value in written.items():
-        assert torch.equal(first[0][name], value) and torch.equal(second[0][name], value), name
+        assert torch.equal(first[name], value) and torch.equal(second[name], value), name
     logps = [entry["held_out_logp"] for entry in checkpoint.history]
     assert len(logps) == 2 and logps[1] > logps[0]
     assert (folder / "out.txt").read_text().count("wrote") == 1
 
 
-def test_two_processes_train_class_after_class(folder: Path) -> None:
+def test_two_processes_train_class_after_class(folder: Path, tmp_path: Path) -> None:
     """What is wrong before training is told once, and the next class is trained and evaluated."""
-    first, second = found(folder)
-    assert (first["classes"], second["classes"]) == (2, 0)  # the first tells it
-    assert len(first["trained"]) == len(second["trained"]) == 2  # wire by either command
-    assert (folder / "errors.txt").read_text().count("broken: ") == 1
-    results = read_results(folder / "classes/classes.json")
+    broken = folder / "data/broken/train/good/0.png"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"no image")
+    torch.save({"format": "another"}, tmp_path / "broken.pt")
+    ended = torchrun("-m", "train.fit_classes", "--data", folder / "data", "--out-dir", tmp_path, *TINY)
+    assert ended.returncode != 0  # as without torchrun if a class failed
+    assert ended.stderr.count("broken: ") == ended.stderr.count("error: every class must train") == 1
+    results = read_results(tmp_path / "classes.json")
     assert "must be a file of format" in results["broken"].error
     assert not results["wire"].error
     assert results["wire"].figures["images"] == len(open_dataset(folder / "data/wire").test)
-    assert results["wire"].checkpoint_sha256 == sha256_of(folder / "classes/wire.pt")
-    assert sorted(path.name for path in (folder / "classes").iterdir()) == ["broken.pt", "classes.json", "wire.pt"]
+    assert results["wire"].checkpoint_sha256 == sha256_of(tmp_path / "wire.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pt", "classes.json", "wire.pt"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
