@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import gemm_bias, gemm_weight
+from export.products import is_product, product_bias, product_weight
 from runtime.errors import UserError
 
 FP16_MAX = float(np.finfo(np.float16).max)
@@ -19,47 +19,49 @@ FP16_MAX = float(np.finfo(np.float16).max)
 HEADROOM = 0.98
 
 
+_ADDITIONS = ("Add", "Sum")
+
+
 @dataclass(frozen=True)
-class GemmLimits:
+class ProductLimits:
     """What an FP16 product may take in, and the nodes behind it that share its type (a subnet's hidden layer)."""
 
     input_limit: float
     followers: tuple[gs.Node, ...]
 
 
-def gemm_limits(gemm: gs.Node) -> GemmLimits | None:
-    """Return the limits of a plain Gemm, None if its weights are not constant.
+def product_limits(product: gs.Node) -> ProductLimits | None:
+    """Return the limits of a plain product, None if its weights are not constant.
 
     Raises `UserError` if the biases alone leave FP16's range.
     """
-    weight, bias = gemm_weight(gemm), gemm_bias(gemm)
+    weight, bias = product_weight(product), product_bias(product)
     if weight is None or bias is None:
         return None
-    followers = _hidden_layer(gemm)
+    followers = _hidden_layer(product)
     added = float(np.abs(bias).max(initial=0.0))
     for node in followers:
-        if node.op == "Add":
-            added += max(float(np.abs(t.values).max()) for t in node.inputs if isinstance(t, gs.Constant))
+        if node.op in _ADDITIONS:
+            added += sum(float(np.abs(t.values).max()) for t in node.inputs if isinstance(t, gs.Constant))
     largest = float(np.abs(weight.astype(np.float64)).sum(axis=1).max())
     if added >= FP16_MAX:
         raise UserError(
-            f"{gemm.name}: biases must be below {FP16_MAX:.0f} for FP16", f"{added:.0f}", "build it as FP32"
+            f"{product.name}: biases must be below {FP16_MAX:.0f} for FP16", f"{added:.0f}", "build it as FP32"
         )
     limit = HEADROOM * (FP16_MAX - added) / max(largest, 1e-12)
-    return GemmLimits(min(limit, HEADROOM * FP16_MAX), followers)
+    return ProductLimits(min(limit, HEADROOM * FP16_MAX), followers)
 
 
-def _hidden_layer(gemm: gs.Node) -> tuple[gs.Node, ...]:
-    """Return the Reshape and Add nodes from `gemm` to a Relu, that included; none if there is no such chain."""
+def _hidden_layer(product: gs.Node) -> tuple[gs.Node, ...]:
+    """Return the nodes from `product` to a Relu that products alone read, that included; none if there are none."""
     chain: list[gs.Node] = []
-    node = gemm
+    node = product
     while len(node.outputs[0].outputs) == 1:
         node = node.outputs[0].outputs[0]
-        constant_add = node.op == "Add" and any(isinstance(tensor, gs.Constant) for tensor in node.inputs)
+        constant_add = node.op in _ADDITIONS and any(isinstance(tensor, gs.Constant) for tensor in node.inputs)
         if node.op not in ("Reshape", "Relu") and not constant_add:
             return ()
         chain.append(node)
         if node.op == "Relu":
-            feeds_one_product = [reader.op for reader in node.outputs[0].outputs] == ["Gemm"]
-            return tuple(chain) if feeds_one_product else ()
+            return tuple(chain) if all(is_product(reader) for reader in node.outputs[0].outputs) else ()
     return ()

@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from export.onnx_files import ExportInfo, cpu_session, get_info, load_model, save_model, set_info
-from export.passes import REWRITES, opset17, unread_initializers
+from export.passes import LAYOUTS, Layout, opset17, rewrites, unread_initializers
 from export.passes.graph import RewriteCount, run
 from runtime.errors import UserError, run_command
 from runtime.metadata import INPUT_NAME, sidecar_path
@@ -39,7 +39,9 @@ class Agreement:
         return max(self.anomaly_map, self.image_score, self.log_likelihood) <= TOLERANCE
 
 
-def fuse(model: onnx.ModelProto, info: ExportInfo) -> tuple[onnx.ModelProto, list[RewriteCount]]:
+def fuse(
+    model: onnx.ModelProto, info: ExportInfo, layout: Layout = "convolution"
+) -> tuple[onnx.ModelProto, list[RewriteCount]]:
     """Apply every rewrite, lower the result to opset 17, and return it with the counts.
 
     A rewrite that matches another number of times than the model's structure says is a `UserError`: a
@@ -49,7 +51,7 @@ def fuse(model: onnx.ModelProto, info: ExportInfo) -> tuple[onnx.ModelProto, lis
     model.CopyFrom(original)
     counts = [unread_initializers.run(model)]
     graph = gs.import_onnx(model)
-    for rewrite in REWRITES:
+    for rewrite in rewrites(layout):
         count = run(graph, rewrite)
         expected = 0 if info.fused else rewrite.expected(info.facts)
         if expected is not None and count.matches != expected:
@@ -115,11 +117,11 @@ def fusion_table(counts: Sequence[RewriteCount], agreement: Agreement) -> str:
     return "\n".join(lines)
 
 
-def fuse_file(unfused: Path, out: Path) -> str:
+def fuse_file(unfused: Path, out: Path, layout: Layout = "convolution") -> str:
     """Fuse the ONNX at `unfused` into `out` and return the fusion table. Raises `UserError` if they disagree."""
     model = load_model(unfused)
     info = get_info(model, unfused.name)
-    fused, counts = fuse(model, info)
+    fused, counts = fuse(model, info, layout)
     agreement = compare(model, fused, probe_frames(info))
     table = fusion_table(counts, agreement)
     if not agreement.exact:
@@ -135,9 +137,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, help="where the fused ONNX goes (default: cable.unfused.onnx to cable.onnx)"
     )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default=LAYOUTS[0],
+        help="the decoders' products: 1 x 1 convolutions on images, or matrix products on (positions, channels)",
+    )
     options = parser.parse_args(argv)
     out = options.out or sidecar_path(options.onnx).with_suffix(".onnx")
-    print(fuse_file(options.onnx, out))
+    print(fuse_file(options.onnx, out, options.layout))
     print(f"wrote {out}")
 
 

@@ -32,7 +32,9 @@ class ExportInfo:
     @property
     def facts(self) -> ModelFacts:
         """What the rewrites should find in the unfused graph."""
-        return ModelFacts(len(self.metadata.taps), self.blocks, self.conditional, self.soft_permutation)
+        taps = len(self.metadata.taps)
+        maps = 2 if self.metadata.score == "deviation" and taps > 1 else 1
+        return ModelFacts(taps, self.blocks, self.conditional, self.soft_permutation, maps)
 
 
 def set_info(model: onnx.ModelProto, info: ExportInfo) -> None:

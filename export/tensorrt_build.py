@@ -151,8 +151,7 @@ def _configure(
     config = builder.create_builder_config()
     for name in compat.builder_flag_names(module, types):
         config.set_flag(getattr(module.BuilderFlag, name))
-    if options.precision == "fp32":
-        config.clear_flag(module.BuilderFlag.TF32)  # on by default, and 10 bits of mantissa are not FP32
+    config.clear_flag(module.BuilderFlag.TF32)  # on by default, and 10 bits of mantissa are not FP32
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)
     if options.optimization_level is not None:

@@ -17,6 +17,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 WEIGHTED = ("CONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED")  # 8.6 may parse a Gemm as the last
 QUANTIZERS = ("QUANTIZE", "DEQUANTIZE")
+SCORE = "score/"  # how the names of its layers begin: they are FP32 in every precision, products and all
 WANTED_TYPE = {"fp32": "float", "fp16": "half", "int8": "int8"}
 ENGINE_TYPES = {"FP32": "float", "Float": "float", "FP16": "half", "Half": "half", "Int8": "int8"}
 ENGINE_WEIGHTED = ("conv", "gemm", "matrixmultiply", "matmul", "fullyconnected")
@@ -69,7 +70,7 @@ def count_weighted_layers(network: Any, strongly_typed: bool) -> dict[str, int]:
     producers = _producers(network)
     for layer in layers_of(network):
         kind = layer.type.name
-        if kind in WEIGHTED:
+        if kind in WEIGHTED and not layer.name.startswith(SCORE):
             counts[f"{kind.lower()} {_compute_type(layer, producers, strongly_typed)}"] += 1
         elif kind in QUANTIZERS:
             counts[kind.lower()] += 1

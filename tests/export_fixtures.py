@@ -57,6 +57,7 @@ def info_of(config):
         clamp=config.clamp,
         default_threshold="quantile",
         thresholds={"quantile": Threshold(0.5 * len(config.taps), "half of the range")},
+        score=config.score,
     )
     return ExportInfo(metadata, config.coupling_blocks, config.conditional, config.soft_permutation)
 

@@ -7,9 +7,10 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from export.fp16_limits import FP16_MAX, HEADROOM, gemm_limits
+from export.fp16_limits import FP16_MAX, HEADROOM, product_limits
 from export.onnx_files import get_info
-from export.precision import WEIGHTED, to_fp16
+from export.precision import to_fp16
+from export.products import WEIGHTED
 from runtime.errors import UserError
 from tests.export_fixtures import config_of, exported, run_model, small_config
 from tests.onnx_inspection import (
@@ -38,10 +39,9 @@ class TestFp16Types:
 
     def test_the_flow_and_the_score_stay_float(self, typed):
         types = types_of(typed)
-        wide = nodes_of(typed, "Tanh", "Exp", "ReduceSum", "ReduceSumSquare", "TopK", "Resize", "Sum", "Concat")
-        wide = [node for node in wide if not node.name.startswith("encoder/")]
-        wide = [node for node in wide if types[node.output[0]] != TensorProto.INT64]  # shapes
-        assert {"Tanh", "Exp", "ReduceSum", "ReduceSumSquare", "TopK", "Resize"} <= {node.op_type for node in wide}
+        kinds = ("Tanh", "Exp", "ReduceSum", "ReduceSumSquare", "TopK", "MatMul")
+        wide = [node for node in nodes_of(typed, *kinds) if not node.name.startswith("encoder/")]
+        assert set(kinds) == {node.op_type for node in wide}
         for node in wide:
             assert types[node.output[0]] == FLOAT, node.name
 
@@ -49,7 +49,7 @@ class TestFp16Types:
         """TensorRT with strong typing refuses an elementwise operation on a float and a half."""
         types = types_of(typed)
         for node in typed.graph.node:
-            if node.op_type not in ("Cast", "Resize"):  # Resize's empty regions have no type
+            if node.op_type != "Cast":
                 found = {types[name] for name in (*node.input, *node.output) if name}
                 assert not {FLOAT, HALF} <= found, node.name
 
@@ -101,11 +101,11 @@ class TestFp16Values:
 
     def test_refuses_a_product_of_two_computed_tensors(self):
         model = copy_of(small_model())
-        gemm = next(node for node in model.graph.node if node.name == "layer1/block0/Gemm")
+        gemm = next(node for node in model.graph.node if node.name == "layer1/block0/permutation/active")
         weight = gemm.input[1]
         gemm.input[1] = "computed"
         model.graph.node.insert(0, onnx.helper.make_node("Identity", [weight], ["computed"], name="identity"))
-        with pytest.raises(UserError, match="layer1/block0/Gemm must be a plain product"):
+        with pytest.raises(UserError, match="layer1/block0/permutation/active must be a plain product"):
             to_fp16(model)
 
 
@@ -127,8 +127,11 @@ def scaled(model, factors):
 def explosive_model(part):
     """A model that leaves FP16's range: by a subnet's translations, or by a state that grows from block to block."""
     if part == "subnet":  # log-scales saturate at 1.9, translations reach 5e5
-        return scaled(small_model(), {"/block0/subnet2/Gemm": [100, 1e6]})
-    return scaled(exported(small_config(coupling_blocks=4)).fused, {"/block0/Gemm": [2e4]})
+        return scaled(small_model(), {"/block0/subnet2/scale": [100], "/block0/subnet2/shift": [1e6]})
+    return scaled(
+        exported(small_config(coupling_blocks=4)).fused,
+        {"/block0/permutation/passive": [2e4], "/block0/permutation/active": [2e4]},
+    )
 
 
 def naive_fp16(model):
@@ -158,7 +161,7 @@ class TestOverflow:
         return exported(small_config()).frames[:1]
 
     def test_the_state_passes_what_a_half_can_hold(self, model, frame):
-        permutations = [node for node in nodes_of(model, "Gemm") if "/subnet" not in node.name]
+        permutations = [node for node in nodes_of(model, "Conv") if "/permutation/" in node.name]
         states = run_as_written(model, frame, *(node.input[0] for node in permutations))
         assert 1e5 < max(np.abs(state).max() for state in states) < 1e7
 
@@ -182,7 +185,7 @@ class TestOverflow:
 
 
 def gemm_graph(weight, bias, followers=()):
-    """A Gemm as a subnet's first layer (with the row and column tables) or alone, for `gemm_limits`."""
+    """A Gemm as a subnet's first layer (with the row and column tables) or alone, for `product_limits`."""
     x = gs.Variable("x", np.float32, ("n", weight.shape[1]))
     y = gs.Variable("y", np.float32)
     constants = [gs.Constant("w", weight), gs.Constant("b", bias)]
@@ -208,7 +211,7 @@ class TestLimits:
         outputs, inputs = rng.integers(1, 48, 2)
         weight = rng.normal(scale=10.0 ** rng.uniform(-3, 2), size=(outputs, inputs)).astype(np.float32)
         bias = rng.normal(scale=10.0 ** rng.uniform(-3, 3.5), size=outputs).astype(np.float32)
-        limit = gemm_limits(gemm_graph(weight, bias).nodes[0]).input_limit
+        limit = product_limits(gemm_graph(weight, bias).nodes[0]).input_limit
         half_weight, half_bias, half_limit = (np.asarray(value, np.float16) for value in (weight, bias, limit))
         for row in range(outputs):
             sign = np.where(half_weight[row] < 0, -1, 1).astype(np.float16)
@@ -221,25 +224,25 @@ class TestLimits:
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
     def test_a_little_more_would_overflow(self):
         weight = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
-        limit = gemm_limits(gemm_graph(weight, np.zeros(4, np.float32)).nodes[0]).input_limit / HEADROOM * 1.001
+        limit = product_limits(gemm_graph(weight, np.zeros(4, np.float32)).nodes[0]).input_limit / HEADROOM * 1.001
         worst = np.abs(weight).sum(axis=1).argmax()
         assert np.isinf(np.float16((np.abs(weight[worst]).astype(np.float64) * limit).sum()))
 
     def test_is_never_beyond_a_half(self):
         weight = np.full((2, 2), 1e-9, np.float32)
-        limit = gemm_limits(gemm_graph(weight, np.zeros(2, np.float32)).nodes[0]).input_limit
+        limit = product_limits(gemm_graph(weight, np.zeros(2, np.float32)).nodes[0]).input_limit
         assert limit == pytest.approx(HEADROOM * FP16_MAX) and np.isfinite(np.float16(limit))
 
     def test_tables_behind_the_product_count(self):
         weight = np.eye(3, dtype=np.float32)
-        limits = gemm_limits(gemm_graph(weight, np.full(3, 4, np.float32), ["Add", "Add", "Relu"]).nodes[0])
+        limits = product_limits(gemm_graph(weight, np.full(3, 4, np.float32), ["Add", "Add", "Relu"]).nodes[0])
         assert limits.input_limit == pytest.approx(HEADROOM * (FP16_MAX - 4 - 100 - 200))
         assert [node.op for node in limits.followers] == ["Add", "Add", "Relu"]
 
     def test_a_chain_that_ends_elsewhere_is_not_followed(self):
-        limits = gemm_limits(gemm_graph(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), ["Add"]).nodes[0])
+        limits = product_limits(gemm_graph(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), ["Add"]).nodes[0])
         assert limits.followers == ()
 
     def test_biases_beyond_a_half_are_refused(self):
         with pytest.raises(UserError, match="first: biases must be below 65504 for FP16; found 70000"):
-            gemm_limits(gemm_graph(np.eye(3, dtype=np.float32), np.full(3, 7e4, np.float32)).nodes[0])
+            product_limits(gemm_graph(np.eye(3, dtype=np.float32), np.full(3, 7e4, np.float32)).nodes[0])

@@ -23,23 +23,28 @@ from tests.export_fixtures import (
 # FP32 rounding over 8 blocks measures 3e-7 to 2e-6 in score units; the criterion leaves a few times that.
 MAP_TOLERANCE = 1e-5
 
-CONDITION, LAST, GATHER, AFFINE, FACTOR, MERGED, UNREAD = (
+STEM, CONDITION, LAST, GATHER, AFFINE, FACTOR, MERGED, HALVES, BEFORE, MAPS, IMAGES, UNREAD = (
+    "normalisation into the stem",
     "condition into row and column bias",
     "last permutation dropped",
     "hard permutation into gather",
     "global affine into permutation",
     "constant factor into subnet",
     "log-determinants and constants merged",
+    "halves as separate results",
+    "global affine before its coupling",
+    "maps upsampled by products",
+    "fibers into images (1 x 1 convolutions)",
     "unread initializers (inverse permutations)",
 )
 # (encoder, input size, nodes before and after the rewrites): 8 blocks on 3 taps
 FULL = [
-    ("resnet18", (256, 256), (612, 531)),
-    ("resnet18", (128, 192), (612, 531)),
-    ("mobilenet_v3_large", (256, 256), (700, 619)),
-    ("mobilenet_v3_large", (72, 104), (700, 619)),  # not divisible by 32: taps round up
-    ("wide_resnet50_2", (256, 256), (685, 604)),
-    ("wide_resnet50_2", (96, 128), (685, 604)),
+    ("resnet18", (256, 256), (612, 400)),
+    ("resnet18", (128, 192), (612, 400)),
+    ("mobilenet_v3_large", (256, 256), (700, 488)),
+    ("mobilenet_v3_large", (72, 104), (700, 488)),  # not divisible by 32: taps round up
+    ("wide_resnet50_2", (256, 256), (685, 473)),
+    ("wide_resnet50_2", (96, 128), (685, 473)),
 ]
 
 
@@ -66,8 +71,8 @@ class TestEveryEncoder:
         assert_agrees(full[0])
 
     def test_match_counts(self, full):
-        counts = {UNREAD: 0, CONDITION: 24, LAST: 3, GATHER: 0, AFFINE: 21, FACTOR: 24, MERGED: 3}
-        assert full[0].counts == counts
+        counts = {UNREAD: 0, STEM: 1, CONDITION: 24, LAST: 3, GATHER: 0, AFFINE: 21, FACTOR: 24, MERGED: 3}
+        assert full[0].counts == counts | {HALVES: 45, BEFORE: 3, MAPS: 2, IMAGES: 3}
 
     def test_node_counts(self, full):
         assert full[0].nodes == full[1]
@@ -97,9 +102,9 @@ class TestEveryEncoder:
         roots = {name.split("/")[0] for name in names}
         assert roots == {"normalise", "encoder", "score", *case.info.metadata.taps}
         tap = case.info.metadata.taps[1]
-        for part in ("subnet0/Gemm", "subnet1/Relu", "subnet2/Gemm", "Tanh", "Exp"):
+        parts = ("subnet0/Gemm", "subnet1/Relu", "subnet2/scale", "subnet2/shift", "permutation/active", "Tanh", "Exp")
+        for part in parts:
             assert f"{tap}/block3/{part}" in names
-        assert all(node.name.startswith("encoder/") for node in case.fused.graph.node if node.op_type == "Conv")
 
     def test_no_inverse_permutation_is_kept(self, full):
         case, _ = full
@@ -112,13 +117,20 @@ class TestEveryEncoder:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"conditional": False}, {CONDITION: 0, LAST: 2, AFFINE: 2, FACTOR: 4, MERGED: 2}),
-        ({"soft_permutation": False}, {CONDITION: 4, LAST: 2, GATHER: 2, AFFINE: 0, FACTOR: 4, MERGED: 2}),
-        ({"score": "paper"}, {CONDITION: 4, LAST: 2, AFFINE: 2, FACTOR: 4, MERGED: 2}),
-        ({"clamp": "tanh(a/c)"}, {CONDITION: 4, LAST: 2, AFFINE: 2, FACTOR: 4, MERGED: 2}),
-        ({"coupling_blocks": 4}, {CONDITION: 8, LAST: 2, AFFINE: 6, FACTOR: 8, MERGED: 2}),
-        ({"coupling_blocks": 1}, {CONDITION: 2, LAST: 2, AFFINE: 0, FACTOR: 2, MERGED: 2}),
-        ({"taps": ("layer2",)}, {CONDITION: 2, LAST: 1, AFFINE: 1, FACTOR: 2, MERGED: 1}),
+        ({"conditional": False}, {CONDITION: 0}),
+        ({"soft_permutation": False}, {GATHER: 2, AFFINE: 0, BEFORE: 4}),
+        (
+            {"soft_permutation": False, "coupling_blocks": 4},
+            {CONDITION: 8, GATHER: 6, AFFINE: 0, FACTOR: 8, HALVES: 14, BEFORE: 8},
+        ),
+        ({"score": "paper"}, {MAPS: 1}),
+        ({"clamp": "tanh(a/c)"}, {}),
+        ({"coupling_blocks": 4}, {CONDITION: 8, AFFINE: 6, FACTOR: 8, HALVES: 14}),
+        ({"coupling_blocks": 1}, {CONDITION: 2, AFFINE: 0, FACTOR: 2, HALVES: 2}),
+        (
+            {"taps": ("layer2",)},
+            {CONDITION: 2, LAST: 1, AFFINE: 1, FACTOR: 2, MERGED: 1, HALVES: 3, BEFORE: 1, MAPS: 1, IMAGES: 1},
+        ),
     ],
     ids=str,
 )
@@ -128,7 +140,8 @@ def test_variations_match_and_agree(changes, expected):
         config = type(config)(**{**vars(config), **changes})
     case = exported(config)
     assert_agrees(case)
-    assert case.counts == {UNREAD: 0, GATHER: 0} | expected
+    of_two_taps = {CONDITION: 4, LAST: 2, GATHER: 0, AFFINE: 2, FACTOR: 4, MERGED: 2, HALVES: 6, BEFORE: 2, MAPS: 2}
+    assert case.counts == {UNREAD: 0, STEM: 1, IMAGES: 2} | of_two_taps | expected
 
 
 def test_clamps_differ():
@@ -137,10 +150,26 @@ def test_clamps_differ():
     assert np.abs(left.anomaly_map - right.anomaly_map).max() > 100 * MAP_TOLERANCE
 
 
-def test_hard_permutation_needs_no_square_product():
-    case = exported(small_config(soft_permutation=False))
-    gemms = [node for node in case.fused.graph.node if node.op_type == "Gemm"]
-    assert gemms and all("/subnet" in node.name for node in gemms)
+def test_hard_permutations_cost_no_arithmetic():
+    case = exported(small_config(soft_permutation=False, coupling_blocks=4))
+    decoders = [node for node in case.fused.graph.node if not node.name.startswith(("encoder/", "normalise", "score/"))]
+    assert all("/subnet" in node.name for node in decoders if node.op_type == "Conv")
+    # Of all the global affines one is left, in front of the decoder; the other products are the couplings' own.
+    multiplications = [node.name for node in decoders if node.op_type == "Mul" and node.name.startswith("layer1/block")]
+    assert sorted(name.split("/")[1] for name in multiplications) == sorted(
+        ["block0"] + 2 * [f"block{i}" for i in range(4)]
+    )
+
+
+@pytest.mark.parametrize("layout", ["convolution", "gemm"])
+def test_layouts_agree_with_float64(layout):
+    case = exported(small_config())
+    fused, _ = fuse(case.unfused, case.info, layout)
+    anomaly_map, score = run_model(fused, case.frames)
+    assert np.abs(anomaly_map - case.anomaly_map).max() <= MAP_TOLERANCE
+    assert np.abs(score - case.image_score).max() <= MAP_TOLERANCE
+    operators = {node.op_type for node in fused.graph.node if "/block" in node.name}
+    assert ("Gemm" in operators) == (layout == "gemm") and ("Conv" in operators) == (layout == "convolution")
 
 
 class TestNeighbours:
@@ -202,7 +231,7 @@ class TestFuse:
 
     def test_a_fused_model_called_unfused_is_an_error(self):
         case = exported(small_config())
-        with pytest.raises(UserError, match="must match 4 times; found 0"):
+        with pytest.raises(UserError, match="must match 1 times; found 0"):
             fuse(case.fused, case.info)
 
     def test_compare_sees_what_a_saturated_score_hides(self):
@@ -235,9 +264,9 @@ class TestCommands:
         for tensor in broken.graph.initializer:
             if tensor.name.endswith("row_bias"):
                 values = onnx.numpy_helper.to_array(tensor)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(values[::-1].copy(), tensor.name))
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values[:, :, ::-1].copy(), tensor.name))
         _, counts = fuse(case.unfused, case.info)
-        monkeypatch.setattr(fuse_module, "fuse", lambda model, info: (broken, counts))
+        monkeypatch.setattr(fuse_module, "fuse", lambda model, info, layout: (broken, counts))
         with pytest.raises(UserError, match="must agree with the unfused one"):
             main([str(tmp_path / "cable.unfused.onnx")])
         assert not (tmp_path / "cable.onnx").exists()

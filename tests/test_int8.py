@@ -9,16 +9,19 @@ from onnx import numpy_helper
 from export.calibration import calibration_frames, collect_ranges
 from export.calibration_data import read_calibration_data
 from export.onnx_files import get_info
-from export.precision import WEIGHTED, to_int8
+from export.precision import to_int8
+from export.products import WEIGHTED
 from runtime.errors import UserError
 from tests.export_fixtures import CALIBRATION_DATA, run_model, session_of
 from tests.onnx_inspection import (
+    HALF,
     SIZE,
     copy_of,
     mobilenet,
     nodes_of,
     run_as_written,
     small_model,
+    types_of,
     weights_of,
     with_outputs,
 )
@@ -49,9 +52,11 @@ class TestInt8Structure:
         model, makers = small_int8(), producers_of(small_int8())
         for node in nodes_of(model, *WEIGHTED):
             behind = [makers[name].op_type if name in makers else "constant" for name in node.input[:2]]
-            permutation = node.op_type == "Gemm" and "/subnet" not in node.name
+            permutation = "/permutation/" in node.name
             assert (behind == ["DequantizeLinear"] * 2) == (not permutation), node.name
-        assert len(nodes_of(model, "Gemm")) == 2 * 2 * 2 + 2  # 2 taps, 2 blocks, 2 layers; 1 permutation a tap
+            assert permutation == (types_of(model)[node.output[0]] == HALF), node.name
+        products = [node for node in nodes_of(model, "Conv") if not node.name.startswith("encoder/")]
+        assert len(products) == 2 * 2 * 3 + 2 * 2  # 2 taps, 2 blocks, 3 products in a subnet; 2 halves of 1 permutation
 
     def test_symmetric_by_channel_with_float_biases(self):
         model, makers, weights = small_int8(), producers_of(small_int8()), weights_of(small_int8())
@@ -64,13 +69,25 @@ class TestInt8Structure:
             assert weight.attribute[0].name == "axis" and weight.attribute[0].i == 0
             values, scale = (weights[name] for name in weight.input[:2])
             assert scale.shape == values.shape[:1] and np.abs(values.astype(int)).max() == 127
-            assert all(weights[name].dtype == np.float32 for name in node.input[2:])
+            assert all(weights[name].dtype == np.float32 for name in node.input[2:])  # not that of the kept ones
 
     def test_permutations_only_when_asked_for(self):
         ranges = small_ranges()
-        model = to_int8(small_model(), ranges, quantise_permutations=True)
+        model = to_int8(small_model(), ranges, kept=())
         makers = producers_of(model)
         assert all(makers[node.input[1]].op_type == "DequantizeLinear" for node in nodes_of(model, *WEIGHTED))
+
+    def test_layers_kept_out_of_it_are_fp16(self):
+        kept = {"encoder/layer1/0/bn1/Conv", "layer2/block1/subnet2/scale"}
+        model = to_int8(small_model(), small_ranges(), kept=kept)
+        onnx.checker.check_model(model, full_check=True)
+        types = types_of(model)
+        for node in nodes_of(model, *WEIGHTED):
+            assert ({types[name] for name in (*node.input, *node.output)} == {HALF}) == (node.name in kept), node.name
+
+    def test_an_unknown_layer_is_an_error(self):
+        with pytest.raises(UserError, match="must be a weighted layer of the graph; found nonsense"):
+            to_int8(small_model(), small_ranges(), kept={"nonsense"})
 
     @pytest.mark.parametrize("encoder", ["resnet18", "mobilenet_v3_large"])
     def test_identities_share_the_quantised_tensor(self, encoder):
@@ -121,7 +138,7 @@ class TestInt8Values:
     def layer(self, operator, frame):
         """A layer's input before Q/DQ and its output as the graph gives them, and its FP32 weight and bias."""
         typed, plain = small_int8(), small_model()
-        name = "encoder/layer1/0/bn1/Conv" if operator == "Conv" else "layer2/block1/subnet2/Gemm"
+        name = "encoder/layer1/0/bn1/Conv" if operator == "Conv" else "layer2/block1/subnet2/scale"
         before, after = (next(n for n in model.graph.node if n.name == name) for model in (plain, typed))
         x, y = run_as_written(typed, frame, before.input[0], after.output[0])
         weights = weights_of(plain)
@@ -140,8 +157,8 @@ class TestInt8Values:
         np.testing.assert_allclose(y, expected, rtol=0, atol=self.TOLERANCE * np.abs(expected).max())
 
     def test_product(self, frame):
-        x, weight, bias, y = self.layer("Gemm", frame)
-        expected = x @ weight.T + bias
+        x, weight, bias, y = self.layer("product", frame)
+        expected = np.einsum("bihw,oi->bohw", x, weight[:, :, 0, 0]) + bias[:, None, None]
         np.testing.assert_allclose(y, expected, rtol=0, atol=self.TOLERANCE * np.abs(expected).max())
 
     def test_anomaly_map_is_near_fp32(self, frame):
@@ -165,8 +182,8 @@ class TestCalibration:
     def test_other_methods_stay_within_the_extremes(self, method, tmp_path):
         data = read_calibration_data(CALIBRATION_DATA)
         few = type(data)(data.paths[:2], data.sha256, data.origin)
-        extremes = collect_ranges(small_model(), few, SIZE, ("Gemm",), "minmax")
-        ranges = collect_ranges(small_model(), few, SIZE, ("Gemm",), method)
+        extremes = collect_ranges(small_model(), few, SIZE, ("Conv",), "minmax")
+        ranges = collect_ranges(small_model(), few, SIZE, ("Conv",), method)
         assert ranges.keys() == extremes.keys()
         for name, (low, high) in ranges.items():
             largest = max(map(abs, extremes[name]))
@@ -174,7 +191,7 @@ class TestCalibration:
 
     def test_ranges_that_are_not_finite_are_an_error(self):
         model = copy_of(small_model())
-        tensor = next(t for t in model.graph.initializer if t.name == "layer1/block0/Gemm/weight")
+        tensor = next(t for t in model.graph.initializer if t.name == "layer1/block0/permutation/active/weight")
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(np.inf), tensor.name))
         data = read_calibration_data(CALIBRATION_DATA)
         with pytest.raises(UserError, match="calibration ranges must be finite"):

@@ -72,8 +72,8 @@ def _apply(graph: gs.Graph, match: Match) -> None:
     grid = insert(
         graph, "Reshape", f"{name}/grid", [product, constant(f"{name}/grid_shape", [-1, height, width, features])]
     )
-    grid = insert(graph, "Add", f"{name}/row", [grid, constant(f"{name}/row_bias", row)])
-    grid = insert(graph, "Add", f"{name}/col", [grid, constant(f"{name}/col_bias", col)])
+    tables = [constant(f"{name}/row_bias", row), constant(f"{name}/col_bias", col)]
+    grid = insert(graph, "Sum", f"{name}/position", [grid, *tables])
     shape = constant(f"{name}/fibers_shape", [-1, features])
     graph.nodes.append(gs.Node("Reshape", f"{name}/fibers", inputs=[grid, shape], outputs=[out]))
 

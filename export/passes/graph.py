@@ -24,17 +24,22 @@ class ModelFacts:
     blocks: int
     conditional: bool
     soft_permutation: bool
+    maps: int  # sums of the taps' maps: the anomaly map, and one on the finest grid where the image score needs it
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One exact rewrite. `expected` gives the matches that a model must show, None where any count is right."""
+    """One exact rewrite. `expected` gives the matches that a model must show, None where any count is right.
+
+    `backwards`: what it leaves behind is taken up by a match nearer to the input, so the last one goes first.
+    """
 
     name: str
     find: Callable[[gs.Node], Match | None]
     check: Callable[[gs.Graph, Match], str | None]
     apply: Callable[[gs.Graph, Match], None]
     expected: Callable[[ModelFacts], int | None]
+    backwards: bool = False
 
 
 @dataclass
@@ -51,7 +56,8 @@ class RewriteCount:
 def run(graph: gs.Graph, rewrite: Rewrite) -> RewriteCount:
     """Apply `rewrite` wherever it stands and may be, and clean the graph up."""
     count = RewriteCount(rewrite.name, nodes_before=len(graph.nodes))
-    for node in list(graph.nodes):
+    nodes = list(graph.nodes)
+    for node in reversed(nodes) if rewrite.backwards else nodes:
         match = rewrite.find(node)
         if match is None:
             continue
