@@ -4,12 +4,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runtime.backends import Backend, CpuPrecision
     from runtime.detector import Detector
 
 __all__ = ["load"]
 
 
-def load(path: str | Path, *, threads: int | None = None, threshold: float | None = None) -> "Detector":
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    threshold: float | None = None,
+    backend: "Backend" = "auto",
+    precision: "CpuPrecision" = "float32",
+) -> "Detector":
     """Open an engine (`cable.plan` or `cable.onnx`, its `cable.json` beside it); see `runtime.detector.load`.
 
     >>> with runtime.load("cable.plan") as detector:
@@ -17,4 +25,4 @@ def load(path: str | Path, *, threads: int | None = None, threshold: float | Non
     """
     from runtime.detector import load as load_detector  # here, so that `import runtime` stays light
 
-    return load_detector(path, threads=threads, threshold=threshold)
+    return load_detector(path, threads=threads, threshold=threshold, backend=backend, precision=precision)

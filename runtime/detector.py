@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.backends import Backend, CpuPrecision, open_cpu_session
 from runtime.errors import UserError
 from runtime.metadata import Metadata, read_sidecar
 from runtime.preprocess import resize
@@ -96,13 +97,21 @@ class Detector:
         self.close()
 
 
-def load(path: str | Path, *, threads: int | None = None, threshold: float | None = None) -> Detector:
-    """Open the engine at `path`: a `.plan` with TensorRT, an `.onnx` with ONNX Runtime.
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    threshold: float | None = None,
+    backend: Backend = "auto",
+    precision: CpuPrecision = "float32",
+) -> Detector:
+    """Open the engine at `path`: a `.plan` with TensorRT, an `.onnx` with OpenVINO or ONNX Runtime on the CPU.
 
     Its sidecar (`cable.json` beside `cable.plan`) is read first and must describe this very file.
-    `threads` is the number of CPU threads of ONNX Runtime (None: all cores); a plan has no use for
-    it. `threshold` overrides the sidecar's. Raises `UserError` for a missing or foreign file, another
-    suffix, or a machine that cannot run the engine.
+    `threshold` overrides the sidecar's. The rest concerns an `.onnx`: `threads` is the number of CPU threads
+    (None: all cores), `backend` the library ("auto": OpenVINO where it is installed, else ONNX Runtime), and
+    `precision` "bfloat16" trades exactness for speed where OpenVINO and the CPU have it. Raises `UserError`
+    for a missing or foreign file, another suffix, or a machine that cannot run the engine so.
     """
     path = Path(path)
     if path.suffix not in (".plan", ".onnx"):
@@ -117,11 +126,15 @@ def load(path: str | Path, *, threads: int | None = None, threshold: float | Non
     if artefact.kind == "plan":
         from runtime.tensorrt_session import TensorRTSession
 
+        if (backend, precision) != ("auto", "float32"):
+            raise UserError(
+                f"{path.name} is a plan: TensorRT runs it, in the precision that it was built with",
+                f"backend {backend}, precision {precision}",
+                "leave both out, or name an .onnx",
+            )
         session = TensorRTSession(path, metadata, artefact)
     else:
-        from runtime.onnxruntime_session import OnnxRuntimeSession
-
-        session = OnnxRuntimeSession(path, threads, metadata)
+        session = open_cpu_session(path, threads, metadata, backend, precision)
     try:
         return Detector(session, metadata, threshold)
     except UserError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.backends import add_arguments, cpu_precision
 from runtime.errors import run_command
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=_count_from(1), metavar="N", help="CPU threads of an .onnx (default: all cores)"
     )
+    add_arguments(parser)
     parser.add_argument("--no-overlays", action="store_true", help="write frames.jsonl only")
     parser.add_argument(
         "--contact-sheet", action="store_true", help="also write one picture of the frames with the highest scores"
@@ -82,7 +84,10 @@ def _run(args: argparse.Namespace) -> None:
     camera = args.camera is not None
     spec = SourceSpec(SourceKind.CAMERA, str(args.camera)) if camera else SourceSpec.parse(args.source)
     with contextlib.ExitStack() as stack:
-        detector = stack.enter_context(load(args.engine, threads=args.threads, threshold=args.threshold))
+        precision = cpu_precision(args)
+        detector = stack.enter_context(
+            load(args.engine, threads=args.threads, threshold=args.threshold, backend=args.backend, precision=precision)
+        )
         source = stack.enter_context(open_source(spec))
         sink = None
         if args.output is not None:

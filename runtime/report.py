@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import runtime
+from runtime.backends import Backend, CpuPrecision, add_arguments, cpu_precision
 from runtime.detector import Detector
 from runtime.errors import UserError, run_command
 from runtime.files import write_text
@@ -28,7 +29,7 @@ from runtime.summary import PERCENTILES
 
 FRAME_SEED = 0
 SUFFIXES = (".onnx", ".plan")
-LIBRARIES = ("numpy", "pillow", "onnxruntime", "tensorrt", "tensorrt-rtx")
+LIBRARIES = ("numpy", "pillow", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 REPORT_FILES = {"text": "report.txt", "markdown": "report.md", "json": "report.json"}
 MACHINE_NAME = Path("/proc/device-tree/model")  # boards such as Jetson say here what they are
 PROCESSORS = Path("/proc/cpuinfo")
@@ -38,12 +39,17 @@ StageMs = dict[str, float]  # milliseconds of one run by stage; "verdict" is the
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure: `runs` rounds after `warmup` that do not count, of `batch` frames; `threads` None: all cores."""
+    """How to measure: `runs` rounds after `warmup` that do not count, of `batch` frames; `threads` None: all cores.
+
+    `backend` and `precision` say how an `.onnx` is run, as in `runtime.load`.
+    """
 
     runs: int = 50
     warmup: int = 10
     batch: int = 1
     threads: int | None = None
+    backend: Backend = "auto"
+    precision: CpuPrecision = "float32"
 
     def __post_init__(self) -> None:
         """Raise `UserError` for numbers that measure nothing."""
@@ -94,7 +100,7 @@ def speed_ratio(first_ms: Sequence[float], other_ms: Sequence[float]) -> float:
 
 def _load(path: Path, options: Options, stack: ExitStack, skip_unusable: bool) -> Engine | None:
     try:
-        detector = stack.enter_context(runtime.load(path, threads=options.threads))
+        detector = stack.enter_context(_open(path, options))
         session = detector.session
         if options.batch > session.max_batch:
             raise UserError(f"{path.name} takes at most {session.max_batch} frames a run", f"--batch {options.batch}")
@@ -105,6 +111,12 @@ def _load(path: Path, options: Options, stack: ExitStack, skip_unusable: bool) -
         return None
     shape = (options.batch, *session.input_size, 3)
     return Engine(path, detector, list(np.random.default_rng(FRAME_SEED).integers(0, 256, shape, np.uint8)))
+
+
+def _open(path: Path, options: Options) -> Detector:
+    if path.suffix == ".plan":  # it has its own library and precision, also beside an .onnx that has a choice
+        return runtime.load(path)
+    return runtime.load(path, threads=options.threads, backend=options.backend, precision=options.precision)
 
 
 def _measure(engines: Sequence[Engine], options: Options) -> list[list[StageMs]]:
@@ -227,7 +239,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=int, default=defaults.batch, metavar="N", help="frames a run (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of ONNX Runtime (default: all cores)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an .onnx (default: all cores)")
+    add_arguments(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="text", help="what to print (default: %(default)s)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="also write report.txt, report.md and report.json here"
@@ -238,7 +251,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Measure, print the report, and write it where `--output` says."""
     arguments = _parser().parse_args(argv)
-    options = Options(arguments.runs, arguments.warmup, arguments.batch, arguments.threads)
+    options = Options(
+        arguments.runs,
+        arguments.warmup,
+        arguments.batch,
+        arguments.threads,
+        arguments.backend,
+        cpu_precision(arguments),
+    )
     found = arguments.models or find_models(Path())
     report = make_report(found, options, skip_unusable=not arguments.models)
     print(FORMATS[arguments.format](report), end="")

@@ -22,19 +22,20 @@ def _modules_loaded_by(program: str, *arguments: str) -> set[str]:
     return set(json.loads(run.stdout.splitlines()[-1]))
 
 
-def test_judging_a_frame_loads_no_training_library(tmp_path: Path):
+@pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
+def test_judging_a_frame_loads_no_training_library(tmp_path: Path, library: str):
     program = """
 import sys, numpy, runtime
 from runtime import infer, sinks, sources
-with runtime.load(sys.argv[1]) as detector:
+with runtime.load(sys.argv[1], backend=sys.argv[2]) as detector:
     detector(numpy.zeros((8, 8, 3), numpy.uint8))
 """
-    loaded = _modules_loaded_by(program, str(write_tiny_engine(tmp_path)))
-    assert "onnxruntime" in loaded and not loaded & FORBIDDEN
+    loaded = _modules_loaded_by(program, str(write_tiny_engine(tmp_path)), library)
+    assert library in loaded and not loaded & FORBIDDEN
 
 
 def test_import_runtime_and_help_are_light():
-    heavy = {"numpy", "cv2", "PIL", "onnxruntime", *FORBIDDEN}
+    heavy = {"numpy", "cv2", "PIL", "onnxruntime", "openvino", *FORBIDDEN}
     assert not _modules_loaded_by("import runtime") & heavy
     assert not _modules_loaded_by("import runtime.infer; runtime.infer.build_parser().format_help()") & heavy
 
