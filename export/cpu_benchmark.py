@@ -32,10 +32,21 @@ from runtime.files import write_text
 from runtime.metadata import Metadata, Threshold
 from runtime.openvino_session import import_openvino
 
-HEADER = ("", "p50 ms", "x unfused", "x anomalib", "GFLOP", "GFLOP/s", "of possible", "full / encoder", "map error")
+HEADER = (
+    "",
+    "p50 ms",
+    "best",
+    "x unfused",
+    "x anomalib",
+    "GFLOP",
+    "GFLOP/s",
+    "of possible",
+    "full / encoder",
+    "map error",
+)
 LEGEND = """\
 p50: median over rounds; x: speed as a multiple of that row's, median over rounds
-GFLOP: of the graph's convolutions and matrix products, a multiply-add as 2
+GFLOP: of the graph's convolutions and matrix products, a multiply-add as 2; GFLOP/s: in the best round
 of possible: of what a large product of the row's type of operand reaches (INT8 rows keep some products in a wider type)
 full / encoder: frames per second of the whole over those of its encoder alone, same engine and precision
 map error: largest difference of the anomaly map from the unfused graph's, on one smooth random frame"""
@@ -48,6 +59,7 @@ class Figures:
     name: str
     operands: str
     p50_ms: float
+    best_ms: float
     times_unfused: float
     times_anomalib: float | None
     gflop: float
@@ -122,8 +134,8 @@ def summarise(
 
     figures = []
     for index, row in enumerate(rows):
-        p50_ms = float(np.median(times[:, index]))
-        rate = 1e-6 * row.flops / p50_ms
+        best_ms = float(times[:, index].min())
+        rate = 1e-6 * row.flops / best_ms  # as what is possible is the best of several rounds
         unfused = speed(index, UNFUSED)
         assert unfused is not None
         error = float(np.abs(maps[index] - maps[column[UNFUSED]]).max()) if row.judges else None
@@ -131,7 +143,8 @@ def summarise(
             Figures(
                 name=row.name,
                 operands=row.operands,
-                p50_ms=p50_ms,
+                p50_ms=float(np.median(times[:, index])),
+                best_ms=best_ms,
                 times_unfused=unfused,
                 times_anomalib=speed(index, ANOMALIB),
                 gflop=1e-9 * row.flops,
@@ -157,7 +170,7 @@ def table(benchmark: Benchmark) -> str:
             (row.map_error, ".1e"),
         )
         figures = ("-" if value is None else f"{value:{form}}" for value, form in optional)
-        cells.append((row.name, f"{row.p50_ms:.1f}", f"{row.times_unfused:.2f}", *figures))
+        cells.append((row.name, f"{row.p50_ms:.1f}", f"{row.best_ms:.1f}", f"{row.times_unfused:.2f}", *figures))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
