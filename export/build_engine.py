@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from export.calibration import METHODS, calibration_frames
 from export.calibration_data import DEFAULT_FOLDER, CalibrationData, read_calibration_data
 from export.find_model import find_model
+from export.frame_size import parse_frame_size, resize_file_inside
 from export.fuse import fuse_file, probe_frames
 from export.onnx_files import ExportInfo, get_info, load_model, save_model
 from export.parity import measure_parity
@@ -47,6 +48,7 @@ class Options:
     calibration_folder: Path
     calibrator: str
     quantise_permutations: bool
+    frame_size: tuple[int, int] | None = None  # (height, width) of the camera's frames; None: the input size
 
     def beside(self, suffix: str) -> Path:
         """Return the path of another file of the same engine."""
@@ -72,6 +74,10 @@ def build_engine(options: Options, backend: Backend | None) -> Metadata:
     model = load_model(fused_path)
     info = get_info(model, fused_path.name)
     typed = _type(options, model, info, fused_path)
+    frame_size = None if options.frame_size == info.metadata.input_size else options.frame_size
+    if frame_size is not None:  # last: ranges and parity are measured on images resized as in training
+        for path in dict.fromkeys((fused_path, typed.path)):
+            _say(resize_file_inside(path, frame_size, path))
     artefacts = [_artefact(path, "fp32") for path in (unfused, fused_path) if path.exists()]
     precision = options.build.precision
     if precision != "fp32":
@@ -87,6 +93,7 @@ def build_engine(options: Options, backend: Backend | None) -> Metadata:
         metadata,
         name=sidecar_path(options.out).stem,
         batch=options.build.max_batch,
+        frame_size=frame_size,
         calibration_sha256=typed.calibration_sha256,
         parity={precision: typed.parity} if typed.parity else {},
         artefacts=tuple(artefacts),
@@ -198,6 +205,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(precision="fp16")
     parser.add_argument("--out", type=Path, help="the plan to write (default: the model's name with .plan)")
     parser.add_argument("--batch", type=int, default=1, help="most frames that one execution takes (default: 1)")
+    parser.add_argument(
+        "--frame-size",
+        type=parse_frame_size,
+        metavar="HxW",
+        help="height x width of the camera's frames, such as 1080x1920: the engine resizes them itself",
+    )
     parser.add_argument("--calibration-data", type=Path, default=DEFAULT_FOLDER, help="good images, for --int8")
     parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how INT8 ranges are chosen")
     parser.add_argument("--quantise-permutations", action="store_true", help="INT8 for the permutations too")
@@ -233,7 +246,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         raise UserError("--out must end in .plan", str(out))
     calibration = arguments.calibration_data
     permutations = arguments.quantise_permutations
-    return Options(model, out, build, calibration, arguments.calibrator, permutations)
+    return Options(model, out, build, calibration, arguments.calibrator, permutations, arguments.frame_size)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

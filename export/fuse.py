@@ -11,7 +11,15 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from export.onnx_files import ExportInfo, cpu_session, get_info, load_model, save_model, set_info
+from export.onnx_files import (
+    ExportInfo,
+    check_takes_input_size,
+    cpu_session,
+    get_info,
+    load_model,
+    save_model,
+    set_info,
+)
 from export.passes import LAYOUTS, Layout, opset17, rewrites, unread_initializers
 from export.passes.graph import RewriteCount, run
 from runtime.errors import UserError, run_command
@@ -121,6 +129,7 @@ def fuse_file(unfused: Path, out: Path, layout: Layout = "convolution") -> str:
     """Fuse the ONNX at `unfused` into `out` and return the fusion table. Raises `UserError` if they disagree."""
     model = load_model(unfused)
     info = get_info(model, unfused.name)
+    check_takes_input_size(info, unfused.name)
     fused, counts = fuse(model, info, layout)
     agreement = compare(model, fused, probe_frames(info))
     table = fusion_table(counts, agreement)

@@ -58,6 +58,17 @@ def get_info(model: onnx.ModelProto, origin: str) -> ExportInfo:
         ) from None
 
 
+def check_takes_input_size(info: ExportInfo, origin: str) -> None:
+    """Raise `UserError` if the resize is inside already: fusing and typing come before it."""
+    (height, width), frame_size = info.metadata.input_size, info.metadata.frame_size
+    if frame_size is not None:
+        raise UserError(
+            f"{origin} must take frames of its input size {height}x{width}",
+            f"the resize from {frame_size[0]}x{frame_size[1]} inside",
+            "start from the .pt or .unfused.onnx",
+        )
+
+
 def load_model(path: Path) -> onnx.ModelProto:
     """Read an ONNX file. Raises `UserError` if it is missing or no ONNX."""
     try:

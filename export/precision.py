@@ -22,7 +22,7 @@ from export.calibration import METHODS, Range, collect_ranges
 from export.calibration_data import DEFAULT_FOLDER, CalibrationData, read_calibration_data
 from export.fp16 import decoder_products, type_encoder, type_products
 from export.int8 import permutation_layers, quantise
-from export.onnx_files import get_info, load_model, save_model, set_info
+from export.onnx_files import check_takes_input_size, get_info, load_model, save_model, set_info
 from export.products import WEIGHTED
 from runtime.errors import UserError, run_command
 from runtime.metadata import sidecar_path
@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quantise-permutations", action="store_true", help="INT8 for the permutations too")
     options = parser.parse_args(argv)
     model = load_model(options.onnx)
-    if not get_info(model, options.onnx.name).fused:
+    info = get_info(model, options.onnx.name)
+    check_takes_input_size(info, options.onnx.name)
+    if not info.fused:
         raise UserError(f"{options.onnx} must be fused", "an unfused export", "run export.fuse on it first")
     if options.fp16:
         typed, name = to_fp16(model), "fp16"

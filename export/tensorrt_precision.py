@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import onnx
 
+from export.passes.resize_frames import PREFIX as RESIZE_PREFIX
 from runtime.errors import UserError
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -64,14 +65,16 @@ def constrain_layers(network: Any, module: Any, types: dict[str, str]) -> None:
 def count_weighted_layers(network: Any, strongly_typed: bool) -> dict[str, int]:
     """Count convolutions and matrix products by the type that they compute in: {"convolution half": 20, ...}.
 
-    "int8" are those whose inputs both come from a Dequantize. The Quantize layers are counted too.
+    "int8" are those whose inputs both come from a Dequantize. The Quantize layers are counted too, and apart from
+    the model those of the resize in front of it, which is FP32 in an engine of any precision.
     """
     counts: Counter[str] = Counter()
     producers = _producers(network)
     for layer in layers_of(network):
         kind = layer.type.name
         if kind in WEIGHTED and not layer.name.startswith(SCORE):
-            counts[f"{kind.lower()} {_compute_type(layer, producers, strongly_typed)}"] += 1
+            what = "resize" if layer.name.startswith(RESIZE_PREFIX) else kind.lower()
+            counts[f"{what} {_compute_type(layer, producers, strongly_typed)}"] += 1
         elif kind in QUANTIZERS:
             counts[kind.lower()] += 1
     return dict(counts)

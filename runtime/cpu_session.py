@@ -37,12 +37,14 @@ class CpuSession(ABC):
             raise UserError("threads must be 1 or more", str(self.threads))
         self.input_size = metadata.input_size
         self.max_batch = MAX_BATCH
-        check_contract(self._open(path), path, self.input_size)
+        found = self._open(path)
+        self.frame_size = _frame_size(found, metadata)
+        check_contract(found, path, self.frame_size, self.input_size)
         self.device = f"{self.library} {self._version()} CPU, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self._closed = False
         self._stage_ms: dict[str, float] = {}
         # the first run compiles and allocates; no user's frame is to wait for that
-        self.run(np.zeros((1, *self.input_size, 3), np.uint8))
+        self.run(np.zeros((1, *self.frame_size, 3), np.uint8))
 
     @abstractmethod
     def _open(self, path: Path) -> Signature:
@@ -64,7 +66,7 @@ class CpuSession(ABC):
         """Judge uint8 (B, H, W, 3) and return (anomaly_map (B, H, W), image_score (B,)), both float32."""
         if self._closed:
             raise UserError("the session must be open", "closed", "load the engine again")
-        check_frames(frames, self.input_size)
+        check_frames(frames, self.frame_size)
         started = time.perf_counter()
         try:
             maps, scores = self._infer(frames)
@@ -110,10 +112,16 @@ def unreadable(path: Path, library: str, error: Exception) -> UserError:
     return UserError(f"{path.name} must be an ONNX that {library} opens", one_line(error), "re-export it")
 
 
-def check_contract(found: Signature, path: Path, size: tuple[int, int]) -> None:
-    """Raise `UserError` unless the graph has the inputs and outputs of the engine contract at `size`."""
+def _frame_size(found: Signature, metadata: Metadata) -> tuple[int, int]:
+    """Return the size of the frames; of an engine with the resize inside, the unfused graph has none yet."""
+    _, shape = found.get(INPUT_NAME, ("", ()))
+    return metadata.input_size if shape[1:3] == metadata.input_size else metadata.engine_frame_size
+
+
+def check_contract(found: Signature, path: Path, frame_size: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise `UserError` unless the graph has the contract's inputs at `frame_size` and its outputs at `size`."""
     expected: Signature = {
-        INPUT_NAME: ("uint8", (BATCH_AXIS, *size, 3)),
+        INPUT_NAME: ("uint8", (BATCH_AXIS, *frame_size, 3)),
         MAP_NAME: ("float32", (BATCH_AXIS, *size)),
         SCORE_NAME: ("float32", (BATCH_AXIS,)),
     }

@@ -63,7 +63,7 @@ class Detector:
 
     def _judge(self, frames: Sequence[NDArray[np.uint8]]) -> list[Result]:
         started = time.perf_counter()
-        size = self.session.input_size
+        size = self.session.frame_size
         inputs = np.stack([resize(frame, size) for frame in frames])
         prepared = time.perf_counter()
         maps, scores = self.session.run(inputs)

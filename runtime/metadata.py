@@ -13,7 +13,7 @@ from runtime.errors import UserError
 from runtime.files import sha256_of, write_json
 
 SCHEMA = "cflow-edge/sidecar/1"
-INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB
+INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB; H and W are the frame size where the resize is inside
 MAP_NAME = "anomaly_map"  # float32 [B, H, W], in [0, number of taps]
 SCORE_NAME = "image_score"  # float32 [B], in the same units
 VARIANTS = ("unfused", "fp16", "int8")  # cable.fp16.onnx is a variant of cable.onnx and shares its sidecar
@@ -75,9 +75,10 @@ class Artefact:
 class Metadata:
     """Everything that `cable.json` holds.
 
-    `input_size` is (height, width) in pixels. `thresholds` maps a name to a `Threshold`;
-    `default_threshold` names the one that decides. `parity` holds the measured differences from the
-    FP32 graph, by precision.
+    `input_size` is (height, width) in pixels, the map's and the network's; `frame_size` is the camera's, where the
+    engine holds the resize from the one to the other, and None where it takes frames of `input_size`. `thresholds`
+    maps a name to a `Threshold`; `default_threshold` names the one that decides. `parity` holds the measured
+    differences from the FP32 graph, by precision.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Metadata:
     default_threshold: str
     thresholds: dict[str, Threshold]
     score: str = "paper"  # or "deviation": how map and image score are made
+    frame_size: tuple[int, int] | None = None
     training_data_sha256: str = ""
     checkpoint_sha256: str = ""
     calibration_sha256: str = ""
@@ -102,6 +104,11 @@ class Metadata:
     def threshold(self) -> Threshold:
         """The threshold that decides a verdict."""
         return self.thresholds[self.default_threshold]
+
+    @property
+    def engine_frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frames that the engine built last takes."""
+        return self.input_size if self.frame_size is None else self.frame_size
 
     @property
     def score_maximum(self) -> float:
@@ -122,6 +129,9 @@ class Metadata:
         try:
             values = {key: item for key, item in value.items() if key in known}
             values["input_size"] = tuple(int(side) for side in values["input_size"])
+            if values.get("frame_size") is not None:
+                height, width = values["frame_size"]
+                values["frame_size"] = (int(height), int(width))
             values["taps"] = tuple(values["taps"])
             values["thresholds"] = {name: Threshold.from_json(item) for name, item in values["thresholds"].items()}
             values["artefacts"] = tuple(Artefact(**item) for item in values.get("artefacts", ()))

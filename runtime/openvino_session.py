@@ -62,7 +62,7 @@ class OpenVinoSession(CpuSession):
 
     def _compile(self, batch: int) -> Any:
         """Return a request of the graph for `batch` frames (-1: any number)."""
-        self._model.reshape({INPUT_NAME: [batch, *self.input_size, 3]})
+        self._model.reshape({INPUT_NAME: [batch, *self.frame_size, 3]})
         options = compile_options(self.threads, self._precision)
         return self._core.compile_model(self._model, "CPU", options).create_infer_request()
 

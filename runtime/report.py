@@ -109,7 +109,7 @@ def _load(path: Path, options: Options, stack: ExitStack, skip_unusable: bool) -
             raise
         print(f"left out {path.name}: {error}", file=sys.stderr)
         return None
-    shape = (options.batch, *session.input_size, 3)
+    shape = (options.batch, *session.frame_size, 3)
     return Engine(path, detector, list(np.random.default_rng(FRAME_SEED).integers(0, 256, shape, np.uint8)))
 
 

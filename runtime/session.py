@@ -14,11 +14,13 @@ Scores = NDArray[np.float32]  # (B,)
 class Session(Protocol):
     """An engine that is loaded and ready to judge frames.
 
-    `input_size` is (height, width) in pixels, `max_batch` the most frames one `run` takes, `device`
+    `input_size` is (height, width) of the map in pixels, `frame_size` that of the frames, which is the same unless the
+    engine resizes them itself; `max_batch` the most frames one `run` takes, `device`
     a short description for reports ("ONNX Runtime 1.32 CPU, 2 threads").
     """
 
     input_size: tuple[int, int]
+    frame_size: tuple[int, int]
     max_batch: int
     device: str
 

@@ -53,30 +53,30 @@ class LoadedEngine:
         self._stream: Any = None
         self._events: list[Any] = []
         try:
-            self._open(library, path, metadata.input_size)
-            self._allocate(metadata.input_size)
+            self._open(library, path, metadata)
+            self._allocate(metadata)
         except BaseException:
             self.free()
             raise
 
-    def _open(self, library: Any, path: Path, size: tuple[int, int]) -> None:
+    def _open(self, library: Any, path: Path, metadata: Metadata) -> None:
         self._log.clear()
         self._runtime = library.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise UserError(f"{path.name} must open", self._log.reason(), "rebuild it with export.build_engine")
-        _check_contract(self._engine, path, size)
+        _check_contract(self._engine, path, metadata)
         self.min_batch, self.max_batch = _batch_range(self._engine)
         self._execution = _create_execution_context(self._engine, library)
         if self._execution is None:
             raise UserError(f"{path.name} must fit the device's memory", self._log.reason(), "close other programs")
 
-    def _allocate(self, size: tuple[int, int]) -> None:
+    def _allocate(self, metadata: Metadata) -> None:
         self._stream = self._driver.Stream()  # not the default one, which TensorRT would synchronise with
         self._events = [self._driver.Event() for _ in range(len(STAGES) + 1)]
         shapes: dict[str, tuple[tuple[int, ...], type]] = {
-            INPUT_NAME: ((self.max_batch, *size, 3), np.uint8),
-            MAP_NAME: ((self.max_batch, *size), np.float32),
+            INPUT_NAME: ((self.max_batch, *metadata.engine_frame_size, 3), np.uint8),
+            MAP_NAME: ((self.max_batch, *metadata.input_size), np.float32),
             SCORE_NAME: ((self.max_batch,), np.float32),
         }
         for name, (shape, dtype) in shapes.items():
@@ -192,8 +192,9 @@ def _create_execution_context(engine: Any, library: Any) -> Any:
     return engine.create_execution_context(config)
 
 
-def _check_contract(engine: Any, path: Path, size: tuple[int, int]) -> None:
-    expected = {INPUT_NAME: ("UINT8", (*size, 3)), MAP_NAME: ("FLOAT", size), SCORE_NAME: ("FLOAT", ())}
+def _check_contract(engine: Any, path: Path, metadata: Metadata) -> None:
+    frame = (*metadata.engine_frame_size, 3)
+    expected = {INPUT_NAME: ("UINT8", frame), MAP_NAME: ("FLOAT", metadata.input_size), SCORE_NAME: ("FLOAT", ())}
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     found = {name: (engine.get_tensor_dtype(name).name, tuple(engine.get_tensor_shape(name))[1:]) for name in names}
     if found != expected:

@@ -54,6 +54,7 @@ class TensorRTSession:
 
     def __init__(self, path: Path, metadata: Metadata, artefact: Artefact) -> None:
         self.input_size = metadata.input_size
+        self.frame_size = metadata.engine_frame_size
         self._stage_ms: dict[str, float] = {}
         self._driver, self._library = _import_libraries(path, artefact.library)
         version = str(self._library.__version__)
@@ -79,7 +80,7 @@ class TensorRTSession:
         """Compile, allocate and capture what the first run would: no user's frame is to wait for that."""
         assert self._engine is not None
         batch = min(max(batch, self._engine.min_batch), self.max_batch)
-        self.run(np.zeros((batch, *self.input_size, 3), np.uint8))
+        self.run(np.zeros((batch, *self.frame_size, 3), np.uint8))
 
     @contextmanager
     def _current(self) -> Iterator[LoadedEngine]:
@@ -95,7 +96,7 @@ class TensorRTSession:
     def run(self, frames: Frames) -> tuple[Maps, Scores]:
         """Judge uint8 (B, H, W, 3) and return (anomaly_map (B, H, W), image_score (B,)), both float32."""
         with self._current() as engine:
-            _check_frames(frames, engine.min_batch, self.max_batch, self.input_size)
+            _check_frames(frames, engine.min_batch, self.max_batch, self.frame_size)
             maps, scores, self._stage_ms = engine.run(frames)
         return maps, scores
 

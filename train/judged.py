@@ -50,7 +50,7 @@ def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> tuple[NDAr
 
 def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     with runtime.load(path) as detector:
-        cache = ImageCache([image.path for image in images], detector.metadata.input_size, limit_bytes=0)
+        cache = ImageCache([image.path for image in images], detector.session.frame_size, limit_bytes=0)
         frames = (cache.image(index) for index in range(len(cache)))
         results = [detector(frame) for frame in tqdm(frames, total=len(cache), unit="img", disable=None)]
     return np.stack([r.anomaly_map for r in results]), np.array([r.image_score for r in results], dtype=np.float32)
