@@ -1,6 +1,6 @@
 """`cable.onnx` to an engine that takes the camera's own frames: the training resize becomes a part of the graph.
 
-    python -m export.frame_size cable.onnx --frame-size 1080x1920      # height x width, in pixels
+    python -m export.frame_size cable.onnx --frame-size 1080x1920 --out camera/cable.onnx     # height x width
 
 It is the last step: calibration, parity and fusion run on the graph that takes frames of the input size. The map
 stays at the input size. `export.build_engine --frame-size` does the same to all that it writes.
@@ -141,12 +141,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--frame-size", type=parse_frame_size, required=True, metavar="HxW", help="of the camera, such as 1080x1920"
     )
-    parser.add_argument("--out", type=Path, help="the ONNX to write (default: cable.onnx to cable-1080x1920.onnx)")
+    parser.add_argument("--out", type=Path, required=True, help="the ONNX to write, with a sidecar of its own")
     options = parser.parse_args(argv)
     source: Path = options.onnx
-    name = f"{sidecar_path(source).stem}-{_text(options.frame_size)}"
-    out = options.out or source.with_name(name + source.name.removeprefix(sidecar_path(source).stem))
-    if sidecar_path(out) == sidecar_path(source):
+    out: Path = options.out
+    if out.suffix != ".onnx":
+        raise UserError("--out must end in .onnx", str(out))
+    if sidecar_path(out).resolve() == sidecar_path(source).resolve():
         raise UserError("--out must be another engine than the one it is made from", str(out), "give it another name")
     print(resize_file_inside(source, options.frame_size, out))
     _write_own_sidecar(source, out)

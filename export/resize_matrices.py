@@ -65,14 +65,14 @@ class RepeatedRows:
     """`phases` rows (phases, taps) that make a resize when they step over an axis padded with zeros.
 
     Step t, phase p is output t * phases + p; the first tap of step 0 lies `before` pixels outside the axis, the last of
-    the last step `after`. `sums_inside` (outputs,) is the sum of an output's weights on the axis itself, by which it
-    must be divided.
+    the last step `after`. `shares_inside` (outputs,) tells what part of an output's weights lies on the axis
+    itself; the output must be divided by it.
     """
 
     weights: NDArray[np.float64]
     before: int
     after: int
-    sums_inside: NDArray[np.float64]
+    shares_inside: NDArray[np.float64]
 
 
 def repeated_rows(inputs: int, outputs: int, phases: int) -> RepeatedRows:
@@ -91,4 +91,5 @@ def repeated_rows(inputs: int, outputs: int, phases: int) -> RepeatedRows:
     steps = outputs // phases
     positions = np.arange(first, last) + stride * np.arange(steps)[:, None]  # (steps, taps)
     inside = ((positions >= 0) & (positions < inputs)).astype(np.float64)
-    return RepeatedRows(weights, -first, last - stride, (inside @ weights.T).reshape(outputs))
+    shares = inside @ weights.T / weights.sum(axis=1)  # exactly 1 away from the edges: Pillow adds no factor there
+    return RepeatedRows(weights, -first, last - stride, np.where(inside.all(axis=1)[:, None], 1.0, shares).reshape(-1))

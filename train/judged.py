@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 import runtime
 from export.model.checkpoint import load_checkpoint
+from runtime.preprocess import read_image
 from train.data import ImageCache, LabelledImage, read_mask
 from train.score import score_images
 
@@ -50,7 +51,5 @@ def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> tuple[NDAr
 
 def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     with runtime.load(path) as detector:
-        cache = ImageCache([image.path for image in images], detector.session.frame_size, limit_bytes=0)
-        frames = (cache.image(index) for index in range(len(cache)))
-        results = [detector(frame) for frame in tqdm(frames, total=len(cache), unit="img", disable=None)]
+        results = [detector(read_image(image.path)) for image in tqdm(images, unit="img", disable=None)]
     return np.stack([r.anomaly_map for r in results]), np.array([r.image_score for r in results], dtype=np.float32)

@@ -7,7 +7,7 @@ does it. Both matrices are almost empty (16 of 1920 entries a row for 1080p to 2
 
 - Width: with g = gcd(inputs, outputs) a row's pattern repeats g times, so that one strided convolution over the
   interleaved colours makes `phases` outputs of all three at every step. It reads the frame as it lies in memory and
-  writes planes. Beyond the edges it sees zeros; a constant factor a column makes the weights sum to 1 again.
+  writes planes. Beyond the edges it sees zeros; a constant factor for each column makes the weights sum to 1 again.
 - Height: what is left is as narrow as the target, and a product of a band of rows each costs little.
 
 The weights stay FP32 whatever precision the rest has: in FP16 or TF32 a weight's 11 bits move a level by up to 0.12
@@ -134,7 +134,7 @@ def _resize_width(build: _Builder, x: gs.Tensor, frame_size: Size, width: int) -
         strides=[1, stride * CHANNELS],
         pads=[0, CHANNELS * kernel.before, 0, CHANNELS * kernel.after],
     )
-    inside = kernel.sums_inside.reshape(steps, phases).T  # (phases, steps)
+    inside = kernel.shares_inside.reshape(steps, phases).T  # (phases, steps)
     if (inside != 1).any():
         x = build("Mul", x, build.constant(np.tile(1 / inside, (CHANNELS, 1))[None, :, None, :]))
     return _rounded(build, x), phases
