@@ -91,5 +91,6 @@ def repeated_rows(inputs: int, outputs: int, phases: int) -> RepeatedRows:
     steps = outputs // phases
     positions = np.arange(first, last) + stride * np.arange(steps)[:, None]  # (steps, taps)
     inside = ((positions >= 0) & (positions < inputs)).astype(np.float64)
-    shares = inside @ weights.T / weights.sum(axis=1)  # exactly 1 away from the edges: Pillow adds no factor there
-    return RepeatedRows(weights, -first, last - stride, np.where(inside.all(axis=1)[:, None], 1.0, shares).reshape(-1))
+    shares = inside @ weights.T / weights.sum(axis=1)  # (steps, phases)
+    shares[inside.all(axis=1)] = 1  # to the last bit: Pillow has no factor there
+    return RepeatedRows(weights, -first, last - stride, shares.reshape(outputs))

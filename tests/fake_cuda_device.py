@@ -131,10 +131,10 @@ def fake_driver(device):
 
 
 class FakeExecution:
-    """anomaly_map = mean over RGB / 255, image_score = its maximum."""
+    """anomaly_map = mean over RGB / 255 of every `step`-th pixel, image_score = its maximum."""
 
-    def __init__(self, device):
-        self.device, self.addresses, self.shape = device, {}, None
+    def __init__(self, device, step):
+        self.device, self.step, self.addresses, self.shape = device, step, {}, None
 
     def set_input_shape(self, name, shape):
         self.shape = shape
@@ -149,7 +149,7 @@ class FakeExecution:
         frames, maps, scores = (
             self.device.memory[self.addresses[name]] for name in ("frames", "anomaly_map", "image_score")
         )
-        pixels = frames.data[: np.prod(self.shape)].reshape(self.shape)
+        pixels = frames.data[: np.prod(self.shape)].reshape(self.shape)[:, :: self.step, :: self.step]
         result = (pixels.mean(axis=3) / 255).astype(np.float32)
         best = result.max(axis=(1, 2))
         maps.data[: result.nbytes] = result.reshape(-1).view(np.uint8)
@@ -157,9 +157,12 @@ class FakeExecution:
         return True
 
 
-def fake_library(device, size, max_batch, version="10.3.0"):
-    """The part of TensorRT that a session calls: any plan is an engine for `size` and 1..max_batch frames."""
-    shapes = {"frames": (-1, *size, 3), "anomaly_map": (-1, *size), "image_score": (-1,)}
+def fake_library(device, size, max_batch, version="10.3.0", step=1):
+    """The part of TensorRT that a session calls: any plan is an engine for `size` and 1..max_batch frames.
+
+    The frames' sides are `step` times the map's.
+    """
+    shapes = {"frames": (-1, step * size[0], step * size[1], 3), "anomaly_map": (-1, *size), "image_score": (-1,)}
     names = list(shapes)
 
     def profile_shape(name, index):
@@ -171,7 +174,7 @@ def fake_library(device, size, max_batch, version="10.3.0"):
         get_tensor_shape=shapes.__getitem__,
         get_tensor_dtype=lambda name: SimpleNamespace(name="UINT8" if name == "frames" else "FLOAT"),
         get_tensor_profile_shape=profile_shape,
-        create_execution_context=lambda: FakeExecution(device),
+        create_execution_context=lambda: FakeExecution(device, step),
     )
 
     def deserialize(data):

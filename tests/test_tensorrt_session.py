@@ -88,14 +88,15 @@ def test_a_plan_opens_only_where_it_was_built_for(plan):
 def open_on(plan, monkeypatch):
     """Return a function that opens the plan on a `FakeDevice`."""
 
-    def open_session(device):
+    def open_session(device, step=1, frame_size=None):
         monkeypatch.setitem(sys.modules, "pycuda.driver", fake_driver(device))
-        monkeypatch.setitem(sys.modules, "tensorrt", fake_library(device, SIZE, MAX_BATCH))
+        monkeypatch.setitem(sys.modules, "tensorrt", fake_library(device, SIZE, MAX_BATCH, step=step))
         monkeypatch.setattr(cuda, "device_problem", lambda: None)
         monkeypatch.setattr(cuda, "compute_capability", lambda: "8.7")
         monkeypatch.setattr(cuda, "device_name", lambda: "Stand-in")
         monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
-        return TensorRTSession(plan, metadata_for(plan.with_suffix(".onnx")), ARTEFACT)
+        metadata = replace(metadata_for(plan.with_suffix(".onnx")), frame_size=frame_size)
+        return TensorRTSession(plan, metadata, ARTEFACT)
 
     return open_session
 
@@ -206,6 +207,23 @@ def test_a_plan_of_another_size_than_its_sidecar(open_on, monkeypatch):
     with pytest.raises(UserError, match=r"sidecar promises: .*map FLOAT.*found .*anomaly_map FLOAT\[B, 16, 24\]"):
         open_on(device)
     assert device.live == device.stack == []
+
+
+def test_a_plan_with_the_resize_inside_takes_frames_of_the_camera(open_on):
+    camera = (3 * SIZE[0], 3 * SIZE[1])
+    frames = np.random.default_rng(5).integers(0, 256, (2, *camera, 3), np.uint8)
+    device = FakeDevice()
+    with open_on(device, step=3, frame_size=camera) as session:
+        assert (session.frame_size, session.input_size) == (camera, SIZE)
+        maps, _ = session.run(frames)
+        np.testing.assert_array_equal(maps, expected_maps(frames[:, ::3, ::3]))
+        with pytest.raises(UserError, match=rf"uint8 \(1\.\.3, {camera[0]}, {camera[1]}, 3\)"):
+            session.run(frames_of(1))
+    assert device.live == device.stack == []
+    with pytest.raises(UserError, match=r"frames UINT8\[B, 96, 24, 3\].*found frames UINT8\[B, 48, 72, 3\]"):
+        open_on(FakeDevice(), step=3, frame_size=(96, 24))
+    with open_on(FakeDevice()) as session:  # a sidecar without the field
+        assert session.frame_size == SIZE
 
 
 # On a device
