@@ -164,7 +164,16 @@ def test_neither_pass_is_a_dense_product():
     heights = sum(weights[node.input[0]] for node in model.graph.node if node.op_type == "MatMul")
     assert heights < 0.2 * 256 * 1080
     assert phases_of(1920, 256) == 8 and phases_of(1920, 256) * 3 >= MIN_CHANNELS
-    assert phases_of(1921, 256) == 256  # nothing repeats: one dense product, slow but right
+
+
+def test_a_width_that_hardly_repeats_is_no_dense_product_either():
+    assert phases_of(1366, 256) == 128
+    model = put(start((256, 256)), (768, 1366), (256, 256))
+    operators = [node.op_type for node in model.graph.node if node.name.startswith("resize/")]
+    assert operators.count("Conv") == 0 and operators.count("MatMul") == 8 + 16
+    frames = np.random.default_rng(6).integers(0, 256, (2, 768, 1366, 3), dtype=np.uint8)
+    found = differences(session_of(model), frames, (256, 256))
+    assert found.max() <= 1 and (found > 0).mean() < TIES
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ does it. Both matrices are almost empty (16 of 1920 entries a row for 1080p to 2
 - Width: with g = gcd(inputs, outputs) a row's pattern repeats g times, so that one strided convolution over the
   interleaved colours makes `phases` outputs of all three at every step. It reads the frame as it lies in memory and
   writes planes. Beyond the edges it sees zeros; a constant factor for each column makes the weights sum to 1 again.
+  Where a row hardly repeats (1366 to 256: twice), it is a product of a band of columns each instead.
 - Height: what is left is as narrow as the target, and a product of a band of rows each costs little.
 
 The weights stay FP32 whatever precision the rest has: in FP16 or TF32 a weight's 11 bits move a level by up to 0.12
@@ -29,7 +30,9 @@ PREFIX = "resize/"  # of the names of all nodes of this pass
 PLANAR = [0, 3, 1, 2]
 CHANNELS = 3
 MIN_CHANNELS = 24  # of the convolution: fewer would leave a matrix unit's tile empty, and cost as much
+MAX_PHASES = 64  # more outputs a step, and most of the convolution's weights are zeros
 BAND = 32  # rows of the result that one product makes
+COLUMN_BAND = 16  # columns: narrower, since each colour's products with the others' values are zeros too
 
 Size = tuple[int, int]  # (height, width) in pixels
 
@@ -68,7 +71,14 @@ def put_in_front(graph: gs.Graph, front: Front, frame_size: Size, input_size: Si
     front.transpose.outputs.clear()
     build = _Builder(graph)
     x = build("Cast", frames, to=onnx.TensorProto.FLOAT)
-    x, phases = _resize_width(build, x, frame_size, input_size[1])
+    x = build("Reshape", x, build.shape(0, 1, frame_size[0], frame_size[1] * CHANNELS))
+    phases = phases_of(frame_size[1], input_size[1])
+    if phases <= MAX_PHASES:
+        x = _width_by_convolution(build, x, frame_size[1], input_size[1], phases)
+    else:
+        phases = 1
+        x = _width_by_bands(build, x, frame_size, input_size[1])
+    x = _rounded(build, x)
     x = _resize_height(build, x, frame_size[0], input_size[0])
     # [B, 3 phases, H, steps] to [B, 3, H, steps phases]
     height, width = input_size
@@ -114,10 +124,8 @@ def phases_of(inputs: int, outputs: int) -> int:
     return phases * next(wanted, repeats)
 
 
-def _resize_width(build: _Builder, x: gs.Tensor, frame_size: Size, width: int) -> tuple[gs.Tensor, int]:
-    """[B, H, W, 3] to levels [B, 3 phases, H, steps], channel c * phases + p being output step * phases + p."""
-    rows, columns = frame_size
-    phases = phases_of(columns, width)
+def _width_by_convolution(build: _Builder, x: gs.Tensor, columns: int, width: int, phases: int) -> gs.Tensor:
+    """[B, 1, H, 3 W] to [B, 3 phases, H, steps], channel c * phases + p being output step * phases + p."""
     steps = width // phases
     stride = columns // steps
     kernel = repeated_rows(columns, width, phases)
@@ -125,7 +133,6 @@ def _resize_width(build: _Builder, x: gs.Tensor, frame_size: Size, width: int) -
     weights = np.zeros((CHANNELS, phases, taps, CHANNELS))
     for channel in range(CHANNELS):
         weights[channel, :, :, channel] = kernel.weights
-    x = build("Reshape", x, build.shape(0, 1, rows, columns * CHANNELS))
     x = build(
         "Conv",
         x,
@@ -137,7 +144,19 @@ def _resize_width(build: _Builder, x: gs.Tensor, frame_size: Size, width: int) -
     inside = kernel.shares_inside.reshape(steps, phases).T  # (phases, steps)
     if (inside != 1).any():
         x = build("Mul", x, build.constant(np.tile(1 / inside, (CHANNELS, 1))[None, :, None, :]))
-    return _rounded(build, x), phases
+    return x
+
+
+def _width_by_bands(build: _Builder, x: gs.Tensor, frame_size: Size, width: int) -> gs.Tensor:
+    """[B, 1, H, 3 W] to [B, 3, H, width]."""
+    parts = []
+    for band in split_into_bands(resize_matrix(frame_size[1], width), math.ceil(width / COLUMN_BAND)):
+        ends = (build.shape(CHANNELS * band.inputs.start), build.shape(CHANNELS * band.inputs.stop), build.shape(3))
+        weights = np.kron(band.weights.T, np.eye(CHANNELS))
+        parts.append(build("MatMul", build("Slice", x, *ends), build.constant(weights)))
+    x = build("Concat", *parts, axis=3) if len(parts) > 1 else parts[0]
+    x = build("Reshape", x, build.shape(0, frame_size[0], width, CHANNELS))
+    return build("Transpose", x, perm=PLANAR)
 
 
 def _resize_height(build: _Builder, x: gs.Tensor, rows: int, height: int) -> gs.Tensor:
