@@ -113,6 +113,7 @@ def test_photographs_stay_within_a_level(sessions, camera, size):
     [
         ((64, 200), (64, 96)),  # one side as it was
         ((200, 96), (64, 96)),
+        ((1280, 720), (256, 320)),  # portrait
         ((37, 61), (64, 96)),  # up, and no common factor
         ((131, 96), (64, 97)),  # a prime height, and a width that grows by a pixel
         ((1, 1), (32, 40)),

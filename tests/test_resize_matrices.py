@@ -49,7 +49,7 @@ def test_width_then_height_is_pillows_resize_to_the_bit(size, target):
     wide = np.floor(image @ resize_matrix(size[1], target[1]).T + 0.5)
     found = np.floor(resize_matrix(size[0], target[0]) @ wide + 0.5)
     wanted = np.asarray(Image.fromarray(image).resize(target[::-1], Image.Resampling.BILINEAR)).astype(float)
-    # Pillow from 12 on may take the height first where that is cheaper: never more than a level away
+    # Pillow 13 takes the height first in some portrait images: never more than a level away
     np.testing.assert_allclose(found, wanted, rtol=0, atol=0 if size[0] > 200 else 1)
 
 
