@@ -3,7 +3,8 @@
     round(A_height round(A_width x)),    round(v) = floor(v + 1/2)
 
 with the banded matrices of `export.resize_matrices`, width first and a whole grey level after each pass, as Pillow
-does it (Pillow 13 takes the height of some portrait frames first: there 12 % of the values differ by one level). Both matrices are almost empty (16 of 1920 entries a row for 1080p to 256), so neither pass is a dense product:
+does it (Pillow 13 takes the height of some portrait frames first: there 12 % of the values differ by one level). Both
+matrices are almost empty (16 of 1920 entries a row for 1080p to 256), so neither pass is a dense product:
 
 - Width: with g = gcd(inputs, outputs) a row's pattern repeats g times, so that one strided convolution over the
   interleaved colours makes `phases` outputs of all three at every step. It reads the frame as it lies in memory and
