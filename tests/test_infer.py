@@ -72,7 +72,7 @@ def test_the_summary_has_counts_and_percentiles_of_every_stage(
     assert _infer("--engine", engine, "--source", images, "--output", images.parent / "out") == 0
     summary = capsys.readouterr().out.splitlines()[len(GREYS) :]
     assert summary[0] == "5 frames: 2 good, 3 anomalous"
-    assert "frames per second on ONNX Runtime" in summary[1]
+    assert "frames per second on OpenVINO" in summary[1]
     assert summary[2].split() == ["milliseconds", "p50", "p95", "p99"]
     assert [line.split()[0] for line in summary[3:]] == ["capture", "preprocess", "execute", "total", "write"]
 
