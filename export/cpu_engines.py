@@ -48,8 +48,10 @@ def with_torch(module: torch.nn.Module, threads: int) -> Run:
     return run
 
 
-def measure_in_turn(runs: Sequence[Callable[[], Any]], rounds: int) -> NDArray[np.float64]:
-    """Return the milliseconds (rounds, runs) of each run in each round.
+def measure_in_turn(
+    runs: Sequence[Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> NDArray[np.float64]:
+    """Return the milliseconds (rounds, runs) of each run in each round, by `clock` (in seconds).
 
     All take turns, so that what slows the machine slows all of them. Before its timed run each has one that does
     not count: it waits for the threads of the one before to fall asleep and brings its own weights into the cache.
@@ -58,7 +60,7 @@ def measure_in_turn(runs: Sequence[Callable[[], Any]], rounds: int) -> NDArray[n
     for row in times:
         for index, run in enumerate(runs):
             run()
-            started = time.perf_counter()
+            started = clock()
             run()
-            row[index] = 1e3 * (time.perf_counter() - started)
+            row[index] = 1e3 * (clock() - started)
     return times

@@ -7,6 +7,7 @@ says how much slower it would be. Decoders alone for the choices inside them; th
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from runtime.errors import UserError, run_command
 from runtime.files import write_text
 from runtime.openvino_session import import_openvino
 
+Clock = Callable[[], float]
 ENCODERS_MEASURED = ("resnet18", "mobilenet_v3_large", "wide_resnet50_2")
 ALTERNATIVES = {
     "Gemm on (positions, channels)": Form(layout="gemm"),
@@ -52,17 +54,21 @@ class Figure:
     in_use_ms: dict[str, float]
 
 
-def figures(encoder: str, size: int, blocks: int, threads: int, rounds: int) -> Iterator[Figure]:
+def figures(
+    encoder: str, size: int, blocks: int, threads: int, rounds: int, clock: Clock = time.perf_counter
+) -> Iterator[Figure]:
     """Yield the figure of each alternative for one encoder's taps at `size` x `size` pixels."""
     taps: list[Tap] = ModelConfig(encoder, ENCODERS[encoder].default_taps, (size, size)).tap_sizes
     flat = np.random.default_rng(0).standard_normal((1, sum(int(np.prod(tap)) for tap in taps))).astype(np.float32)
     graphs = {name: partial(decoders, form, taps, blocks) for name, form in ALTERNATIVES.items()}
-    yield from _against(partial(decoders, Form(), taps, blocks), graphs, flat, (encoder, size), threads, rounds)
+    yield from _against(partial(decoders, Form(), taps, blocks), graphs, flat, (encoder, size), threads, rounds, clock)
     grids = [(height, width) for _, height, width in taps]
     flat = np.random.default_rng(0).random((1, sum(height * width for height, width in grids)), dtype=np.float32)
     used, *others = UPSAMPLINGS
     graphs = {f"upsampling by {name}": partial(upsampling, name, grids, (size, size)) for name in others}
-    yield from _against(partial(upsampling, used, grids, (size, size)), graphs, flat, (encoder, size), threads, rounds)
+    yield from _against(
+        partial(upsampling, used, grids, (size, size)), graphs, flat, (encoder, size), threads, rounds, clock
+    )
 
 
 def _against(
@@ -72,13 +78,14 @@ def _against(
     subject: tuple[str, int],
     threads: int,
     rounds: int,
+    clock: Clock,
 ) -> Iterator[Figure]:
     reference = _engines(used(), batch, threads)
     for name, make in others.items():
         model = make()
         engines = _engines(model, batch, threads)
         runs = [_bind(run, batch) for pair in zip(reference.values(), engines.values(), strict=True) for run in pair]
-        times = measure_in_turn(runs, rounds)
+        times = measure_in_turn(runs, rounds, clock)
         ratios = np.median(times[:, 1::2] / times[:, ::2], axis=0)
         mine = np.median(times[:, ::2], axis=0)
         yield Figure(
@@ -118,15 +125,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--blocks", type=int, default=8, help="coupling blocks (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=available_cores(), help="default: all cores (%(default)s)")
     parser.add_argument("--runs", type=int, default=11, metavar="N", help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count the process's CPU time, not the clock's: with --threads 1, on a machine that is busy",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
     options = parser.parse_args(argv)
     if min(options.runs, options.threads, options.blocks, *(options.size or [1])) < 1:
         raise UserError("runs, threads, blocks and size must be 1 or more", "less")
     print("time as a multiple of the form in use (its own time in brackets), median over rounds in turn", flush=True)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     found = []
     for encoder in options.encoder or ENCODERS_MEASURED:
         for size in options.size or (256, 512):
-            for figure in figures(encoder, size, options.blocks, options.threads, options.runs):
+            for figure in figures(encoder, size, options.blocks, options.threads, options.runs, clock):
                 print(line(figure), flush=True)
                 found.append(figure)
     if options.json:
