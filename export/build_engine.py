@@ -27,9 +27,9 @@ from export.fuse import fuse_file, probe_frames
 from export.onnx_files import ExportInfo, get_info, load_model, save_model
 from export.parity import measure_parity
 from export.precision import calibrated_int8, to_fp16
-from export.tensorrt_build import BuildOptions, Plan, build_plan
+from export.tensorrt_build import build_plan
 from export.tensorrt_compat import Backend, find_backend
-from export.tensorrt_precision import Precision
+from export.tensorrt_options import BuildOptions, add_plan_arguments, plan_options
 from export.to_onnx import export_checkpoint
 from runtime.errors import UserError, run_command
 from runtime.files import sha256_of, write_bytes
@@ -86,8 +86,8 @@ def build_engine(options: Options, backend: Backend | None) -> Metadata:
         _say(f"building {options.out.name} with {backend.library} {backend.version}")
         plan = build_plan(typed.path, options.build, backend)
         write_bytes(options.out, plan.data)
-        artefacts.append(_plan_artefact(options.out, plan, precision))
-        _say(f"layers: {', '.join(f'{name} {count}' for name, count in plan.layers.items())}")
+        artefacts.append(plan.artefact)
+        _say(plan.table())
     metadata = _with_kept_thresholds(info.metadata, fused_path)
     metadata = replace(
         metadata,
@@ -179,10 +179,6 @@ def _artefact(path: Path, precision: str) -> Artefact:
     return Artefact("onnx", precision, sha256_of(path))
 
 
-def _plan_artefact(path: Path, plan: Plan, precision: Precision) -> Artefact:
-    return Artefact("plan", precision, sha256_of(path), plan.library, plan.version, plan.compute_capability)
-
-
 def _with_kept_thresholds(metadata: Metadata, path: Path) -> Metadata:
     """Keep thresholds that were edited in an earlier sidecar of the same checkpoint."""
     try:
@@ -221,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workspace", type=int, metavar="MIB", help="the builder's scratch memory limit")
     parser.add_argument("--timing-cache", type=Path, help="file that keeps kernel timings (tensorrt)")
     parser.add_argument("--optimization-level", type=int, metavar="0..5", help="how long the builder searches")
+    add_plan_arguments(parser)
     parser.add_argument("--no-plan", action="store_true", help="stop at the ONNX files, which need no TensorRT")
     parser.add_argument("-v", "--verbose", action="store_true", help="print all that TensorRT says")
     return parser
@@ -240,6 +237,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         optimization_level=arguments.optimization_level,
         progress=True,
         verbose=arguments.verbose,
+        **plan_options(arguments),
     )
     out = arguments.out or sidecar_path(model).with_suffix(".plan")
     if out.suffix != ".plan":

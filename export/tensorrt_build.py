@@ -1,7 +1,7 @@
 """An ONNX of the engine contract to a TensorRT plan, with the precision that the graph carries asserted on the way."""
 
-import sys
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,100 +10,94 @@ import onnx.inliner
 from export import tensorrt_compat as compat
 from export.onnx_files import load_model
 from export.tensorrt_compat import Backend
-from export.tensorrt_precision import (
-    Precision,
-    check_engine_layers,
-    check_precision,
-    constrain_layers,
-    count_engine_layers,
-    count_weighted_layers,
-    onnx_tensor_types,
-)
+from export.tensorrt_config import configure, keep_timing_cache
+from export.tensorrt_dla import fix_batch, put_encoder_on_dla
+from export.tensorrt_inspect import LayerRow, check_engine, engine_rows, format_table, network_rows
+from export.tensorrt_options import BuildOptions
+from export.tensorrt_precision import check_precision, constrain_layers, count_weighted_layers, onnx_tensor_types
 from export.tensorrt_progress import interrupt_flag, progress_monitor
 from runtime.cuda import compute_capability, device_problem
 from runtime.errors import UserError
-from runtime.files import write_bytes
-from runtime.metadata import INPUT_NAME
+from runtime.files import sha256_of
+from runtime.metadata import INPUT_NAME, Artefact
 from runtime.tensorrt_log import NOT_A_REASON, library_log
-
-MIB = 1 << 20
-LEVELS = range(6)  # of builder_optimization_level
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How to build a plan; `None` and empty leave a choice to the library.
-
-    `max_batch` is in frames; `workspace_mib` bounds the builder's scratch memory; `timing_cache` is
-    read and rewritten by a library that times kernels; `compute_capabilities` names the targets
-    ("8.6") of a library that has a choice; `progress` draws a bar on stderr; `verbose` prints all that
-    the library says.
-    """
-
-    precision: Precision = "fp32"
-    max_batch: int = 1
-    workspace_mib: int | None = None
-    timing_cache: Path | None = None
-    compute_capabilities: tuple[str, ...] = ()
-    optimization_level: int | None = None
-    progress: bool = False
-    verbose: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_batch < 1:
-            raise UserError("max_batch must be at least 1 frame", str(self.max_batch))
-        if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise UserError("workspace_mib must be at least 1 MiB", str(self.workspace_mib))
-        if self.optimization_level is not None and self.optimization_level not in LEVELS:
-            raise UserError(f"the optimisation level must be 0..{LEVELS[-1]}", str(self.optimization_level))
+from runtime.tensorrt_plan import create_runtime, refit
 
 
 @dataclass(frozen=True)
 class Plan:
     """A serialised engine, what can open it, and counted facts about its layers.
 
-    `compute_capability` lists the GPUs that it runs on ("8.6+8.9"), as the sidecar records it.
+    `artefact` is its entry for the sidecar, whose `compute_capability` lists the GPUs that it runs on ("8.6+8.9").
+    `layers` counts the weighted layers of the network by type, `network` and `engine` are the tables of both;
+    `engine` is empty where no device here opens it. `on_dla` layers of the encoder are on a DLA.
     """
 
     data: bytes = field(repr=False)
-    library: str
-    version: str
-    compute_capability: str
+    artefact: Artefact
     layers: dict[str, int]
+    network: tuple[LayerRow, ...]
+    engine: tuple[LayerRow, ...] = ()
+    on_dla: int = 0
+
+    def table(self) -> str:
+        """Return what was built as lines of text: layers, precisions, bytes."""
+        lines = [format_table(self.network, "network")]
+        lines += [format_table(self.engine, "engine")] if self.engine else []
+        lines += [f"layers of the encoder on the DLA: {self.on_dla}"] if self.on_dla else []
+        return "\n".join([*lines, f"{'plan':<26}{'':<16}{len(self.data) / 1e6:>9.3f} MB"])
 
 
 def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> Plan:
     """Compile the ONNX at `onnx_path`.
 
     Raises `UserError` for a graph that the library refuses, one of another precision than
-    `options.precision`, or a target that cannot be built here; `KeyboardInterrupt` on Ctrl-C.
+    `options.precision`, a target that cannot be built here, or an option that the library lacks;
+    `KeyboardInterrupt` on Ctrl-C.
     """
+    module = backend.module
     targets = compat.choose_targets(backend, options.compute_capabilities)
-    log = library_log(backend.module)
+    compat.check_options(backend, options)
+    log = library_log(module)
     log.verbose = options.verbose
-    builder = backend.module.Builder(log)
-    network = builder.create_network(compat.network_flags(backend.module))
-    parser = backend.module.OnnxParser(network, log)  # owns the weights, so it lives as long as the build
-    types = parse_onnx(parser, network, onnx_path, backend)
-    layers = count_weighted_layers(network, compat.is_strongly_typed(backend.module))
+    builder = module.Builder(log)
+    if options.dla_core is not None:
+        compat.check_dla_core(builder, options.dla_core)
+    network = builder.create_network(compat.network_flags(module, options.on_dla))
+    parser = module.OnnxParser(network, log)  # owns the weights, so it lives as long as the build
+    types = parse_onnx(parser, network, onnx_path, backend, options.on_dla)
+    strongly_typed = compat.is_strongly_typed(module, options.on_dla)
+    layers = count_weighted_layers(network, strongly_typed)
     check_precision(layers, options.precision, onnx_path.name)
-    config = _configure(builder, network, options, targets, set(types.values()), backend)
-    timing_cache = options.timing_cache if compat.times_kernels(backend.module) else None
-    if timing_cache != options.timing_cache:
-        print(f"note: {backend.library} times kernels on the device, not here; no timing cache", file=sys.stderr)
-    if timing_cache is not None:
-        attach_timing_cache(config, timing_cache, log)
-    data = _compile(builder, network, config, options, backend, onnx_path)
-    if timing_cache is not None:
-        write_bytes(timing_cache, bytes(config.get_timing_cache().serialize()))
-    if device_problem() is None and compute_capability() in targets:
-        engine_layers = _inspect(data, options.max_batch, backend)
-        check_engine_layers(engine_layers, options.precision, onnx_path.name)
-        layers = layers | engine_layers
-    return Plan(data, backend.library, backend.version, "+".join(targets), layers)
+    on_dla = 0
+    if options.on_dla:
+        fix_batch(network, options.max_batch)
+    config = configure(builder, network, options, targets, set(types.values()), backend)
+    if options.dla_core is not None:
+        on_dla = put_encoder_on_dla(network, config, module, options.dla_core)
+    with keep_timing_cache(config, options.timing_cache, backend):
+        data = _compile(builder, network, config, options, backend, onnx_path)
+    artefact = Artefact(
+        "plan",
+        options.precision,
+        hashlib.sha256(data).hexdigest(),
+        backend.library,
+        backend.version,
+        "+".join(targets),
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        weights_sha256=sha256_of(onnx_path) if options.strip_weights else "",
+        dla_core=options.dla_core,
+    )
+    plan = Plan(data, artefact, layers, network_rows(network, module, strongly_typed), (), on_dla)
+    if device_problem() is not None or compute_capability() not in targets:
+        return plan
+    plan = replace(plan, engine=_inspect(plan, onnx_path, options.max_batch, backend))
+    check_engine(plan.engine, options.precision, onnx_path.name)
+    return plan
 
 
-def parse_onnx(parser: Any, network: Any, path: Path, backend: Backend) -> dict[str, str]:
+def parse_onnx(parser: Any, network: Any, path: Path, backend: Backend, on_dla: bool = False) -> dict[str, str]:
     """Parse the file into `network`; where the library has to be told the tensors' types, tell and return them.
 
     Raises `UserError` with the first node that the parser refuses.
@@ -111,7 +105,7 @@ def parse_onnx(parser: Any, network: Any, path: Path, backend: Backend) -> dict[
     if not path.is_file():
         raise UserError(f"an ONNX file must stand at {path}", "no such file", "export it with export.to_onnx")
     types: dict[str, str] = {}
-    if compat.is_strongly_typed(backend.module):
+    if compat.is_strongly_typed(backend.module, on_dla):
         parsed = parser.parse_from_file(str(path))
     else:
         model = load_model(path)
@@ -144,60 +138,6 @@ def _parser_error(parser: Any) -> str:
     return f"{where}: {reason}"
 
 
-def _configure(
-    builder: Any, network: Any, options: BuildOptions, targets: tuple[str, ...], types: set[str], backend: Backend
-) -> Any:
-    module = backend.module
-    config = builder.create_builder_config()
-    for name in compat.builder_flag_names(module, types):
-        config.set_flag(getattr(module.BuilderFlag, name))
-    config.clear_flag(module.BuilderFlag.TF32)  # on by default, and 10 bits of mantissa are not FP32
-    if options.workspace_mib is not None:
-        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)
-    if options.optimization_level is not None:
-        config.builder_optimization_level = options.optimization_level
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # or the inspector shows no types
-    if compat.has_target_choice(module):
-        members = compat.target_names(module)
-        config.num_compute_capabilities = len(targets)
-        for index, target in enumerate(targets):
-            config.set_compute_capability(getattr(module.ComputeCapability, members[target]), index)
-    _add_profile(builder, network, config, options.max_batch)
-    return config
-
-
-def _add_profile(builder: Any, network: Any, config: Any, max_batch: int) -> None:
-    """Let the batch be 1..max_batch, tuned for max_batch; a graph of fixed batch must have that one."""
-    frames = network.get_input(0)
-    batch, *frame = tuple(frames.shape)
-    if frames.name != INPUT_NAME or len(frame) != 3:
-        raise UserError(
-            f"the graph's input must be {INPUT_NAME} [B, H, W, 3]",
-            f"{frames.name} {[batch, *frame]}",
-            "export it with export.to_onnx",
-        )
-    if batch == max_batch:
-        return
-    if batch != -1:
-        raise UserError(f"the graph takes batches of {batch}", f"max_batch {max_batch}", "ask for that batch")
-    profile = builder.create_optimization_profile()
-    profile.set_shape(INPUT_NAME, (1, *frame), (max_batch, *frame), (max_batch, *frame))
-    config.add_optimization_profile(profile)
-
-
-def attach_timing_cache(config: Any, path: Path, log: Any) -> None:
-    """Reuse the tactics timed by earlier builds; a cache of another library or GPU is ignored with a note."""
-    data = path.read_bytes() if path.is_file() else b""
-    log.clear()
-    cache = config.create_timing_cache(data)
-    accepted = cache is not None and config.set_timing_cache(cache, False)
-    if accepted and not any("timing cache" in text for _, text in log.entries):
-        return
-    print(f"note: {path} is of another library or GPU; starting a new timing cache", file=sys.stderr)
-    if not accepted:
-        config.set_timing_cache(config.create_timing_cache(b""), False)
-
-
 def _compile(builder: Any, network: Any, config: Any, options: BuildOptions, backend: Backend, path: Path) -> bytes:
     log = library_log(backend.module)
     log.clear()
@@ -218,14 +158,18 @@ def _compile(builder: Any, network: Any, config: Any, options: BuildOptions, bac
     return bytes(memory)
 
 
-def _inspect(data: bytes, batch: int, backend: Backend) -> dict[str, int]:
-    """Count the layers of the engine as the device's own compiler left them."""
+def _inspect(plan: Plan, onnx_path: Path, batch: int, backend: Backend) -> tuple[LayerRow, ...]:
+    """Return the table of the engine as the device's own compiler left it."""
     module = backend.module
-    engine = module.Runtime(library_log(module)).deserialize_cuda_engine(data)
+    log = library_log(module)
+    runtime = create_runtime(module, log, plan.artefact)
+    engine = runtime.deserialize_cuda_engine(plan.data)
     if engine is None:
-        raise UserError("the plan must open on this device", library_log(module).reason(), "update the driver")
+        raise UserError("the plan must open on this device", log.reason(), "update the driver")
+    if plan.artefact.weights_sha256:
+        refit(engine, module, log, onnx_path)
     context = engine.create_execution_context()
     context.set_input_shape(INPUT_NAME, (batch, *tuple(engine.get_tensor_shape(INPUT_NAME))[1:]))
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context  # without it a dynamic batch hides the types
-    return count_engine_layers(inspector.get_engine_information(module.LayerInformationFormat.JSON))
+    return engine_rows(inspector.get_engine_information(module.LayerInformationFormat.JSON))

@@ -4,24 +4,22 @@ The ONNX carries the types (FP16 tensors between casts, INT8 as pairs of Quantiz
 A library that ignores them would build a plan that is whole, slow and silent about it.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import onnx
 
-from export.passes.resize_frames import PREFIX as RESIZE_PREFIX
+from export.passes.resize_frames import PREFIX
 from runtime.errors import UserError
 
 Precision = Literal["fp32", "fp16", "int8"]
 
+RESIZE_PREFIX = PREFIX  # of the names of the layers in front of the model
 WEIGHTED = ("CONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED")  # 8.6 may parse a Gemm as the last
 QUANTIZERS = ("QUANTIZE", "DEQUANTIZE")
 SCORE = "score/"  # how the names of its layers begin: they are FP32 in every precision, products and all
 WANTED_TYPE = {"fp32": "float", "fp16": "half", "int8": "int8"}
-ENGINE_TYPES = {"FP32": "float", "Float": "float", "FP16": "half", "Half": "half", "Int8": "int8"}
-ENGINE_WEIGHTED = ("conv", "gemm", "matrixmultiply", "matmul", "fullyconnected")
 
 
 def layers_of(network: Any) -> Iterator[Any]:
@@ -51,7 +49,7 @@ def constrain_layers(network: Any, module: Any, types: dict[str, str]) -> None:
     stay free: a floating-point precision there would forbid the INT8 kernels.
     """
     floating = (module.DataType.FLOAT, module.DataType.HALF)
-    producers = _producers(network)
+    producers = producers_of(network)
     for layer in layers_of(network):
         output = layer.get_output(0)
         quantised = layer.type.name in QUANTIZERS or _reads_dequantised(layer, producers)
@@ -69,12 +67,12 @@ def count_weighted_layers(network: Any, strongly_typed: bool) -> dict[str, int]:
     the model those of the resize in front of it, which is FP32 in an engine of any precision.
     """
     counts: Counter[str] = Counter()
-    producers = _producers(network)
+    producers = producers_of(network)
     for layer in layers_of(network):
         kind = layer.type.name
         if kind in WEIGHTED and not layer.name.startswith(SCORE):
             what = "resize" if layer.name.startswith(RESIZE_PREFIX) else kind.lower()
-            counts[f"{what} {_compute_type(layer, producers, strongly_typed)}"] += 1
+            counts[f"{what} {compute_type(layer, producers, strongly_typed)}"] += 1
         elif kind in QUANTIZERS:
             counts[kind.lower()] += 1
     return dict(counts)
@@ -99,35 +97,8 @@ def check_precision(counts: dict[str, int], precision: Precision, origin: str) -
         )
 
 
-def count_engine_layers(information: str) -> dict[str, int]:
-    """Count an engine's weighted layers by the type of their first input, from the inspector's JSON.
-
-    Layers that a compiler fused into one opaque node have no such type and are not counted.
-    """
-    counts: Counter[str] = Counter()
-    for layer in json.loads(information).get("Layers", ()):
-        if not isinstance(layer, dict):  # an engine of a lesser verbosity lists names alone
-            continue
-        kind = f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}".lower()
-        text = str(layer["Inputs"][0].get("Format/Datatype", "")) if layer.get("Inputs") else ""
-        found = next((name for word, name in ENGINE_TYPES.items() if word.lower() in text.lower()), None)
-        if found and any(word in kind for word in ENGINE_WEIGHTED):
-            counts[f"engine {found}"] += 1
-    return dict(counts)
-
-
-def check_engine_layers(counts: dict[str, int], precision: Precision, origin: str) -> None:
-    """Assert that an engine that tells its types uses the wanted one. Raises `UserError` with the counts."""
-    if counts and not counts.get(f"engine {WANTED_TYPE[precision]}"):
-        raise UserError(
-            f"the engine of {origin} must compute in {WANTED_TYPE[precision]}",
-            ", ".join(f"{n} layers in {name.split()[1]}" for name, n in sorted(counts.items())),
-            "this GPU may lack that precision: build another one",
-        )
-
-
-def _producers(network: Any) -> dict[str, Any]:
-    """Return {tensor name: the layer that makes it}."""
+def producers_of(network: Any) -> dict[str, Any]:
+    """Return {tensor name: the layer that makes it} of a parsed network."""
     return {layer.get_output(index).name: layer for layer in layers_of(network) for index in range(layer.num_outputs)}
 
 
@@ -147,7 +118,7 @@ def _reads_dequantised(layer: Any, producers: dict[str, Any]) -> bool:
     return any(_is_dequantised(tensor, producers) for tensor in _inputs(layer))
 
 
-def _compute_type(layer: Any, producers: dict[str, Any], strongly_typed: bool) -> str:
+def compute_type(layer: Any, producers: dict[str, Any], strongly_typed: bool) -> str:
     """Return "int8", "half", "float", ...: what a weighted layer computes in."""
     operands = _inputs(layer)[:2]  # the input and, where it is no constant of the layer, the weight
     if len(operands) == 2 and all(_is_dequantised(tensor, producers) for tensor in operands):

@@ -60,7 +60,9 @@ class Threshold:
 class Artefact:
     """One file that this sidecar describes, known by its hash so that renaming a pair is harmless.
 
-    `library`, `version` and `compute_capability` say what built a plan; a plan loads only there.
+    `library`, `version` and `compute_capability` say what built a plan; a plan loads only there, unless it is
+    `version_compatible` (later versions too) or `hardware_compatible` (other GPUs too). `weights_sha256` names the
+    ONNX that a plan without weights takes them from; `dla_core` is the accelerator that a part of it runs on.
     """
 
     kind: str  # "onnx" | "plan"
@@ -69,6 +71,10 @@ class Artefact:
     library: str = ""  # "tensorrt" | "tensorrt_rtx"
     version: str = ""
     compute_capability: str = ""  # "8.6", "8.6+8.9", ...
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    weights_sha256: str = ""
+    dla_core: int | None = None
 
 
 @dataclass(frozen=True)

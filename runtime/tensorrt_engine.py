@@ -9,9 +9,10 @@ import numpy as np
 
 from runtime import cuda
 from runtime.errors import UserError
-from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata
+from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Metadata
 from runtime.session import Frames, Maps, Scores
 from runtime.tensorrt_log import library_log
+from runtime.tensorrt_plan import create_runtime, find_weights, refit
 
 STAGES = ("copy_in", "execute", "copy_out")
 
@@ -35,12 +36,13 @@ class _Buffer:
 class LoadedEngine:
     """The engine of a plan, ready to run batches of `min_batch` to `max_batch` frames.
 
-    `driver` is pycuda's driver module, `library` the TensorRT module. Every method needs the CUDA
+    `driver` is pycuda's driver module, `library` the TensorRT module, `artefact` the sidecar's
+    entry for the plan. Every method needs the CUDA
     context that the constructor ran in to be current; `free` comes before that context goes. A
     constructor that fails frees what it has made, and raises `UserError` or pycuda's error.
     """
 
-    def __init__(self, driver: Any, library: Any, path: Path, metadata: Metadata) -> None:
+    def __init__(self, driver: Any, library: Any, path: Path, metadata: Metadata, artefact: Artefact) -> None:
         self._driver = driver
         self._log = library_log(library)
         self._batch = 0  # of the shapes that are set and the graph that is captured
@@ -53,18 +55,21 @@ class LoadedEngine:
         self._stream: Any = None
         self._events: list[Any] = []
         try:
-            self._open(library, path, metadata)
+            self._open(library, path, metadata, artefact)
             self._allocate(metadata)
         except BaseException:
             self.free()
             raise
 
-    def _open(self, library: Any, path: Path, metadata: Metadata) -> None:
+    def _open(self, library: Any, path: Path, metadata: Metadata, artefact: Artefact) -> None:
+        weights = find_weights(path, artefact) if artefact.weights_sha256 else None
         self._log.clear()
-        self._runtime = library.Runtime(self._log)
+        self._runtime = create_runtime(library, self._log, artefact)
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise UserError(f"{path.name} must open", self._log.reason(), "rebuild it with export.build_engine")
+        if weights is not None:
+            refit(self._engine, library, self._log, weights)
         _check_contract(self._engine, path, metadata)
         self.min_batch, self.max_batch = _batch_range(self._engine)
         self._execution = _create_execution_context(self._engine, library)

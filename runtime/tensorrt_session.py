@@ -18,6 +18,7 @@ from runtime.errors import UserError
 from runtime.metadata import Artefact, Metadata, sidecar_path
 from runtime.session import Frames, Maps, Scores
 from runtime.tensorrt_engine import LoadedEngine
+from runtime.tensorrt_plan import check_built_for
 
 INSTALL = {"tensorrt": "pip install 'cflow-edge[tensorrt]'", "tensorrt_rtx": "pip install 'cflow-edge[rtx]' pycuda"}
 
@@ -28,21 +29,6 @@ def cpu_alternative(path: Path) -> str:
         if onnx_path.is_file():
             return f"use --engine {onnx_path.name}, which runs on the CPU"
     return f"copy {sidecar_path(path).stem}.onnx beside it and use --engine with that, which runs on the CPU"
-
-
-def check_built_for(path: Path, artefact: Artefact, version: str, capability: str) -> None:
-    """Refuse a plan of another library version or GPU before its bytes are opened.
-
-    Raises `UserError` with both values and the command that rebuilds.
-    """
-    if artefact.version == version and capability in artefact.compute_capability.split("+"):
-        return
-    raise UserError(
-        f"{path.name} was built by {artefact.library} {artefact.version} for compute capability "
-        f"{artefact.compute_capability} and opens only there",
-        f"{artefact.library} {version} on compute capability {capability}",
-        f"rebuild it here with: python -m export.build_engine {sidecar_path(path).stem}.pt",
-    )
 
 
 class TensorRTSession:
@@ -64,7 +50,7 @@ class TensorRTSession:
         self._context = _make_context(self._driver)  # and makes it current
         try:
             with _cuda_errors(self._driver, path.name):
-                self._engine = LoadedEngine(self._driver, self._library, path, metadata)
+                self._engine = LoadedEngine(self._driver, self._library, path, metadata, artefact)
                 self.max_batch = self._engine.max_batch
         except BaseException:
             self._context.detach()  # destroys it, being the current one

@@ -4,11 +4,12 @@ Results come from numpy; what is real in them is the order of the calls: each on
 context is current, that no memory is used after it was freed, and that shapes were set before.
 """
 
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 
 from runtime.cuda import CudaError
+from tests.fake_tensorrt import PLAN, V10_3, recorded_library
 
 
 class FakeDevice:
@@ -17,6 +18,7 @@ class FakeDevice:
     def __init__(self, fail=""):
         self.stack, self.live, self.calls, self.fail = [], [], [], fail
         self.memory = {}
+        self.told, self.refits, self.missing = [], True, []
 
     def call(self, name):
         assert self.stack, f"{name} without a context"
@@ -130,37 +132,45 @@ def fake_driver(device):
     )
 
 
-class FakeExecution:
-    """anomaly_map = mean over RGB / 255 of every `step`-th pixel, image_score = its maximum."""
-
-    def __init__(self, device, step):
-        self.device, self.step, self.addresses, self.shape = device, step, {}, None
-
-    def set_input_shape(self, name, shape):
-        self.shape = shape
-        return True
-
-    def set_tensor_address(self, name, address):
-        self.addresses[name] = address
-        return True
-
-    def execute_async_v3(self, handle):
-        self.device.call("execute")
-        frames, maps, scores = (
-            self.device.memory[self.addresses[name]] for name in ("frames", "anomaly_map", "image_score")
-        )
-        pixels = frames.data[: np.prod(self.shape)].reshape(self.shape)[:, :: self.step, :: self.step]
-        result = (pixels.mean(axis=3) / 255).astype(np.float32)
-        best = result.max(axis=(1, 2))
-        maps.data[: result.nbytes] = result.reshape(-1).view(np.uint8)
-        scores.data[: best.nbytes] = best.view(np.uint8)
-        return True
+def _set_input_shape(execution, name, shape):
+    execution._shape = shape
+    return True
 
 
-def fake_library(device, size, max_batch, version="10.3.0", step=1):
-    """The part of TensorRT that a session calls: any plan is an engine for `size` and 1..max_batch frames.
+def _set_tensor_address(execution, name, address):
+    execution._addresses[name] = address
+    return True
+
+
+def _execute(execution, handle):
+    """anomaly_map = mean over RGB / 255 of every step-th pixel, image_score = its maximum."""
+    device = execution._device
+    device.call("execute")
+    frames, maps, scores = (
+        device.memory[execution._addresses[name]] for name in ("frames", "anomaly_map", "image_score")
+    )
+    pixels = frames.data[: np.prod(execution._shape)].reshape(execution._shape)[
+        :, :: execution._step, :: execution._step
+    ]
+    result = (pixels.mean(axis=3) / 255).astype(np.float32)
+    best = result.max(axis=(1, 2))
+    maps.data[: result.nbytes] = result.reshape(-1).view(np.uint8)
+    scores.data[: best.nbytes] = best.view(np.uint8)
+    return True
+
+
+EXECUTION = {
+    "set_input_shape": _set_input_shape,
+    "set_tensor_address": _set_tensor_address,
+    "execute_async_v3": _execute,
+}
+
+
+def fake_library(device, size, max_batch, version=V10_3, step=1):
+    """A recorded release whose plans all open as an engine for `size` and 1..max_batch frames.
 
     The frames' sides are `step` times the map's.
+    `device.told` lists what its runtime and its refitter were told; `device.missing` are weights that no ONNX has.
     """
     shapes = {"frames": (-1, step * size[0], step * size[1], 3), "anomaly_map": (-1, *size), "image_score": (-1,)}
     names = list(shapes)
@@ -168,27 +178,60 @@ def fake_library(device, size, max_batch, version="10.3.0", step=1):
     def profile_shape(name, index):
         return tuple((batch, *shapes[name][1:]) for batch in (1, max_batch, max_batch))
 
-    engine = SimpleNamespace(
-        num_io_tensors=len(names),
-        get_tensor_name=names.__getitem__,
-        get_tensor_shape=shapes.__getitem__,
-        get_tensor_dtype=lambda name: SimpleNamespace(name="UINT8" if name == "frames" else "FLOAT"),
-        get_tensor_profile_shape=profile_shape,
-        create_execution_context=lambda: FakeExecution(device, step),
-    )
-
-    def deserialize(data):
+    def deserialize(runtime, data):
         device.call("deserialize")
-        return engine if data == b"plan" else None
+        device.told.append(("host code", runtime.engine_host_code_allowed))
+        device.told.append(("DLA core", runtime.DLA_core))
+        return library.ICudaEngine() if data == PLAN else None
 
-    class ILogger:
-        pass
+    def refit_from_file(parser, path):
+        device.told.append(("weights", path))
+        return device.refits
 
-    library = ModuleType("tensorrt")
-    library.__version__ = version
-    library.ILogger = ILogger
-    library.Runtime = lambda log: SimpleNamespace(deserialize_cuda_engine=deserialize)
+    def create_execution(engine, config=None):
+        # TensorRT-RTX must be told to wait for its special kernels
+        device.told.append(("strategy", config and config.dynamic_shapes_kernel_specialization_strategy))
+        execution = library.IExecutionContext()
+        execution._device, execution._step, execution._addresses = device, step, {}
+        return execution
+
+    library = recorded_library(version)
+    behaviour = {
+        "Runtime": {"deserialize_cuda_engine": deserialize},
+        "ICudaEngine": {
+            "num_io_tensors": len(names),
+            "get_tensor_name": lambda self, index: names[index],
+            "get_tensor_shape": lambda self, name: shapes[name],
+            "get_tensor_dtype": lambda self, name: (
+                library.DataType.UINT8 if name == "frames" else library.DataType.FLOAT
+            ),
+            "get_tensor_profile_shape": lambda self, name, index: profile_shape(name, index),
+            "create_runtime_config": lambda self: library.IRuntimeConfig(),
+            "create_execution_context": create_execution,
+        },
+        "IExecutionContext": EXECUTION | {"is_stream_capturable": lambda self, handle: True},
+        "Refitter": {
+            "get_missing_weights": lambda self: device.missing,
+            "refit_cuda_engine": lambda self: device.told.append(("refit",)) is None,
+        },
+        "OnnxParserRefitter": {"num_errors": 0, "refit_from_file": refit_from_file},
+    }
+    for class_name, methods in behaviour.items():
+        kind = getattr(library, class_name, None)
+        for name, function in methods.items():
+            if hasattr(kind, name):  # else the release does not have it
+                setattr(kind, name, function)
+    for class_name, count in (("Runtime", 1), ("Refitter", 2), ("OnnxParserRefitter", 2)):
+        if hasattr(library, class_name):
+            getattr(library, class_name).__init__ = _takes(count)
     return library
+
+
+def _takes(count):
+    def initialise(self, *arguments):
+        assert len(arguments) == count
+
+    return initialise
 
 
 def fake_captured_graph(device):

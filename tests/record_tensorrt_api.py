@@ -20,15 +20,42 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-ENUMS = (
-    "NetworkDefinitionCreationFlag BuilderFlag MemoryPoolType ProfilingVerbosity LayerInformationFormat DataType "
-    "LayerType DeviceType HardwareCompatibilityLevel ComputeCapability DynamicShapesKernelSpecializationStrategy"
-).split()
-CLASSES = (
-    "Builder IBuilderConfig INetworkDefinition ILayer IConvolutionLayer IConstantLayer ITensor IOptimizationProfile "
-    "OnnxParser ParserError OnnxParserRefitter Refitter Runtime ICudaEngine IExecutionContext IRuntimeConfig "
-    "EngineInspector ITimingCache IProgressMonitor ILogger"
-).split()
+ENUMS = [
+    "NetworkDefinitionCreationFlag",
+    "BuilderFlag",
+    "MemoryPoolType",
+    "ProfilingVerbosity",
+    "LayerInformationFormat",
+    "DataType",
+    "LayerType",
+    "DeviceType",
+    "HardwareCompatibilityLevel",
+    "ComputeCapability",
+    "DynamicShapesKernelSpecializationStrategy",
+]
+CLASSES = [
+    "Builder",
+    "IBuilderConfig",
+    "INetworkDefinition",
+    "ILayer",
+    "IConvolutionLayer",
+    "IFullyConnectedLayer",
+    "IConstantLayer",
+    "ITensor",
+    "IOptimizationProfile",
+    "OnnxParser",
+    "ParserError",
+    "OnnxParserRefitter",
+    "Refitter",
+    "Runtime",
+    "ICudaEngine",
+    "IExecutionContext",
+    "IRuntimeConfig",
+    "EngineInspector",
+    "ITimingCache",
+    "IProgressMonitor",
+    "ILogger",
+]
 SYSTEM_LIBRARIES = re.compile(r"(lib(stdc\+\+|m|gcc_s|c|rt|dl|pthread)|ld-linux-x86-64)\.so")
 
 
@@ -81,7 +108,14 @@ def record(wheel):
             extension = Path(archive.extract(names[0], folder))
         stand_ins = make_stand_ins(extension, folder)
         executable = sys.executable if python == "python{}.{}".format(*sys.version_info) else python
-        text = run(executable, __file__, "--extension", extension, env={"LD_LIBRARY_PATH": str(folder), "PATH": os.environ["PATH"]})
+        environment = os.environ | {"LD_LIBRARY_PATH": str(folder)}
+        text = run(
+            executable,
+            __file__,
+            "--extension",
+            extension,
+            env=environment,
+        )
     read = f"imported from {distribution} {version} ({python}) against empty stand-ins of {', '.join(stand_ins)}"
     return f"{extension.stem} {version}", {"read": read, **json.loads(text)}
 

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import threading
+from hashlib import sha256
 
 import numpy as np
 import onnx
@@ -11,11 +12,14 @@ import pytest
 from onnx import helper, numpy_helper
 
 from export import tensorrt_compat as compat
-from export.tensorrt_build import BuildOptions, attach_timing_cache, build_plan, parse_onnx
+from export.tensorrt_build import build_plan, parse_onnx
 from export.tensorrt_compat import find_backend
+from export.tensorrt_config import attach_timing_cache
+from export.tensorrt_options import BuildOptions
 from export.tensorrt_precision import layers_of
 from export.tensorrt_progress import interrupt_flag, progress_monitor
 from runtime.errors import UserError
+from runtime.metadata import Artefact
 from runtime.tensorrt_log import library_log
 from tests.small_graphs import small_model
 
@@ -55,8 +59,8 @@ def test_a_graph_of_each_precision_builds_with_a_dynamic_batch(backend, save, pr
     plan = build_plan(save(small_model(precision)), options(precision, max_batch=4), backend)
     assert plan.data[: len(PLAN_START)] == PLAN_START
     assert len(plan.data) > 100_000  # the kernels of a whole target; a header alone is 64 bytes
-    assert (plan.library, plan.version) == ("tensorrt_rtx", backend.version)
-    assert plan.compute_capability == "8.6"
+    entry = Artefact("plan", precision, sha256(plan.data).hexdigest(), "tensorrt_rtx", backend.version, "8.6")
+    assert plan.artefact == entry
     assert plan.layers == layers
 
 
@@ -88,8 +92,9 @@ def test_one_layer_left_in_fp32_is_caught(backend, save):
 
 def test_a_plan_for_several_targets_records_them(backend, save):
     path = save(small_model())
-    assert build_plan(path, options(compute_capabilities=("8.6", "12.0")), backend).compute_capability == "8.6+12.0"
-    assert build_plan(path, options(compute_capabilities=()), backend).compute_capability == "8.6+8.9+12.0"
+    for asked, recorded in ((("8.6", "12.0"), "8.6+12.0"), ((), "8.6+8.9+12.0")):
+        plan = build_plan(path, options(compute_capabilities=asked), backend)
+        assert plan.artefact.compute_capability == recorded
 
 
 def test_a_build_repeats_and_the_largest_batch_is_part_of_it(backend, save):
@@ -121,6 +126,8 @@ def test_workspace_and_optimisation_level_are_taken(backend, save):
         ({"max_batch": 0}, "at least 1 frame"),
         ({"workspace_mib": 0}, "at least 1 MiB"),
         ({"optimization_level": 6}, r"0\.\.5; found 6"),
+        ({"aux_streams": -1}, "at least 0; found -1"),
+        ({"dla_core": -1, "precision": "fp16"}, "at least 0; found -1"),
     ],
 )
 def test_options_out_of_range(values, message):
@@ -286,7 +293,7 @@ def test_without_strong_typing_functions_are_inlined_and_types_told(backend, sav
     node.op_type, node.domain = "Clamp", "local"
     path = save(model)
     told = []
-    monkeypatch.setattr(compat, "is_strongly_typed", lambda module: False)
+    monkeypatch.setattr(compat, "is_strongly_typed", lambda module, on_dla: False)
     monkeypatch.setattr(compat, "has_local_functions", lambda module: False)
     monkeypatch.setattr("export.tensorrt_build.constrain_layers", lambda *arguments: told.append(arguments))
     log = library_log(backend.module)

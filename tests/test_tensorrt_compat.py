@@ -1,81 +1,50 @@
-"""Decisions for five releases, from their API surfaces as recorded in recorded_tensorrt_apis.json.
-
-Recorded by importing each release's own Python binding (wheels tensorrt-bindings 8.6.1,
-tensorrt-cu12-bindings 10.3.0, 10.13.3.9 and 11.4.0.106, tensorrt-rtx 1.7.1.116) and listing the members of
-its enumerations and classes; the first four were imported against empty stand-ins for their libraries.
-"""
+"""Decisions for seven releases, from their API surfaces as recorded (see record_tensorrt_api)."""
 
 import enum
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from export import tensorrt_compat as compat
+from export.tensorrt_options import BuildOptions
 from runtime.cuda import device_problem
 from runtime.errors import UserError
+from tests.fake_tensorrt import FLAGS_FOR_TYPES, RECORDED, RTX, RTX_1_4, TENSORRT, V8, V10_3, recorded_library
+from tests.record_tensorrt_api import surface
 
-RECORDED = json.loads(Path(__file__).with_name("recorded_tensorrt_apis.json").read_text())
-V8, V10_3, V10_13, V11, RTX = RECORDED
 ALL_TYPES = {"float", "float16", "int8", "uint8"}
-
-# everything that export.tensorrt_build and runtime.tensorrt_engine call without asking whether it is there
-CALLED = {
-    "Builder": "create_network create_builder_config create_optimization_profile build_serialized_network",
-    "IBuilderConfig": "set_flag clear_flag set_memory_pool_limit builder_optimization_level profiling_verbosity "
-    "add_optimization_profile create_timing_cache set_timing_cache get_timing_cache",
-    "OnnxParser": "parse parse_from_file num_errors get_error",
-    "ParserError": "desc node",
-    "Runtime": "deserialize_cuda_engine",
-    "ICudaEngine": "create_execution_context create_engine_inspector num_io_tensors get_tensor_name "
-    "get_tensor_dtype get_tensor_shape get_tensor_profile_shape",
-    "IExecutionContext": "set_input_shape set_tensor_address execute_async_v3",
-    "EngineInspector": "execution_context get_engine_information",
-    "ITimingCache": "serialize",
-    "ILayer": "type name num_inputs get_input num_outputs get_output",
-}
-NAMED = {
-    "BuilderFlag": "TF32",
-    "MemoryPoolType": "WORKSPACE",
-    "ProfilingVerbosity": "DETAILED",
-    "LayerInformationFormat": "JSON",
-}
-
-
-def surface(version):
-    """Rebuild a recorded surface as something that answers hasattr as the module would."""
-    record = RECORDED[version]
-    enums = {name: enum.IntEnum(name, members, start=0) for name, members in record["enums"].items()}
-    classes = {name: type(name, (), dict.fromkeys(members)) for name, members in record["classes"].items()}
-    return SimpleNamespace(**enums, **classes)
+STRONG = [version for version in RECORDED if version != V8]
+WITH_TARGETS = (RTX_1_4, RTX)
 
 
 def test_the_recording_of_rtx_is_what_the_installed_module_has():
     module = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    if f"tensorrt_rtx {module.__version__}" != RTX:
-        pytest.skip(f"the recording is of {RTX}, installed is {module.__version__}")
-    for name, members in RECORDED[RTX]["enums"].items():
-        assert sorted(getattr(module, name).__members__) == members
-    for name, members in RECORDED[RTX]["classes"].items():
-        assert sorted(member for member in dir(getattr(module, name)) if not member.startswith("_")) == members
+    version = f"tensorrt_rtx {module.__version__}"
+    if version not in RECORDED:
+        pytest.skip(f"recorded are {', '.join(RECORDED)}, installed is {version}")
+    recorded = {key: value for key, value in RECORDED[version].items() if key != "read"}
+    assert surface(module) == recorded
 
 
-@pytest.mark.parametrize("version", RECORDED)
-def test_every_version_has_what_is_called_unasked(version):
-    record = RECORDED[version]
-    for name, members in CALLED.items():
-        assert set(members.split()) <= set(record["classes"][name]), name
-    for name, members in NAMED.items():
-        assert set(members.split()) <= set(record["enums"][name]), name
+def test_a_rebuilt_release_has_its_names_and_no_other():
+    library = recorded_library(V8)
+    config = library.IBuilderConfig()
+    config.max_aux_streams = 2
+    with pytest.raises(AttributeError, match="progress_monitor"):
+        config.progress_monitor = None
+    with pytest.raises(AttributeError, match="progress_monitor"):
+        _ = config.progress_monitor
+    assert not hasattr(library.BuilderFlag, "STRIP_PLAN")
+    for version in RECORDED:
+        assert surface(recorded_library(version)) == {k: RECORDED[version][k] for k in ("enums", "classes")}
 
 
 @pytest.mark.parametrize(
     ("version", "expected"),
-    [(V8, ("EXPLICIT_BATCH",)), *((version, ("STRONGLY_TYPED",)) for version in (V10_3, V10_13, V11, RTX))],
+    [(V8, ("EXPLICIT_BATCH",)), *((version, ("STRONGLY_TYPED",)) for version in STRONG)],
 )
 def test_network_flags(version, expected):
-    module = surface(version)
+    module = recorded_library(version)
     assert compat.network_flag_names(module) == expected
     member = getattr(module.NetworkDefinitionCreationFlag, expected[0])
     assert compat.network_flags(module) == 1 << int(member)
@@ -91,38 +60,43 @@ def test_a_version_whose_only_way_is_strong_typing_needs_no_flag():
     ("version", "expected"),
     [
         (V8, ("FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS")),
-        (V10_3, ()),  # has BuilderFlag.FP16, which strong typing refuses
-        (V10_13, ()),
-        (V11, ()),
-        (RTX, ("REQUIRE_USER_ALLOCATION",)),
+        *((version, ()) for version in TENSORRT[1:]),  # 10.x has BuilderFlag.FP16, which strong typing refuses
+        *((version, ("REQUIRE_USER_ALLOCATION",)) for version in WITH_TARGETS),
     ],
 )
 def test_builder_flags(version, expected):
-    module = surface(version)
-    names = compat.builder_flag_names(module, ALL_TYPES)
+    module = recorded_library(version)
+    names = compat.builder_flag_names(module, ALL_TYPES, BuildOptions())
     assert names == expected
     assert all(hasattr(module.BuilderFlag, name) for name in names)
 
 
 def test_8_6_is_allowed_only_the_types_of_the_graph():
-    module = surface(V8)
-    assert compat.builder_flag_names(module, {"float", "uint8"}) == ()
-    assert compat.builder_flag_names(module, {"float", "float16"}) == ("FP16", "OBEY_PRECISION_CONSTRAINTS")
-    assert compat.builder_flag_names(module, {"float", "int8"}) == ("INT8", "OBEY_PRECISION_CONSTRAINTS")
+    module = recorded_library(V8)
+    assert compat.builder_flag_names(module, {"float", "uint8"}, BuildOptions()) == ()
+    assert compat.builder_flag_names(module, {"float", "float16"}, BuildOptions()) == (
+        "FP16",
+        "OBEY_PRECISION_CONSTRAINTS",
+    )
+    assert compat.builder_flag_names(module, {"float", "int8"}, BuildOptions()) == (
+        "INT8",
+        "OBEY_PRECISION_CONSTRAINTS",
+    )
 
 
 @pytest.mark.parametrize("version", RECORDED)
 def test_what_only_some_versions_have(version):
-    module = surface(version)
+    module = recorded_library(version)
     assert compat.has_progress_monitor(module) == (version != V8)
     assert compat.has_local_functions(module) == (version != V8)
-    assert compat.has_target_choice(module) == (version == RTX)
-    assert compat.times_kernels(module) == (version != RTX)
+    assert compat.has_aux_streams(module)
+    assert compat.has_target_choice(module) == (version in WITH_TARGETS)
+    assert compat.times_kernels(module) == (version not in WITH_TARGETS)
 
 
 def test_target_names():
-    assert compat.target_names(surface(V10_3)) == {}
-    names = compat.target_names(surface(RTX))
+    assert compat.target_names(recorded_library(V10_3)) == {}
+    names = compat.target_names(recorded_library(RTX))
     assert names["7.5"] == "SM75"
     assert names["12.0"] == "SM120"
     assert "NONE" not in names.values()
@@ -130,7 +104,7 @@ def test_target_names():
 
 def backend_of(version):
     library, text = version.split()
-    return compat.Backend(library, surface(version), text)
+    return compat.Backend(library, recorded_library(version), text)
 
 
 def test_targets_of_a_library_that_has_the_choice():
@@ -171,3 +145,126 @@ def test_tensorrt_without_a_device_cannot_build(monkeypatch):
     monkeypatch.setattr(compat, "device_problem", lambda: "no libcuda.so.1")
     with pytest.raises(UserError, match=r"no libcuda\.so\.1.*take tensorrt_rtx"):
         compat.find_backend("tensorrt")
+
+
+# Options that a version or a library lacks, or that it would drop in silence
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Return a function that pretends a device of a compute capability."""
+
+    def pretend(capability, problem=None):
+        monkeypatch.setattr(compat, "compute_capability", lambda: capability)
+        monkeypatch.setattr(compat, "device_problem", lambda: problem)
+
+    pretend("8.6")
+    return pretend
+
+
+def check(version, **options):
+    compat.check_options(backend_of(version), BuildOptions(**options))
+
+
+FP16 = {"precision": "fp16"}
+ASKED = {
+    "--aux-streams": {"aux_streams": 0},
+    "--version-compatible": {"version_compatible": True},
+    "--hardware-compatible": {"hardware_compatible": True},
+    "--strip-weights": {"strip_weights": True},
+    "--refittable": {"refittable": True},
+    "--dla": {"dla_core": 0, **FP16},
+}
+
+
+@pytest.mark.parametrize("version", RECORDED)
+@pytest.mark.parametrize("option", ASKED)
+def test_each_option_is_taken_or_refused_by_name(version, option, on_gpu):
+    lacking = {V8: {"--strip-weights"}}
+    lacking |= dict.fromkeys(WITH_TARGETS, frozenset(compat.IGNORED_BY_RTX))
+    if option not in lacking.get(version, ()):
+        return check(version, **ASKED[option])
+    with pytest.raises(UserError, match=rf"^{option} needs .*found {version}.*leave it out$"):
+        check(version, **ASKED[option])
+
+
+@pytest.mark.parametrize("version", RECORDED)
+@pytest.mark.parametrize("option", compat.NEEDED_NAMES)
+def test_a_release_without_the_name_is_refused_too(version, option, on_gpu):
+    backend = backend_of(version)
+    holder, name = compat.NEEDED_NAMES[option]
+    if holder in RECORDED[version]["enums"]:
+        left = [member for member in RECORDED[version]["enums"][holder] if member != name]
+        setattr(backend.module, holder, enum.IntEnum(holder, left, start=0))
+    else:
+        delattr(getattr(backend.module, holder), name)
+    with pytest.raises(UserError, match=rf"^{option} needs a library with {holder}\.{name}; found {version} without"):
+        compat.check_options(backend, BuildOptions(**ASKED[option]))
+
+
+@pytest.mark.parametrize("version", WITH_TARGETS)
+@pytest.mark.parametrize("option", ["--strip-weights", "--refittable"])
+def test_rtx_compiles_no_refittable_plan_without_a_device(version, option, on_gpu):
+    on_gpu("8.6", problem="no libcuda.so.1")
+    with pytest.raises(UserError, match=rf"^{option} needs a CUDA device.*found no libcuda\.so\.1"):
+        check(version, **ASKED[option])
+
+
+@pytest.mark.parametrize(("capability", "good"), [("7.5", False), ("8.0", True), ("8.7", False), ("12.0", True)])
+def test_hardware_compatibility_begins_with_ampere_and_leaves_jetsons_out(capability, good, on_gpu):
+    on_gpu(capability)
+    if good:
+        return check(V10_3, hardware_compatible=True)
+    with pytest.raises(UserError, match=rf"found compute capability {capability}"):
+        check(V10_3, hardware_compatible=True)
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_int8_where_types_are_told_by_flags(version, on_gpu):
+    by_flags = version in FLAGS_FOR_TYPES
+    if by_flags:
+        with pytest.raises(UserError, match=rf"--dla needs --fp16 here; found {version}, whose DLA takes no Q/DQ"):
+            check(version, precision="int8", dla_core=0)
+    else:
+        check(version, precision="int8", dla_core=0)
+    if version == V8:
+        with pytest.raises(UserError, match="--refittable needs --fp16 or --fp32 here"):
+            check(version, precision="int8", refittable=True)
+    else:
+        check(version, precision="int8", refittable=True)
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_a_dla_takes_its_types_from_flags_as_long_as_there_are_any(version):
+    module = recorded_library(version)
+    options = BuildOptions("fp16", dla_core=0)
+    names = compat.builder_flag_names(module, {"float", "float16"}, options)
+    if version in FLAGS_FOR_TYPES:
+        assert names == ("FP16", "OBEY_PRECISION_CONSTRAINTS", "GPU_FALLBACK")
+        assert "STRONGLY_TYPED" not in compat.network_flag_names(module, on_dla=True)
+    else:
+        assert names == ("GPU_FALLBACK",)
+        assert compat.network_flag_names(module, on_dla=True) == ("STRONGLY_TYPED",)
+
+
+@pytest.mark.parametrize("version", RECORDED)
+def test_the_flags_of_compatible_and_refittable_plans(version):
+    module = recorded_library(version)
+    always = compat.builder_flag_names(module, (), BuildOptions())
+
+    def added(**options):
+        names = compat.builder_flag_names(module, (), BuildOptions(**options))
+        assert names[: len(always)] == always
+        return names[len(always) :]
+
+    assert added(version_compatible=True) == ("VERSION_COMPATIBLE",)
+    assert added(refittable=True) == ("REFIT",)
+    assert added(strip_weights=True) == ("STRIP_PLAN", "REFIT_IDENTICAL")
+    assert added(aux_streams=2, hardware_compatible=True) == ()  # attributes, not flags
+
+
+def test_a_dla_core_must_be_there():
+    compat.check_dla_core(SimpleNamespace(num_DLA_cores=2), 1)
+    for there, asked in ((2, 2), (0, 0)):
+        with pytest.raises(UserError, match=rf"--dla {asked} needs .*found {there} DLA cores"):
+            compat.check_dla_core(SimpleNamespace(num_DLA_cores=there), asked)

@@ -5,14 +5,17 @@ import numpy as np
 import onnx
 import pytest
 
-from export.tensorrt_build import BuildOptions, build_plan
+from export.tensorrt_build import build_plan
 from export.tensorrt_compat import find_backend, target_names
+from export.tensorrt_options import BuildOptions
 from runtime import cuda, tensorrt_engine
 from runtime.errors import UserError
+from runtime.files import sha256_of
 from runtime.metadata import Artefact
 from runtime.onnxruntime_session import OnnxRuntimeSession
-from runtime.tensorrt_session import TensorRTSession, check_built_for, cpu_alternative
+from runtime.tensorrt_session import TensorRTSession, cpu_alternative
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
+from tests.fake_tensorrt import RECORDED, TENSORRT, V10_3
 from tests.small_graphs import SIZE, small_model
 from tests.tiny_engine import tiny_metadata
 
@@ -69,40 +72,81 @@ def test_a_plan_of_an_unknown_library(plan):
         TensorRTSession(plan, metadata_for(plan.with_suffix(".onnx")), replace(ARTEFACT, library="openvino"))
 
 
-def test_a_plan_opens_only_where_it_was_built_for(plan):
-    check_built_for(plan, ARTEFACT, "10.3.0", "8.6")
-    check_built_for(plan, ARTEFACT, "10.3.0", "8.7")
-    for version, capability in (("10.3.1", "8.6"), ("10.3.0", "8.9"), ("10.3.0", "8")):
-        with pytest.raises(UserError) as caught:
-            check_built_for(plan, ARTEFACT, version, capability)
-        line = str(caught.value)
-        assert "tensorrt 10.3.0 for compute capability 8.6+8.7" in line
-        assert f"found tensorrt {version} on compute capability {capability};" in line
-        assert line.endswith("rebuild it here with: python -m export.build_engine cable.pt")
-
-
 # What a session takes and gives back, on a counting stand-in (see fake_cuda_device)
 
 
 @pytest.fixture
 def open_on(plan, monkeypatch):
-    """Return a function that opens the plan on a `FakeDevice`."""
+    """Return a function that opens the plan on a `FakeDevice` with a recorded release."""
 
-    def open_session(device, step=1, frame_size=None):
+    def open_session(device, version=V10_3, step=1, frame_size=None, **changes):
+        name, text = version.split()
+        library = fake_library(device, SIZE, MAX_BATCH, version, step)
         monkeypatch.setitem(sys.modules, "pycuda.driver", fake_driver(device))
-        monkeypatch.setitem(sys.modules, "tensorrt", fake_library(device, SIZE, MAX_BATCH, step=step))
+        monkeypatch.setitem(sys.modules, name, library)
         monkeypatch.setattr(cuda, "device_problem", lambda: None)
         monkeypatch.setattr(cuda, "compute_capability", lambda: "8.7")
         monkeypatch.setattr(cuda, "device_name", lambda: "Stand-in")
         monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
+        artefact = replace(ARTEFACT, **{"library": name, "version": text, **changes})
         metadata = replace(metadata_for(plan.with_suffix(".onnx")), frame_size=frame_size)
-        return TensorRTSession(plan, metadata, ARTEFACT)
+        return TensorRTSession(plan, metadata, artefact)
 
     return open_session
 
 
 def expected_maps(frames):
     return (frames.mean(axis=3) / 255).astype(np.float32)
+
+
+@pytest.mark.parametrize("version", RECORDED)
+def test_a_session_on_every_release(version, open_on):
+    device = FakeDevice()
+    frames = frames_of(2)
+    with open_on(device, version) as session:
+        np.testing.assert_array_equal(session.run(frames)[0], expected_maps(frames))
+        assert session.device == f"Stand-in, {version}"
+    assert device.live == []
+    waits = [getattr(value, "name", None) for name, value in device.told if name == "strategy"]
+    assert waits == ["EAGER" if version.startswith("tensorrt_rtx") else None]
+    assert ("host code", None) in device.told  # not allowed unless the plan is version-compatible
+    assert ("DLA core", None) in device.told
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+def test_a_version_compatible_plan_may_run_its_own_runtime_and_a_dla_plan_gets_its_core(version, open_on):
+    device = FakeDevice()
+    with open_on(device, version, version_compatible=True, dla_core=1):
+        assert ("host code", True) in device.told
+        assert ("DLA core", 1) in device.told
+
+
+def test_a_stripped_plan_is_filled_from_the_onnx_of_its_hash(open_on, plan):
+    device = FakeDevice()
+    stripped = {"weights_sha256": sha256_of(plan.with_suffix(".onnx"))}
+    plan.with_suffix(".onnx").rename(plan.with_name("renamed.onnx"))
+    plan.with_suffix(".onnx").write_bytes(b"another")
+    with open_on(device, **stripped) as session:
+        frames = frames_of(2)
+        np.testing.assert_array_equal(session.run(frames)[0], expected_maps(frames))
+    told = [item for item in device.told if item[0] in ("weights", "refit", "strategy")]
+    assert told == [("weights", str(plan.with_name("renamed.onnx"))), ("refit",), ("strategy", None)]
+
+
+def test_a_stripped_plan_without_its_onnx_or_with_weights_missing(open_on, plan):
+    missing = {"weights_sha256": "1" * 64}
+    with pytest.raises(UserError, match=r"needs the fp16 ONNX.*no ONNX with sha256 111111111111.*cable\.fp16\.onnx"):
+        open_on(FakeDevice(), **missing)
+    stripped = {"weights_sha256": sha256_of(plan.with_suffix(".onnx"))}
+    for changes, message in (
+        ({"refits": False}, r"cable\.onnx must hold the weights of the plan; found no reason given"),
+        ({"missing": ["a", "b", "c", "d"]}, r"must hold all weights of the plan; found a, b, c, \.\.\. missing"),
+    ):
+        device = FakeDevice()
+        vars(device).update(changes)
+        with pytest.raises(UserError, match=message):
+            open_on(device, **stripped)
+        assert device.live == device.stack == []
 
 
 def test_a_run_returns_arrays_that_the_caller_owns(open_on):
@@ -250,8 +294,7 @@ def on_device(request, tmp_path_factory):
     built = build_plan(onnx_path, BuildOptions(request.param, MAX_BATCH, compute_capabilities=targets), backend)
     plan_path = onnx_path.with_suffix(".plan")
     plan_path.write_bytes(built.data)
-    artefact = Artefact("plan", request.param, "", built.library, built.version, built.compute_capability)
-    return plan_path, metadata_for(onnx_path), artefact, onnx_path, request.param
+    return plan_path, metadata_for(onnx_path), built.artefact, onnx_path, request.param
 
 
 @pytest.mark.gpu
