@@ -28,7 +28,7 @@ from export.onnx_files import ExportInfo, get_info, load_model, save_model
 from export.parity import measure_parity
 from export.precision import calibrated_int8, to_fp16
 from export.tensorrt_build import build_plan
-from export.tensorrt_compat import Backend, find_backend
+from export.tensorrt_compat import Backend, check_options, find_backend
 from export.tensorrt_options import BuildOptions, add_plan_arguments, plan_options
 from export.to_onnx import export_checkpoint
 from runtime.errors import UserError, run_command
@@ -252,6 +252,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     options = _options(arguments)
     backend = None if arguments.no_plan else find_backend(arguments.backend)
+    if backend is not None:
+        check_options(backend, options.build)  # before minutes of export and calibration
     metadata = build_engine(options, backend)
     wrote = [options.out] if backend else []
     wrote += [sidecar_path(options.out), options.beside(".onnx")]

@@ -15,9 +15,11 @@ from export import tensorrt_compat as compat
 from export.tensorrt_build import build_plan, parse_onnx
 from export.tensorrt_compat import find_backend
 from export.tensorrt_config import attach_timing_cache
+from export.tensorrt_inspect import LayerRow
 from export.tensorrt_options import BuildOptions
 from export.tensorrt_precision import layers_of
 from export.tensorrt_progress import interrupt_flag, progress_monitor
+from runtime.cuda import device_problem
 from runtime.errors import UserError
 from runtime.metadata import Artefact
 from runtime.tensorrt_log import library_log
@@ -118,6 +120,48 @@ def test_a_fixed_batch_must_be_the_one_asked_for(backend, save):
 
 def test_workspace_and_optimisation_level_are_taken(backend, save):
     assert build_plan(save(small_model()), options(workspace_mib=64, optimization_level=2), backend).data
+
+
+def test_auxiliary_streams_are_taken(backend, save):
+    path = save(small_model())
+    assert all(build_plan(path, options(aux_streams=streams), backend).data for streams in (0, 2))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"version_compatible": True}, "its plans open only in the release that built them"),
+        ({"hardware_compatible": True}, "name the GPUs with --target"),
+        ({"dla_core": 0, "precision": "fp16"}, "it computes on the GPU alone"),
+    ],
+)
+def test_what_the_library_would_ignore_in_silence_is_refused(backend, save, values, message):
+    with pytest.raises(UserError, match=rf"found tensorrt_rtx {backend.version}: {message}"):
+        build_plan(save(small_model("fp16")), options(**values), backend)
+
+
+@pytest.mark.skipif(device_problem() is None, reason="a CUDA device is here")
+@pytest.mark.parametrize("option", ["strip_weights", "refittable"])
+def test_refittable_plans_are_refused_before_the_compiler_fails(backend, save, option):
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')} needs a CUDA device"):
+        build_plan(save(small_model()), options(**{option: True}), backend)
+    assert build_plan(save(small_model()), options(), backend).data
+
+
+def test_the_table_of_a_real_network(backend, save):
+    # Conv 16x3x3x3 with its bias, of 4 bytes in INT8; Gemm 16x16, whose bias the parser makes an addition
+    expected = {
+        "fp32": ("float", 4 * (432 + 16), 4 * 256),
+        "fp16": ("half", 2 * (432 + 16), 2 * 256),
+        "int8": ("int8", 432 + 4 * 16, 256),
+    }
+    for precision, (word, convolution, product) in expected.items():
+        plan = build_plan(save(small_model(precision)), options(precision), backend)
+        assert LayerRow("convolution", word, 1, convolution) in plan.network
+        assert LayerRow("matrix multiply", word, 1, product) in plan.network
+    lines = plan.table().splitlines()
+    assert lines[0].startswith("layers of the network")
+    assert lines[-1].split() == ["plan", f"{len(plan.data) / 1e6:.3f}", "MB"]
 
 
 @pytest.mark.parametrize(

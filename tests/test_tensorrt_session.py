@@ -312,6 +312,29 @@ def test_parity_with_onnx_runtime(on_device):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("options", [{"strip_weights": True}, {"version_compatible": True}, {"aux_streams": 2}])
+def test_a_plan_of_another_kind_judges_alike(on_device, options, tmp_path):
+    _, _, _, onnx_path, precision = on_device
+    backend = find_backend()
+    targets = (cuda.compute_capability(),) if backend.builds_without_device else ()
+    if backend.builds_without_device and "version_compatible" in options:
+        pytest.skip("TensorRT-RTX has no version-compatible plans")
+    asked = BuildOptions(precision, MAX_BATCH, compute_capabilities=targets, **options)
+    copied = tmp_path / onnx_path.name
+    copied.write_bytes(onnx_path.read_bytes())
+    built = build_plan(copied, asked, backend)
+    copied.with_suffix(".plan").write_bytes(built.data)
+    metadata = metadata_for(copied)
+    with (
+        TensorRTSession(copied.with_suffix(".plan"), metadata, built.artefact) as session,
+        OnnxRuntimeSession(copied, 1, metadata) as reference,
+    ):
+        frames = frames_of(MAX_BATCH)
+        for found, expected in zip(session.run(frames), reference.run(frames), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[precision])
+
+
+@pytest.mark.gpu
 def test_bits_do_not_depend_on_what_ran_before(on_device):
     plan_path, metadata, artefact, *_ = on_device
     frame = frames_of(1)
