@@ -23,9 +23,10 @@ from export.calibration import METHODS, calibration_frames
 from export.calibration_data import DEFAULT_FOLDER, CalibrationData, read_calibration_data
 from export.find_model import find_model
 from export.frame_size import parse_frame_size, resize_file_inside
-from export.fuse import fuse_file, probe_frames
+from export.fuse import LAYOUT_HELP, fuse_file, probe_frames
 from export.onnx_files import ExportInfo, get_info, load_model, save_model
 from export.parity import measure_parity
+from export.passes import LAYOUTS, Layout
 from export.precision import calibrated_int8, to_fp16
 from export.tensorrt_build import build_plan
 from export.tensorrt_compat import Backend, check_options, find_backend
@@ -49,6 +50,7 @@ class Options:
     calibrator: str
     quantise_permutations: bool
     frame_size: tuple[int, int] | None = None  # (height, width) of the camera's frames; None: the input size
+    layout: Layout = "convolution"
 
     def beside(self, suffix: str) -> Path:
         """Return the path of another file of the same engine."""
@@ -118,7 +120,7 @@ def _export_and_fuse(options: Options, fused_path: Path) -> Path:
             export_checkpoint(source, unfused)
         source = unfused
     _say(f"fusing {source.name}")
-    _say(fuse_file(source, fused_path))
+    _say(fuse_file(source, fused_path, options.layout))
     return unfused
 
 
@@ -207,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HxW",
         help="height x width of the camera's frames, such as 1080x1920: the engine resizes them itself",
     )
+    parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=LAYOUT_HELP)
     parser.add_argument("--calibration-data", type=Path, default=DEFAULT_FOLDER, help="good images, for --int8")
     parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how INT8 ranges are chosen")
     parser.add_argument("--quantise-permutations", action="store_true", help="INT8 for the permutations too")
@@ -243,8 +246,8 @@ def _options(arguments: argparse.Namespace) -> Options:
     if out.suffix != ".plan":
         raise UserError("--out must end in .plan", str(out))
     calibration = arguments.calibration_data
-    permutations = arguments.quantise_permutations
-    return Options(model, out, build, calibration, arguments.calibrator, permutations, arguments.frame_size)
+    permutations, layout = arguments.quantise_permutations, arguments.layout
+    return Options(model, out, build, calibration, arguments.calibrator, permutations, arguments.frame_size, layout)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -25,6 +25,7 @@ from export.passes.graph import RewriteCount, run
 from runtime.errors import UserError, run_command
 from runtime.metadata import INPUT_NAME, sidecar_path
 
+LAYOUT_HELP = "the decoders' products: 1 x 1 convolutions on images, or matrix products on (positions, channels)"
 TOLERANCE = 1e-4  # what float32 rounding leaves, with room for a trained model's less well-conditioned flows
 
 
@@ -146,12 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, help="where the fused ONNX goes (default: cable.unfused.onnx to cable.onnx)"
     )
-    parser.add_argument(
-        "--layout",
-        choices=LAYOUTS,
-        default=LAYOUTS[0],
-        help="the decoders' products: 1 x 1 convolutions on images, or matrix products on (positions, channels)",
-    )
+    parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=LAYOUT_HELP)
     options = parser.parse_args(argv)
     out = options.out or sidecar_path(options.onnx).with_suffix(".onnx")
     print(fuse_file(options.onnx, out, options.layout))
