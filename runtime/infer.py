@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> None:
         sink = None
         if args.output is not None:
             maximum = detector.metadata.score_maximum
-            sink = FolderSink(args.output, source.name, maximum, not args.no_overlays, args.contact_sheet)
+            sink = FolderSink(args.output, maximum, not args.no_overlays, args.contact_sheet)
             stack.enter_context(sink)
         pressed = stack.enter_context(key_reader()) if source.live else lambda: ""
         status_line = source.live and sys.stdout.isatty()
@@ -114,6 +114,8 @@ def _judge(
     source: "Source", detector: "Detector", sink: "FolderSink | None", summary: "Summary"
 ) -> Iterator[tuple["Frame", "Result"]]:
     """Yield each frame with its result once it is judged, written and counted; every stage is timed apart."""
+    from runtime.judgement import Judgement
+
     waiting = time.perf_counter()
     for frame in source:
         latency_ms = {"capture": 1e3 * (time.perf_counter() - waiting)}
@@ -121,7 +123,7 @@ def _judge(
         latency_ms |= result.latency_ms
         if sink is not None:
             writing = time.perf_counter()
-            sink.write(frame, result)
+            sink.write(Judgement(source.name, frame, result))
             latency_ms["write"] = 1e3 * (time.perf_counter() - writing)
         summary.add(result.verdict, latency_ms)
         yield frame, result
