@@ -38,7 +38,7 @@ class Delivery:
         say: Callable[[str], None] = to_stderr,
     ) -> None:
         self.sink = sink
-        self.queueing = queueing or getattr(sink, "queueing", Queueing())
+        self.queueing: Queueing = queueing if queueing is not None else getattr(sink, "queueing", Queueing())
         self._patience_s = patience_s
         self._say = say
         self._said: dict[str, float] = {}
@@ -156,7 +156,7 @@ class Delivery:
                 self._last_error = error_line(error)
         if error is not None and not before:
             self._say_rarely("failed", f"cannot deliver: {self._last_error} (counted, the inspection goes on)")
-        elif before and error is None and self._said.pop("told failed", None):
+        elif before and error is None and self._said.pop("told failed", 0):
             self._say(f"{self.sink.name}: delivers again, {self._failed + self._lost} not delivered so far")
 
     def _say_rarely(self, kind: str, text: str) -> None:

@@ -105,11 +105,12 @@ class MqttSink:
 
     def _open(self) -> Any:
         try:
-            from paho.mqtt import client as mqtt
+            from paho.mqtt.client import Client
+            from paho.mqtt.enums import CallbackAPIVersion
         except ImportError as error:
             raise UserError("--mqtt needs paho-mqtt", str(error), "pip install 'cflow-edge[mqtt]'") from None
         options = self._options
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        client = Client(CallbackAPIVersion.VERSION2)
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.reconnect_delay_set(*RECONNECT_S)
         client.max_queued_messages_set(UNCONFIRMED)

@@ -10,8 +10,10 @@ from PIL import Image
 
 from runtime.detector import Result
 from runtime.frame import Frame
+from runtime.judgement import Judgement
+from runtime.lines import JsonLines
 from runtime.overlay import draw
-from runtime.sinks import FolderSink, JsonLines, Worst, overlay_name
+from runtime.sinks import FolderSink, Worst, overlay_name
 
 TIME_S = 1_700_000_000.25  # 2023-11-14 22:13:20.250 UTC
 
@@ -34,8 +36,8 @@ def _lines(folder: Path) -> list[dict]:
 
 def test_a_frame_becomes_a_line_and_an_overlay(tmp_path: Path):
     frame, result = _frame(7), _result(2.5)
-    with FolderSink(tmp_path / "out", "camera:0", 3.0) as sink:
-        sink.write(frame, result)
+    with FolderSink(tmp_path / "out", 3.0) as sink:
+        sink.write(Judgement("camera:0", frame, result))
     (line,) = _lines(tmp_path / "out")
     assert line == {
         "time": "2023-11-14T22:13:20.250+00:00",
@@ -54,11 +56,11 @@ def test_a_frame_becomes_a_line_and_an_overlay(tmp_path: Path):
 
 
 def test_lines_are_there_at_once_and_a_later_run_adds_to_them(tmp_path: Path):
-    with FolderSink(tmp_path, "a", 3.0, overlays=False) as sink:
-        sink.write(_frame(0), _result(0.5))
+    with FolderSink(tmp_path, 3.0, overlays=False) as sink:
+        sink.write(Judgement("a", _frame(0), _result(0.5)))
         assert len(_lines(tmp_path)) == 1  # before closing
-    with FolderSink(tmp_path, "b", 3.0, overlays=False) as sink:
-        sink.write(_frame(0), _result(0.5))
+    with FolderSink(tmp_path, 3.0, overlays=False) as sink:
+        sink.write(Judgement("b", _frame(0), _result(0.5)))
     assert [line["source"] for line in _lines(tmp_path)] == ["a", "b"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.jsonl"]
 
@@ -109,9 +111,9 @@ def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path):
 
 
 def test_a_contact_sheet_is_written_on_closing(tmp_path: Path):
-    with FolderSink(tmp_path, "a", 3.0, overlays=False, sheet=True) as sink:
+    with FolderSink(tmp_path, 3.0, overlays=False, sheet=True) as sink:
         for i, score in enumerate((0.5, 2.0, 1.5)):
-            sink.write(_frame(i), _result(score))
+            sink.write(Judgement("a", _frame(i), _result(score)))
         assert not (tmp_path / "contact_sheet.png").exists()
     with Image.open(tmp_path / "contact_sheet.png") as sheet:
         assert sheet.width == 3 * (320 + 8) + 8
@@ -119,7 +121,7 @@ def test_a_contact_sheet_is_written_on_closing(tmp_path: Path):
 
 
 def test_a_run_without_frames_has_no_contact_sheet(tmp_path: Path):
-    FolderSink(tmp_path, "a", 3.0, sheet=True).close()
+    FolderSink(tmp_path, 3.0, sheet=True).close()
     assert not (tmp_path / "contact_sheet.png").exists()
 
 
