@@ -103,10 +103,12 @@ class JsonLines:
 
 def _mend_end(path: Path) -> None:
     """Remove what follows the last line's end if it is the beginning of a line of ours; close any other last line."""
+    if not path.is_file():  # a pipe or a device has no end to mend
+        return
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL_BYTES))
-        tail = file.read().rpartition(b"\n")[2]
+        tail = file.read(TAIL_BYTES).rpartition(b"\n")[2]
         if tail.startswith(b'{"time":'):
             file.truncate(size - len(tail))
         elif tail:

@@ -13,7 +13,7 @@ FRAME_S = 0.04
 def judgement(
     index: int = 0, score: float = 0.5, source: str = "camera:0", size: tuple[int, int] = (60, 80), seed: int = 0
 ) -> Judgement:
-    """Return frame `index` of 25 a second, anomalous above a score of 1, with its peak at row 2, column 3 of a 6 x 8 map."""
+    """Return frame `index` of 25 a second, anomalous above a score of 1, with its peak at (2, 3) of a 6 x 8 map."""
     image = np.random.default_rng(seed + index).integers(0, 256, (*size, 3)).astype(np.uint8)
     anomaly_map = np.zeros((6, 8), np.float32)
     anomaly_map[2, 3] = score
