@@ -80,6 +80,14 @@ class Ring:
         covered = self._window.covers(len(self._shots), now_s - self._shots[0].captured_s)
         return covered and self._bytes <= self._max_bytes and len(self._shots) <= RING_FRAMES
 
+    def before(self, first: Shot) -> list[Shot]:
+        """Return what the window holds before `first`, the newest frame of all, the oldest first."""
+        return [
+            shot
+            for age, shot in zip(range(len(self._shots), 0, -1), self._shots, strict=True)
+            if self._window.covers(age, first.captured_s - shot.captured_s)
+        ]
+
     def clear(self) -> None:
         """Forget all."""
         self._shots.clear()

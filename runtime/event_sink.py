@@ -77,7 +77,7 @@ class EventSink:
         event = _Event(self._cap, source, first, self._options)
         self._events[source] = event
         try:
-            for shot in ring:
+            for shot in ring.before(first):
                 event.add(shot, None)
         finally:
             ring.clear()  # also on a full disk: these frames are not before the next event
