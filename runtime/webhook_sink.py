@@ -54,11 +54,8 @@ class WebhookOptions:
             cure = f"put a token into {TOKEN_VARIABLE} or a file for --webhook-token"
             raise UserError("user and password do not belong on the command line", "them in the address", cure)
         lines = read_secret(token_file, TOKEN_VARIABLE)
-        if (
-            len(lines) > 1
-            or (token_file is not None and not lines)
-            or any(not line or set(line) - TOKEN_LETTERS for line in lines)
-        ):
+        wrong = any(not line or set(line) - TOKEN_LETTERS for line in lines)
+        if wrong or len(lines) > 1 or (token_file is not None and not lines):
             raise UserError("a webhook's token is one line of letters, digits and signs", "other characters or lines")
         return cls(url, "".join(lines), all_frames)
 

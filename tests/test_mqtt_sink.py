@@ -135,17 +135,14 @@ def test_a_broker_that_is_killed_and_restarted_gets_the_newest(broker: Broker):
     _wait(lambda: not sink._connected.is_set())
     for i in range(3, 103):
         delivery.offer(judgement(i))
-    counts = delivery.counts()
-    assert counts.lost >= 94 and counts.queued <= 6  # one is being tried, five wait
+    assert [waiting.frame.index for waiting in delivery._queue] == list(range(98, 103))
     broker.start()
-    listener = Listener(broker)
     _wait(lambda: delivery.counts().queued == 0)
     delivery.close()
-    listener.stop()
     counts = delivery.counts()
-    assert counts.delivered + counts.lost + counts.failed == 103 and counts.delivered >= 8
+    # three before; five that waited; and the one that was being tried, unless its time was over before the restart
+    assert counts.delivered in (8, 9) and counts.delivered + counts.lost + counts.failed == 103
     assert sum("is too slow or dead" in line for line in said) == 1
-    assert listener.frames()[-5:] == list(range(98, 103)) or counts.delivered == 103 - counts.lost - counts.failed
 
 
 @needs_broker
