@@ -40,6 +40,7 @@ class SayOnce:
         self._last = ""
 
     def __call__(self, line: str) -> None:
+        """Pass `line` on, or not."""
         if line != self._last:
             self._last = line
             self._say(line)

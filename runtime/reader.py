@@ -81,8 +81,8 @@ def to_rgb(pixels: Any) -> Image8:
     Raises `UserError` for anything else.
     """
     cv2 = opencv()
-    codes = {2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
-    channels = 2 if pixels.ndim == 2 else pixels.shape[2]
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if pixels.dtype != np.uint8 or channels not in codes:
         raise UserError("a capture must give 8-bit BGR, BGRA or grey", f"{pixels.dtype} {pixels.shape}")
     rgb: Image8 = cv2.cvtColor(pixels, codes[channels])

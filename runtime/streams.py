@@ -1,6 +1,7 @@
 """Live sources that OpenCV opens by text: network streams (FFmpeg), GStreamer pipelines, a Jetson's CSI camera."""
 
 import re
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,10 +53,11 @@ def url_origin(url: str, stall_after_s: float | None = STALL_AFTER_S) -> Origin:
         # OpenCV's own limit for a read is 30 s; 0 lifts it
         params += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, 0 if stall_after_s is None else timeout_ms]
         backend = cv2.CAP_FFMPEG if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else cv2.CAP_ANY
+        began = time.monotonic()
         capture = cv2.VideoCapture(url, backend, params)
         if not capture.isOpened():
             capture.release()
-            found = f"no stream with pictures within {timeout_ms / 1000:g} s"
+            found = f"no stream with pictures in {time.monotonic() - began:.1f} s"
             raise UserError(f"{shown} must open", found, "check address, network and sender")
         return capture
 
