@@ -164,7 +164,7 @@ def test_a_frame_waits_for_nobody(server: list[MjpegServer]):
         seen = []
         for _ in range(3):
             seen.append(next(frames))
-            wait_until(lambda: source.dropped >= seen[-1].index + 3)  # noqa: B023
+            wait_until(lambda: source.dropped >= seen[-1].index + 3)
         seen.append(next(frames))
         assert seen[-1].index + 1 - len(seen) <= source.dropped
         assert all(later.index - earlier.index > 2 for earlier, later in itertools.pairwise(seen[1:]))

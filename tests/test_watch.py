@@ -198,7 +198,9 @@ def test_a_folder_that_goes_and_comes_back_is_not_judged_again(inbox: Path, watc
     away = inbox.with_name("away")
     inbox.rename(away)
     wait_until(lambda: watching.said)
-    assert "is lost (No such file or directory)" in watching.said[0] and watching.source.state.startswith("reconnecting")
+    assert "is lost (No such file or directory)" in watching.said[0] and watching.source.state.startswith(
+        "reconnecting"
+    )
     away.rename(inbox)
     _a_few_looks_more(watching, inbox)
     assert watching.names == ["a.png", "later1.png"] and watching.source.reconnects == 1
