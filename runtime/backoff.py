@@ -1,8 +1,11 @@
-"""How long to wait between attempts to reach a camera that is gone."""
+"""How long to wait: for a silent camera, a file being written, and between attempts to reach what is gone."""
 
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+STALL_AFTER_S = 10.0  # without a frame, a camera or stream is lost
+SETTLE_S = 0.5  # unchanged, a file in a watched folder is whole
 
 
 @dataclass(frozen=True)

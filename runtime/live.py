@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from runtime.backoff import Backoff
+from runtime.backoff import STALL_AFTER_S, Backoff
 from runtime.errors import UserError
 from runtime.frame import Frame, Image8, Source
 from runtime.notices import say
@@ -24,7 +24,6 @@ JOIN_S = 12.0  # V4L2 gives up on a silent camera after 10 s, and only then does
 GRACE_S = 3.0  # for a silent reader to end before another takes its place
 MOST_LEFT_BEHIND = 2  # readers stuck in `read` at a time; at that many nothing new is opened until one returns
 STEADY_S = 10.0  # a connection that lasted this long starts the next back-off anew; a flapping one waits longer
-STALL_AFTER_S = 10.0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.argument_types import camera, fourcc, positive, roi, seconds, size
+from runtime.backoff import SETTLE_S, STALL_AFTER_S
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from runtime.sources import OpenOptions, SourceSpec
     from runtime.view import View
 
-STALL_AFTER_S = 10.0
-SETTLE_S = 0.5
 LONG_S = 86_400  # where silence is no loss
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--camera",
         action="append",
-        type=_camera,
+        type=camera,
         metavar="N",
         help="number of a camera, or csi:N on a Jetson; repeat for several",
     )
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folders.add_argument("--skip-existing", action="store_true", help="judge only images that arrive from now on")
     folders.add_argument(
         "--settle",
-        type=_seconds,
+        type=seconds,
         default=SETTLE_S,
         metavar="S",
         help="an image unchanged for S seconds is whole (default: %(default)s)",
@@ -52,17 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_camera_arguments(group: Any) -> None:
-    group.add_argument("--camera-size", type=_size, metavar="WxH", help="ask cameras for frames of W x H pixels")
-    group.add_argument("--camera-fps", type=_positive, metavar="F", help="ask cameras for F frames per second")
-    group.add_argument("--exposure", type=_positive, metavar="MS", help="ask cameras to expose for MS milliseconds")
-    group.add_argument("--camera-format", type=_fourcc, metavar="CODE", help="ask for a pixel format, such as MJPG")
+    group.add_argument("--camera-size", type=size, metavar="WxH", help="ask cameras for frames of W x H pixels")
+    group.add_argument("--camera-fps", type=positive, metavar="F", help="ask cameras for F frames per second")
+    group.add_argument("--exposure", type=positive, metavar="MS", help="ask cameras to expose for MS milliseconds")
+    group.add_argument("--camera-format", type=fourcc, metavar="CODE", help="ask for a pixel format, such as MJPG")
     group.add_argument("--no-reconnect", action="store_true", help="end with status 2 when a camera or stream is lost")
     group.add_argument(
         "--wait-for-sources", action="store_true", help="start though a camera or stream is not there yet"
     )
     group.add_argument(
         "--stall-after",
-        type=_seconds,
+        type=seconds,
         default=STALL_AFTER_S,
         metavar="S",
         help="no frame for S seconds is a loss (default: %(default)g; 0: never, for cameras with a trigger)",
@@ -71,7 +71,7 @@ def _add_camera_arguments(group: Any) -> None:
 
 
 def _add_view_arguments(group: Any) -> None:
-    group.add_argument("--roi", action="append", type=_roi, metavar="X,Y,W,H", help="judge this region only (pixels)")
+    group.add_argument("--roi", action="append", type=roi, metavar="X,Y,W,H", help="judge this region only (pixels)")
     group.add_argument(
         "--mask", action="append", metavar="FILE", help="an image as large as the camera's frame, white = inspect"
     )
@@ -149,14 +149,14 @@ def views_from(args: argparse.Namespace) -> "list[View]":
     return [
         View(
             ViewOptions(
-                roi=roi or None,
+                roi=region or None,
                 mask=None if mask in (None, "none") else Path(mask),
                 fill=args.mask_fill,
                 rotate=turn or 0,
                 flip="" if flip in (None, "none") else flip,
             )
         )
-        for roi, mask, turn, flip in zip(rois, masks, turns, flips, strict=True)
+        for region, mask, turn, flip in zip(rois, masks, turns, flips, strict=True)
     ]
 
 
@@ -190,61 +190,3 @@ def describe_sources(args: argparse.Namespace) -> str:
     views = [view.describe() for view in views_from(args)]
     lines += [f"view of source {i}: {view}" for i, view in enumerate(views) if view]
     return "\n".join(lines)
-
-
-def _camera(text: str) -> str:
-    number = text.removeprefix("csi:")
-    if not (number.isascii() and number.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 up or csi:N, found {text!r}")
-    return f"csi:{int(number)}" if text.startswith("csi:") else f"camera:{int(number)}"
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    return _whole(width, 1, "WxH, such as 1280x720", text), _whole(height, 1, "WxH, such as 1280x720", text)
-
-
-def _roi(text: str) -> tuple[int, int, int, int] | tuple[()]:
-    if text == "none":
-        return ()
-    parts = text.split(",")
-    wanted = "X,Y,W,H in pixels, such as 100,50,640,480"
-    if len(parts) != 4:
-        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
-    x, y = (_whole(part, 0, wanted, text) for part in parts[:2])
-    width, height = (_whole(part, 1, wanted, text) for part in parts[2:])
-    return x, y, width, height
-
-
-def _whole(text: str, smallest: int, wanted: str, whole_text: str) -> int:
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and int(text) >= smallest):
-        raise argparse.ArgumentTypeError(f"expected {wanted}, found {whole_text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    return _number(text, 0.0)
-
-
-def _positive(text: str) -> float:
-    value = _number(text, 0.0)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
-    return value
-
-
-def _number(text: str, smallest: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not smallest <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from {smallest:g} up, found {text!r}")
-    return value
-
-
-def _fourcc(text: str) -> str:
-    if not (len(text) == 4 and text.isascii() and text.isprintable()):
-        raise argparse.ArgumentTypeError(f"expected four characters, such as MJPG, found {text!r}")
-    return text

@@ -5,9 +5,9 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
+from runtime.backoff import STALL_AFTER_S
 from runtime.camera import CameraRequest
 from runtime.errors import UserError
-from runtime.live import STALL_AFTER_S
 from runtime.opencv import opencv
 from runtime.reader import Origin
 

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from runtime.backoff import SETTLE_S
 from runtime.errors import UserError
 from runtime.frame import Frame, Source
 from runtime.notices import say, worth_saying
 from runtime.preprocess import IMAGE_SUFFIXES, natural_key, read_with, to_rgb8
 
 POLL_S = 0.25
-SETTLE_S = 0.5
 RETRY_S = 5.0  # after the system refused to read a file
 SHARE_OF_TIME = 0.2  # spent on looking into a folder so large that a look takes long
 

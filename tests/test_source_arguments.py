@@ -134,7 +134,8 @@ def test_a_wrong_word_is_refused_by_the_parser(words: tuple[str, ...], capsys: p
 def test_help_needs_none_of_what_sources_need():
     program = (
         "import argparse, sys; from runtime.source_arguments import add_arguments; p = argparse.ArgumentParser();"
-        "add_arguments(p); p.format_help(); print(sorted({'numpy', 'cv2', 'PIL', 'runtime.sources'} & set(sys.modules)))"
+        "add_arguments(p); p.format_help();"
+        "print(sorted({'numpy', 'cv2', 'PIL', 'runtime.sources'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
