@@ -37,6 +37,11 @@ def _whole(text: str, smallest: int, wanted: str, whole_text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """Return a whole number from 1 up."""
+    return _whole(text, 1, "a whole number from 1 up", text)
+
+
 def seconds(text: str) -> float:
     """Return a number from 0 up."""
     return _number(text, 0.0)
