@@ -51,7 +51,10 @@ def test_a_lost_camera_comes_back_and_each_is_said_once(camera: FakeCamera, said
         assert next(frames).index == 0 and source.state == "live" and source.reconnects == 0
         camera.opens = False
         camera.put(None)
+        wait_until(lambda: said)
+        first = source._loss
         wait_until(lambda: len(camera.opened_with) >= 5)  # attempts that fail, and say nothing
+        assert first is not None and source._loss is not None and source._loss.since_s == first.since_s
         assert said == ["camera:0 is lost (none any more); trying again until it is back"]
         assert source.state.startswith("reconnecting since 20") and "camera 0 must open" in source.state
         camera.opens = True
