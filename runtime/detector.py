@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from runtime.backends import Backend, CpuPrecision, open_cpu_session
 from runtime.errors import UserError
-from runtime.metadata import Metadata, read_sidecar
+from runtime.metadata import Metadata, Threshold, read_sidecar
 from runtime.preprocess import check_frame, resize
 from runtime.session import Session
 
@@ -51,12 +51,26 @@ class Detector:
         self.session = session
         self.metadata = metadata
         chosen = metadata.threshold
-        self.threshold = chosen.value if threshold is None else threshold
-        self.map_threshold = self.threshold if chosen.map_value is None else chosen.map_value
+        value = chosen.value if threshold is None else threshold
+        self._limits = (value, value if chosen.map_value is None else chosen.map_value)
         if not math.isfinite(self.threshold):
             raise UserError(
                 "the threshold must be a finite number", str(self.threshold), "see the sidecar's thresholds"
             )
+
+    @property
+    def threshold(self) -> float:
+        """An image score above this is anomalous."""
+        return self._limits[0]
+
+    @property
+    def map_threshold(self) -> float:
+        """A position of the map above this is outside what good images show."""
+        return self._limits[1]
+
+    def use(self, threshold: Threshold) -> None:
+        """Judge by `threshold` from the next result on; any thread may call this while another one judges."""
+        self._limits = (threshold.value, threshold.for_map)  # one assignment: no result sees half of it
 
     def __call__(self, frame: NDArray[np.uint8]) -> Result:
         """Judge one frame. Raises `UserError` unless it is uint8 (H, W, 3) of a size that the engine can judge."""
@@ -101,8 +115,9 @@ class Detector:
     def _result(self, anomaly_map: NDArray[np.float32], score: float, latency_ms: dict[str, float]) -> Result:
         if not math.isfinite(score):  # a NaN compares as "not above the threshold" and would pass as good
             raise UserError("an image score must be finite", str(score), "build the engine with --fp32")
-        verdict: Verdict = "anomalous" if score > self.threshold else "good"
-        return Result(anomaly_map, score, verdict, self.threshold, self.map_threshold, latency_ms)
+        threshold, map_threshold = self._limits
+        verdict: Verdict = "anomalous" if score > threshold else "good"
+        return Result(anomaly_map, score, verdict, threshold, map_threshold, latency_ms)
 
     def close(self) -> None:
         """Release the engine; a second call does nothing."""
