@@ -28,7 +28,7 @@ class Address:
         wrong = colon and not host
         if wrong or not (port.isascii() and port.isdigit()) or int(port) > 65535:
             raise UserError("--serve takes [HOST:]PORT", repr(text), "for example 8080, or 0.0.0.0:8080")
-        return cls(host or "127.0.0.1", int(port))
+        return cls("127.0.0.1" if host in ("", LOOPBACK_NAME) else host, int(port))
 
     @property
     def loopback(self) -> bool:

@@ -40,6 +40,7 @@ class Connections:
         self.ended = 0
 
     def __call__(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection; one above `MOST` is closed at once."""
         if len(self._server.connections) >= MOST:
             self.refused += 1
             return _Refuse()

@@ -203,7 +203,7 @@ class Pictures:
             image = thumbnail(image, width)
         picture = draw(image, judgement.result, self._maximum)
         cv2 = opencv()
-        ok, jpeg = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         if not ok:
             raise ValueError(f"no JPEG of a picture of shape {picture.shape}")
         return bytes(jpeg)

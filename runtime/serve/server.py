@@ -183,7 +183,8 @@ def _listen(address: Address) -> socket.socket:
         family, _, _, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(where[:2], family=family, backlog=64)
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # [::] means IPv4 too
+        return socket.create_server(where[:2], family=family, backlog=64, dualstack_ipv6=both)
     except OSError as error:
         found = error.strerror or str(error)
         raise UserError(f"the page must be able to listen on {address.url()}", found, "choose another port") from None
