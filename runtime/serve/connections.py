@@ -32,7 +32,7 @@ class Connections:
     """Makes the protocol of each new connection to `server`; call it as a protocol factory."""
 
     def __init__(self, server: web.Server, stuck_s: float = STUCK_S, first_request_s: float = FIRST_REQUEST_S) -> None:
-        self._server = server
+        self.server = server
         self._stuck_s = stuck_s
         self._first_request_s = first_request_s
         self._known: dict[RequestHandler, _Connection] = {}
@@ -41,10 +41,10 @@ class Connections:
 
     def __call__(self) -> asyncio.Protocol:
         """Return the protocol of a new connection; one above `MOST` is closed at once."""
-        if len(self._server.connections) >= MOST:
+        if len(self.server.connections) >= MOST:
             self.refused += 1
             return _Refuse()
-        return self._server()
+        return self.server()
 
     def served(self, handler: RequestHandler) -> None:
         """Note that a whole request came over this connection."""
@@ -58,7 +58,7 @@ class Connections:
 
     def sweep(self) -> None:
         """End connections that never asked, and those that do not take their answer."""
-        open_now = self._server.connections
+        open_now = self.server.connections
         for gone in self._known.keys() - set(open_now):
             del self._known[gone]
         for connection in filter(None, map(self._know, open_now)):

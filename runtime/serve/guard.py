@@ -37,8 +37,9 @@ class Guard:
         self._troubles = troubles
         self._cookie = cookie
         self.served: Callable[[RequestHandler], None] = lambda handler: None  # told of every whole request
-        self.middlewares = (web.middleware(self._answer), web.middleware(self._check))
+        self.middlewares = (self._answer, self._check)
 
+    @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Turn a defect into a 500 that is counted and said once, and add `HEADERS` to every answer."""
         self.served(request.protocol)
@@ -55,6 +56,7 @@ class Guard:
         response.headers.update(HEADERS)
         return response
 
+    @web.middleware
     async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "")
         if not host or (self._address.loopback and not is_loopback(host_of(host))):

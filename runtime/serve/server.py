@@ -146,14 +146,15 @@ class Server:
         )
         await runner.setup()
         assert runner.server is not None
-        connections = Connections(runner.server)
-        self._guard.served = connections.served
-        listener = await self._loop.create_server(connections, sock=self._socket)
-        sweeping = self._loop.create_task(connections.keep_sweeping())
+        self._connections = Connections(runner.server)
+        self._guard.served = self._connections.served
+        listener = await self._loop.create_server(self._connections, sock=self._socket)
+        sweeping = self._loop.create_task(self._connections.keep_sweeping())
         self._started.set()
         await self._stop.wait()
         sweeping.cancel()
         listener.close()
+        self._views.close()
         await runner.cleanup()
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

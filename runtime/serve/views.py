@@ -71,6 +71,12 @@ class Views:
         self._metrics = metrics
         self._health_after_s = health_after_s
         self.bell = Bell()
+        self._closing = False
+
+    def close(self) -> None:
+        """Send those away who wait for a picture."""
+        self._closing = True
+        self.bell.ring()
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return every address; none that answers GET changes anything."""
@@ -130,7 +136,7 @@ class Views:
             raise web.HTTPNotFound(text="no such source")
         loop = asyncio.get_running_loop()
         end_s = loop.time() + LONG_POLL_S
-        while (left_s := end_s - loop.time()) > 0:
+        while (left_s := end_s - loop.time()) > 0 and not self._closing:
             rung = self.bell.rung
             if picture := self._pictures.live(source, int(after[:18])):
                 headers = {"X-Frame-Number": str(picture.number)}

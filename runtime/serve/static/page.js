@@ -48,7 +48,8 @@ async function ask() {
     report = null;
     return ask();
   }
-  points = points.concat(answer.points).slice(-answer.recent);
+  const last = points.length ? points.at(-1)[0] : 0; // another answer may have come meanwhile
+  points = points.concat(answer.points.filter((point) => point[0] > last)).slice(-answer.recent);
   report = answer;
   show();
 }
