@@ -116,7 +116,11 @@ def test_a_confirmed_threshold_goes_into_the_sidecar_and_into_the_running_detect
         answer = rig.ask("/api/threshold", "POST", {"value": 1.5, "instead_of": 1.0}, **OURS)
         assert (answer.status, answer.json()) == (200, {"value": 1.5})
         after = read_sidecar(rig.engine)
-        assert (after.default_threshold, after.threshold.value, after.threshold.method) == ("manual", 1.5, "set by hand")
+        assert (after.default_threshold, after.threshold.value, after.threshold.method) == (
+            "manual",
+            1.5,
+            "set by hand",
+        )
         assert after == replace(
             before, default_threshold="manual", thresholds={**before.thresholds, "manual": after.threshold}
         )

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 MOST = 128  # connections
+ACCEPTING_S = 1.0  # from making a protocol to its connection: many are accepted in one go
 SWEEP_S = 5.0
 FIRST_REQUEST_S = 20.0  # for a connection to say what it wants
 STUCK_S = 30.0  # without one byte taken of what waits to be sent
@@ -36,15 +37,20 @@ class Connections:
         self._stuck_s = stuck_s
         self._first_request_s = first_request_s
         self._known: dict[RequestHandler, _Connection] = {}
+        self._made: list[tuple[RequestHandler, float]] = []  # the newest, perhaps not connected yet
         self.refused = 0
         self.ended = 0
 
     def __call__(self) -> asyncio.Protocol:
         """Return the protocol of a new connection; one above `MOST` is closed at once."""
-        if len(self.server.connections) >= MOST:
+        now_s = time.monotonic()
+        self._made = [(h, made_s) for h, made_s in self._made if h.transport is None and now_s - made_s < ACCEPTING_S]
+        if len(self.server.connections) + len(self._made) >= MOST:
             self.refused += 1
             return _Refuse()
-        return self.server()
+        handler = self.server()
+        self._made.append((handler, now_s))
+        return handler
 
     def served(self, handler: RequestHandler) -> None:
         """Note that a whole request came over this connection."""
