@@ -16,6 +16,7 @@ from runtime.summary import PERCENTILES
 RECENT = 3000  # frames whose scores the page shows and tries a threshold on
 MINUTES = 24 * 60  # of which the lowest and highest score are kept
 LATENCIES = 600  # a stage, the newest: what its percentiles are of
+LATE_S = 120
 MOST_STAGES = 24
 FPS_OVER_S = 5.0
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -78,7 +79,8 @@ class History:
             return self._number
 
     def _add_to_minute(self, start_s: int, score: float, anomalous: bool) -> None:
-        if not self._minutes or self._minutes[-1].start_s != start_s:
+        late_s = self._minutes[-1].start_s - start_s if self._minutes else -1
+        if not 0 <= late_s <= LATE_S:  # cameras need not deliver in order; a clock that was set back starts anew
             self._minutes.append(Minute(start_s, score, score))
         minute = self._minutes[-1]
         minute.lowest, minute.highest = min(minute.lowest, score), max(minute.highest, score)

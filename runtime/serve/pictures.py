@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from runtime.detector import Result
 from runtime.frame import Image8
 from runtime.judgement import Judgement
 from runtime.opencv import opencv
@@ -28,9 +29,10 @@ FRESH_S = 1.0  # a live picture older than this is not shown to somebody who com
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A JPEG of judgement `number`, drawn at `drawn_s` (monotonic)."""
+    """A JPEG of judgement `number`, drawn at `drawn_s` (monotonic), and what the judgement was."""
 
     number: int
+    result: Result
     jpeg: bytes
     drawn_s: float
 
@@ -154,7 +156,7 @@ class Pictures:
                 return False
             self._wanted.discard(source)
             number, judgement = self._newest[source]
-        picture = Picture(number, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
+        picture = Picture(number, judgement.result, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
         with self._changed:
             self._live[source] = picture
             self.drawn += 1

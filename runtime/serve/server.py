@@ -24,7 +24,7 @@ from runtime.serve.history import History
 from runtime.serve.metrics import Metrics
 from runtime.serve.pictures import Pictures
 from runtime.serve.report import Report
-from runtime.serve.status import SinkStatus, SourceStatus
+from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
 from runtime.serve.views import Views
@@ -50,11 +50,11 @@ class ServeOptions:
 class Server:
     """Serves the page of `detector`, opened from `engine`, from a thread of its own; listens once it is made.
 
-    `sources` gives the `runtime.frame.Source`s and `deliveries` the `runtime.delivery.Delivery`s to show; both are
-    called from the server's thread, about once a second. Raises `UserError` for an address that cannot be listened
-    on, and for one that others can reach where there is no token.
+    `sources` gives the sources to show (see `SourceStatus.of`) and `deliveries` what the other sinks have counted
+    (`SinkStatus.of`); both are called from the server's thread, about once a second. Raises `UserError` for an address
+    that cannot be listened on, and for one that others can reach where there is no token.
 
-    `write` takes microseconds and raises nothing, so it may be called by the inspection's thread itself.
+    `offer` takes microseconds and raises nothing: the inspection's thread may call it itself, without a queue between.
     """
 
     name = "web page"
@@ -96,10 +96,10 @@ class Server:
         return Views(access, guard, self.history, self.pictures, report, control, metrics, after_s), guard
 
     def _source_statuses(self) -> list[SourceStatus]:
-        return [SourceStatus.of(source) for source in self._sources()]
+        return with_own_names(SourceStatus.of(source) for source in self._sources())
 
     def _sink_statuses(self) -> list[SinkStatus]:
-        return [SinkStatus.of(delivery) for delivery in self._deliveries()]
+        return with_own_names(SinkStatus.of(counts) for counts in self._deliveries())
 
     def _errors(self) -> dict[str, int]:
         return {**self.troubles.counts(), "picture": self.pictures.failed}
@@ -113,12 +113,14 @@ class Server:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._views.bell.ring)
 
-    def write(self, judgement: Judgement) -> None:
+    def offer(self, judgement: Judgement) -> None:
         """Take one judgement; nothing is drawn here, and nobody waited for."""
         try:
             self.pictures.offer(self.history.add(judgement), judgement)
         except Exception as error:  # a defect of the page must not end an inspection
             self.troubles.add("judgement", error)
+
+    write = offer  # as a sink behind a queue; it needs none
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

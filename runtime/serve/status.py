@@ -1,7 +1,9 @@
 """What the page says of sources and sinks, read through small callables so that neither knows of the page."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 LIVE = "live"
 
@@ -23,7 +25,9 @@ class SourceStatus:
 
     @classmethod
     def of(cls, source: Any) -> "SourceStatus":
-        """Read a `runtime.frame.Source`; one without a state is taken to deliver."""
+        """Read a `runtime.frame.Source`; one without a state is taken to deliver. A status is returned as it is."""
+        if isinstance(source, cls):
+            return source
         state = str(getattr(source, "state", LIVE))
         return cls(source.name, source.live, source.dropped, state, getattr(source, "reconnects", 0))
 
@@ -39,7 +43,20 @@ class SinkStatus:
     last_error: str = ""
 
     @classmethod
-    def of(cls, delivery: Any) -> "SinkStatus":
-        """Read a `runtime.delivery.Delivery`."""
-        error = getattr(delivery, "last_error", None)
-        return cls(delivery.name, delivery.delivered, delivery.lost, delivery.failed, str(error or ""))
+    def of(cls, counts: Any) -> "SinkStatus":
+        """Read what a delivery has counted: `name`, `delivered`, `lost`, `failed` and `last_error`."""
+        return cls(counts.name, counts.delivered, counts.lost, counts.failed, str(counts.last_error or ""))
+
+
+Status = TypeVar("Status", SourceStatus, SinkStatus)
+
+
+def with_own_names(statuses: Iterable[Status]) -> list[Status]:
+    """Return `statuses` with names that differ, as metrics need them: a second "webhook" becomes "webhook (2)"."""
+    seen: Counter[str] = Counter()
+    named = []
+    for status in statuses:
+        seen[status.name] += 1
+        again = seen[status.name] > 1
+        named.append(replace(status, name=f"{status.name} ({seen[status.name]})") if again else status)
+    return named

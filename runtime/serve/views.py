@@ -15,7 +15,7 @@ from runtime.serve.guard import READING_S, Guard
 from runtime.serve.health import health
 from runtime.serve.history import History
 from runtime.serve.metrics import CONTENT_TYPE, Metrics
-from runtime.serve.pictures import Pictures
+from runtime.serve.pictures import Picture, Pictures
 from runtime.serve.report import Report
 from runtime.serve.threshold_control import ThresholdControl, ThresholdMoved
 
@@ -139,8 +139,7 @@ class Views:
         while (left_s := end_s - loop.time()) > 0 and not self._closing:
             rung = self.bell.rung
             if picture := self._pictures.live(source, int(after[:18])):
-                headers = {"X-Frame-Number": str(picture.number)}
-                return web.Response(body=picture.jpeg, content_type="image/jpeg", headers=headers)
+                return _live_picture(picture)
             try:
                 await asyncio.wait_for(rung.wait(), left_s)
             except asyncio.TimeoutError:
@@ -181,6 +180,17 @@ class Views:
         age_s = None if state.age_s is None else round(state.age_s, 3)
         said = {"status": "ok" if state.ok else "failing", "reason": state.reason, "last_judgement_age_s": age_s}
         return _json(said, 200 if state.ok else 503)
+
+
+def _live_picture(picture: Picture) -> web.Response:
+    """Return the JPEG, and in its headers what it shows: the words beside it then fit the picture."""
+    headers = {
+        "X-Frame-Number": str(picture.number),
+        "X-Score": repr(picture.result.image_score),
+        "X-Threshold": repr(picture.result.threshold),
+        "X-Verdict": picture.result.verdict,
+    }
+    return web.Response(body=picture.jpeg, content_type="image/jpeg", headers=headers)
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

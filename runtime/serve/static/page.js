@@ -18,6 +18,11 @@ const count = (n) => NUMBER.format(n);
 const score = (x) => (x === 0 ? "0" : Math.abs(x) < 0.001 ? x.toPrecision(3) : x.toFixed(Math.abs(x) < 0.1 ? 4 : 3));
 const clock = (s, seconds = true) =>
   new Date(s * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", ...(seconds && { second: "2-digit" }) });
+const day = (s) => {
+  const date = new Date(s * 1000);
+  const today = date.toDateString() === new Date().toDateString();
+  return today ? "" : `${date.toLocaleDateString("en-GB", { day: "numeric", month: "short" })}, `;
+};
 
 function text(id, value) {
   if ($(id).textContent !== value) $(id).textContent = value;
@@ -70,7 +75,6 @@ async function poll() {
 
 function show() {
   showHeader();
-  showVerdict();
   showTabs();
   showTrial();
   drawChart();
@@ -94,15 +98,15 @@ function showHeader() {
   text("share", good + anomalous ? `${(100 * share).toFixed(share < 0.1 ? 2 : 1)} %` : "–");
 }
 
-function showVerdict() {
-  const last = points.findLast((point) => point[2] === shown);
-  if (!last) return;
-  const verdict = last[5] ? "anomalous" : "good";
+// Of the picture that is shown, not of the newest report: the words fit what is seen.
+function showVerdict(headers, wanted) {
+  const verdict = headers.get("X-Verdict");
+  const value = score(Number(headers.get("X-Score")));
   $("verdict").dataset.verdict = verdict;
   text("verdict-word", verdict === "good" ? "● Good" : "▲ Anomalous");
-  text("score", score(last[3]));
-  text("threshold", score(last[4]));
-  $("picture").setAttribute("aria-label", `Live picture of ${report.source_names[shown]}: ${verdict}, score ${score(last[3])}`);
+  text("score", value);
+  text("threshold", score(Number(headers.get("X-Threshold"))));
+  $("picture").setAttribute("aria-label", `Live picture of ${report.source_names[wanted]}: ${verdict}, score ${value}`);
 }
 
 function showTabs() {
@@ -184,7 +188,7 @@ async function watch() {
         }
         canvas.getContext("2d").drawImage(picture, 0, 0);
         picture.close();
-        canvas.dataset.number = lastPicture;
+        showVerdict(response.headers, wanted);
         $("no-picture").hidden = true;
       } else if (response.status !== 204) {
         await pause(RETRY_MS);
@@ -218,20 +222,20 @@ function drawChart() {
   pen.font = `${size}px ${style.fontFamily}`;
   const area = { left: 3.6 * size, top: size, right: width - 4, bottom: height - 1.9 * size };
 
-  const day = range === "day";
-  const data = day
+  const daily = range === "day";
+  const data = daily
     ? (report.minutes ?? []).map(([t, low, high, , bad]) => [t + 30, low, high, bad])
     : points.map((point) => [point[1], point[3], point[3], point[5]]);
-  const end = day ? report.now : (data.at(-1)?.[0] ?? report.now);
-  const begin = day ? end - 86400 : Math.min(data[0]?.[0] ?? end - 60, end - 1);
+  const end = daily ? report.now : (data.at(-1)?.[0] ?? report.now);
+  const begin = daily ? end - 86400 : Math.min(data[0]?.[0] ?? end - 60, end - 1);
   const limit = report.threshold.value;
-  const top = 1.12 * Math.max(limit, tried ?? 0, ...(day ? data.map((d) => d[2]) : [highest()]), 1e-9);
+  const top = 1.12 * Math.max(limit, tried ?? 0, ...(daily ? data.map((d) => d[2]) : [highest()]), 1e-9);
   const x = (t) => area.left + ((t - begin) / (end - begin)) * (area.right - area.left);
   const y = (s) => area.bottom - (s / top) * (area.bottom - area.top);
 
-  drawAxes(pen, area, { begin, end, top, y, size, day, colour });
-  drawScores(pen, data, { x, y, day, colour, area });
-  if (!day) drawThresholdsOf(pen, { x, y, colour });
+  drawAxes(pen, area, { begin, end, top, y, size, daily, colour });
+  drawScores(pen, data, { x, y, daily, colour, area });
+  if (!daily) drawThresholdsOf(pen, { x, y, colour });
   const line = (value, name, dash, words) => {
     pen.strokeStyle = pen.fillStyle = colour(name);
     pen.lineWidth = 1.5;
@@ -254,7 +258,7 @@ function drawChart() {
   line(limit, "bad", [], `threshold ${score(limit)}`);
   if (tried !== null) line(tried, "accent", [6, 4], `tried ${score(tried)}`);
   const words = data.length
-    ? `${day ? "Last 24 hours by minute" : `Scores of the last ${count(data.length)} frames`}, highest ${score(Math.max(...data.map((d) => d[2])))}, threshold ${score(limit)}`
+    ? `${daily ? "Last 24 hours by minute" : `Scores of the last ${count(data.length)} frames`}, highest ${score(Math.max(...data.map((d) => d[2])))}, threshold ${score(limit)}`
     : "No score yet";
   canvas.setAttribute("aria-label", words);
 }
@@ -265,7 +269,7 @@ function niceStep(span, most) {
   return power * ([1, 2, 5].find((step) => step * power >= rough) ?? 10);
 }
 
-function drawAxes(pen, area, { begin, end, top, y, size, day, colour }) {
+function drawAxes(pen, area, { begin, end, top, y, size, daily, colour }) {
   pen.strokeStyle = colour("line");
   pen.fillStyle = colour("quiet");
   pen.lineWidth = 1;
@@ -283,7 +287,7 @@ function drawAxes(pen, area, { begin, end, top, y, size, day, colour }) {
   }
   pen.textBaseline = "alphabetic";
   const foot = area.bottom + 1.5 * size;
-  const short = day || end - begin > 3600;
+  const short = daily || end - begin > 3600;
   pen.textAlign = "left";
   pen.fillText(clock(begin, !short), area.left, foot);
   pen.textAlign = "center";
@@ -309,16 +313,16 @@ function columnsOf(data, x) {
   return columns;
 }
 
-function drawScores(pen, data, { x, y, day, colour }) {
+function drawScores(pen, data, { x, y, daily, colour }) {
   const columns = columnsOf(data, x);
-  const gap = day ? 4 : 40; // pixels without a frame that end a line
+  const gap = daily ? 4 : 40; // pixels without a frame that end a line
   pen.strokeStyle = colour("trace");
-  pen.lineWidth = day ? 2 : 1.2;
+  pen.lineWidth = daily ? 2 : 1.2;
   pen.lineJoin = "round";
   pen.beginPath();
   let before = -Infinity;
   for (const [at, column] of columns) {
-    if (day || at - before > gap) pen.moveTo(at, y(column.low) + (day ? 1 : 0));
+    if (daily || at - before > gap) pen.moveTo(at, y(column.low) + (daily ? 1 : 0));
     else pen.lineTo(at, y(column.first));
     pen.lineTo(at, y(column.high));
     if (column.low !== column.high) pen.lineTo(at, y(column.low));
@@ -444,7 +448,9 @@ function tileOf(anomaly) {
   const image = document.createElement("img");
   image.src = `/anomalies/${anomaly.number}.jpg`;
   image.alt = "";
-  button.append(image, element("span"));
+  const when = element("span");
+  when.className = "quiet";
+  button.append(image, element("span"), when);
   button.addEventListener("click", () => {
     $("closer-image").src = image.src;
     text("closer-title", button.dataset.words);
@@ -463,9 +469,11 @@ function showAnomalies() {
     const tile = tiles.get(anomaly.number);
     const button = tile.firstChild;
     const frames = anomaly.frames > 1 ? `, ${count(anomaly.frames)} frames` : "";
-    button.dataset.words = `${clock(anomaly.time)}  ${anomaly.source}  ${anomaly.name}: score ${score(anomaly.score)}, threshold ${score(anomaly.threshold)}${frames}`;
+    button.dataset.words = `${day(anomaly.time)}${clock(anomaly.time)}  ${anomaly.source}  ${anomaly.name}: score ${score(anomaly.score)}, threshold ${score(anomaly.threshold)}${frames}`;
     button.setAttribute("aria-label", `Anomaly ${button.dataset.words}`);
-    button.lastChild.textContent = `${clock(anomaly.time)} · ${score(anomaly.score)}${anomaly.frames > 1 ? ` · ×${count(anomaly.frames)}` : ""}`;
+    const [value, when] = button.querySelectorAll("span");
+    value.textContent = `${score(anomaly.score)}${frames}`;
+    when.textContent = day(anomaly.time) + clock(anomaly.time);
     return tile;
   });
   const list = $("thumbnails");
