@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client import parser
 
-pytest.importorskip("aiohttp", reason="the page needs the serve extra")
-parser = pytest.importorskip("prometheus_client.parser", reason="the page needs the serve extra")
-
+import runtime
 from runtime.errors import UserError
 from runtime.metadata import read_sidecar, write_sidecar
 from runtime.serve import connections, views
@@ -136,8 +135,6 @@ def test_a_maps_own_threshold_stays(tmp_path: Path):
         metadata = read_sidecar(rig.engine)
         own = replace(metadata.threshold, map_value=2.25)
         write_sidecar(rig.engine, replace(metadata, thresholds={"good_quantile": own}))
-    import runtime
-
     with runtime.load(rig.engine) as detector:
         options = ServeOptions(Address("127.0.0.1", 0))
         with Server(options, detector, rig.engine) as server:
@@ -263,7 +260,7 @@ def test_an_address_that_others_reach_needs_a_token(tmp_path: Path):
 
 
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path):
-    with serving(tmp_path) as rig, pytest.raises(UserError, match="listen on http://127.0.0.1:.*in use"):
+    with serving(tmp_path) as rig, pytest.raises(UserError, match=r"listen on http://127\.0\.0\.1:.*in use"):
         Server(ServeOptions(rig.server.address), rig.detector, rig.engine)
 
 
@@ -318,7 +315,7 @@ def test_metrics_are_prometheus_text(tmp_path: Path):
         assert samples["cflow_stage_seconds_sum", "total"] == pytest.approx(total_s)
         for bound in ("0.001", "0.01", "5.0"):  # cumulative, as the format wants them
             below = sum(j.result.latency_ms["total"] <= 1e3 * float(bound) for j in judged)
-            assert samples["cflow_stage_seconds_bucket", *sorted((bound, "total"))] == below
+            assert samples[("cflow_stage_seconds_bucket", *sorted((bound, "total")))] == below
         assert 0 <= samples["cflow_last_judgement_age_seconds",] < 60
 
 

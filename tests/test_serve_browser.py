@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("aiohttp", reason="the page needs the serve extra")
-pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser: pip install playwright")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from runtime.metadata import read_sidecar
