@@ -1,7 +1,8 @@
 """Pictures for the page, drawn in one thread of their own: the live view while somebody looks, and last anomalies.
 
-The thread rests at least `REST` times as long as it has worked, so that drawing takes no more than a share of one
-core, and of Python's lock, from the inspection.
+The thread looks for work ten times a second and is never woken by a frame: a thread that is woken wants Python's
+lock at once. It rests at least `REST` times as long as it has worked, so that drawing takes no more than a share of
+one core, and of that lock, from the inspection.
 """
 
 import threading
@@ -18,7 +19,7 @@ from runtime.overlay import draw, thumbnail
 
 LIVE_WIDTH = 960  # pixels; wider frames are scaled down before drawing
 ANOMALY_WIDTH = 480
-LIVE_INTERVAL_S = 0.12  # at most 8 pictures a second, however fast the inspection
+INTERVAL_S = 0.1  # at most 10 pictures a second, however fast the inspection
 REST = 4.0
 QUALITY = 80  # of JPEG
 KEPT = 24  # anomalies
@@ -67,41 +68,41 @@ class Pictures:
     """Takes judgements from the inspection (`offer`: no drawing, no waiting) and hands out JPEGs.
 
     `maximum` is the largest score of the engine. `is_live(source)` says whether successive anomalies of a source are
-    one event (a camera's) or parts of their own (files). `published()` is called in the drawing thread after each
-    live picture.
+    one event (a camera's) or parts of their own (files). In the drawing thread `published()` is called after each
+    live picture, and `failed(error)` for one that could not be drawn.
     """
 
     def __init__(
-        self, maximum: float, is_live: Callable[[str], bool], published: Callable[[], None] = lambda: None
+        self,
+        maximum: float,
+        is_live: Callable[[str], bool],
+        published: Callable[[], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._maximum = maximum
         self._is_live = is_live
         self._published = published
-        self._changed = threading.Condition()
+        self._failed = failed
+        self._lock = threading.Lock()
         self._newest: dict[str, tuple[int, Judgement]] = {}
         self._wanted: set[str] = set()
         self._live: dict[str, Picture] = {}
         self._anomalies: deque[Anomaly] = deque(maxlen=KEPT)
-        self._stopping = False
+        self._stop = threading.Event()
         self.drawn = 0
-        self.failed = 0
-        self.last_error = ""
         self._thread = threading.Thread(target=self._work, name="page pictures", daemon=True)
         self._thread.start()
 
     def offer(self, number: int, judgement: Judgement) -> None:
         """Remember the newest frame of each source and queue anomalies; frees the caller at once."""
-        with self._changed:
+        with self._lock:
             self._newest[judgement.source] = (number, judgement)
             if judgement.result.verdict == "anomalous":
                 self._add_anomaly(number, judgement)
-                self._changed.notify()
-            elif judgement.source in self._wanted:
-                self._changed.notify()
 
     def live(self, source: str, after: int) -> Picture | None:
         """Return a live picture newer than `after`, or None and have one drawn."""
-        with self._changed:
+        with self._lock:
             picture = self._live.get(source)
             if picture and picture.number > after and time.monotonic() - picture.drawn_s < FRESH_S:
                 return picture
@@ -109,38 +110,28 @@ class Pictures:
             if picture and newest and picture.number == newest[0] > after:
                 return picture  # the last frame there was
             self._wanted.add(source)
-            self._changed.notify()
             return None
 
     def anomalies(self) -> list[Anomaly]:
         """Return copies of the last anomalies that have a picture, the newest first."""
-        with self._changed:
+        with self._lock:
             return [replace(anomaly) for anomaly in reversed(self._anomalies) if anomaly.jpeg]
 
     def close(self) -> None:
         """Stop drawing; a second call does nothing."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
+        self._stop.set()
         self._thread.join(5.0)
 
     def _work(self) -> None:
-        while not self._stopping:
+        rest = 0.0
+        while not self._stop.wait(max(rest, INTERVAL_S)):
             started = time.monotonic()
             try:
-                worked = self._draw_anomaly() | self._draw_live()
-            except Exception as error:  # a picture less; the page counts it, and the inspection goes on
-                worked, self.failed = True, self.failed + 1
-                self.last_error = " ".join(f"{type(error).__name__}: {error}".split())
-            rest = max(REST * (time.monotonic() - started), LIVE_INTERVAL_S if worked else 0.0)
-            with self._changed:
-                if worked:
-                    self._changed.wait_for(lambda: self._stopping, rest)
-                else:
-                    self._changed.wait_for(self._has_work)
-
-    def _has_work(self) -> bool:
-        return self._stopping or self._next_anomaly() is not None or self._next_live() is not None
+                self._draw_anomaly()
+                self._draw_live()
+            except Exception as error:  # a picture less, and the inspection goes on
+                self._failed(error)
+            rest = REST * (time.monotonic() - started)
 
     def _next_live(self) -> str | None:
         for source in self._wanted:
@@ -149,19 +140,18 @@ class Pictures:
                 return source
         return None
 
-    def _draw_live(self) -> bool:
-        with self._changed:
+    def _draw_live(self) -> None:
+        with self._lock:
             source = self._next_live()
             if source is None:
-                return False
+                return
             self._wanted.discard(source)
             number, judgement = self._newest[source]
         picture = Picture(number, judgement.result, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
-        with self._changed:
+        with self._lock:
             self._live[source] = picture
             self.drawn += 1
         self._published()
-        return True
 
     def _add_anomaly(self, number: int, judgement: Judgement) -> None:
         """Make `judgement` part of the event that it goes on with, or the first of a new one."""
@@ -190,14 +180,13 @@ class Pictures:
         """Return the newest that has to be drawn."""
         return next((anomaly for anomaly in reversed(self._anomalies) if anomaly.undrawn), None)
 
-    def _draw_anomaly(self) -> bool:
-        with self._changed:
+    def _draw_anomaly(self) -> None:
+        with self._lock:
             anomaly = self._next_anomaly()
             if anomaly is None or anomaly.undrawn is None:
-                return False
+                return
             judgement, anomaly.undrawn = anomaly.undrawn, None
         anomaly.jpeg = self._jpeg(judgement, ANOMALY_WIDTH)
-        return True
 
     def _jpeg(self, judgement: Judgement, width: int) -> bytes:
         image: Image8 = judgement.frame.image

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,7 +77,8 @@ class Server:
         self._loop = asyncio.new_event_loop()
         self.troubles = Troubles()
         self.history = History()
-        self.pictures = Pictures(detector.metadata.score_maximum, self._is_live, self._ring)
+        failed = partial(self.troubles.add, "picture")
+        self.pictures = Pictures(detector.metadata.score_maximum, self._is_live, self._ring, failed)
         self._views, self._guard = self._assemble(options, detector, engine)
         self._stop = asyncio.Event()
         self._closed = False
@@ -92,7 +94,7 @@ class Server:
         after_s = options.health_after_s
         sources, sinks = self._source_statuses, self._sink_statuses
         report = Report(self.history, self.pictures, control, detector, sources, sinks, after_s, not access.open)
-        metrics = Metrics(self.history, lambda: detector.threshold, sources, sinks, self._errors)
+        metrics = Metrics(self.history, lambda: detector.threshold, sources, sinks, self.troubles.counts)
         return Views(access, guard, self.history, self.pictures, report, control, metrics, after_s), guard
 
     def _source_statuses(self) -> list[SourceStatus]:
@@ -100,9 +102,6 @@ class Server:
 
     def _sink_statuses(self) -> list[SinkStatus]:
         return with_own_names(SinkStatus.of(counts) for counts in self._deliveries())
-
-    def _errors(self) -> dict[str, int]:
-        return {**self.troubles.counts(), "picture": self.pictures.failed}
 
     def _is_live(self, name: str) -> bool:
         if name not in self._live:
