@@ -2,8 +2,12 @@
 
 Results come from numpy; what is real in them is the order of the calls: each one asserts that a
 context is current, that no memory is used after it was freed, and that shapes were set before.
+
+Streams of a `lazy` device do their work as late as they may: when somebody waits for it, or another stream that is
+waited for needs it. What reads host memory too late, or results too early, then gets other numbers.
 """
 
+from collections import deque
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -12,11 +16,14 @@ from runtime.cuda import CudaError
 
 
 class FakeDevice:
-    """One device. `stack` are the current contexts, `live` what is allocated, `fail` names a call that must fail."""
+    """One device. `stack` are the current contexts, `live` what is allocated, `fail` names a call that must fail.
 
-    def __init__(self, fail=""):
+    `order` lists the work in the order in which it was done: (stream's handle, what).
+    """
+
+    def __init__(self, fail="", lazy=False):
         self.stack, self.live, self.calls, self.fail = [], [], [], fail
-        self.memory = {}
+        self.memory, self.streams, self.lazy, self.order = {}, {}, lazy, []
 
     def call(self, name):
         assert self.stack, f"{name} without a context"
@@ -82,21 +89,59 @@ class FakeContext(Tracked):
         self.device.live.remove(self)
 
 
+class FakeStream:
+    """Work in order; done at once, or on a lazy device when it is waited for."""
+
+    def __init__(self, device):
+        device.call("make stream")
+        self.device, self.handle, self.queue = device, 17 + len(device.streams), deque()
+        device.streams[self.handle] = self
+
+    def put(self, what, work):
+        self.queue.append((what, work))
+        if not self.device.lazy:
+            self.finish(lambda: False)
+
+    def finish(self, enough):
+        while self.queue and not enough():
+            what, work = self.queue.popleft()
+            self.device.order.append((self.handle, what))
+            work()
+
+    def synchronize(self):
+        self.device.call("synchronize")
+        self.finish(lambda: False)
+
+    def wait_for_event(self, event):
+        target, count = event, event.count  # as recorded now, as the driver does it
+        self.put("wait", lambda: target.reach(count))
+
+
 class FakeEvent:
+    """Counts its records: asked for, and reached by the stream."""
+
     def __init__(self, device):
         device.call("make event")
-        self.device, self.recorded = device, False
+        self.device, self.count, self.reached, self.stream = device, 0, 0, None
 
     def record(self, stream):
         self.device.call("record")
-        self.recorded = True
+        self.count, self.stream = self.count + 1, stream
+        number = self.count
+        stream.put("record", lambda: setattr(self, "reached", number))
+
+    def reach(self, count):
+        assert count, "waiting for an event that was never recorded"
+        self.stream.finish(lambda: self.reached >= count)
+        assert self.reached >= count
 
     def synchronize(self):
-        assert self.recorded
+        self.device.call("synchronize event")
+        self.reach(self.count)
 
     def time_till(self, other):
-        assert self.recorded
-        assert other.recorded
+        assert 0 < self.reached == self.count
+        assert 0 < other.reached == other.count
         return 0.25
 
 
@@ -109,24 +154,42 @@ def fake_driver(device):
         return np.ndarray(shape, dtype, buffer=memory)
 
     def copy_in(target, source, stream):
-        assert target in device.live
-        target.data[: source.nbytes] = source.reshape(-1).view(np.uint8)
+        def work():
+            assert target in device.live
+            target.data[: source.nbytes] = source.reshape(-1).view(np.uint8)
+
+        device.call("copy in")
+        stream.put("copy in", work)
+
+    def copy_within(target, source, size, stream):
+        def work():
+            assert target in device.live
+            assert source in device.live
+            target.data[:size] = source.data[:size]
+
+        device.call("copy within")
+        stream.put("copy within", work)
 
     def copy_out(target, source, stream):
-        assert source in device.live
-        target.reshape(-1).view(np.uint8)[:] = source.data[: target.nbytes]
+        def work():
+            assert source in device.live
+            target.reshape(-1).view(np.uint8)[:] = source.data[: target.nbytes]
+
+        device.call("copy out")
+        stream.put("copy out", work)
 
     return SimpleNamespace(
         Error=FakeCudaError,
         init=lambda: None,
         Device=lambda index: SimpleNamespace(make_context=lambda: FakeContext(device)),
         Context=SimpleNamespace(pop=device.stack.pop),
-        Stream=lambda: SimpleNamespace(handle=17, synchronize=lambda: device.call("synchronize")),
+        Stream=lambda: FakeStream(device),
         Event=lambda: FakeEvent(device),
         mem_alloc=lambda size: DeviceAllocation(device, size),
         pagelocked_empty=pagelocked_empty,
         memcpy_htod_async=copy_in,
         memcpy_dtoh_async=copy_out,
+        memcpy_dtod_async=copy_within,
     )
 
 
@@ -146,15 +209,19 @@ class FakeExecution:
 
     def execute_async_v3(self, handle):
         self.device.call("execute")
+        shape = self.shape
+        self.device.streams[handle].put("execute", lambda: self.work(shape))
+        return True
+
+    def work(self, shape):
         frames, maps, scores = (
             self.device.memory[self.addresses[name]] for name in ("frames", "anomaly_map", "image_score")
         )
-        pixels = frames.data[: np.prod(self.shape)].reshape(self.shape)[:, :: self.step, :: self.step]
+        pixels = frames.data[: np.prod(shape)].reshape(shape)[:, :: self.step, :: self.step]
         result = (pixels.mean(axis=3) / 255).astype(np.float32)
         best = result.max(axis=(1, 2))
         maps.data[: result.nbytes] = result.reshape(-1).view(np.uint8)
         scores.data[: best.nbytes] = best.view(np.uint8)
-        return True
 
 
 def fake_library(device, size, max_batch, version="10.3.0", step=1):
@@ -201,10 +268,14 @@ def fake_captured_graph(device):
             if device.fail == "capture":
                 raise CudaError("cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
             super().__init__(device)
-            self.enqueue = enqueue
+            self.stream, self.enqueue = device.streams[stream], enqueue
 
         def launch(self):
             device.call("launch")
             self.enqueue()
+
+        def free(self):
+            assert "execute" not in [what for what, _ in self.stream.queue], "a graph goes before its work"
+            super().free()
 
     return CapturedGraph
