@@ -3,8 +3,7 @@
 import argparse
 import contextlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,11 @@ from runtime.backends import add_arguments, cpu_precision
 from runtime.errors import run_command
 
 if TYPE_CHECKING:
-    from runtime.detector import Detector, Result
-    from runtime.frame import Frame, Source
+    from runtime.detector import Detector
+    from runtime.frame import Source
+    from runtime.inspection import Inspection, Receiver
+    from runtime.judgement import Judgement
     from runtime.sinks import FolderSink
-    from runtime.summary import Summary
 
 CLEAR_LINE = "\x1b[K"  # from the cursor to the end of the terminal's line
 
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runtime.infer",
         description="Judge camera frames, a video or images with a built engine: a line a frame, then a summary.",
-        epilog="Ends at the end of the source, after --limit frames, with q (cameras) or with Ctrl-C.",
+        epilog="Ends at the end of the source, after --limit frames, with q (cameras), with Ctrl-C or SIGTERM.",
     )
     parser.add_argument(
         "--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json beside it"
@@ -44,6 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads", type=_count_from(1), metavar="N", help="CPU threads of an .onnx (default: all cores)"
     )
     add_arguments(parser)
+    parser.add_argument(
+        "--batch-cameras",
+        action="store_true",
+        help="judge frames of several cameras in one execution",
+    )
     parser.add_argument("--no-overlays", action="store_true", help="write frames.jsonl only")
     parser.add_argument(
         "--contact-sheet", action="store_true", help="also write one picture of the frames with the highest scores"
@@ -64,70 +69,108 @@ def _count_from(smallest: int) -> Callable[[str], int]:
     return parse
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. Raises `UserError` for what the user can mend."""
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the command and return the status of the signal that ended it. Raises `UserError` for what the user can mend."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.output is None and (args.no_overlays or args.contact_sheet):
         parser.error("--no-overlays and --contact-sheet need --output DIR")
-    _run(args)
+    return _run(args)
 
 
-def _run(args: argparse.Namespace) -> None:
-    """Open engine, source and output, judge frame by frame, and print the summary however it ends."""
+def _run(args: argparse.Namespace) -> int | None:
+    """Open engine, sources and sinks, inspect, and print the summary however it ends."""
     from runtime.detector import load  # here, so that --help needs neither NumPy nor Pillow
+    from runtime.inspection import Inspection, Options
+    from runtime.interrupts import StopSignals
     from runtime.keys import key_reader
-    from runtime.sinks import FolderSink
-    from runtime.sources import SourceKind, SourceSpec, open_source
-    from runtime.summary import Summary
 
-    camera = args.camera is not None
-    spec = SourceSpec(SourceKind.CAMERA, str(args.camera)) if camera else SourceSpec.parse(args.source)
     with contextlib.ExitStack() as stack:
         precision = cpu_precision(args)
         detector = stack.enter_context(
             load(args.engine, threads=args.threads, threshold=args.threshold, backend=args.backend, precision=precision)
         )
-        source = stack.enter_context(open_source(spec))
-        sink = None
-        if args.output is not None:
-            maximum = detector.metadata.score_maximum
-            sink = FolderSink(args.output, maximum, not args.no_overlays, args.contact_sheet)
-            stack.enter_context(sink)
-        pressed = stack.enter_context(key_reader()) if source.live else lambda: ""
-        status_line = source.live and sys.stdout.isatty()
-        summary = Summary()
+        signals = stack.enter_context(StopSignals())
+        sources = _open_sources(args, stack)
+        receivers = _open_sinks(args, detector, sources, stack)
+        inspection = stack.enter_context(
+            Inspection(sources, detector, receivers, Options(args.limit, args.batch_cameras))
+        )
+        live = any(source.live for source in sources)
+        console = Console(inspection, live and sys.stdout.isatty())
+        inspection.add(console)
+        signals.call(inspection.stop)
+        pressed = stack.enter_context(key_reader()) if live else lambda: ""
+
+        def tick() -> None:
+            if "q" in pressed():
+                inspection.stop()
+
         try:
-            for frame, result in _judge(source, detector, sink, summary):
-                line = f"{frame.name}  {result.image_score:.4f}  {result.verdict}"
-                if status_line:
-                    line = f"\r{CLEAR_LINE}{line}  {summary.fps:.1f} fps  {source.dropped} dropped  (q ends)"
-                print(line, end="" if status_line else "\n", flush=True)
-                if summary.frames == args.limit or "q" in pressed():
-                    break
+            inspection.run(tick)
         finally:
-            if summary.frames:
-                print(("\n" if status_line else "") + summary.text(detector.session.device, source.dropped), flush=True)
+            console.end(detector.session.device)
+    return signals.status()
 
 
-def _judge(
-    source: "Source", detector: "Detector", sink: "FolderSink | None", summary: "Summary"
-) -> Iterator[tuple["Frame", "Result"]]:
-    """Yield each frame with its result once it is judged, written and counted; every stage is timed apart."""
-    from runtime.judgement import Judgement
+def _open_sources(args: argparse.Namespace, stack: contextlib.ExitStack) -> "list[Source]":
+    """Open what the command line names; `stack` closes them."""
+    from runtime.sources import SourceKind, SourceSpec, open_source
 
-    waiting = time.perf_counter()
-    for frame in source:
-        latency_ms = {"capture": 1e3 * (time.perf_counter() - waiting)}
-        result = detector(frame.image)
-        latency_ms |= result.latency_ms
-        if sink is not None:
-            writing = time.perf_counter()
-            sink.write(Judgement(source.name, frame, result))
-            latency_ms["write"] = 1e3 * (time.perf_counter() - writing)
-        summary.add(result.verdict, latency_ms)
-        yield frame, result
-        waiting = time.perf_counter()
+    camera = args.camera is not None
+    spec = SourceSpec(SourceKind.CAMERA, str(args.camera)) if camera else SourceSpec.parse(args.source)
+    return [stack.enter_context(open_source(spec))]
+
+
+def _open_sinks(
+    args: argparse.Namespace, detector: "Detector", sources: "Sequence[Source]", stack: contextlib.ExitStack
+) -> "list[Receiver]":
+    """Open the sinks that the command line names; `stack` closes them."""
+    if args.output is None:
+        return []
+    from runtime.sinks import FolderSink
+
+    maximum = detector.metadata.score_maximum
+    sink = FolderSink(args.output, sources[0].name, maximum, not args.no_overlays, args.contact_sheet)
+    return [_Directly(stack.enter_context(sink))]
+
+
+class _Directly:
+    """Writes judgements to a folder in the inspection's thread."""
+
+    def __init__(self, sink: "FolderSink") -> None:
+        self._sink = sink
+
+    def offer(self, judgement: "Judgement") -> None:
+        """Write one judgement."""
+        self._sink.write(judgement.frame, judgement.result)
+
+
+class Console:
+    """A line a judgement on stdout; on a terminal, for cameras, one line that changes. Then the summary."""
+
+    def __init__(self, inspection: "Inspection", status_line: bool) -> None:
+        self._inspection = inspection
+        self._status_line = status_line
+
+    def offer(self, judgement: "Judgement") -> None:
+        """Print one judgement."""
+        result = judgement.result
+        line = f"{judgement.frame.name}  {result.image_score:.4f}  {result.verdict}"
+        if len(self._inspection.sources) > 1:
+            line = f"{judgement.source}  {line}"
+        if not self._status_line:
+            print(line, flush=True)
+            return
+        dropped = sum(self._inspection.dropped().values())
+        fps = self._inspection.summary.fps
+        print(f"\r{CLEAR_LINE}{line}  {fps:.1f} fps  {dropped} dropped  (q ends)", end="", flush=True)
+
+    def end(self, device: str) -> None:
+        """Print the summary, if anything was judged."""
+        if self._inspection.summary.frames:
+            text = self._inspection.summary.text(device, self._inspection.dropped())
+            print(("\n" if self._status_line else "") + text, flush=True)
 
 
 def command() -> int:

@@ -1,7 +1,7 @@
 """Copies of the next frame beside the execution of this one.
 
     copy stream   │ frames n+1 ▸ slot's device memory │
-    main stream   │ execution of n │ maps and scores of n ▸ slot's host memory │ slot ▸ engine's input │ execution of n+1
+    main stream   │ execution of n │ results of n ▸ slot's host memory │ slot ▸ engine's input │ execution of n+1
 
 Each slot has memory of its own for frames and results, so nothing of one run can meet another's. The engine
 keeps its one input tensor, which the captured graph has the address of: a slot's frames move there within the device,

@@ -74,7 +74,7 @@ def test_the_summary_has_counts_and_percentiles_of_every_stage(
     assert summary[0] == "5 frames: 2 good, 3 anomalous"
     assert "frames per second on OpenVINO" in summary[1]
     assert summary[2].split() == ["milliseconds", "p50", "p95", "p99"]
-    assert [line.split()[0] for line in summary[3:]] == ["capture", "preprocess", "execute", "total", "write"]
+    assert [line.split()[0] for line in summary[3:]] == ["capture", "preprocess", "execute", "total", "deliver"]
 
 
 def test_threshold_limit_and_threads_are_obeyed(engine: Path, images: Path, capsys: pytest.CaptureFixture[str]):
@@ -220,16 +220,19 @@ def test_as_a_process_it_ends_with_status_0_or_2_and_one_line(engine: Path, imag
     assert error.startswith("error: tiny.onnx must be one of the files") and error.count("\n") == 1
 
 
-def test_ctrl_c_ends_with_status_130_a_summary_and_whole_files(engine: Path, images: Path, tmp_path: Path):
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_ends_with_its_status_a_summary_and_whole_files(
+    engine: Path, images: Path, tmp_path: Path, number: signal.Signals, word: str
+):
     for i in range(2000):  # far more than are judged before the signal arrives
         os.link(images / "3.png", images / f"more{i}.png")
     out_folder = tmp_path / "out"
     with _process("--engine", engine, "--source", images, "--output", out_folder, "--contact-sheet") as child:
         assert child.stdout is not None
         seen = [child.stdout.readline() for _ in range(4)]
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         rest, error = child.communicate(timeout=60)
-    assert child.returncode == 130 and "interrupted" in error and "Traceback" not in error
+    assert child.returncode == 128 + number and word in error and "Traceback" not in error
     assert len(seen) == 4 and " frames: 2 good, " in rest
     text = (out_folder / "frames.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]

@@ -1,7 +1,6 @@
 """Overlapped copies on the counting stand-in (see fake_cuda_device), and, marked gpu, on a device."""
 
 import itertools
-import os
 import sys
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from runtime import cuda
 from runtime.detector import Detector
 from runtime.errors import UserError
+from runtime.resident import resident_bytes
 from runtime.tensorrt_session import TensorRTSession
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.small_graphs import SIZE
@@ -226,11 +226,6 @@ def test_ten_thousand_frames_leave_no_memory(open_on):
         # one result kept a frame would be 10,000 times 1.5 kB = 15 MB
         assert resident_bytes() - resident < 4 << 20
     assert device.live == []
-
-
-def resident_bytes():
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.gpu
