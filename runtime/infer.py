@@ -70,7 +70,7 @@ def _count_from(smallest: int) -> Callable[[str], int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
-    """Run the command and return the status of the signal that ended it. Raises `UserError` for what the user can mend."""
+    """Run the command; returns the status of a signal that ended it, raises `UserError` for what the user can mend."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.output is None and (args.no_overlays or args.contact_sheet):

@@ -63,7 +63,8 @@ class Inspection:
 
     `receivers` are offered every judgement. `views` turns a source's frame into what is judged, by the source's name
     (region of interest, mask, rotation), and `refine` changes its result (a mask). Owns the sources, not the
-    detector. `latency_ms` of each result gains the stages "capture" (what the loop waited for the frame) and, with views, "view".
+    detector. `latency_ms` of each result gains the stages "capture" (what the loop waited for the frame) and, with
+    views, "view".
     """
 
     def __init__(
