@@ -5,18 +5,20 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from runtime import sink_arguments
 from runtime.backends import add_arguments, cpu_precision
 from runtime.errors import run_command
 
 if TYPE_CHECKING:
-    from runtime.detector import Detector
     from runtime.frame import Source
-    from runtime.inspection import Inspection, Receiver
+    from runtime.inspection import Inspection
     from runtime.judgement import Judgement
-    from runtime.sinks import FolderSink
+    from runtime.queueing import Counts
 
+PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
+UNDELIVERED_STATUS = 1  # a sink did not get every result of a file
 CLEAR_LINE = "\x1b[K"  # from the cursor to the end of the terminal's line
 
 
@@ -34,9 +36,6 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--camera", type=_count_from(0), metavar="N", help="number of a camera, for example 0")
     source.add_argument("--source", metavar="PATH", help="an image, a folder of images, a video, or camera:N")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write frames.jsonl and overlays/ here (default: write nothing)"
-    )
-    parser.add_argument(
         "--threshold", type=float, metavar="X", help="a score above X is anomalous (default: the engine's own)"
     )
     parser.add_argument("--limit", type=_count_from(1), metavar="N", help="stop after N frames")
@@ -49,10 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="judge frames of several cameras in one execution",
     )
-    parser.add_argument("--no-overlays", action="store_true", help="write frames.jsonl only")
-    parser.add_argument(
-        "--contact-sheet", action="store_true", help="also write one picture of the frames with the highest scores"
-    )
+    sink_arguments.add_arguments(parser)
     return parser
 
 
@@ -73,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; returns the status of a signal that ended it, raises `UserError` for what the user can mend."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.output is None and (args.no_overlays or args.contact_sheet):
-        parser.error("--no-overlays and --contact-sheet need --output DIR")
+    sink_arguments.check_arguments(parser, args)
     return _run(args)
 
 
 def _run(args: argparse.Namespace) -> int | None:
     """Open engine, sources and sinks, inspect, and print the summary however it ends."""
-    from runtime.detector import load  # here, so that --help needs neither NumPy nor Pillow
+    from runtime.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
+    from runtime.detector import load
     from runtime.inspection import Inspection, Options
     from runtime.interrupts import StopSignals
     from runtime.keys import key_reader
@@ -92,13 +88,14 @@ def _run(args: argparse.Namespace) -> int | None:
         )
         signals = stack.enter_context(StopSignals())
         sources = _open_sources(args, stack)
-        receivers = _open_sinks(args, detector, sources, stack)
-        inspection = stack.enter_context(
-            Inspection(sources, detector, receivers, Options(args.limit, args.batch_cameras))
-        )
         live = any(source.live for source in sources)
-        console = Console(inspection, live and sys.stdout.isatty())
-        inspection.add(console)
+        sinks = sink_arguments.sinks_from(args, detector.metadata, len(sources))
+        deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
+        options = Options(args.limit, args.batch_cameras)
+        inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options))
+        console = Console(inspection, sys.stderr if args.json else sys.stdout, live)
+        if not args.json:
+            inspection.add(console)
         signals.call(inspection.stop)
         pressed = stack.enter_context(key_reader()) if live else lambda: ""
 
@@ -109,8 +106,11 @@ def _run(args: argparse.Namespace) -> int | None:
         try:
             inspection.run(tick)
         finally:
-            console.end(detector.session.device)
-    return signals.status()
+            inspection.close()
+            deliveries.close()
+            undelivered = console.end(detector.session.device, deliveries.counts())
+    status = signals.status()
+    return UNDELIVERED_STATUS if status is None and undelivered and not live else status
 
 
 def _open_sources(args: argparse.Namespace, stack: contextlib.ExitStack) -> "list[Source]":
@@ -122,36 +122,14 @@ def _open_sources(args: argparse.Namespace, stack: contextlib.ExitStack) -> "lis
     return [stack.enter_context(open_source(spec))]
 
 
-def _open_sinks(
-    args: argparse.Namespace, detector: "Detector", sources: "Sequence[Source]", stack: contextlib.ExitStack
-) -> "list[Receiver]":
-    """Open the sinks that the command line names; `stack` closes them."""
-    if args.output is None:
-        return []
-    from runtime.sinks import FolderSink
-
-    maximum = detector.metadata.score_maximum
-    sink = FolderSink(args.output, sources[0].name, maximum, not args.no_overlays, args.contact_sheet)
-    return [_Directly(stack.enter_context(sink))]
-
-
-class _Directly:
-    """Writes judgements to a folder in the inspection's thread."""
-
-    def __init__(self, sink: "FolderSink") -> None:
-        self._sink = sink
-
-    def offer(self, judgement: "Judgement") -> None:
-        """Write one judgement."""
-        self._sink.write(judgement.frame, judgement.result)
-
-
 class Console:
-    """A line a judgement on stdout; on a terminal, for cameras, one line that changes. Then the summary."""
+    """A line a judgement; on a terminal, for cameras, one line that changes. Then the summary."""
 
-    def __init__(self, inspection: "Inspection", status_line: bool) -> None:
+    def __init__(self, inspection: "Inspection", stream: TextIO, live: bool) -> None:
         self._inspection = inspection
-        self._status_line = status_line
+        self._stream = stream
+        self._status_line = live and stream.isatty()
+        self._open = False  # whether the status line is to be ended
 
     def offer(self, judgement: "Judgement") -> None:
         """Print one judgement."""
@@ -160,17 +138,23 @@ class Console:
         if len(self._inspection.sources) > 1:
             line = f"{judgement.source}  {line}"
         if not self._status_line:
-            print(line, flush=True)
+            print(line, file=self._stream, flush=True)
             return
         dropped = sum(self._inspection.dropped().values())
-        fps = self._inspection.summary.fps
-        print(f"\r{CLEAR_LINE}{line}  {fps:.1f} fps  {dropped} dropped  (q ends)", end="", flush=True)
+        line += f"  {self._inspection.summary.fps:.1f} fps  {dropped} dropped  (q ends)"
+        print(f"\r{CLEAR_LINE}{line}", end="", file=self._stream, flush=True)
+        self._open = True
 
-    def end(self, device: str) -> None:
-        """Print the summary, if anything was judged."""
-        if self._inspection.summary.frames:
-            text = self._inspection.summary.text(device, self._inspection.dropped())
-            print(("\n" if self._status_line else "") + text, flush=True)
+    def end(self, device: str, deliveries: "Sequence[Counts]") -> int:
+        """Print the summary, if anything was judged, and return how many judgements sinks did not get."""
+        summary = self._inspection.summary
+        if summary.frames:
+            text = summary.text(device, self._inspection.dropped())
+            print(("\n" if self._open else "") + text, file=self._stream, flush=True)
+        for counts in deliveries:
+            if counts.undelivered:
+                print(counts.text(), file=sys.stderr, flush=True)
+        return sum(counts.undelivered for counts in deliveries)
 
 
 def command() -> int:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,8 +24,21 @@ from runtime.summary import Summary
 
 TICK_S = 0.1  # how soon a request to stop is seen while no frame comes
 
-View = Callable[[Image8], Image8]
-Refine = Callable[[Result], Result]
+
+class View(Protocol):
+    """What of a source's frames is judged, and how its results are held to that (see `runtime.view`)."""
+
+    def __call__(self, image: Image8) -> Image8:
+        """Return what is judged of a frame."""
+        ...
+
+    def inspected(self, result: Result, score: str) -> Result:
+        """Return what `result` says of the inspected part; `score` is the sidecar's kind."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what was set, for JSON; empty: the frame as it is."""
+        ...
 
 
 class Receiver(Protocol):
@@ -61,10 +74,9 @@ class _UnderWay:
 class Inspection:
     """Judges the frames of `sources` with `detector` until they end, `stop` is called or the limit is reached.
 
-    `receivers` are offered every judgement. `views` turns a source's frame into what is judged, by the source's name
-    (region of interest, mask, rotation), and `refine` changes its result (a mask). Owns the sources, not the
-    detector. `latency_ms` of each result gains the stages "capture" (what the loop waited for the frame) and, with
-    views, "view".
+    `receivers` are offered every judgement. `views` has one for each source, in their order, or none at all. Owns the
+    sources, not the detector. `latency_ms` of each result gains the stages "capture" (what the loop waited for the
+    frame) and, with views, "view".
     """
 
     def __init__(
@@ -73,16 +85,15 @@ class Inspection:
         detector: Detector,
         receivers: Sequence[Receiver] = (),
         options: Options | None = None,
-        views: Mapping[str, View] | None = None,
-        refine: Mapping[str, Refine] | None = None,
+        views: Sequence[View] = (),
     ) -> None:
         self.sources = tuple(sources)
         self.summary = Summary()
         self._detector = detector
         self._receivers = tuple(receivers)
         self._options = options or Options()
-        self._views = views or {}
-        self._refine = refine or {}
+        self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
+        self._described = {key: view.describe() for key, view in self._views.items()}
         self._taken = 0
         self._waited_ms = 0.0
         self._stopping = False
@@ -164,17 +175,17 @@ class Inspection:
         return _UnderWay(taken, submitted, latency_ms)
 
     def _viewed(self, arrival: Arrival) -> Frame:
-        view = self._views.get(arrival.source.name)
+        view = self._views.get(id(arrival.source))
         if view is None:
             return arrival.frame
         return replace(arrival.frame, image=np.ascontiguousarray(view(arrival.frame.image)))
 
     def _finish(self, batch: _UnderWay) -> None:
         for (source, frame), result in zip(batch.taken, batch.submitted.results(), strict=True):
-            refine = self._refine.get(source.name)
-            judged = result if refine is None else refine(result)
+            view = self._views.get(id(source))
+            judged = result if view is None else view.inspected(result, self._detector.metadata.score)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
-            judgement = Judgement(source.name, frame, judged)
+            judgement = Judgement(source.name, frame, judged, self._described.get(id(source), {}))
             offering = time.perf_counter()
             for receiver in self._receivers:
                 receiver.offer(judgement)

@@ -17,15 +17,16 @@ from types import TracebackType
 import numpy as np
 
 from runtime.backends import Backend, add_arguments, cpu_precision
+from runtime.delivery import Deliveries
 from runtime.detector import Detector, load
 from runtime.errors import UserError, run_command
 from runtime.files import write_json
 from runtime.frame import Frame, Image8
 from runtime.inspection import Inspection
 from runtime.judgement import Judgement
+from runtime.lines import LinesSink
 from runtime.opencv import opencv
 from runtime.resident import resident_bytes
-from runtime.sinks import LINES_NAME, FolderSink
 from runtime.sources import VideoFile
 
 GROWTH_LIMIT = 0.01  # of resident memory, after the warm-up
@@ -33,6 +34,8 @@ TAIL_LIMIT = 1.5  # p99 of the execution over its p50
 WARM_UP = 0.1  # of the time: libraries allocate, files and rings reach their size
 SAMPLES = 600  # of resident memory over the whole time
 SIDES = (480, 640)
+LINES_NAME = "frames.jsonl"
+PATIENCE_S = 30.0  # see `runtime.delivery`: a file's frames wait for a slow disk
 CLIP_FRAMES = 150
 FPS = 30
 SEED = 0
@@ -76,7 +79,8 @@ class Outcome:
             (f"lost results: {self.lost} of {self.frames_read}", self.lost == 0),
             (
                 f"resident memory: {self.memory_before / 1e6:.1f} MB after warm-up, "
-                f"{self.memory_after / 1e6:.1f} MB at the end, {100 * self.growth:+.2f} % (limit {100 * GROWTH_LIMIT:.0f} %)",
+                f"{self.memory_after / 1e6:.1f} MB at the end, {100 * self.growth:+.2f} % "
+                f"(limit {100 * GROWTH_LIMIT:.0f} %)",
                 self.growth <= GROWTH_LIMIT,
             ),
             (
@@ -128,16 +132,14 @@ class LoopedVideo:
 
 
 class _Watch:
-    """Offers judgements to a folder and samples resident memory at even times."""
+    """Samples resident memory at even times, as judgements come."""
 
-    def __init__(self, sink: FolderSink, seconds: float) -> None:
-        self._sink = sink
+    def __init__(self, seconds: float) -> None:
         self._every_s = seconds / SAMPLES
         self._started = time.perf_counter()
         self._samples = np.full(SAMPLES + 1, -1, np.int64)
 
     def offer(self, judgement: Judgement) -> None:
-        self._sink.write(judgement.frame, judgement.result)
         place = min(int(self.elapsed_s / self._every_s), SAMPLES)
         if self._samples[place] < 0:
             self._samples[place] = resident_bytes()
@@ -179,10 +181,12 @@ def soak(detector: Detector, minutes: float, folder: Path) -> Outcome:
         raise UserError(f"{lines} must not exist yet", "a file", "choose another --out")
     write_clip(clip)
     source = LoopedVideo(clip, 60 * minutes)
-    with FolderSink(folder, source.name, detector.metadata.score_maximum, overlays=False) as sink:
-        watch = _Watch(sink, 60 * minutes)
-        with Inspection([source], detector, [watch]) as inspection:
-            inspection.run()
+    watch = _Watch(60 * minutes)
+    with (
+        Deliveries([LinesSink(lines)], patience_s=PATIENCE_S) as deliveries,
+        Inspection([source], detector, [deliveries, watch]) as inspection,
+    ):
+        inspection.run()
     elapsed_s = watch.elapsed_s
     with lines.open("rb") as file:
         written = len({json.loads(line)["frame"] for line in file} & set(range(source.read)))
