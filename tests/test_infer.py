@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -94,6 +95,30 @@ def test_the_output_folder_holds_what_was_asked_for(engine: Path, images: Path, 
     lines_only = tmp_path / "lines_only"
     assert _infer("--engine", engine, "--source", images, "--output", lines_only, "--no-overlays") == 0
     assert [path.name for path in lines_only.iterdir()] == ["frames.jsonl"]
+
+
+def test_json_has_stdout_to_itself(engine: Path, images: Path):
+    with _process("--engine", engine, "--source", images, "--json") as child:
+        out, error = child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert [json.loads(line)["name"] for line in out.splitlines()] == [f"{i}.png" for i in range(5)]
+    assert error.startswith("5 frames: 2 good, 3 anomalous\n")
+
+
+def test_results_of_a_file_that_a_sink_did_not_get_are_told_and_status_1(engine: Path, images: Path, tmp_path: Path):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # a real refusal to write: two lines and a part of one
+
+    lines = tmp_path / "lines.jsonl"
+    program = [sys.executable, "-m", "runtime.infer", "--engine", str(engine), "--source", str(images)]
+    child = subprocess.run(
+        [*program, "--json-file", str(lines)], cwd=ROOT, capture_output=True, text=True, timeout=60, preexec_fn=limit
+    )
+    assert child.returncode == 1
+    assert "5 frames: 2 good, 3 anomalous" in child.stdout
+    written = len([json.loads(line) for line in lines.read_text().splitlines()])
+    assert 0 < written < 5
+    assert f"{lines}: {written} delivered, 0 lost, {5 - written} failed (" in child.stderr
 
 
 def test_an_unreadable_image_keeps_what_was_judged_before(

@@ -136,7 +136,10 @@ def test_a_live_source_at_rest_gets_its_result_without_another_frame(open_on):
                 seen.set()
                 inspection.stop()
 
+        watchdog = threading.Timer(60, inspection.stop)
+        watchdog.start()
         inspection.run(tick)
+        watchdog.cancel()
     assert seen.is_set()
     assert kept.scores() == [pytest.approx(40 / 255)]
 
@@ -183,20 +186,41 @@ def test_of_several_sources_one_may_fail_and_is_told_once(detector, capsys):
 
 
 def test_a_frame_that_cannot_be_judged_ends_the_run_and_leaves_nothing_under_way(open_on):
+    class BadFromTheSecond(Whole):
+        seen = 0
+
+        def __call__(self, image):
+            self.seen += 1
+            return image if self.seen == 1 else image[:, :, :2]  # with the first one under way
+
     device = FakeDevice(lazy=True)
     with open_on(device) as detector:
-        bad = ControlledSource("bad", False, 1, 2, None, size=SIZE)
-        with Inspection([bad], detector, [Kept()]) as inspection:
-            device.fail = "copy out"
-            with pytest.raises(UserError, match="copy out failed"):
+        bad = ControlledSource("bad", False, 1, 2, 3, None, size=SIZE)
+        until_two_are_read = threading.Event()
+        with Inspection([bad], detector, [Kept()], views=[BadFromTheSecond()]) as inspection:
+            while bad.asked < 3:
+                until_two_are_read.wait(0.002)
+            with pytest.raises(UserError, match="must be uint8"):
                 inspection.run()
-        device.fail = ""
-        kept, _ = inspect(detector, [ControlledSource("good", False, 3, None, size=SIZE)])  # both slots are free
-        assert len(kept.judgements) == 1
+        kept, _ = inspect(detector, [ControlledSource("good", False, 3, 4, None, size=SIZE)])  # both slots are free
+        assert len(kept.judgements) == 2
     assert device.live == []
 
 
-class RightHalf:
+class Whole:
+    """A view of everything."""
+
+    def __call__(self, image):
+        return image
+
+    def inspected(self, result, score):
+        return result
+
+    def describe(self):
+        return {}
+
+
+class RightHalf(Whole):
     """A view of the right half, whose results get twice the score."""
 
     def __call__(self, image):
@@ -208,17 +232,6 @@ class RightHalf:
 
     def describe(self):
         return {"roi": "right"}
-
-
-class Whole(RightHalf):
-    def __call__(self, image):
-        return image
-
-    def inspected(self, result, score):
-        return result
-
-    def describe(self):
-        return {}
 
 
 def test_each_source_has_its_view(detector):
