@@ -3,16 +3,17 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from runtime import sink_arguments
+from runtime import sink_arguments, source_arguments
+from runtime.argument_types import count
 from runtime.backends import add_arguments, cpu_precision
 from runtime.errors import run_command
+from runtime.serve import arguments as serve_arguments
 
 if TYPE_CHECKING:
-    from runtime.frame import Source
     from runtime.inspection import Inspection
     from runtime.judgement import Judgement
     from runtime.queueing import Counts
@@ -27,42 +28,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runtime.infer",
         description="Judge camera frames, a video or images with a built engine: a line a frame, then a summary.",
-        epilog="Ends at the end of the source, after --limit frames, with q (cameras), with Ctrl-C or SIGTERM.",
+        epilog="Ends at the end of the sources, after --limit frames, with q (cameras), with Ctrl-C or SIGTERM.",
     )
     parser.add_argument(
         "--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json beside it"
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--camera", type=_count_from(0), metavar="N", help="number of a camera, for example 0")
-    source.add_argument("--source", metavar="PATH", help="an image, a folder of images, a video, or camera:N")
     parser.add_argument(
         "--threshold", type=float, metavar="X", help="a score above X is anomalous (default: the engine's own)"
     )
-    parser.add_argument("--limit", type=_count_from(1), metavar="N", help="stop after N frames")
-    parser.add_argument(
-        "--threads", type=_count_from(1), metavar="N", help="CPU threads of an .onnx (default: all cores)"
-    )
+    parser.add_argument("--limit", type=count, metavar="N", help="stop after N frames")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads of an .onnx (default: all cores)")
     add_arguments(parser)
     parser.add_argument(
         "--batch-cameras",
         action="store_true",
         help="judge frames of several cameras in one execution",
     )
+    source_arguments.add_arguments(parser)
     sink_arguments.add_arguments(parser)
+    serve_arguments.add_arguments(parser)
     return parser
-
-
-def _count_from(smallest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = smallest - 1
-        if value < smallest:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} up, found {text!r}")
-        return value
-
-    return parse
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -70,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     parser = build_parser()
     args = parser.parse_args(argv)
     sink_arguments.check_arguments(parser, args)
+    if args.dry_run:
+        print(source_arguments.describe_sources(args))
+        return None
     return _run(args)
 
 
@@ -87,15 +75,19 @@ def _run(args: argparse.Namespace) -> int | None:
             load(args.engine, threads=args.threads, threshold=args.threshold, backend=args.backend, precision=precision)
         )
         signals = stack.enter_context(StopSignals())
-        sources = _open_sources(args, stack)
+        views = source_arguments.views_from(args)
+        sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
         live = any(source.live for source in sources)
         sinks = sink_arguments.sinks_from(args, detector.metadata, len(sources))
         deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
         options = Options(args.limit, args.batch_cameras)
-        inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options))
+        inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
         console = Console(inspection, sys.stderr if args.json else sys.stdout, live)
         if not args.json:
             inspection.add(console)
+        server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
+        if server is not None:
+            inspection.add(stack.enter_context(server))
         signals.call(inspection.stop)
         pressed = stack.enter_context(key_reader()) if live else lambda: ""
 
@@ -111,15 +103,6 @@ def _run(args: argparse.Namespace) -> int | None:
             undelivered = console.end(detector.session.device, deliveries.counts())
     status = signals.status()
     return UNDELIVERED_STATUS if status is None and undelivered and not live else status
-
-
-def _open_sources(args: argparse.Namespace, stack: contextlib.ExitStack) -> "list[Source]":
-    """Open what the command line names; `stack` closes them."""
-    from runtime.sources import SourceKind, SourceSpec, open_source
-
-    camera = args.camera is not None
-    spec = SourceSpec(SourceKind.CAMERA, str(args.camera)) if camera else SourceSpec.parse(args.source)
-    return [stack.enter_context(open_source(spec))]
 
 
 class Console:

@@ -62,6 +62,17 @@ class Options:
     gather_ms: float = 3.0
 
 
+@dataclass(frozen=True)
+class SourceState:
+    """A source as it is now (see `runtime.frame.Source`); `dropped` counts what the feed let go, too."""
+
+    name: str
+    live: bool
+    state: str
+    dropped: int
+    reconnects: int
+
+
 @dataclass(frozen=True, eq=False)
 class _UnderWay:
     """Frames that were submitted together, and the milliseconds of what came before."""
@@ -114,6 +125,13 @@ class Inspection:
         for source in self.sources:
             counts[source.name] = counts.get(source.name, 0) + self._feed.dropped(source)
         return counts
+
+    def states(self) -> list[SourceState]:
+        """Return every source's state, in their order; any thread may ask."""
+        return [
+            SourceState(source.name, source.live, source.state, self._feed.dropped(source), source.reconnects)
+            for source in self.sources
+        ]
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
         """Judge until the end; `tick` is called after every round, at least every `TICK_S` seconds.

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from runtime.backends import add_arguments, cpu_precision
 from runtime.delivery import Deliveries
 from runtime.detector import Detector, Result, load
 from runtime.errors import UserError, run_command
-from runtime.frame import Frame
+from runtime.frame import Frame, Source
 from runtime.inspection import Inspection
 from runtime.judgement import Judgement
 from runtime.lines import JsonLines, LinesSink, as_json, encode
@@ -33,14 +32,11 @@ SIZE = (480, 640)
 SESSION_STAGES = ("copy_in", "execute", "copy_out")
 WARM_UP = 20  # frames that do not count
 
-_Error = type[BaseException] | None
 
-
-class Memory:
+class Memory(Source):
     """Frames of (height, width) `size` from memory: `count` of them, each turned from BGR to RGB as captures are."""
 
     live = False
-    dropped = 0
 
     def __init__(self, size: tuple[int, int], count: int) -> None:
         self.name = "memory"
@@ -58,12 +54,6 @@ class Memory:
 
     def close(self) -> None:
         """Nothing is open."""
-
-    def __enter__(self) -> "Memory":
-        return self
-
-    def __exit__(self, kind: _Error, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
 
 
 @dataclass

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from runtime.delivery import Deliveries
 from runtime.detector import Detector, load
 from runtime.errors import UserError, run_command
 from runtime.files import write_json
-from runtime.frame import Frame, Image8
+from runtime.frame import Frame, Image8, Source
 from runtime.inspection import Inspection
 from runtime.judgement import Judgement
 from runtime.lines import LinesSink
@@ -39,8 +38,6 @@ PATIENCE_S = 30.0  # see `runtime.delivery`: a file's frames wait for a slow dis
 CLIP_FRAMES = 150
 FPS = 30
 SEED = 0
-
-_Error = type[BaseException] | None
 
 
 @dataclass(frozen=True)
@@ -96,14 +93,13 @@ class Outcome:
         return "\n".join([head, *(f"  {'held' if held else 'NOT HELD'}  {words}" for words, held in self.checks())])
 
 
-class LoopedVideo:
+class LoopedVideo(Source):
     """A video file that is opened again when it ends, for `seconds`: real decoding for any length of time.
 
     `read` counts the frames that it yielded; all of them are to be judged.
     """
 
     live = False
-    dropped = 0
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.name = str(path)
@@ -123,12 +119,6 @@ class LoopedVideo:
     def close(self) -> None:
         """End the iteration at the next frame."""
         self._end_s = 0.0
-
-    def __enter__(self) -> "LoopedVideo":
-        return self
-
-    def __exit__(self, kind: _Error, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
 
 
 class _Watch:

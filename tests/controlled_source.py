@@ -4,10 +4,10 @@ import queue
 
 import numpy as np
 
-from runtime.frame import Frame
+from runtime.frame import Frame, Source
 
 
-class ControlledSource:
+class ControlledSource(Source):
     """Grey levels become frames; an exception is raised where it was put, None is the end."""
 
     dropped = 0
@@ -39,9 +39,3 @@ class ControlledSource:
     def close(self):
         self.closed = True
         self.items.put(None)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        self.close()

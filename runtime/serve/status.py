@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 LIVE = "live"
+FILE = "file"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class SourceStatus:
     @property
     def up(self) -> bool:
         """Whether it delivers."""
-        return self.state == LIVE
+        return self.state in (LIVE, FILE)
 
     @classmethod
     def of(cls, source: Any) -> "SourceStatus":
