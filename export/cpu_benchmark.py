@@ -88,7 +88,9 @@ def random_checkpoint(encoder: str, size: tuple[int, int]) -> tuple[Checkpoint, 
         raise UserError(f"the encoder must be one of {', '.join(ENCODERS)}", encoder)
     config = ModelConfig(encoder, ENCODERS[encoder].default_taps, size)
     threshold = {"random": Threshold(0.5 * len(config.taps), "half of the range")}
-    metadata = Metadata("random", size, 1, encoder, "random", config.taps, config.clamp, "random", threshold, config.score)
+    metadata = Metadata(
+        "random", size, 1, encoder, "random", config.taps, config.clamp, "random", threshold, config.score
+    )
     info = ExportInfo(metadata, config.coupling_blocks, config.conditional, config.soft_permutation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

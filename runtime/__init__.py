@@ -22,6 +22,8 @@ def load(
 
     >>> with runtime.load("cable.plan") as detector:
     ...     result = detector(frame)  # uint8 (H, W, 3) RGB
+    ...     for result in detector.stream(frames):  # many: the next one's copy beside this one's execution
+    ...         print(result.verdict, result.image_score, result.latency_ms)
     """
     from runtime.detector import load as load_detector  # here, so that `import runtime` stays light
 

@@ -1,100 +1,114 @@
-"""A live camera: a thread captures all the time and keeps the newest frame only.
+"""Cameras with a number (V4L2 on Linux), and what is asked of them: size, frames per second, exposure, format.
 
-A camera's own queue is latency: judging frame n while n + 1 .. n + 4 wait in a driver's buffers
-means that each verdict is late by four frames, for ever. Here what cannot be judged in time is
-dropped, and counted.
+A driver may refuse a request, or give something near it, without a word. So everything asked for is read back.
 """
 
-import threading
-import time
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from runtime.errors import UserError
-from runtime.frame import Frame, Image8
+from runtime.notices import say
 from runtime.opencv import opencv
+from runtime.reader import Origin
 
-JOIN_S = 12.0  # V4L2 gives up on a silent camera after 10 s, and only then does `read` return
+MANUAL_EXPOSURE = 1  # V4L2_EXPOSURE_MANUAL
+EXPOSURE_STEPS_PER_MS = 10  # V4L2_CID_EXPOSURE_ABSOLUTE counts in 100 µs
 
 
-class Camera:
-    """Camera `number` of this machine (`/dev/video<number>` on Linux); capturing starts at once.
+@dataclass(frozen=True)
+class CameraRequest:
+    """What a camera is asked for; None: as its driver has it.
 
-    Raises `UserError` if it does not open, and while iterating if it stops delivering.
+    `size` is (width, height) in pixels, `exposure_ms` switches automatic exposure off, `fourcc` is the pixel format
+    ("MJPG" for most USB cameras at full size and rate).
     """
 
-    live = True
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+    exposure_ms: float | None = None
+    fourcc: str | None = None
 
-    def __init__(self, number: int) -> None:
-        self.name = f"camera:{number}"
-        self._capture = opencv().VideoCapture(number)
-        if not self._capture.isOpened():
-            self._capture.release()
+
+class SayOnce:
+    """Passes on a line unless it is the one passed on last: a camera that comes back as it was says nothing new."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._last = ""
+
+    def __call__(self, line: str) -> None:
+        """Pass `line` on, or not."""
+        if line != self._last:
+            self._last = line
+            self._say(line)
+
+
+def camera_origin(number: int, request: CameraRequest, say: Callable[[str], None] = say) -> Origin:
+    """Return camera `number` of this machine (`/dev/video<number>` on Linux).
+
+    `say` is told once what the driver gave where anything was asked for. Opening raises `UserError` where there is no
+    such camera.
+    """
+    name = f"camera:{number}"
+    told = SayOnce(say)
+
+    def open_camera() -> Any:
+        cv2 = opencv()
+        # on a Jetson OpenCV would try GStreamer first, which knows nothing of exposure
+        backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+        capture = cv2.VideoCapture(number, backend)
+        if not capture.isOpened():
+            capture.release()
             raise UserError(f"camera {number} must open", "no such camera, or one in use", available_cameras())
-        self._prefix = f"camera{number}"
-        self._newest: Frame | None = None
-        self._dropped = 0
-        self._ended = False
-        self._stopping = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._capture_all, name=self.name, daemon=True)
-        self._thread.start()
+        if request != CameraRequest():
+            told(f"{name}: {_apply(capture, request)}")
+        return capture
 
-    @property
-    def dropped(self) -> int:
-        """Frames captured but never yielded."""
-        return self._dropped
+    return Origin(name, f"camera{number}", open_camera)
 
-    def _capture_all(self) -> None:
-        """Fill `_newest` until told to stop or the camera fails; then release the camera, in this thread."""
-        index = 0
-        try:
-            while not self._stopping:
-                ok, bgr = self._capture.read()
-                if not ok:
-                    break
-                self._put(opencv().cvtColor(bgr, opencv().COLOR_BGR2RGB), index)
-                index += 1
-        finally:
-            self._capture.release()
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
 
-    def _put(self, image: Image8, index: int) -> None:
-        frame = Frame(image, f"{self._prefix}_{index:06d}", index, time.time())
-        with self._changed:
-            if self._newest is not None:
-                self._dropped += 1
-            self._newest = frame
-            self._changed.notify_all()
+def _apply(capture: Any, request: CameraRequest) -> str:
+    """Ask for everything in `request`, and return a sentence on what the driver gave."""
+    cv2 = opencv()
+    if request.fourcc:  # first: it decides which sizes and rates there are
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*request.fourcc))
+    if request.size:
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, request.size[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, request.size[1])
+    if request.fps:
+        capture.set(cv2.CAP_PROP_FPS, request.fps)
+    if request.exposure_ms:
+        capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, MANUAL_EXPOSURE)
+        capture.set(cv2.CAP_PROP_EXPOSURE, round(request.exposure_ms * EXPOSURE_STEPS_PER_MS))
+    return _given(capture, request)
 
-    def _take(self) -> Frame | None:
-        """Wait for a frame not yet yielded; None once the camera has ended."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._ended)
-            frame, self._newest = self._newest, None
-            return frame
 
-    def __iter__(self) -> Iterator[Frame]:
-        while (frame := self._take()) is not None:
-            yield frame
-        if not self._stopping:
-            raise UserError(f"{self.name} must keep delivering frames", "none any more", "check cable and power")
+def _given(capture: Any, request: CameraRequest) -> str:
+    cv2 = opencv()
+    size = (round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    parts = [
+        _answer(f"{size[0]}x{size[1]}", request.size and f"{request.size[0]}x{request.size[1]}", size == request.size),
+        _answer(f"{fps:g} fps", request.fps and f"{request.fps:g}", abs(fps - (request.fps or 0)) < 0.05),
+    ]
+    if request.exposure_ms:
+        given_ms = capture.get(cv2.CAP_PROP_EXPOSURE) / EXPOSURE_STEPS_PER_MS
+        manual = capture.get(cv2.CAP_PROP_AUTO_EXPOSURE) == MANUAL_EXPOSURE
+        near = manual and abs(given_ms - request.exposure_ms) < 1 / EXPOSURE_STEPS_PER_MS
+        text = f"exposure {given_ms:g} ms" if manual else "automatic exposure"
+        parts.append(_answer(text, f"{request.exposure_ms:g} ms", near))
+    if request.fourcc:
+        code = int(capture.get(cv2.CAP_PROP_FOURCC))
+        fourcc = "".join(chr(code >> shift & 255) for shift in (0, 8, 16, 24)).strip("\0")
+        parts.append(_answer(f"format {fourcc or 'unknown'}", request.fourcc, fourcc == request.fourcc))
+    return ", ".join(parts)
 
-    def close(self) -> None:
-        """Stop capturing and release the camera."""
-        self._stopping = True
-        self._thread.join(JOIN_S)
 
-    def __enter__(self) -> "Camera":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+def _answer(given: str, wanted: str | float | None, granted: bool) -> str:
+    return given if granted or not wanted else f"{given} (asked for {wanted}: refused)"
 
 
 def available_cameras() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata, read_sidecar
-from runtime.session import Frames, Maps, Scores
+from runtime.session import Finished, Frames, Maps, Run, Scores
 
 MAX_BATCH = 32  # the graph takes any batch; this bounds the memory of one run
 
@@ -28,6 +28,8 @@ class CpuSession(ABC):
     """
 
     library: ClassVar[str]  # as a person calls it
+    slots = 1  # there is no copy to hide, and two executions would share the same cores
+    constant_batch = False
 
     def __init__(self, path: str | Path, threads: int | None = None, metadata: Metadata | None = None) -> None:
         path = Path(path)
@@ -74,6 +76,11 @@ class CpuSession(ABC):
             raise UserError(f"{self.library} must run the graph", one_line(error), "re-export the ONNX") from error
         self._stage_ms = {"execute": 1e3 * (time.perf_counter() - started)}
         return maps, scores
+
+    def submit(self, frames: Frames) -> Finished:
+        """Judge `frames` as `run` does, at once."""
+        maps, scores = self.run(frames)
+        return Finished(Run(maps, scores, self.stage_ms))
 
     @property
     def stage_ms(self) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from runtime.backends import Backend, CpuPrecision, open_cpu_session
 from runtime.errors import UserError
-from runtime.metadata import Metadata, read_sidecar
+from runtime.metadata import Metadata, Threshold, read_sidecar
 from runtime.preprocess import check_frame, resize
-from runtime.session import Session
+from runtime.session import Frames, Maps, Pending, Scores, Session
 
 Verdict = Literal["good", "anomalous"]
 
@@ -51,12 +52,26 @@ class Detector:
         self.session = session
         self.metadata = metadata
         chosen = metadata.threshold
-        self.threshold = chosen.value if threshold is None else threshold
-        self.map_threshold = self.threshold if chosen.map_value is None else chosen.map_value
+        value = chosen.value if threshold is None else threshold
+        self._limits = (value, value if chosen.map_value is None else chosen.map_value)
         if not math.isfinite(self.threshold):
             raise UserError(
                 "the threshold must be a finite number", str(self.threshold), "see the sidecar's thresholds"
             )
+
+    @property
+    def threshold(self) -> float:
+        """An image score above this is anomalous."""
+        return self._limits[0]
+
+    @property
+    def map_threshold(self) -> float:
+        """A position of the map above this is outside what good images show."""
+        return self._limits[1]
+
+    def use(self, threshold: Threshold) -> None:
+        """Judge by `threshold` from the next result on; any thread may call this while another one judges."""
+        self._limits = (threshold.value, threshold.for_map)  # one assignment: no result sees half of it
 
     def __call__(self, frame: NDArray[np.uint8]) -> Result:
         """Judge one frame. Raises `UserError` unless it is uint8 (H, W, 3) of a size that the engine can judge."""
@@ -67,17 +82,55 @@ class Detector:
         step = self.session.max_batch
         return [result for i in range(0, len(frames), step) for result in self._judge(frames[i : i + step])]
 
+    def stream(self, frames: Iterable[NDArray[np.uint8]]) -> Iterator[Result]:
+        """Judge frame after frame, the copy of the next one beside the execution of this one.
+
+        Results come in the order of `frames` and equal those of a call for each. On a GPU one is yielded when the
+        frame after it has been taken; take a live camera's frames with a call each where that would be late.
+        """
+        under_way: deque[Submitted] = deque()
+        try:
+            for frame in frames:
+                under_way.append(self.submit([frame]))
+                if len(under_way) == self.session.slots:
+                    yield under_way.popleft().results()[0]
+            while under_way:
+                yield under_way.popleft().results()[0]
+        finally:  # also where the caller takes no more
+            for submitted in under_way:
+                submitted.discard()
+
+    def submit(self, frames: Sequence[NDArray[np.uint8]], batch: int = 0) -> "Submitted":
+        """Begin to judge 1 to `session.max_batch` frames in one run and return at once where the session can.
+
+        With a `batch` above their number the last is repeated up to that, for sessions that want it constant.
+        At most `session.slots` may be under way. Raises `UserError` as a call does.
+        """
+        started = time.perf_counter()
+        inputs = self._inputs(frames)
+        if batch > len(frames):
+            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], batch - len(frames), axis=0)])
+        prepared = time.perf_counter()
+        return Submitted(self, self.session.submit(inputs), len(frames), started, prepared)
+
     def _judge(self, frames: Sequence[NDArray[np.uint8]]) -> list[Result]:
         started = time.perf_counter()
-        fitting = [self._fit(frame) for frame in frames]
-        inputs = fitting[0][None] if len(fitting) == 1 else np.stack(fitting)
+        inputs = self._inputs(frames)
         prepared = time.perf_counter()
         maps, scores = self.session.run(inputs)
-        ended = time.perf_counter()
+        return self._results(maps, scores, self.session.stage_ms, started, prepared)
+
+    def _inputs(self, frames: Sequence[NDArray[np.uint8]]) -> Frames:
+        fitting = [self._fit(frame) for frame in frames]
+        return fitting[0][None] if len(fitting) == 1 else np.stack(fitting)
+
+    def _results(
+        self, maps: Maps, scores: Scores, stage_ms: dict[str, float], started: float, prepared: float
+    ) -> list[Result]:
         latency_ms = {
             "preprocess": 1e3 * (prepared - started),
-            **self.session.stage_ms,
-            "total": 1e3 * (ended - started),
+            **stage_ms,
+            "total": 1e3 * (time.perf_counter() - started),
         }
         return [
             self._result(anomaly_map, float(score), dict(latency_ms))
@@ -101,8 +154,9 @@ class Detector:
     def _result(self, anomaly_map: NDArray[np.float32], score: float, latency_ms: dict[str, float]) -> Result:
         if not math.isfinite(score):  # a NaN compares as "not above the threshold" and would pass as good
             raise UserError("an image score must be finite", str(score), "build the engine with --fp32")
-        verdict: Verdict = "anomalous" if score > self.threshold else "good"
-        return Result(anomaly_map, score, verdict, self.threshold, self.map_threshold, latency_ms)
+        threshold, map_threshold = self._limits
+        verdict: Verdict = "anomalous" if score > threshold else "good"
+        return Result(anomaly_map, score, verdict, threshold, map_threshold, latency_ms)
 
     def close(self) -> None:
         """Release the engine; a second call does nothing."""
@@ -115,6 +169,27 @@ class Detector:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Submitted:
+    """Frames whose judging was begun by `Detector.submit`."""
+
+    def __init__(self, detector: Detector, pending: Pending, count: int, started: float, prepared: float) -> None:
+        self._detector = detector
+        self._pending = pending
+        self._count = count
+        self._started = started
+        self._prepared = prepared
+
+    def results(self) -> list[Result]:
+        """Wait for the results and return them in the frames' order; "total" runs from `submit` to here. Once."""
+        run = self._pending.result()
+        maps, scores = run.maps[: self._count], run.scores[: self._count]
+        return self._detector._results(maps, scores, run.stage_ms, self._started, self._prepared)
+
+    def discard(self) -> None:
+        """Give the results up; after `results` this does nothing."""
+        self._pending.discard()
 
 
 def load(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,3 +61,11 @@ def sha256_of(path: str | Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def safe_name(text: str) -> str:
+    """Return a file name for any `text`, another for another: what no file name holds becomes a short hash."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[-40:]
+    if plain == text:
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Image8 = NDArray[np.uint8]  # (H, W, 3), RGB
+Opened = TypeVar("Opened", bound="Source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +30,8 @@ class Frame:
 class Source(Protocol):
     """A context manager that yields frames once, in order; leaving it releases the device or file.
 
-    `name` is what a person calls it, `live` says whether frames are lost when nobody asks for them,
-    and `dropped` counts those so far (always 0 for files).
+    `name` is what a person calls it, `live` says whether frames are lost when nobody asks for them. The counters
+    only ever grow, and may be read from any thread; what is here is what files have that are read to their end.
     """
 
     name: str
@@ -38,17 +39,33 @@ class Source(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Frames captured but never yielded, because a newer one took their place."""
-        ...
+        """Frames captured (files seen) but never yielded: a newer one took their place, or they went."""
+        return 0
+
+    @property
+    def unreadable(self) -> int:
+        """Files that could not be read and were passed over; only a watched folder passes any over."""
+        return 0
+
+    @property
+    def reconnects(self) -> int:
+        """How often the source came back after it was lost."""
+        return 0
+
+    @property
+    def state(self) -> str:
+        """For a person: "live", "reconnecting since 2026-03-01T12:00:00+00:00 (why)", "ended", "file"."""
+        return "file"
 
     def __iter__(self) -> Iterator[Frame]: ...
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""
-        ...
 
-    def __enter__(self) -> "Source": ...
+    def __enter__(self: Opened) -> Opened:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()

@@ -3,20 +3,23 @@
 import argparse
 import contextlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from runtime import sink_arguments, source_arguments
+from runtime.argument_types import count
 from runtime.backends import add_arguments, cpu_precision
 from runtime.errors import run_command
+from runtime.serve import arguments as serve_arguments
 
 if TYPE_CHECKING:
-    from runtime.detector import Detector, Result
-    from runtime.frame import Frame, Source
-    from runtime.sinks import FolderSink
-    from runtime.summary import Summary
+    from runtime.inspection import Inspection
+    from runtime.judgement import Judgement
+    from runtime.queueing import Counts
 
+PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
+UNDELIVERED_STATUS = 1  # a sink did not get every result of a file
 CLEAR_LINE = "\x1b[K"  # from the cursor to the end of the terminal's line
 
 
@@ -25,107 +28,116 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runtime.infer",
         description="Judge camera frames, a video or images with a built engine: a line a frame, then a summary.",
-        epilog="Ends at the end of the source, after --limit frames, with q (cameras) or with Ctrl-C.",
+        epilog="Ends at the end of the sources, after --limit frames, with q (cameras), with Ctrl-C or SIGTERM.",
     )
     parser.add_argument(
         "--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json beside it"
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--camera", type=_count_from(0), metavar="N", help="number of a camera, for example 0")
-    source.add_argument("--source", metavar="PATH", help="an image, a folder of images, a video, or camera:N")
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write frames.jsonl and overlays/ here (default: write nothing)"
-    )
     parser.add_argument(
         "--threshold", type=float, metavar="X", help="a score above X is anomalous (default: the engine's own)"
     )
-    parser.add_argument("--limit", type=_count_from(1), metavar="N", help="stop after N frames")
-    parser.add_argument(
-        "--threads", type=_count_from(1), metavar="N", help="CPU threads of an .onnx (default: all cores)"
-    )
+    parser.add_argument("--limit", type=count, metavar="N", help="stop after N frames")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads of an .onnx (default: all cores)")
     add_arguments(parser)
-    parser.add_argument("--no-overlays", action="store_true", help="write frames.jsonl only")
     parser.add_argument(
-        "--contact-sheet", action="store_true", help="also write one picture of the frames with the highest scores"
+        "--batch-cameras",
+        action="store_true",
+        help="judge frames of several cameras in one execution",
     )
+    source_arguments.add_arguments(parser)
+    sink_arguments.add_arguments(parser)
+    serve_arguments.add_arguments(parser)
     return parser
 
 
-def _count_from(smallest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = smallest - 1
-        if value < smallest:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} up, found {text!r}")
-        return value
-
-    return parse
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. Raises `UserError` for what the user can mend."""
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the command; returns the status of a signal that ended it, raises `UserError` for what the user can mend."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.output is None and (args.no_overlays or args.contact_sheet):
-        parser.error("--no-overlays and --contact-sheet need --output DIR")
-    _run(args)
+    sink_arguments.check_arguments(parser, args)
+    if args.dry_run:
+        print(source_arguments.describe_sources(args))
+        return None
+    return _run(args)
 
 
-def _run(args: argparse.Namespace) -> None:
-    """Open engine, source and output, judge frame by frame, and print the summary however it ends."""
-    from runtime.detector import load  # here, so that --help needs neither NumPy nor Pillow
+def _run(args: argparse.Namespace) -> int | None:
+    """Open engine, sources and sinks, inspect, and print the summary however it ends."""
+    from runtime.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
+    from runtime.detector import load
+    from runtime.inspection import Inspection, Options
+    from runtime.interrupts import StopSignals
     from runtime.keys import key_reader
-    from runtime.sinks import FolderSink
-    from runtime.sources import SourceKind, SourceSpec, open_source
-    from runtime.summary import Summary
 
-    camera = args.camera is not None
-    spec = SourceSpec(SourceKind.CAMERA, str(args.camera)) if camera else SourceSpec.parse(args.source)
     with contextlib.ExitStack() as stack:
         precision = cpu_precision(args)
         detector = stack.enter_context(
             load(args.engine, threads=args.threads, threshold=args.threshold, backend=args.backend, precision=precision)
         )
-        source = stack.enter_context(open_source(spec))
-        sink = None
-        if args.output is not None:
-            maximum = detector.metadata.score_maximum
-            sink = FolderSink(args.output, source.name, maximum, not args.no_overlays, args.contact_sheet)
-            stack.enter_context(sink)
-        pressed = stack.enter_context(key_reader()) if source.live else lambda: ""
-        status_line = source.live and sys.stdout.isatty()
-        summary = Summary()
+        signals = stack.enter_context(StopSignals())
+        views = source_arguments.views_from(args)
+        sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
+        live = any(source.live for source in sources)
+        sinks = sink_arguments.sinks_from(args, detector.metadata, len(sources))
+        deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
+        options = Options(args.limit, args.batch_cameras)
+        inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
+        console = Console(inspection, sys.stderr if args.json else sys.stdout, live)
+        if not args.json:
+            inspection.add(console)
+        server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
+        if server is not None:
+            inspection.add(stack.enter_context(server))
+        signals.call(inspection.stop)
+        pressed = stack.enter_context(key_reader()) if live else lambda: ""
+
+        def tick() -> None:
+            if "q" in pressed():
+                inspection.stop()
+
         try:
-            for frame, result in _judge(source, detector, sink, summary):
-                line = f"{frame.name}  {result.image_score:.4f}  {result.verdict}"
-                if status_line:
-                    line = f"\r{CLEAR_LINE}{line}  {summary.fps:.1f} fps  {source.dropped} dropped  (q ends)"
-                print(line, end="" if status_line else "\n", flush=True)
-                if summary.frames == args.limit or "q" in pressed():
-                    break
+            inspection.run(tick)
         finally:
-            if summary.frames:
-                print(("\n" if status_line else "") + summary.text(detector.session.device, source.dropped), flush=True)
+            inspection.close()
+            deliveries.close()
+            undelivered = console.end(detector.session.device, deliveries.counts())
+    status = signals.status()
+    return UNDELIVERED_STATUS if status is None and undelivered and not live else status
 
 
-def _judge(
-    source: "Source", detector: "Detector", sink: "FolderSink | None", summary: "Summary"
-) -> Iterator[tuple["Frame", "Result"]]:
-    """Yield each frame with its result once it is judged, written and counted; every stage is timed apart."""
-    waiting = time.perf_counter()
-    for frame in source:
-        latency_ms = {"capture": 1e3 * (time.perf_counter() - waiting)}
-        result = detector(frame.image)
-        latency_ms |= result.latency_ms
-        if sink is not None:
-            writing = time.perf_counter()
-            sink.write(frame, result)
-            latency_ms["write"] = 1e3 * (time.perf_counter() - writing)
-        summary.add(result.verdict, latency_ms)
-        yield frame, result
-        waiting = time.perf_counter()
+class Console:
+    """A line a judgement; on a terminal, for cameras, one line that changes. Then the summary."""
+
+    def __init__(self, inspection: "Inspection", stream: TextIO, live: bool) -> None:
+        self._inspection = inspection
+        self._stream = stream
+        self._status_line = live and stream.isatty()
+        self._open = False  # whether the status line is to be ended
+
+    def offer(self, judgement: "Judgement") -> None:
+        """Print one judgement."""
+        result = judgement.result
+        line = f"{judgement.frame.name}  {result.image_score:.4f}  {result.verdict}"
+        if len(self._inspection.sources) > 1:
+            line = f"{judgement.source}  {line}"
+        if not self._status_line:
+            print(line, file=self._stream, flush=True)
+            return
+        dropped = sum(self._inspection.dropped().values())
+        line += f"  {self._inspection.summary.fps:.1f} fps  {dropped} dropped  (q ends)"
+        print(f"\r{CLEAR_LINE}{line}", end="", file=self._stream, flush=True)
+        self._open = True
+
+    def end(self, device: str, deliveries: "Sequence[Counts]") -> int:
+        """Print the summary, if anything was judged, and return how many judgements sinks did not get."""
+        summary = self._inspection.summary
+        if summary.frames:
+            text = summary.text(device, self._inspection.dropped())
+            print(("\n" if self._open else "") + text, file=self._stream, flush=True)
+        for counts in deliveries:
+            if counts.undelivered:
+                print(counts.text(), file=sys.stderr, flush=True)
+        return sum(counts.undelivered for counts in deliveries)
 
 
 def command() -> int:

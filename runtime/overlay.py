@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.caption import draw_caption, text_width, write
 from runtime.detector import Result
 from runtime.frame import Image8
 from runtime.opencv import opencv
@@ -20,10 +21,9 @@ LEVELS = 2048  # steps of the colour table over 0 .. maximum
 VISIBLE_FROM = 0.5  # of the threshold: below, the frame is untouched
 ALPHA_AT_THRESHOLD = 0.35
 ALPHA_AT_MAXIMUM = 0.65
-CONTOUR_RGB = (255, 255, 255)
+CONTOUR_RGB, HALO_RGB = (255, 255, 255), (0, 0, 0)
+HALO_FROM = 160  # pixels of the shorter side: a smaller frame would be halo all over
 VERDICT_RGB = {"good": (120, 230, 120), "anomalous": (255, 110, 90)}
-BAR_SHADE = 0.25  # the caption bar leaves this much of the frame's brightness
-LETTER_HEIGHT = 22  # pixels of OpenCV's simplex font at scale 1
 SHEET_GAP = 8  # pixels around each tile of a contact sheet
 SHEET_CAPTION = 22  # pixels for the words under a tile
 
@@ -44,8 +44,8 @@ def draw(frame: Image8, result: Result, maximum: float) -> Image8:
     picture = _blend(frame, result, maximum)
     _draw_contours(picture, result)
     relation = ">" if result.verdict == "anomalous" else "<="
-    caption = f"{result.verdict}  score {result.image_score:.3f} {relation} threshold {result.threshold:.3f}"
-    _draw_caption(picture, caption, VERDICT_RGB[result.verdict])
+    words = (result.verdict, f"score {result.image_score:.3f} {relation}", f"threshold {result.threshold:.3f}")
+    draw_caption(picture, words, VERDICT_RGB[result.verdict], *_legend(result.map_threshold, maximum))
     return picture
 
 
@@ -103,37 +103,19 @@ def _draw_contours(picture: Image8, result: Result) -> None:
     centres = [(contour + 0.5) * scale - 0.5 for contour in contours]  # pixel centres of the map, in the frame
     points = [np.round(centre).astype(np.int32) for centre in centres]
     thickness = max(1, round(min(picture.shape[:2]) / 400))
-    cv2.polylines(picture, points, True, CONTOUR_RGB, thickness, cv2.LINE_AA)
-    for outline in points:
-        if (outline == outline[0]).all():  # a single pixel, of which polylines draws nothing
-            cv2.circle(picture, outline[0, 0].tolist(), thickness + 1, CONTOUR_RGB, cv2.FILLED, cv2.LINE_AA)
+    dots = [outline[0, 0].tolist() for outline in points if (outline == outline[0]).all()]  # polylines draws none
+    halo = 2 * max(1, thickness // 2) if min(picture.shape[:2]) >= HALO_FROM else 0
+    for rgb, extra in ((HALO_RGB, halo), (CONTOUR_RGB, 0)):  # white is seen on white parts too
+        cv2.polylines(picture, points, True, rgb, thickness + extra, cv2.LINE_AA)
+        for dot in dots:
+            cv2.circle(picture, dot, thickness + 1 + extra // 2, rgb, cv2.FILLED, cv2.LINE_AA)
 
 
-def _draw_caption(picture: Image8, text: str, rgb: tuple[int, int, int]) -> None:
-    """Write `text` over a darkened bar at the bottom, sized by the picture and never wider than it."""
-    height, width = picture.shape[:2]
-    letters = min(max(9.0, 0.028 * height), 0.5 * height)
-    scale = min(letters / LETTER_HEIGHT, 0.94 * width / _text_width(text, 1.0))
-    bar = min(height, round(scale * LETTER_HEIGHT * 2))
-    picture[height - bar :] = (picture[height - bar :] * BAR_SHADE).astype(np.uint8)
-    _write(picture, text, (round(0.03 * width), height - round(0.28 * bar)), scale, rgb)
-
-
-def _font() -> Any:
-    return opencv().FONT_HERSHEY_SIMPLEX
-
-
-def _thickness(scale: float) -> int:
-    return max(1, round(1.6 * scale))
-
-
-def _text_width(text: str, scale: float) -> int:
-    return int(opencv().getTextSize(text, _font(), scale, _thickness(scale))[0][0])
-
-
-def _write(picture: Image8, text: str, origin: tuple[int, int], scale: float, rgb: tuple[int, int, int]) -> None:
-    cv2 = opencv()
-    cv2.putText(picture, text, origin, _font(), scale, rgb, _thickness(scale), cv2.LINE_AA)
+def _legend(threshold: float, maximum: float) -> tuple[Image8, list[str]]:
+    """Return the colour map's colours from 0 to `maximum` as they are read, and its marks."""
+    knee = min(max(threshold, 0.0), maximum)
+    scores = np.interp(np.linspace(0, 1, 256), (0, 0.5, 1), (0, knee, maximum))
+    return score_colours(scores, threshold, maximum), ["0", f"{threshold:.2f}", f"{maximum:g}"]
 
 
 def contact_sheet(tiles: Sequence[Tile], columns: int, tile_width: int = 320) -> Image8:
@@ -157,8 +139,8 @@ def _sheet_row(tiles: Sequence[Tile], columns: int, tile_width: int) -> Image8:
     for column, tile in enumerate(tiles):
         x = SHEET_GAP + column * (tile_width + SHEET_GAP)
         row[SHEET_GAP : SHEET_GAP + tile.image.shape[0], x : x + tile_width] = tile.image
-        scale = min(0.45, tile_width / max(1, _text_width(tile.caption, 1.0)))
-        _write(row, tile.caption, (x, SHEET_GAP + tile.image.shape[0] + SHEET_CAPTION - 6), scale, (230, 230, 230))
+        scale = min(0.45, tile_width / max(1, text_width(tile.caption, 1.0)))
+        write(row, tile.caption, (x, SHEET_GAP + tile.image.shape[0] + SHEET_CAPTION - 6), scale, (230, 230, 230))
     return row
 
 

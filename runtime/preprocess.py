@@ -7,7 +7,7 @@ training images did. Normalisation is not here: it is inside the engine.
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +61,13 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     return read_with(path, to_rgb8)
 
 
-def read_with(path: str | Path, convert: Callable[[Image.Image], Pixels]) -> Pixels:
-    """Return what `convert` makes of an image file. Raises `UserError` naming a file that cannot be read whole."""
+def read_with(path: str | Path, convert: Callable[[Image.Image], Pixels], opened: BinaryIO | None = None) -> Pixels:
+    """Return what `convert` makes of an image file; `opened` is its content, where that has been read already.
+
+    Raises `UserError` naming a file that cannot be read whole.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(opened or path) as image:
             return convert(image)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -102,9 +105,10 @@ def list_images(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder} must be a folder of images", "no folder", "check the path")
     found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return sorted((path for path in found if not path.name.startswith(".")), key=_natural_key)
+    return sorted((path for path in found if not path.name.startswith(".")), key=natural_key)
 
 
-def _natural_key(path: Path) -> tuple[list[str | int], str]:
+def natural_key(path: Path) -> tuple[list[str | int], str]:
+    """Return what sorts `frame2.png` before `frame10.png`."""
     parts = re.split(r"([0-9]+)", path.name.casefold())
     return [int(part) if part.isdigit() and part.isascii() else part for part in parts], path.name

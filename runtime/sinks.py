@@ -1,22 +1,18 @@
-"""Where verdicts go: a folder with one JSON line and one overlay a frame."""
+"""A folder with one JSON line and one overlay a frame, and a contact sheet of the worst."""
 
-import errno
 import heapq
-import json
-import os
-from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from PIL import Image
 
-from runtime.detector import Result
-from runtime.files import whole_file
-from runtime.frame import Frame, Image8
+from runtime.disk_cap import DiskCap
+from runtime.files import safe_name, whole_file
+from runtime.frame import Image8
+from runtime.judgement import Judgement
+from runtime.lines import JsonLines, as_json
 from runtime.overlay import Tile, contact_sheet, draw, thumbnail
-from runtime.regions import regions_above
+from runtime.queueing import Queueing
 
 LINES_NAME = "frames.jsonl"
 OVERLAYS_NAME = "overlays"
@@ -24,45 +20,6 @@ SHEET_NAME = "contact_sheet.png"
 SHEET_TILES = 48  # the highest scores of a run: what a person looks at first
 SHEET_COLUMNS = 6
 SHEET_TILE_WIDTH = 320
-
-
-def as_json(frame: Frame, result: Result, source: str) -> dict[str, Any]:
-    """Return what a line of `frames.jsonl` says: boxes in frame pixels, latencies in milliseconds, time in UTC."""
-    captured = datetime.fromtimestamp(frame.captured_s, timezone.utc)
-    return {
-        "time": captured.isoformat(timespec="milliseconds"),
-        "source": source,
-        "name": frame.name,
-        "frame": frame.index,
-        "score": result.image_score,
-        "threshold": result.threshold,
-        "verdict": result.verdict,
-        "boxes": [
-            asdict(box) for box in regions_above(result.anomaly_map, result.map_threshold, frame.image.shape[:2])
-        ],
-        "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
-    }
-
-
-class JsonLines:
-    """Appends objects to a file, one a line; a line is there as a whole or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._file = path.open("ab", buffering=0)  # unbuffered: one write is one line on the disk, Ctrl-C or not
-
-    def append(self, value: Any) -> None:
-        """Write `value` as one line. Raises `OSError` for a full disk and takes a part of a line back."""
-        line = json.dumps(value, allow_nan=False).encode() + b"\n"
-        start = self._file.seek(0, os.SEEK_END)
-        if self._file.write(line) != len(line):
-            self._file.truncate(start)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self._file.close()
 
 
 class Worst:
@@ -90,27 +47,50 @@ class Worst:
 class FolderSink:
     """Writes into `folder`: `frames.jsonl`, `overlays/<name>.png` and, on closing, `contact_sheet.png`.
 
-    `source` is the source's name and `maximum` the largest score the engine can give. An existing
-    `frames.jsonl` is continued; an overlay of the same name is replaced.
+    `maximum` is the largest score the engine can give. An existing `frames.jsonl` is continued; an overlay of the
+    same name is replaced. `lines_cap_bytes` bounds the lines (`JsonLines`), `cap_bytes` the overlays: the oldest go
+    first. With `by_source`, for several sources in one process, each has a folder of its own inside `overlays`.
     """
 
-    def __init__(self, folder: Path, source: str, maximum: float, overlays: bool = True, sheet: bool = False) -> None:
+    queueing = Queueing(capacity=32, keep="oldest")
+
+    def __init__(
+        self,
+        folder: Path,
+        maximum: float,
+        overlays: bool = True,
+        sheet: bool = False,
+        lines_cap_bytes: int | None = None,
+        cap_bytes: int | None = None,
+        by_source: bool = False,
+    ) -> None:
+        self.name = str(folder)
+        self._by_source = by_source
         self.folder = folder
-        self._source = source
         self._maximum = maximum
         self._overlays = overlays
         self._worst = Worst() if sheet else None
-        self._lines = JsonLines(folder / LINES_NAME)
+        self._lines = JsonLines(folder / LINES_NAME, lines_cap_bytes)
+        self._cap = (
+            DiskCap(folder / OVERLAYS_NAME, cap_bytes, "overlays") if overlays and cap_bytes is not None else None
+        )
 
-    def write(self, frame: Frame, result: Result) -> None:
+    def write(self, judgement: Judgement) -> None:
         """Write one frame's overlay, then its line: a line's overlay is always there."""
+        frame, result = judgement.frame, judgement.result
         if self._overlays or self._worst:
             overlay = draw(frame.image, result, self._maximum)
             if self._overlays:
-                save_png(self.folder / OVERLAYS_NAME / overlay_name(frame.name), overlay)
+                self._save(safe_name(judgement.source) if self._by_source else "", frame.name, overlay)
             if self._worst:
                 self._worst.add(frame.name, result.image_score, overlay)
-        self._lines.append(as_json(frame, result, self._source))
+        self._lines.append(as_json(judgement))
+
+    def _save(self, source: str, name: str, overlay: Image8) -> None:
+        path = self.folder / OVERLAYS_NAME / source / overlay_name(name)
+        save_png(path, overlay)
+        if self._cap is not None:
+            self._cap.add(f"{source}/{path.name}", path)
 
     def close(self) -> None:
         """Write the contact sheet, if any was asked for, and close the lines; a second call does nothing."""

@@ -95,7 +95,7 @@ class LoadedEngine:
         milliseconds of each of `STAGES`.
         """
         batch = len(frames)
-        self._set_batch(batch)
+        self.prepare(batch)
         stream, (started, copied, executed, done) = self._stream, self._events
         source, maps, scores = (self._buffers[name] for name in (INPUT_NAME, MAP_NAME, SCORE_NAME))
         started.record(stream)  # before the copy into pinned memory, which is a part of "copy_in"
@@ -110,6 +110,25 @@ class LoadedEngine:
         done.synchronize()
         times = (started.time_till(copied), copied.time_till(executed), executed.time_till(done))
         return maps.host[:batch].copy(), scores.host[:batch].copy(), dict(zip(STAGES, times, strict=True))
+
+    @property
+    def stream(self) -> Any:
+        """The stream on which everything executes, in order."""
+        return self._stream
+
+    def device_memory(self, name: str) -> Any:
+        """Return the device memory that the plan reads `name` from or writes it to, of the largest batch."""
+        return self._buffers[name].device
+
+    def prepare(self, batch: int) -> None:
+        """Make ready to `enqueue` runs of `batch` frames; waits for what is under way if that is another batch."""
+        if batch != self._batch:
+            self._stream.synchronize()  # what was launched must not lose its graph
+            self._set_batch(batch)
+
+    def enqueue(self) -> None:
+        """Put one execution of the prepared batch on the stream."""
+        self._execute()
 
     def _set_batch(self, batch: int) -> None:
         """Set the shapes for `batch` frames and capture the execution, if it is another batch than before.

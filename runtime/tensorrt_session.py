@@ -6,7 +6,7 @@ sessions, or another user of CUDA in this process, do not disturb each other.
 
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,8 +16,9 @@ import numpy as np
 from runtime import cuda
 from runtime.errors import UserError
 from runtime.metadata import Artefact, Metadata, sidecar_path
-from runtime.session import Frames, Maps, Scores
+from runtime.session import Frames, Maps, Run, Scores
 from runtime.tensorrt_engine import LoadedEngine
+from runtime.tensorrt_pipeline import SLOTS, Pipeline, Slot
 from runtime.tensorrt_plan import check_built_for
 
 INSTALL = {"tensorrt": "pip install 'cflow-edge[tensorrt]'", "tensorrt_rtx": "pip install 'cflow-edge[rtx]' pycuda"}
@@ -38,7 +39,12 @@ class TensorRTSession:
     the plan is not what it must be.
     """
 
+    slots = SLOTS
+    constant_batch = True
+
     def __init__(self, path: Path, metadata: Metadata, artefact: Artefact) -> None:
+        self._metadata = metadata
+        self._pipeline: Pipeline | None = None  # made by the first `submit`: single calls need none of its memory
         self.input_size = metadata.input_size
         self.frame_size = metadata.engine_frame_size
         self._stage_ms: dict[str, float] = {}
@@ -86,21 +92,36 @@ class TensorRTSession:
             maps, scores, self._stage_ms = engine.run(frames)
         return maps, scores
 
+    def submit(self, frames: Frames) -> "SubmittedRun":
+        """Begin to judge uint8 (B, H, W, 3); its copy goes beside the execution of the run submitted before."""
+        with self._current() as engine:
+            _check_frames(frames, engine.min_batch, self.max_batch, self.frame_size)
+            if self._pipeline is None:
+                self._pipeline = Pipeline(self._driver, engine, self._metadata)
+            return SubmittedRun(self, self._pipeline.submit(frames))
+
     @property
     def stage_ms(self) -> dict[str, float]:
         """Milliseconds of the last run on the device: "copy_in", "execute", "copy_out"."""
         return dict(self._stage_ms)
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything was released."""
+        return self._engine is None
 
     def close(self) -> None:
         """Release the engine, its buffers and the context."""
         if self._engine is None:
             return
         engine, self._engine = self._engine, None
+        pipeline, self._pipeline = self._pipeline, None
         self._context.push()
-        try:
-            engine.free()
-        finally:
-            self._context.detach()  # current, so that it is destroyed whichever thread calls
+        with ExitStack() as stack:  # the last first, whatever fails
+            stack.callback(self._context.detach)  # current, so that it is destroyed whichever thread calls
+            stack.callback(engine.free)
+            if pipeline is not None:
+                stack.callback(pipeline.free)
 
     def __enter__(self) -> "TensorRTSession":
         return self
@@ -109,6 +130,38 @@ class TensorRTSession:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class SubmittedRun:
+    """A run of `TensorRTSession.submit` that is under way (see `runtime.session.Pending`)."""
+
+    def __init__(self, session: TensorRTSession, slot: Slot) -> None:
+        self._session = session
+        self._slot: Slot | None = slot
+
+    def result(self) -> Run:
+        """Wait for the run to end and return what it came to. Raises `UserError` once the session is closed."""
+        slot = self._taken()
+        if slot is None:
+            raise RuntimeError("the result of a run can be taken once")
+        with self._session._current():
+            try:
+                return slot.result()
+            except BaseException:
+                with suppress(Exception):  # the first error is the one to tell
+                    slot.wait()
+                raise
+
+    def discard(self) -> None:
+        """Wait for the run to end and forget it."""
+        slot = self._taken()
+        if slot is not None and not self._session.closed:
+            with self._session._current():
+                slot.wait()
+
+    def _taken(self) -> Slot | None:
+        slot, self._slot = self._slot, None
+        return slot
 
 
 def _import_libraries(path: Path, library: str) -> tuple[Any, Any]:

@@ -2,9 +2,13 @@
 
 Results come from numpy; what is real in them is the order of the calls: each one asserts that a
 context is current, that no memory is used after it was freed, and that shapes were set before.
+
+Streams of a `lazy` device do their work as late as they may: when somebody waits for it, or another stream that is
+waited for needs it. What reads host memory too late, or results too early, then gets other numbers.
 """
 
-from types import SimpleNamespace
+from collections import deque
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
@@ -13,11 +17,14 @@ from tests.fake_tensorrt import PLAN, V10_3, recorded_library
 
 
 class FakeDevice:
-    """One device. `stack` are the current contexts, `live` what is allocated, `fail` names a call that must fail."""
+    """One device. `stack` are the current contexts, `live` what is allocated, `fail` names a call that must fail.
 
-    def __init__(self, fail=""):
+    `order` lists the work in the order in which it was done: (stream's handle, what).
+    """
+
+    def __init__(self, fail="", lazy=False):
         self.stack, self.live, self.calls, self.fail = [], [], [], fail
-        self.memory = {}
+        self.memory, self.streams, self.lazy, self.order = {}, {}, lazy, []
         self.told, self.refits, self.missing = [], True, []
 
     def call(self, name):
@@ -84,21 +91,59 @@ class FakeContext(Tracked):
         self.device.live.remove(self)
 
 
+class FakeStream:
+    """Work in order; done at once, or on a lazy device when it is waited for."""
+
+    def __init__(self, device):
+        device.call("make stream")
+        self.device, self.handle, self.queue = device, 17 + len(device.streams), deque()
+        device.streams[self.handle] = self
+
+    def put(self, what, work):
+        self.queue.append((what, work))
+        if not self.device.lazy:
+            self.finish(lambda: False)
+
+    def finish(self, enough):
+        while self.queue and not enough():
+            what, work = self.queue.popleft()
+            self.device.order.append((self.handle, what))
+            work()
+
+    def synchronize(self):
+        self.device.call("synchronize")
+        self.finish(lambda: False)
+
+    def wait_for_event(self, event):
+        target, count = event, event.count  # as recorded now, as the driver does it
+        self.put("wait", lambda: target.reach(count))
+
+
 class FakeEvent:
+    """Counts its records: asked for, and reached by the stream."""
+
     def __init__(self, device):
         device.call("make event")
-        self.device, self.recorded = device, False
+        self.device, self.count, self.reached, self.stream = device, 0, 0, None
 
     def record(self, stream):
         self.device.call("record")
-        self.recorded = True
+        self.count, self.stream = self.count + 1, stream
+        number = self.count
+        stream.put("record", lambda: setattr(self, "reached", number))
+
+    def reach(self, count):
+        assert count, "waiting for an event that was never recorded"
+        self.stream.finish(lambda: self.reached >= count)
+        assert self.reached >= count
 
     def synchronize(self):
-        assert self.recorded
+        self.device.call("synchronize event")
+        self.reach(self.count)
 
     def time_till(self, other):
-        assert self.recorded
-        assert other.recorded
+        assert 0 < self.reached == self.count
+        assert 0 < other.reached == other.count
         return 0.25
 
 
@@ -111,24 +156,42 @@ def fake_driver(device):
         return np.ndarray(shape, dtype, buffer=memory)
 
     def copy_in(target, source, stream):
-        assert target in device.live
-        target.data[: source.nbytes] = source.reshape(-1).view(np.uint8)
+        def work():
+            assert target in device.live
+            target.data[: source.nbytes] = source.reshape(-1).view(np.uint8)
+
+        device.call("copy in")
+        stream.put("copy in", work)
+
+    def copy_within(target, source, size, stream):
+        def work():
+            assert target in device.live
+            assert source in device.live
+            target.data[:size] = source.data[:size]
+
+        device.call("copy within")
+        stream.put("copy within", work)
 
     def copy_out(target, source, stream):
-        assert source in device.live
-        target.reshape(-1).view(np.uint8)[:] = source.data[: target.nbytes]
+        def work():
+            assert source in device.live
+            target.reshape(-1).view(np.uint8)[:] = source.data[: target.nbytes]
+
+        device.call("copy out")
+        stream.put("copy out", work)
 
     return SimpleNamespace(
         Error=FakeCudaError,
         init=lambda: None,
         Device=lambda index: SimpleNamespace(make_context=lambda: FakeContext(device)),
         Context=SimpleNamespace(pop=device.stack.pop),
-        Stream=lambda: SimpleNamespace(handle=17, synchronize=lambda: device.call("synchronize")),
+        Stream=lambda: FakeStream(device),
         Event=lambda: FakeEvent(device),
         mem_alloc=lambda size: DeviceAllocation(device, size),
         pagelocked_empty=pagelocked_empty,
         memcpy_htod_async=copy_in,
         memcpy_dtoh_async=copy_out,
+        memcpy_dtod_async=copy_within,
     )
 
 
@@ -143,20 +206,22 @@ def _set_tensor_address(execution, name, address):
 
 
 def _execute(execution, handle):
-    """anomaly_map = mean over RGB / 255 of every step-th pixel, image_score = its maximum."""
-    device = execution._device
+    device, shape = execution._device, execution._shape
     device.call("execute")
+    device.streams[handle].put("execute", lambda: _work(execution, shape))
+    return True
+
+
+def _work(execution, shape):
+    """anomaly_map = mean over RGB / 255 of every step-th pixel, image_score = its maximum."""
     frames, maps, scores = (
-        device.memory[execution._addresses[name]] for name in ("frames", "anomaly_map", "image_score")
+        execution._device.memory[execution._addresses[name]] for name in ("frames", "anomaly_map", "image_score")
     )
-    pixels = frames.data[: np.prod(execution._shape)].reshape(execution._shape)[
-        :, :: execution._step, :: execution._step
-    ]
+    pixels = frames.data[: np.prod(shape)].reshape(shape)[:, :: execution._step, :: execution._step]
     result = (pixels.mean(axis=3) / 255).astype(np.float32)
     best = result.max(axis=(1, 2))
     maps.data[: result.nbytes] = result.reshape(-1).view(np.uint8)
     scores.data[: best.nbytes] = best.view(np.uint8)
-    return True
 
 
 EXECUTION = {
@@ -244,10 +309,14 @@ def fake_captured_graph(device):
             if device.fail == "capture":
                 raise CudaError("cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
             super().__init__(device)
-            self.enqueue = enqueue
+            self.stream, self.enqueue = device.streams[stream], enqueue
 
         def launch(self):
             device.call("launch")
             self.enqueue()
+
+        def free(self):
+            assert "execute" not in [what for what, _ in self.stream.queue], "a graph goes before its work"
+            super().free()
 
     return CapturedGraph

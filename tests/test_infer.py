@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -74,7 +75,14 @@ def test_the_summary_has_counts_and_percentiles_of_every_stage(
     assert summary[0] == "5 frames: 2 good, 3 anomalous"
     assert "frames per second on OpenVINO" in summary[1]
     assert summary[2].split() == ["milliseconds", "p50", "p95", "p99"]
-    assert [line.split()[0] for line in summary[3:]] == ["capture", "preprocess", "execute", "total", "write"]
+    assert [line.split()[0] for line in summary[3:]] == [
+        "capture",
+        "view",
+        "preprocess",
+        "execute",
+        "total",
+        "deliver",
+    ]
 
 
 def test_threshold_limit_and_threads_are_obeyed(engine: Path, images: Path, capsys: pytest.CaptureFixture[str]):
@@ -94,6 +102,30 @@ def test_the_output_folder_holds_what_was_asked_for(engine: Path, images: Path, 
     lines_only = tmp_path / "lines_only"
     assert _infer("--engine", engine, "--source", images, "--output", lines_only, "--no-overlays") == 0
     assert [path.name for path in lines_only.iterdir()] == ["frames.jsonl"]
+
+
+def test_json_has_stdout_to_itself(engine: Path, images: Path):
+    with _process("--engine", engine, "--source", images, "--json") as child:
+        out, error = child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert [json.loads(line)["name"] for line in out.splitlines()] == [f"{i}.png" for i in range(5)]
+    assert error.startswith("5 frames: 2 good, 3 anomalous\n")
+
+
+def test_results_of_a_file_that_a_sink_did_not_get_are_told_and_status_1(engine: Path, images: Path, tmp_path: Path):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # a real refusal to write: two lines and a part of one
+
+    lines = tmp_path / "lines.jsonl"
+    program = [sys.executable, "-m", "runtime.infer", "--engine", str(engine), "--source", str(images)]
+    child = subprocess.run(
+        [*program, "--json-file", str(lines)], cwd=ROOT, capture_output=True, text=True, timeout=60, preexec_fn=limit
+    )
+    assert child.returncode == 1
+    assert "5 frames: 2 good, 3 anomalous" in child.stdout
+    written = len([json.loads(line) for line in lines.read_text().splitlines()])
+    assert 0 < written < 5
+    assert f"{lines}: {written} delivered, 0 lost, {5 - written} failed (" in child.stderr
 
 
 def test_an_unreadable_image_keeps_what_was_judged_before(
@@ -160,7 +192,7 @@ def test_a_camera_that_fails_still_has_a_summary(
     engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     FakeCamera().install(monkeypatch).put(200, None)
-    assert _infer("--engine", engine, "--source", "camera:0") == 2
+    assert _infer("--engine", engine, "--source", "camera:0", "--no-reconnect") == 2
     captured = capsys.readouterr()
     assert "1 frames: 0 good, 1 anomalous" in captured.out and "keep delivering" in captured.err
 
@@ -220,16 +252,19 @@ def test_as_a_process_it_ends_with_status_0_or_2_and_one_line(engine: Path, imag
     assert error.startswith("error: tiny.onnx must be one of the files") and error.count("\n") == 1
 
 
-def test_ctrl_c_ends_with_status_130_a_summary_and_whole_files(engine: Path, images: Path, tmp_path: Path):
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_ends_with_its_status_a_summary_and_whole_files(
+    engine: Path, images: Path, tmp_path: Path, number: signal.Signals, word: str
+):
     for i in range(2000):  # far more than are judged before the signal arrives
         os.link(images / "3.png", images / f"more{i}.png")
     out_folder = tmp_path / "out"
     with _process("--engine", engine, "--source", images, "--output", out_folder, "--contact-sheet") as child:
         assert child.stdout is not None
         seen = [child.stdout.readline() for _ in range(4)]
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         rest, error = child.communicate(timeout=60)
-    assert child.returncode == 130 and "interrupted" in error and "Traceback" not in error
+    assert child.returncode == 128 + number and word in error and "Traceback" not in error
     assert len(seen) == 4 and " frames: 2 good, " in rest
     text = (out_folder / "frames.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from runtime.detector import Result
-from runtime.overlay import Tile, contact_sheet, draw, thumbnail
+from runtime.overlay import Tile, contact_sheet, draw, score_colours, thumbnail
 from runtime.regions import Region, regions_above
 
 THRESHOLD, MAXIMUM = 1.0, 3.0
@@ -94,6 +94,43 @@ def test_the_caption_is_readable_and_fits(width: int):
     letters = rows.max() - rows.min()
     assert letters >= 9 and letters >= 0.02 * height  # pixels; about the smallest text that a person reads
     assert columns.max() < width - 1 and columns.min() > 0
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "lines"), [(3840, 2160, 1), (640, 480, 1), (320, 240, 1), (160, 320, 2), (120, 320, 3)]
+)
+def test_the_caption_breaks_into_lines_before_it_becomes_too_small_to_read(width: int, height: int, lines: int):
+    picture = draw(np.full((height, width, 3), 200, np.uint8), _result(np.zeros((32, 48))), MAXIMUM)
+    shaded = np.flatnonzero(picture[:, 0, 0] == 50)  # a quarter of 200: the bar, from its top to the picture's end
+    assert shaded[-1] == height - 1 and len(shaded) <= 0.35 * height
+    letters = max(9, 0.028 * height)
+    assert len(shaded) == pytest.approx(2 * letters * lines, abs=1)
+    for line in range(lines):  # something is written in every line
+        middle = height - len(shaded) + round((line + 0.5) * len(shaded) / lines)
+        assert picture[middle - 3 : middle + 3].max() > 200
+
+
+def test_beside_the_caption_stands_what_the_colours_mean():
+    picture = draw(np.full((1080, 1920, 3), 10, np.uint8), _result(np.zeros((32, 48))), MAXIMUM)
+    ends = score_colours(np.array([0.0, 1.2, THRESHOLD / 2, (THRESHOLD + MAXIMUM) / 2, MAXIMUM]), THRESHOLD, MAXIMUM)
+    right = 1920 - round(0.03 * 1920) - 1
+    (rows,) = np.nonzero((np.abs(picture[:, right].astype(int) - ends[-1]) < 12).all(axis=1))
+    assert len(rows) >= 10 and rows[0] > 1000  # pixels high, in the bar at the bottom
+    row = picture[rows[len(rows) // 2]].astype(int)
+    (left,) = np.nonzero((np.abs(row - ends[0]) < 12).all(axis=1) & (np.arange(1920) > 1000))
+    width = right - left[0]
+    for place, colour in ((0.25, ends[2]), (0.75, ends[3])):  # half way to the threshold, and from it to the maximum
+        np.testing.assert_allclose(row[left[0] + round(place * width)], colour, atol=25)  # steps of 8 bits, resampled
+    assert (row[left[0] + width // 2 - 2 : left[0] + width // 2 + 3] == 255).any()  # the tick at the threshold
+
+
+def test_an_outline_is_seen_on_white_too():
+    anomaly_map = _map_with()
+    anomaly_map[8:16, 30:40] = THRESHOLD + 1e-3
+    picture = draw(np.full((320, 480, 3), 255, np.uint8), _result(anomaly_map), MAXIMUM)
+    column = picture[60:120, 350].max(axis=1)  # down across the upper edge, at row 84.5
+    dark = int(column.argmin())
+    assert column[dark] < 50 and column[dark : dark + 4].max() > 200  # black, and white beside it
 
 
 def test_regions_are_boxes_in_frame_pixels_highest_first():

@@ -1,8 +1,6 @@
-import io
 import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +8,9 @@ from PIL import Image
 
 from runtime.detector import Result
 from runtime.frame import Frame
+from runtime.judgement import Judgement
 from runtime.overlay import draw
-from runtime.sinks import FolderSink, JsonLines, Worst, overlay_name
+from runtime.sinks import FolderSink, Worst, overlay_name
 
 TIME_S = 1_700_000_000.25  # 2023-11-14 22:13:20.250 UTC
 
@@ -34,8 +33,8 @@ def _lines(folder: Path) -> list[dict]:
 
 def test_a_frame_becomes_a_line_and_an_overlay(tmp_path: Path):
     frame, result = _frame(7), _result(2.5)
-    with FolderSink(tmp_path / "out", "camera:0", 3.0) as sink:
-        sink.write(frame, result)
+    with FolderSink(tmp_path / "out", 3.0) as sink:
+        sink.write(Judgement("camera:0", frame, result))
     (line,) = _lines(tmp_path / "out")
     assert line == {
         "time": "2023-11-14T22:13:20.250+00:00",
@@ -54,11 +53,11 @@ def test_a_frame_becomes_a_line_and_an_overlay(tmp_path: Path):
 
 
 def test_lines_are_there_at_once_and_a_later_run_adds_to_them(tmp_path: Path):
-    with FolderSink(tmp_path, "a", 3.0, overlays=False) as sink:
-        sink.write(_frame(0), _result(0.5))
+    with FolderSink(tmp_path, 3.0, overlays=False) as sink:
+        sink.write(Judgement("a", _frame(0), _result(0.5)))
         assert len(_lines(tmp_path)) == 1  # before closing
-    with FolderSink(tmp_path, "b", 3.0, overlays=False) as sink:
-        sink.write(_frame(0), _result(0.5))
+    with FolderSink(tmp_path, 3.0, overlays=False) as sink:
+        sink.write(Judgement("b", _frame(0), _result(0.5)))
     assert [line["source"] for line in _lines(tmp_path)] == ["a", "b"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.jsonl"]
 
@@ -71,47 +70,33 @@ def test_images_that_differ_in_suffix_only_keep_their_overlays():
     ]
 
 
-def test_what_is_no_json_is_refused(tmp_path: Path):
-    lines = JsonLines(tmp_path / "lines.jsonl")
-    with pytest.raises(ValueError, match="JSON compliant"):
-        lines.append({"score": float("nan")})
-    lines.close()
-    lines.close()
-    assert (tmp_path / "lines.jsonl").read_bytes() == b""
+def test_several_sources_with_the_same_names_have_their_own_overlays(tmp_path: Path):
+    with FolderSink(tmp_path, 3.0, by_source=True) as sink:
+        for source in ("left/images", "right/images"):
+            sink.write(Judgement(source, _frame(0), _result(0.5)))
+    overlays = sorted(path.relative_to(tmp_path).parts for path in (tmp_path / "overlays").rglob("*.png"))
+    assert len(overlays) == 2 and all(parts[0] == "overlays" and parts[2] == "f0.png" for parts in overlays)
+    assert [line["source"] for line in _lines(tmp_path)] == ["left/images", "right/images"]
 
 
-class AlmostFullDisk(io.FileIO):
-    """A file whose disk takes `room` more bytes: what does not fit is left out, as write(2) does."""
-
-    room = 100
-
-    def write(self, data: Any) -> int:
-        taken = super().write(bytes(data)[: self.room])
-        self.room -= taken
-        return taken
-
-
-def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path):
-    path = tmp_path / "lines.jsonl"
-    path.write_text('{"frame": -1}\n')
-    lines = JsonLines(path)
-    lines.close()
-    lines._file = AlmostFullDisk(path, "ab")
-    with pytest.raises(OSError, match="No space left") as error:
-        for i in range(100):
-            lines.append({"frame": i})
-    lines.close()
-    assert error.value.filename == str(path)
-    text = path.read_text()
-    assert text.endswith("}\n")
-    # 13 bytes a line: 7 of 100 bytes are whole, the 8th is taken back
-    assert [json.loads(line)["frame"] for line in text.splitlines()] == list(range(-1, 7))
+def test_overlays_stay_below_the_cap(tmp_path: Path):
+    with FolderSink(tmp_path, 3.0, cap_bytes=1) as sink, pytest.raises(OSError, match="cap of 1 bytes"):
+        sink.write(Judgement("a", _frame(0), _result(0.5)))
+    with FolderSink(tmp_path, 3.0) as sink:
+        sink.write(Judgement("a", _frame(0), _result(0.5)))
+    size = (tmp_path / "overlays/f0.png").stat().st_size
+    with FolderSink(tmp_path, 3.0, cap_bytes=3 * size + size // 2) as sink:
+        for i in range(10, 20):
+            sink.write(Judgement("a", _frame(i), _result(0.5)))
+    # f0 was written without a cap, so it is not the cap's to remove
+    kept = [path.name for path in (tmp_path / "overlays").glob("*.png")]
+    assert sorted(kept) == ["f0.png", "f17.png", "f18.png", "f19.png"]
 
 
 def test_a_contact_sheet_is_written_on_closing(tmp_path: Path):
-    with FolderSink(tmp_path, "a", 3.0, overlays=False, sheet=True) as sink:
+    with FolderSink(tmp_path, 3.0, overlays=False, sheet=True) as sink:
         for i, score in enumerate((0.5, 2.0, 1.5)):
-            sink.write(_frame(i), _result(score))
+            sink.write(Judgement("a", _frame(i), _result(score)))
         assert not (tmp_path / "contact_sheet.png").exists()
     with Image.open(tmp_path / "contact_sheet.png") as sheet:
         assert sheet.width == 3 * (320 + 8) + 8
@@ -119,7 +104,7 @@ def test_a_contact_sheet_is_written_on_closing(tmp_path: Path):
 
 
 def test_a_run_without_frames_has_no_contact_sheet(tmp_path: Path):
-    FolderSink(tmp_path, "a", 3.0, sheet=True).close()
+    FolderSink(tmp_path, 3.0, sheet=True).close()
     assert not (tmp_path / "contact_sheet.png").exists()
 
 

@@ -4,12 +4,13 @@ A checkpoint holds its thresholds itself, an ONNX or plan in the sidecar beside 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from export.model.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import UserError
-from runtime.metadata import Metadata, Threshold, read_sidecar, write_sidecar
+from runtime.metadata import Threshold
+from runtime.thresholds import own_sidecar, store_in_sidecar
 
 SUFFIXES = (".pt", ".onnx", ".plan")
 
@@ -41,7 +42,7 @@ def read_facts(path: Path) -> ModelFacts:
         config = checkpoint.model.config
         shape = (config.encoder, config.taps, config.input_size)
         return ModelFacts(*shape, checkpoint.thresholds, checkpoint.default_threshold, checkpoint.data_origin)
-    metadata = _sidecar_of(path)
+    metadata = own_sidecar(path)
     shape = (metadata.encoder, metadata.taps, metadata.input_size)
     return ModelFacts(*shape, metadata.thresholds, metadata.default_threshold)
 
@@ -58,10 +59,7 @@ def store_threshold(path: Path, name: str, threshold: Threshold, *, default: boo
         checkpoint.default_threshold = name if default else checkpoint.default_threshold
         save_checkpoint(path, checkpoint)
         return
-    metadata = _sidecar_of(path)
-    thresholds = {**metadata.thresholds, name: threshold}
-    chosen = name if default else metadata.default_threshold
-    write_sidecar(path, replace(metadata, thresholds=thresholds, default_threshold=chosen))
+    store_in_sidecar(path, name, threshold, default=default)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -70,9 +68,3 @@ def _is_checkpoint(path: Path) -> bool:
     if not path.is_file():
         raise UserError(f"a model must stand at {path}", "no such file", "train one with train.fit")
     return path.suffix == ".pt"
-
-
-def _sidecar_of(path: Path) -> Metadata:
-    metadata = read_sidecar(path)
-    metadata.artefact_of(path)  # refuses a sidecar of other files
-    return metadata

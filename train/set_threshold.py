@@ -5,7 +5,6 @@ beside an engine, or into a checkpoint; nothing is rebuilt, and thresholds of ot
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 from runtime.errors import UserError, run_command
 from runtime.metadata import Threshold
 from runtime.preprocess import list_images
+from runtime.thresholds import BY_HAND, by_hand
 from train.cuts import check_classes
 from train.data import GOOD, LabelledImage, open_dataset
 from train.judged import Judged, judge
@@ -25,7 +25,6 @@ from train.schedule import Recipe
 from train.threshold import best_f1, from_good_images
 
 BEST_F1 = "best_f1"
-BY_HAND = "manual"
 
 
 def good_name(false_alarm_rate: float) -> str:
@@ -69,12 +68,6 @@ def _judged_with(model: Path, threshold: Threshold) -> Threshold:
     return replace(threshold, method=f"{threshold.method}, judged with {model.name}")
 
 
-def _by_hand(value: float, current: Threshold) -> Threshold:
-    if not math.isfinite(value):
-        raise UserError("--value must be a finite number", str(value))
-    return Threshold(value, "set by hand", map_value=current.map_value)
-
-
 def _choose(options: argparse.Namespace) -> tuple[str, Threshold]:
     """Return the threshold that the command line asks for, and the name that its kind goes by."""
     if options.good is not None:
@@ -82,7 +75,7 @@ def _choose(options: argparse.Namespace) -> tuple[str, Threshold]:
         return good_name(rate), from_good_folder(options.model, options.good, rate)
     if options.data is not None:
         return BEST_F1, from_labelled_folder(options.model, options.data)
-    return BY_HAND, _by_hand(options.value, read_facts(options.model).threshold)
+    return BY_HAND, by_hand(options.value, read_facts(options.model).threshold)
 
 
 def _describe(facts: ModelFacts) -> str:

@@ -1,0 +1,72 @@
+"""What words of a command line mean; each raises `ArgumentTypeError` with what was expected and found."""
+
+import argparse
+
+
+def camera(text: str) -> str:
+    """Return "camera:N" or "csi:N" for N or csi:N."""
+    number = text.removeprefix("csi:")
+    if not (number.isascii() and number.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 up or csi:N, found {text!r}")
+    return f"csi:{int(number)}" if text.startswith("csi:") else f"camera:{int(number)}"
+
+
+def size(text: str) -> tuple[int, int]:
+    """Return (width, height) for WxH."""
+    width, _, height = text.lower().partition("x")
+    return _whole(width, 1, "WxH, such as 1280x720", text), _whole(height, 1, "WxH, such as 1280x720", text)
+
+
+def roi(text: str) -> tuple[int, int, int, int] | tuple[()]:
+    """Return (x, y, width, height) for X,Y,W,H; nothing for none."""
+    if text == "none":
+        return ()
+    parts = text.split(",")
+    wanted = "X,Y,W,H in pixels, such as 100,50,640,480"
+    if len(parts) != 4:
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
+    x, y = (_whole(part, 0, wanted, text) for part in parts[:2])
+    width, height = (_whole(part, 1, wanted, text) for part in parts[2:])
+    return x, y, width, height
+
+
+def _whole(text: str, smallest: int, wanted: str, whole_text: str) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and int(text) >= smallest):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {whole_text!r}")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Return a whole number from 1 up."""
+    return _whole(text, 1, "a whole number from 1 up", text)
+
+
+def seconds(text: str) -> float:
+    """Return a number from 0 up."""
+    return _number(text, 0.0)
+
+
+def positive(text: str) -> float:
+    """Return a number above 0."""
+    value = _number(text, 0.0)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return value
+
+
+def _number(text: str, smallest: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not smallest <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from {smallest:g} up, found {text!r}")
+    return value
+
+
+def fourcc(text: str) -> str:
+    """Return the four characters of a pixel format."""
+    if not (len(text) == 4 and text.isascii() and text.isprintable()):
+        raise argparse.ArgumentTypeError(f"expected four characters, such as MJPG, found {text!r}")
+    return text

@@ -1,0 +1,93 @@
+"""Take good images to train on, seen just as the inspection will see them: `python -m runtime.capture`.
+
+Region, mask, rotation and flip are those of `runtime.infer`; give both commands the same ones.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.argument_types import count, seconds
+from runtime.errors import UserError, run_command
+from runtime.source_arguments import add_arguments, describe_sources, sources_from, views_from
+
+if TYPE_CHECKING:
+    from runtime.frame import Frame, Image8
+
+LIMIT = 200
+EVERY_S = 1.0  # of a live source: neighbouring frames teach a detector nothing new
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of `runtime.capture`."""
+    parser = argparse.ArgumentParser(prog="python -m runtime.capture", description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="write PNG files here")
+    parser.add_argument(
+        "--limit", type=count, default=LIMIT, metavar="N", help="stop after N images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--every",
+        type=seconds,
+        default=EVERY_S,
+        metavar="S",
+        help="take a camera's or stream's frames S seconds apart (default: %(default)g)",
+    )
+    add_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command. Raises `UserError` for what the user can mend."""
+    args = build_parser().parse_args(argv)
+    if args.dry_run:
+        print(describe_sources(args))
+        return
+    views = views_from(args)
+    if len(views) != 1:
+        raise UserError("images are taken from one source at a time", f"{len(views)}", "run the command for each")
+    written = 0
+    [source] = sources_from(args)
+    try:
+        with source:
+            last_s = float("-inf")
+            for frame in source:
+                if source.live and frame.captured_s - last_s < args.every:
+                    continue
+                last_s = frame.captured_s
+                _write(views[0](frame.image), args.output / file_name(frame, source.live))
+                written += 1
+                if written == args.limit:
+                    break
+    finally:
+        print(f"{written} images in {args.output}")
+
+
+def file_name(frame: "Frame", live: bool) -> str:
+    """Return the image's name: the file's own, or when it was taken, so that one run does not replace another's."""
+    if not live:
+        return f"{frame.name}.png" if Path(frame.name).suffix != ".png" else frame.name
+    taken = datetime.fromtimestamp(frame.captured_s, timezone.utc)
+    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03d}Z_{frame.name}.png"
+
+
+def _write(image: "Image8", path: Path) -> None:
+    from PIL import Image  # here, so that --help is quick
+
+    from runtime.files import whole_file
+
+    if path.exists():
+        raise UserError(f"{path} must not be there yet", "a file", "choose another folder")
+    with whole_file(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
+
+
+def command() -> int:
+    """Run as a console script and return the exit status."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

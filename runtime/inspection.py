@@ -1,0 +1,240 @@
+"""The inspection: frames of one or several sources are judged, and every judgement is offered to the sinks.
+
+    sources ─▶ feed (a thread each) ─▶ view ▸ detector ▸ refine ─▶ judgement ─▶ receiver (see `runtime.delivery`)
+
+Everything here runs in the thread that calls `run`; what waits for devices, disks or networks has threads of its own.
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from runtime.detector import Detector, Result, Submitted
+from runtime.errors import UserError
+from runtime.feed import Arrival, Feed
+from runtime.frame import Frame, Image8, Source
+from runtime.judgement import Judgement
+from runtime.summary import Summary
+
+TICK_S = 0.1  # how soon a request to stop is seen while no frame comes
+
+
+class View(Protocol):
+    """What of a source's frames is judged, and how its results are held to that (see `runtime.view`)."""
+
+    def __call__(self, image: Image8) -> Image8:
+        """Return what is judged of a frame."""
+        ...
+
+    def inspected(self, result: Result, score: str) -> Result:
+        """Return what `result` says of the inspected part; `score` is the sidecar's kind."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what was set, for JSON; empty: the frame as it is."""
+        ...
+
+
+class Receiver(Protocol):
+    """Takes judgements in order and, where they cannot be delivered at once, queues or drops and counts them."""
+
+    def offer(self, judgement: Judgement) -> None:
+        """Take one judgement; never waits for a sink of a live source."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to inspect.
+
+    `limit` ends the run after so many frames. With `batch_cameras` the frames of several sources that are there go
+    into one execution, and those that can be expected are waited for up to `gather_ms` milliseconds.
+    """
+
+    limit: int | None = None
+    batch_cameras: bool = False
+    gather_ms: float = 3.0
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """A source as it is now (see `runtime.frame.Source`); `dropped` counts what the feed let go, too."""
+
+    name: str
+    live: bool
+    state: str
+    dropped: int
+    reconnects: int
+
+
+@dataclass(frozen=True, eq=False)
+class _UnderWay:
+    """Frames that were submitted together, and the milliseconds of what came before."""
+
+    taken: list[tuple[Source, Frame]]
+    submitted: Submitted
+    latency_ms: dict[str, float]
+
+
+class Inspection:
+    """Judges the frames of `sources` with `detector` until they end, `stop` is called or the limit is reached.
+
+    `receivers` are offered every judgement. `views` has one for each source, in their order, or none at all. Owns the
+    sources, not the detector. `latency_ms` of each result gains the stages "capture" (what the loop waited for the
+    frame) and, with views, "view".
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        detector: Detector,
+        receivers: Sequence[Receiver] = (),
+        options: Options | None = None,
+        views: Sequence[View] = (),
+    ) -> None:
+        self.sources = tuple(sources)
+        self.summary = Summary()
+        self._detector = detector
+        self._receivers = tuple(receivers)
+        self._options = options or Options()
+        self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
+        self._described = {key: view.describe() for key, view in self._views.items()}
+        self._taken = 0
+        self._waited_ms = 0.0
+        self._stopping = False
+        self._told: set[int] = set()  # sources whose end was told, by their place
+        self._feed = Feed(self.sources)
+
+    def add(self, receiver: Receiver) -> None:
+        """Offer every judgement from now on to `receiver` too, after the others."""
+        self._receivers = (*self._receivers, receiver)
+
+    def stop(self) -> None:
+        """Ask `run` to return after what is under way; only sets a flag, so that a signal handler may call it."""
+        self._stopping = True
+
+    def dropped(self) -> dict[str, int]:
+        """Return how many frames were captured but never judged, by the source's name."""
+        counts: dict[str, int] = {}
+        for source in self.sources:
+            counts[source.name] = counts.get(source.name, 0) + self._feed.dropped(source)
+        return counts
+
+    def states(self) -> list[SourceState]:
+        """Return every source's state, in their order; any thread may ask."""
+        return [
+            SourceState(source.name, source.live, source.state, self._feed.dropped(source), source.reconnects)
+            for source in self.sources
+        ]
+
+    def run(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Judge until the end; `tick` is called after every round, at least every `TICK_S` seconds.
+
+        A single source that fails raises its error when its frames are judged. Of several, one that fails is told on
+        stderr and the others go on; the first error is raised when all have ended.
+        """
+        under_way: deque[_UnderWay] = deque()
+        try:
+            while not self._stopping:
+                arrivals, capture_ms = self._take(bool(under_way))
+                if arrivals:
+                    under_way.append(self._submit(arrivals, capture_ms))
+                elif not under_way and self._at_end():
+                    break
+                if under_way and (not arrivals or len(under_way) == self._detector.session.slots):
+                    self._finish(under_way.popleft())
+                if len(self.sources) > 1:
+                    self._tell_failures()
+                tick()
+            while under_way:  # what was begun before a stop
+                self._finish(under_way.popleft())
+        finally:
+            for batch in under_way:
+                batch.submitted.discard()
+        if self._taken != self._options.limit and not self._stopping:
+            self._raise_failure()
+
+    def _at_end(self) -> bool:
+        return self._feed.ended or self._taken == self._options.limit
+
+    def _take(self, busy: bool) -> tuple[list[Arrival], float]:
+        """Return the next frames and the milliseconds waited for them; does not wait while a result is under way."""
+        several = self._options.batch_cameras and len(self.sources) > 1
+        most = min(len(self.sources), self._detector.session.max_batch) if several else 1
+        if self._options.limit is not None:
+            most = min(most, self._options.limit - self._taken)
+        started = time.perf_counter()
+        if most == 0:
+            return [], 0.0
+        arrivals = self._feed.take(most, 0.0 if busy else TICK_S, self._options.gather_ms / 1e3 if several else 0.0)
+        self._taken += len(arrivals)
+        self._waited_ms += 1e3 * (time.perf_counter() - started)
+        if not arrivals:
+            return [], 0.0
+        capture_ms, self._waited_ms = self._waited_ms, 0.0
+        return arrivals, capture_ms
+
+    def _submit(self, arrivals: Sequence[Arrival], capture_ms: float) -> _UnderWay:
+        started = time.perf_counter()
+        taken = [(arrival.source, self._viewed(arrival)) for arrival in arrivals]
+        latency_ms = {"capture": capture_ms}
+        if self._views:
+            latency_ms["view"] = 1e3 * (time.perf_counter() - started)
+        session = self._detector.session
+        constant = self._options.batch_cameras and session.constant_batch
+        batch = min(len(self.sources), session.max_batch) if constant else 0
+        submitted = self._detector.submit([frame.image for _, frame in taken], batch)
+        return _UnderWay(taken, submitted, latency_ms)
+
+    def _viewed(self, arrival: Arrival) -> Frame:
+        view = self._views.get(id(arrival.source))
+        if view is None:
+            return arrival.frame
+        return replace(arrival.frame, image=np.ascontiguousarray(view(arrival.frame.image)))
+
+    def _finish(self, batch: _UnderWay) -> None:
+        for (source, frame), result in zip(batch.taken, batch.submitted.results(), strict=True):
+            view = self._views.get(id(source))
+            judged = result if view is None else view.inspected(result, self._detector.metadata.score)
+            judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
+            judgement = Judgement(source.name, frame, judged, self._described.get(id(source), {}))
+            offering = time.perf_counter()
+            for receiver in self._receivers:
+                receiver.offer(judgement)
+            deliver_ms = 1e3 * (time.perf_counter() - offering)
+            self.summary.add(judged.verdict, {**judged.latency_ms, "deliver": deliver_ms}, source.name)
+
+    def _tell_failures(self) -> None:
+        """Say once of each source of several that it failed, while others go on."""
+        for source, error in self._feed.failures():
+            place = self.sources.index(source)
+            if place not in self._told and not self._feed.ended:
+                self._told.add(place)
+                print(f"error: {source.name} ended, the others go on: {error}", file=sys.stderr, flush=True)
+
+    def _raise_failure(self) -> None:
+        failures = self._feed.failures()
+        if not failures:
+            return
+        source, error = failures[0]
+        if len(self.sources) > 1 and isinstance(error, UserError):
+            raise UserError(f"{source.name}: {error}") from error
+        raise error
+
+    def close(self) -> None:
+        """Stop capturing and close the sources; a second call does nothing."""
+        self._feed.close()
+
+    def __enter__(self) -> "Inspection":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

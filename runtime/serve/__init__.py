@@ -1,0 +1,1 @@
+"""A page for the browser, metrics and a health endpoint beside a running inspection."""

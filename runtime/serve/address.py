@@ -1,0 +1,92 @@
+"""Where the page is served, and who may ask for it there."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import UserError
+
+TOKEN_VARIABLE = "CFLOW_TOKEN"
+SHORTEST_TOKEN = 16  # characters: what nobody guesses over a network
+LOOPBACK_NAME = "localhost"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host to listen on and its TCP port; port 0 takes any that is free."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read `[HOST:]PORT`: `8080` (this machine only), `0.0.0.0:8080`, `[::]:8080`. Raises `UserError`."""
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        wrong = colon and not host
+        if wrong or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            raise UserError("--serve takes [HOST:]PORT", repr(text), "for example 8080, or 0.0.0.0:8080")
+        return cls("127.0.0.1" if host in ("", LOOPBACK_NAME) else host, int(port))
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine itself can connect."""
+        return is_loopback(self.host)
+
+    def url(self) -> str:
+        """Return the address for a browser's address line."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` (a name or a number, without port) means this machine itself.
+
+    Of names only `localhost` does: another may be anybody's, and may point elsewhere a minute later.
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == LOOPBACK_NAME
+
+
+def host_of(header: str) -> str:
+    """Return the host of a `Host` header's `host[:port]`."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0]
+
+
+def read_token(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the token in `file`, else the one in `CFLOW_TOKEN`, else None.
+
+    A command line would show it to everybody on the machine, so there is no such option. Raises `UserError` for a
+    file that cannot be read and for a token that is short or not plain ASCII.
+    """
+    if file is None and TOKEN_VARIABLE not in environment:
+        return None
+    origin = TOKEN_VARIABLE if file is None else str(file)
+    try:
+        token = (environment[TOKEN_VARIABLE] if file is None else file.read_text(encoding="ascii")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{origin} must hold a token", str(error), "openssl rand -hex 24 > FILE") from None
+    plain = token.isascii() and token.isprintable() and " " not in token
+    if len(token) < SHORTEST_TOKEN or not plain:
+        found = f"{len(token)} characters" if plain else "other characters"
+        raise UserError(
+            f"the token in {origin} must be {SHORTEST_TOKEN} or more ASCII characters without spaces",
+            found,
+            "make one: openssl rand -hex 24",
+        )
+    return token
+
+
+def require_token(address: Address, token: str | None) -> None:
+    """Raise `UserError` where others could look in without having to say who they are."""
+    if token is None and not address.loopback:
+        raise UserError(
+            f"serving on {address.host}, which other machines can reach, needs a token",
+            "none",
+            f"give --token-file FILE or set {TOKEN_VARIABLE} (make one: openssl rand -hex 24)",
+        )

@@ -1,0 +1,25 @@
+"""Whether frames are being judged: what a watchdog asks."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Health:
+    """`reason` is empty while all is well; `age_s` is the last judgement's age, None before the first."""
+
+    age_s: float | None
+    reason: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether frames are being judged."""
+        return not self.reason
+
+
+def health(age_s: float | None, limit_s: float) -> Health:
+    """Return the state for a last judgement that is `age_s` old where more than `limit_s` is too old."""
+    if age_s is None:
+        return Health(None, "no frame has been judged yet")
+    if age_s > limit_s:
+        return Health(age_s, f"the last judgement is {age_s:.1f} s old, more than {limit_s:g} s")
+    return Health(age_s, "")

@@ -1,0 +1,139 @@
+"""What the page and the metrics tell of the past, in a bounded memory however long the run lasts."""
+
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from runtime.judgement import Judgement
+from runtime.summary import PERCENTILES
+
+RECENT = 3000  # frames whose scores the page shows and tries a threshold on
+MINUTES = 24 * 60  # of which the lowest and highest score are kept
+LATENCIES = 600  # a stage, the newest: what its percentiles are of
+LATE_S = 120
+MOST_STAGES = 24
+FPS_OVER_S = 5.0
+BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+Point = tuple[int, float, str, float, float, bool]  # number, captured_s, source, score, threshold, anomalous
+
+
+@dataclass
+class Stage:
+    """One stage's latencies: a histogram since the start (`counts`, the last for what is slower) and the newest."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    total_s: float = 0.0
+    newest_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+
+    def add(self, ms: float) -> None:
+        """Count one latency."""
+        self.counts[bisect_left(BUCKETS_S, ms / 1e3)] += 1
+        self.total_s += ms / 1e3
+        self.newest_ms.append(ms)
+
+
+@dataclass
+class Minute:
+    """One minute of all sources; `start_s` in seconds since 1970."""
+
+    start_s: int
+    lowest: float
+    highest: float
+    frames: int = 0
+    anomalous: int = 0
+
+
+class History:
+    """Collects judgements from one thread or several and answers any other; every call is short."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number = 0
+        self._points: deque[Point] = deque(maxlen=RECENT)
+        self._minutes: deque[Minute] = deque(maxlen=MINUTES)
+        self._verdicts: Counter[tuple[str, str]] = Counter()
+        self._stages: dict[str, Stage] = {}
+        self._judged: deque[float] = deque(maxlen=2048)  # monotonic seconds
+
+    def add(self, judgement: Judgement) -> int:
+        """Count one judgement and return its number, from 1 up."""
+        result, captured_s = judgement.result, judgement.frame.captured_s
+        anomalous = result.verdict == "anomalous"
+        with self._lock:
+            self._number += 1
+            score, threshold = result.image_score, result.threshold
+            self._points.append((self._number, captured_s, judgement.source, score, threshold, anomalous))
+            self._verdicts[judgement.source, result.verdict] += 1
+            self._judged.append(time.monotonic())
+            self._add_to_minute(int(captured_s // 60) * 60, score, anomalous)
+            for stage, ms in result.latency_ms.items():
+                if stage in self._stages or len(self._stages) < MOST_STAGES:
+                    self._stages.setdefault(stage, Stage()).add(ms)
+            return self._number
+
+    def _add_to_minute(self, start_s: int, score: float, anomalous: bool) -> None:
+        late_s = self._minutes[-1].start_s - start_s if self._minutes else -1
+        if not 0 <= late_s <= LATE_S:  # cameras need not deliver in order; a clock that was set back starts anew
+            self._minutes.append(Minute(start_s, score, score))
+        minute = self._minutes[-1]
+        minute.lowest, minute.highest = min(minute.lowest, score), max(minute.highest, score)
+        minute.frames += 1
+        minute.anomalous += anomalous
+
+    def points_after(self, number: int) -> list[Point]:
+        """Return the recent points with a number above `number`, in order."""
+        with self._lock:
+            wanted = min(max(0, self._number - number), len(self._points))
+            return list(islice(self._points, len(self._points) - wanted, None))
+
+    def minutes(self) -> list[tuple[int, float, float, int, int]]:
+        """Return (start_s, lowest, highest, frames, anomalous) of the last 24 hours' minutes that had frames."""
+        with self._lock:
+            return [(m.start_s, m.lowest, m.highest, m.frames, m.anomalous) for m in self._minutes]
+
+    def verdicts(self) -> dict[tuple[str, str], int]:
+        """Return how often each (source, verdict) came."""
+        with self._lock:
+            return dict(self._verdicts)
+
+    def age_s(self) -> float | None:
+        """Return the seconds since the last judgement; None before the first."""
+        with self._lock:
+            return time.monotonic() - self._judged[-1] if self._judged else None
+
+    def fps(self) -> float:
+        """Return the frames per second of all sources over the last seconds."""
+        now = time.monotonic()
+        with self._lock:
+            judged = [moment for moment in self._judged if moment > now - FPS_OVER_S]
+        return (len(judged) - 1) / (now - judged[0]) if len(judged) > 1 else 0.0
+
+    def percentiles_ms(self) -> dict[str, tuple[float, ...]]:
+        """Return {stage: (p50, p95, p99)} of the newest frames."""
+        with self._lock:
+            newest = {name: list(stage.newest_ms) for name, stage in self._stages.items()}
+        return {name: tuple(np.percentile(values, PERCENTILES).tolist()) for name, values in newest.items()}
+
+    def histograms(self) -> dict[str, tuple[list[int], float]]:
+        """Return {stage: (counts by bucket of `BUCKETS_S` and above, sum in seconds)} since the start."""
+        with self._lock:
+            return {name: (list(stage.counts), stage.total_s) for name, stage in self._stages.items()}
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each verdict came, of all sources."""
+        total: Counter[str] = Counter()
+        for (_, verdict), count in self.verdicts().items():
+            total[verdict] += count
+        return {verdict: total[verdict] for verdict in ("good", "anomalous")}
+
+
+def as_rows(points: list[Point], names: dict[str, int]) -> list[list[Any]]:
+    """Return points as JSON rows: number, time, index of the source in `names`, score, threshold, 0 or 1."""
+    return [[n, t, names.setdefault(source, len(names)), s, limit, int(bad)] for n, t, source, s, limit, bad in points]

@@ -1,0 +1,520 @@
+// The page of an inspection: asks for the state once a second and for live pictures as they come.
+
+const POLL_MS = 1000;
+const RETRY_MS = 1000;
+const HEADERS = { "X-Requested-By": "cflow-edge" };
+const $ = (id) => document.getElementById(id);
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+let report = null; // the last answer of /api/state
+let points = []; // [number, time, source, score, threshold, anomalous], oldest first
+let range = "recent";
+let shown = 0; // number of the source in the live view
+let lastPicture = 0; // number of the judgement in the live view
+let tried = null; // the threshold on the slider, null while it is the present one
+
+const NUMBER = new Intl.NumberFormat("en-GB");
+const count = (n) => NUMBER.format(n);
+const score = (x) => (x === 0 ? "0" : Math.abs(x) < 0.001 ? x.toPrecision(3) : x.toFixed(Math.abs(x) < 0.1 ? 4 : 3));
+const clock = (s, seconds = true) =>
+  new Date(s * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", ...(seconds && { second: "2-digit" }) });
+const day = (s) => {
+  const date = new Date(s * 1000);
+  const today = date.toDateString() === new Date().toDateString();
+  return today ? "" : `${date.toLocaleDateString("en-GB", { day: "numeric", month: "short" })}, `;
+};
+
+function text(id, value) {
+  if ($(id).textContent !== value) $(id).textContent = value;
+}
+
+function element(name, content = "", state = "") {
+  const made = document.createElement(name);
+  made.textContent = content;
+  if (state) made.dataset.state = state;
+  return made;
+}
+
+function signIn() {
+  location.assign("/login");
+}
+
+// ---- the state, once a second ----
+
+async function ask() {
+  const since = points.length ? points.at(-1)[0] : 0;
+  const response = await fetch(`/api/state?since=${since}${range === "day" ? "&minutes=1" : ""}`, { signal: AbortSignal.timeout(8000) });
+  if (response.status === 401) return signIn();
+  if (!response.ok) throw new Error(response.statusText);
+  const answer = await response.json();
+  if (report && report.run !== answer.run) {
+    points = []; // the inspection was started anew
+    lastPicture = 0;
+    report = null;
+    return ask();
+  }
+  const last = points.length ? points.at(-1)[0] : 0; // another answer may have come meanwhile
+  points = points.concat(answer.points.filter((point) => point[0] > last)).slice(-answer.recent);
+  report = answer;
+  show();
+}
+
+async function poll() {
+  for (;;) {
+    if (!document.hidden) {
+      try {
+        await ask();
+      } catch {
+        text("health", "No connection");
+        $("health").dataset.state = "failing";
+      }
+    }
+    await pause(POLL_MS);
+  }
+}
+
+function show() {
+  showHeader();
+  showTabs();
+  showTrial();
+  drawChart();
+  showAnomalies();
+  showTables();
+}
+
+function showHeader() {
+  text("engine", report.engine);
+  document.title = `${report.engine} – inspection`;
+  const { ok, reason } = report.health;
+  text("health", ok ? "Inspecting" : reason[0].toUpperCase() + reason.slice(1));
+  $("health").dataset.state = ok ? "ok" : "failing";
+  text("fps", report.fps.toFixed(1));
+  text("device", report.device);
+  $("sign-out").hidden = !report.sign_in;
+  const { good, anomalous } = report.counts;
+  text("good", count(good));
+  text("anomalous", count(anomalous));
+  const share = anomalous / (good + anomalous);
+  text("share", good + anomalous ? `${(100 * share).toFixed(share < 0.1 ? 2 : 1)} %` : "–");
+}
+
+// Of the picture that is shown, not of the newest report: the words fit what is seen.
+function showVerdict(headers, wanted) {
+  const verdict = headers.get("X-Verdict");
+  const value = score(Number(headers.get("X-Score")));
+  $("verdict").dataset.verdict = verdict;
+  text("verdict-word", verdict === "good" ? "● Good" : "▲ Anomalous");
+  text("score", value);
+  text("threshold", score(Number(headers.get("X-Threshold"))));
+  $("picture").setAttribute("aria-label", `Live picture of ${report.source_names[wanted]}: ${verdict}, score ${value}`);
+}
+
+function showTabs() {
+  const names = report.source_names;
+  $("tabs").hidden = names.length < 2;
+  if ($("tabs").childElementCount !== names.length) {
+    $("tabs").replaceChildren(
+      ...names.map((name, number) => {
+        const tab = element("button", name);
+        tab.className = "tab";
+        tab.addEventListener("click", () => {
+          shown = number;
+          lastPicture = 0;
+          watching?.abort();
+          show();
+        });
+        return tab;
+      }),
+    );
+  }
+  [...$("tabs").children].forEach((tab, number) => tab.setAttribute("aria-pressed", String(number === shown)));
+}
+
+function row(...cells) {
+  const made = document.createElement("tr");
+  made.append(...cells);
+  return made;
+}
+
+function showTables() {
+  $("sources").replaceChildren(
+    ...report.sources.map((source) => {
+      const up = source.state === "live";
+      const word = up ? (source.live ? "Live" : "Reading") : source.state[0].toUpperCase() + source.state.slice(1);
+      const state = element("td", word, up ? "" : "failing");
+      if (source.reconnects) state.append(element("small", `${count(source.reconnects)} × reconnected`));
+      return row(element("td", source.name), state, element("td", count(source.dropped)));
+    }),
+  );
+  $("sink-table").hidden = !report.sinks.length;
+  $("sinks").replaceChildren(
+    ...report.sinks.map((sink) => {
+      const name = element("td", sink.name);
+      if (sink.last_error) name.append(element("small", sink.last_error));
+      const bad = (n) => element("td", count(n), n ? "failing" : "");
+      return row(name, element("td", count(sink.delivered)), bad(sink.lost), bad(sink.failed));
+    }),
+  );
+  $("stages").replaceChildren(
+    ...Object.entries(report.latency_ms).map(([stage, values]) =>
+      row(element("td", stage.replaceAll("_", " ")), ...values.map((ms) => element("td", ms.toFixed(2)))),
+    ),
+  );
+}
+
+// ---- live pictures: one request at a time, so a slow line sees fewer and never late ones ----
+
+let watching = null;
+
+async function watch() {
+  const canvas = $("picture");
+  for (;;) {
+    if (document.hidden || !report) {
+      await pause(200);
+      continue;
+    }
+    watching = new AbortController();
+    const wanted = shown;
+    try {
+      const response = await fetch(`/live/${wanted}.jpg?after=${lastPicture}`, { signal: watching.signal });
+      if (response.status === 401) return signIn();
+      if (response.status === 200) {
+        const picture = await createImageBitmap(await response.blob());
+        if (wanted !== shown) continue;
+        lastPicture = Number(response.headers.get("X-Frame-Number"));
+        if (canvas.width !== picture.width || canvas.height !== picture.height) {
+          canvas.width = picture.width;
+          canvas.height = picture.height;
+        }
+        canvas.getContext("2d").drawImage(picture, 0, 0);
+        picture.close();
+        showVerdict(response.headers, wanted);
+        $("no-picture").hidden = true;
+      } else if (response.status !== 204) {
+        await pause(RETRY_MS);
+      }
+    } catch (error) {
+      if (error.name !== "AbortError") await pause(RETRY_MS);
+    }
+  }
+}
+
+// ---- the chart ----
+
+function highest() {
+  let top = 0;
+  for (const point of points) if (point[3] > top) top = point[3];
+  return top;
+}
+
+function drawChart() {
+  const canvas = $("chart");
+  const scale = window.devicePixelRatio || 1;
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (!width) return;
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const pen = canvas.getContext("2d");
+  pen.scale(scale, scale);
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(`--${name}`);
+  const size = parseFloat(style.fontSize) * 0.8;
+  pen.font = `${size}px ${style.fontFamily}`;
+  const area = { left: 3.6 * size, top: size, right: width - 4, bottom: height - 1.9 * size };
+
+  const daily = range === "day";
+  const data = daily
+    ? (report.minutes ?? []).map(([t, low, high, , bad]) => [t + 30, low, high, bad])
+    : points.map((point) => [point[1], point[3], point[3], point[5]]);
+  const end = daily ? report.now : (data.at(-1)?.[0] ?? report.now);
+  const begin = daily ? end - 86400 : Math.min(data[0]?.[0] ?? end - 60, end - 1);
+  const limit = report.threshold.value;
+  const top = 1.12 * Math.max(limit, tried ?? 0, ...(daily ? data.map((d) => d[2]) : [highest()]), 1e-9);
+  const x = (t) => area.left + ((t - begin) / (end - begin)) * (area.right - area.left);
+  const y = (s) => area.bottom - (s / top) * (area.bottom - area.top);
+
+  drawAxes(pen, area, { begin, end, top, y, size, daily, colour });
+  drawScores(pen, data, { x, y, daily, colour, area });
+  if (!daily) drawThresholdsOf(pen, { x, y, colour });
+  const line = (value, name, dash, words) => {
+    pen.strokeStyle = pen.fillStyle = colour(name);
+    pen.lineWidth = 1.5;
+    pen.setLineDash(dash);
+    pen.beginPath();
+    pen.moveTo(area.left, y(value));
+    pen.lineTo(area.right, y(value));
+    pen.stroke();
+    pen.setLineDash([]);
+    pen.textAlign = "right";
+    const width = pen.measureText(words).width;
+    const above = y(value) - 0.4 * size;
+    pen.fillStyle = colour("card");
+    pen.globalAlpha = 0.8;
+    pen.fillRect(area.right - width - 4, above - 0.9 * size, width + 4, 1.15 * size);
+    pen.globalAlpha = 1;
+    pen.fillStyle = colour(name);
+    pen.fillText(words, area.right - 2, above);
+  };
+  line(limit, "bad", [], `threshold ${score(limit)}`);
+  if (tried !== null) line(tried, "accent", [6, 4], `tried ${score(tried)}`);
+  const words = data.length
+    ? `${daily ? "Last 24 hours by minute" : `Scores of the last ${count(data.length)} frames`}, highest ${score(Math.max(...data.map((d) => d[2])))}, threshold ${score(limit)}`
+    : "No score yet";
+  canvas.setAttribute("aria-label", words);
+}
+
+function niceStep(span, most) {
+  const rough = span / most;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return power * ([1, 2, 5].find((step) => step * power >= rough) ?? 10);
+}
+
+function drawAxes(pen, area, { begin, end, top, y, size, daily, colour }) {
+  pen.strokeStyle = colour("line");
+  pen.fillStyle = colour("quiet");
+  pen.lineWidth = 1;
+  pen.textBaseline = "middle";
+  pen.textAlign = "right";
+  const step = niceStep(top, 4);
+  const digits = Math.max(0, -Math.floor(Math.log10(step)));
+  for (let value = 0; value <= top; value += step) {
+    const level = Math.round(y(value)) + 0.5;
+    pen.beginPath();
+    pen.moveTo(area.left, level);
+    pen.lineTo(area.right, level);
+    pen.stroke();
+    pen.fillText(value.toFixed(digits), area.left - 0.5 * size, level);
+  }
+  pen.textBaseline = "alphabetic";
+  const foot = area.bottom + 1.5 * size;
+  const short = daily || end - begin > 3600;
+  pen.textAlign = "left";
+  pen.fillText(clock(begin, !short), area.left, foot);
+  pen.textAlign = "center";
+  pen.fillText(clock((begin + end) / 2, !short), (area.left + area.right) / 2, foot);
+  pen.textAlign = "right";
+  pen.fillText(clock(end, !short), area.right, foot);
+}
+
+// One column a pixel, from the lowest to the highest score in it: no peak is lost, however many frames there are.
+function columnsOf(data, x) {
+  const columns = new Map();
+  for (const [t, low, high, bad] of data) {
+    const at = Math.round(x(t));
+    const column = columns.get(at);
+    if (!column) columns.set(at, { low, high, bad: bad > 0, last: high, first: low });
+    else {
+      column.low = Math.min(column.low, low);
+      column.high = Math.max(column.high, high);
+      column.bad ||= bad > 0;
+      column.last = high;
+    }
+  }
+  return columns;
+}
+
+function drawScores(pen, data, { x, y, daily, colour }) {
+  const columns = columnsOf(data, x);
+  const gap = daily ? 4 : 40; // pixels without a frame that end a line
+  pen.strokeStyle = colour("trace");
+  pen.lineWidth = daily ? 2 : 1.2;
+  pen.lineJoin = "round";
+  pen.beginPath();
+  let before = -Infinity;
+  for (const [at, column] of columns) {
+    if (daily || at - before > gap) pen.moveTo(at, y(column.low) + (daily ? 1 : 0));
+    else pen.lineTo(at, y(column.first));
+    pen.lineTo(at, y(column.high));
+    if (column.low !== column.high) pen.lineTo(at, y(column.low));
+    pen.lineTo(at, y(column.last));
+    before = at;
+  }
+  pen.stroke();
+  pen.fillStyle = colour("bad");
+  for (const [at, column] of columns) {
+    if (!column.bad) continue;
+    pen.beginPath();
+    pen.arc(at, y(column.high), 2.5, 0, 7);
+    pen.fill();
+  }
+}
+
+// Where frames were judged by another threshold than the present one, that one is drawn too.
+function drawThresholdsOf(pen, { x, y, colour }) {
+  if (!points.some((point) => point[4] !== report.threshold.value)) return;
+  pen.strokeStyle = colour("quiet");
+  pen.lineWidth = 1;
+  pen.setLineDash([2, 3]);
+  pen.beginPath();
+  points.forEach((point, i) => (i ? pen.lineTo(x(point[1]), y(point[4])) : pen.moveTo(x(point[1]), y(point[4]))));
+  pen.stroke();
+  pen.setLineDash([]);
+}
+
+// ---- trying a threshold ----
+
+function effectOf(value) {
+  let toGood = 0;
+  let toAnomalous = 0;
+  for (const [, , , s, , bad] of points) {
+    if (bad && s <= value) toGood += 1;
+    else if (!bad && s > value) toAnomalous += 1;
+  }
+  return { toGood, toAnomalous, frames: points.length };
+}
+
+function effectWords({ toGood, toAnomalous, frames }) {
+  if (!frames) return "No frames yet to try it on.";
+  const changed = toGood + toAnomalous;
+  const of = `Of the last ${count(frames)} frames, `;
+  if (!changed) return `${of}none would change its verdict.`;
+  const parts = [];
+  if (toGood) parts.push(`${count(toGood)} from anomalous to good`);
+  if (toAnomalous) parts.push(`${count(toAnomalous)} from good to anomalous`);
+  return `${of}${count(changed)} would change: ${parts.join(", ")}.`;
+}
+
+function showTrial() {
+  const present = report.threshold.value;
+  const value = tried ?? present;
+  if (document.activeElement !== $("slider") || tried === null) {
+    const top = Math.min(report.threshold.maximum, Math.max(2 * present, 1.1 * highest(), value, 1e-6));
+    if (Math.abs(top / Number($("slider").max) - 1) > 0.05 || top < value) {
+      $("slider").max = top.toPrecision(2) >= value ? top.toPrecision(2) : top;
+      $("slider").step = (Number($("slider").max) / 1000).toPrecision(1);
+    }
+  }
+  if (document.activeElement !== $("slider")) $("slider").value = value;
+  $("slider").setAttribute("aria-valuetext", score(value));
+  $("value").max = report.threshold.maximum;
+  if (document.activeElement !== $("value")) $("value").value = Number(value.toPrecision(6));
+  text("effect", effectWords(effectOf(value)));
+  text("method", `Present threshold ${score(present)}: ${report.threshold.method}.`);
+  const same = tried === null;
+  $("use").disabled = same || !$("value").validity.valid;
+  $("reset").disabled = same;
+}
+
+function tryOut(value) {
+  tried = Number.isFinite(value) && value !== report.threshold.value ? value : null;
+  text("written", "");
+  showTrial();
+  drawChart();
+}
+
+function askToConfirm() {
+  text("confirm-new", String(tried));
+  text("confirm-old", score(report.threshold.value));
+  text("confirm-effect", effectWords(effectOf(tried)));
+  $("confirm-override").hidden = !report.threshold.overridden;
+  $("confirm").showModal();
+}
+
+async function write() {
+  $("write").disabled = true;
+  const value = tried;
+  try {
+    const response = await fetch("/api/threshold", {
+      method: "POST",
+      headers: { ...HEADERS, "Content-Type": "application/json" },
+      body: JSON.stringify({ value, instead_of: report.threshold.value }),
+    });
+    if (response.status === 401) return signIn();
+    const answer = response.headers.get("Content-Type").startsWith("application/json") ? await response.json() : { error: await response.text() };
+    if (!response.ok) throw new Error(answer.error);
+    tried = null;
+    await ask();
+    done(`Written. ${value} decides now.`, "ok");
+  } catch (error) {
+    done(`Not written: ${error.message}`, "failing");
+  } finally {
+    $("write").disabled = false;
+    $("confirm").close();
+  }
+}
+
+function done(words, state) {
+  text("written", words);
+  $("written").dataset.state = state;
+}
+
+// ---- anomalies ----
+
+const tiles = new Map(); // by number, so that a picture is fetched once
+
+function tileOf(anomaly) {
+  const tile = document.createElement("li");
+  const button = document.createElement("button");
+  const image = document.createElement("img");
+  image.src = `/anomalies/${anomaly.number}.jpg`;
+  image.alt = "";
+  const when = element("span");
+  when.className = "quiet";
+  button.append(image, element("span"), when);
+  button.addEventListener("click", () => {
+    $("closer-image").src = image.src;
+    text("closer-title", button.dataset.words);
+    $("closer").showModal();
+  });
+  tile.append(button);
+  return tile;
+}
+
+function showAnomalies() {
+  $("no-anomaly").hidden = report.anomalies.length > 0;
+  const kept = new Set(report.anomalies.map((anomaly) => anomaly.number));
+  for (const number of tiles.keys()) if (!kept.has(number)) tiles.delete(number);
+  const now = report.anomalies.map((anomaly) => {
+    if (!tiles.has(anomaly.number)) tiles.set(anomaly.number, tileOf(anomaly));
+    const tile = tiles.get(anomaly.number);
+    const button = tile.firstChild;
+    const frames = anomaly.frames > 1 ? `, ${count(anomaly.frames)} frames` : "";
+    button.dataset.words = `${day(anomaly.time)}${clock(anomaly.time)}  ${anomaly.source}  ${anomaly.name}: score ${score(anomaly.score)}, threshold ${score(anomaly.threshold)}${frames}`;
+    button.setAttribute("aria-label", `Anomaly ${button.dataset.words}`);
+    const [value, when] = button.querySelectorAll("span");
+    value.textContent = `${score(anomaly.score)}${frames}`;
+    when.textContent = day(anomaly.time) + clock(anomaly.time);
+    return tile;
+  });
+  const list = $("thumbnails");
+  if (now.length !== list.childElementCount || now.some((tile, i) => list.children[i] !== tile)) list.replaceChildren(...now);
+}
+
+// ---- what a person does ----
+
+function setRange(name) {
+  range = name;
+  $("range-recent").setAttribute("aria-pressed", String(name === "recent"));
+  $("range-day").setAttribute("aria-pressed", String(name === "day"));
+  ask().catch(() => {});
+}
+
+$("range-recent").addEventListener("click", () => setRange("recent"));
+$("range-day").addEventListener("click", () => setRange("day"));
+$("slider").addEventListener("input", () => {
+  if (!report) return;
+  const value = Number(Number($("slider").value).toPrecision(4));
+  $("value").value = value;
+  tryOut(value);
+});
+$("value").addEventListener("input", () => {
+  if (!report) return;
+  const value = $("value").valueAsNumber;
+  tryOut(value);
+  if (Number.isFinite(value)) $("slider").value = value;
+});
+$("reset").addEventListener("click", () => tryOut(NaN));
+$("use").addEventListener("click", askToConfirm);
+$("cancel").addEventListener("click", () => $("confirm").close());
+$("write").addEventListener("click", write);
+$("closer-close").addEventListener("click", () => $("closer").close());
+$("sign-out").addEventListener("click", async () => {
+  await fetch("/logout", { method: "POST", headers: HEADERS });
+  signIn();
+});
+document.addEventListener("visibilitychange", () => !document.hidden && ask().catch(() => {}));
+new ResizeObserver(() => report && drawChart()).observe($("chart"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => report && drawChart());
+
+poll();
+watch();

@@ -1,0 +1,64 @@
+"""The threshold of the running detector, as the page shows and changes it."""
+
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.detector import Detector
+from runtime.errors import UserError
+from runtime.metadata import Threshold
+from runtime.thresholds import BY_HAND, by_hand, store_in_sidecar
+
+
+class ThresholdMoved(Exception):
+    """Somebody else has set another threshold since the page was looked at."""
+
+
+@dataclass(frozen=True)
+class ThresholdStatus:
+    """What decides now; `method` says how it was chosen.
+
+    `overridden` says that the command line's `--threshold` decided at the start, and will again at the next one.
+    """
+
+    value: float
+    method: str
+    maximum: float
+    overridden: bool
+
+
+class ThresholdControl:
+    """Shows and sets the threshold of `detector`, opened from the engine at `engine`."""
+
+    def __init__(self, detector: Detector, engine: Path) -> None:
+        self._detector = detector
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._kept = detector.metadata.threshold
+        self._overridden = detector.threshold != self._kept.value
+
+    def status(self) -> ThresholdStatus:
+        """Return what decides now."""
+        value, kept = self._detector.threshold, self._kept
+        method = kept.method if value == kept.value else "given on the command line"
+        return ThresholdStatus(value, method, self._detector.metadata.score_maximum, self._overridden)
+
+    def write(self, value: float, instead_of: float) -> None:
+        """Write `value` to the sidecar as the one that decides, then judge by it.
+
+        Takes as long as reading the whole engine file, which the sidecar is checked against. Raises
+        `ThresholdMoved` unless the present one is `instead_of`, and `UserError` or `OSError`, with nothing changed,
+        for a value outside the score's range and a sidecar that cannot be written.
+        """
+        maximum = self._detector.metadata.score_maximum
+        if not (math.isfinite(value) and 0 <= value <= maximum):
+            raise UserError(f"a threshold must lie between 0 and {maximum:g}", f"{value:g}")
+        with self._lock:
+            present = self._detector.threshold
+            if present != instead_of:
+                raise ThresholdMoved(f"the threshold is {present:.6g} by now; look at it, then try again")
+            threshold: Threshold = by_hand(value, self._kept)
+            store_in_sidecar(self._engine, BY_HAND, threshold, default=True)
+            self._detector.use(threshold)
+            self._kept = threshold

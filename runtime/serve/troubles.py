@@ -1,0 +1,28 @@
+"""The page's own errors: counted for ever, said once each."""
+
+import sys
+import threading
+from collections import Counter
+
+
+class Troubles:
+    """Counts errors by kind; the first of each kind goes to stderr as one line."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, kind: str, error: BaseException | str) -> None:
+        """Count one error of `kind`, a short fixed word."""
+        with self._lock:
+            self._counts[kind] += 1
+            first = self._counts[kind] == 1
+        if first:
+            text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+            line = f"web page, {kind}: {text} (said once; the page's metrics count the next ones)"
+            print(" ".join(line.split()), file=sys.stderr, flush=True)
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each kind came."""
+        with self._lock:
+            return dict(self._counts)

@@ -1,0 +1,239 @@
+"""Run the inspection for long and tell whether it holds: python -m runtime.soak --engine cable.onnx --minutes 60.
+
+A generated video is decoded, judged and written as JSON lines, over and over, as `runtime.infer` does it. Held against
+what a box that nobody watches needs: memory that stays, every frame's line, an execution time without outliers.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime.backends import Backend, add_arguments, cpu_precision
+from runtime.delivery import Deliveries
+from runtime.detector import Detector, load
+from runtime.errors import UserError, run_command
+from runtime.files import write_json
+from runtime.frame import Frame, Image8, Source
+from runtime.inspection import Inspection
+from runtime.judgement import Judgement
+from runtime.lines import LinesSink
+from runtime.opencv import opencv
+from runtime.resident import resident_bytes
+from runtime.sources import VideoFile
+
+GROWTH_LIMIT = 0.01  # of resident memory, after the warm-up
+TAIL_LIMIT = 1.5  # p99 of the execution over its p50
+WARM_UP = 0.1  # of the time: libraries allocate, files and rings reach their size
+SAMPLES = 600  # of resident memory over the whole time
+SIDES = (480, 640)
+LINES_NAME = "frames.jsonl"
+PATIENCE_S = 30.0  # see `runtime.delivery`: a file's frames wait for a slow disk
+CLIP_FRAMES = 150
+FPS = 30
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a soak came to; memory in bytes is the median of the first and last tenth of the samples after warm-up."""
+
+    minutes: float
+    frames_read: int
+    frames_judged: int
+    lines_written: int
+    memory_before: int
+    memory_after: int
+    execute_p50_ms: float
+    execute_p99_ms: float
+    fps: float
+    device: str
+
+    @property
+    def lost(self) -> int:
+        """Frames that were read and have no line."""
+        return self.frames_read - self.lines_written
+
+    @property
+    def growth(self) -> float:
+        """Growth of resident memory after the warm-up, as a share."""
+        return self.memory_after / self.memory_before - 1
+
+    @property
+    def tail(self) -> float:
+        """p99 over p50 of the execution."""
+        return self.execute_p99_ms / self.execute_p50_ms
+
+    def checks(self) -> list[tuple[str, bool]]:
+        """Return what was held against a limit, in words, and whether it held."""
+        return [
+            (f"lost results: {self.lost} of {self.frames_read}", self.lost == 0),
+            (
+                f"resident memory: {self.memory_before / 1e6:.1f} MB after warm-up, "
+                f"{self.memory_after / 1e6:.1f} MB at the end, {100 * self.growth:+.2f} % "
+                f"(limit {100 * GROWTH_LIMIT:.0f} %)",
+                self.growth <= GROWTH_LIMIT,
+            ),
+            (
+                f"execution: p50 {self.execute_p50_ms:.2f} ms, p99 {self.execute_p99_ms:.2f} ms, ratio {self.tail:.2f} "
+                f"(limit {TAIL_LIMIT})",
+                self.tail <= TAIL_LIMIT,
+            ),
+        ]
+
+    def text(self) -> str:
+        """Return the outcome as lines for a person."""
+        head = f"{self.frames_judged} frames in {self.minutes:.1f} minutes, {self.fps:.1f} per second on {self.device}"
+        return "\n".join([head, *(f"  {'held' if held else 'NOT HELD'}  {words}" for words, held in self.checks())])
+
+
+class LoopedVideo(Source):
+    """A video file that is opened again when it ends, for `seconds`: real decoding for any length of time.
+
+    `read` counts the frames that it yielded; all of them are to be judged.
+    """
+
+    live = False
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.name = str(path)
+        self.read = 0
+        self._path = path
+        self._end_s = time.perf_counter() + seconds
+
+    def __iter__(self) -> Iterator[Frame]:
+        while time.perf_counter() < self._end_s:
+            with VideoFile(self._path) as video:
+                for frame in video:
+                    if time.perf_counter() >= self._end_s:
+                        return
+                    index, self.read = self.read, self.read + 1
+                    yield Frame(frame.image, f"frame_{index:08d}", index, frame.captured_s)
+
+    def close(self) -> None:
+        """End the iteration at the next frame."""
+        self._end_s = 0.0
+
+
+class _Watch:
+    """Samples resident memory at even times, as judgements come."""
+
+    def __init__(self, seconds: float) -> None:
+        self._every_s = seconds / SAMPLES
+        self._started = time.perf_counter()
+        self._samples = np.full(SAMPLES + 1, -1, np.int64)
+
+    def offer(self, judgement: Judgement) -> None:
+        place = min(int(self.elapsed_s / self._every_s), SAMPLES)
+        if self._samples[place] < 0:
+            self._samples[place] = resident_bytes()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self._started
+
+    def memory(self) -> tuple[int, int]:
+        """Return the medians of the first and last tenth of the samples after the warm-up."""
+        samples = self._samples[int(WARM_UP * SAMPLES) :]
+        samples = samples[samples >= 0]
+        if not len(samples):
+            raise UserError("a soak must judge frames after its warm-up", "none", "give it more --minutes")
+        tenth = max(1, len(samples) // 10)
+        return int(np.median(samples[:tenth])), int(np.median(samples[-tenth:]))
+
+
+def write_clip(path: Path) -> None:
+    """Write a video of `CLIP_FRAMES` frames, seeded: a texture that drifts, at times with a bright scratch."""
+    cv2, (height, width) = opencv(), SIDES
+    noise = np.random.default_rng(SEED).integers(60, 160, (height // 4, width // 4, 3)).astype(np.uint8)
+    texture = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (width, height))
+    if not writer.isOpened():
+        raise UserError("OpenCV must write Motion JPEG", "it does not", "pip install opencv-python-headless")
+    for number in range(CLIP_FRAMES):
+        frame: Image8 = np.roll(texture, 2 * number, axis=1)
+        if number % 10 == 0:
+            cv2.line(frame, (200, 100 + number), (330, 140 + number), (250, 250, 250), 5)
+        writer.write(frame)
+    writer.release()
+
+
+def soak(detector: Detector, minutes: float, folder: Path) -> Outcome:
+    """Judge the generated video for `minutes`; its clip and JSON lines go into `folder`, which has neither."""
+    lines, clip = folder / LINES_NAME, folder / "clip.avi"
+    if lines.exists():
+        raise UserError(f"{lines} must not exist yet", "a file", "choose another --out")
+    write_clip(clip)
+    source = LoopedVideo(clip, 60 * minutes)
+    watch = _Watch(60 * minutes)
+    with (
+        Deliveries([LinesSink(lines)], patience_s=PATIENCE_S) as deliveries,
+        Inspection([source], detector, [deliveries, watch]) as inspection,
+    ):
+        inspection.run()
+    elapsed_s = watch.elapsed_s
+    with lines.open("rb") as file:
+        written = len({json.loads(line)["frame"] for line in file} & set(range(source.read)))
+    p50, _, p99 = inspection.summary.percentiles_ms()["execute"]
+    before, after = watch.memory()
+    return Outcome(
+        minutes=elapsed_s / 60,
+        frames_read=source.read,
+        frames_judged=inspection.summary.frames,
+        lines_written=written,
+        memory_before=before,
+        memory_after=after,
+        execute_p50_ms=p50,
+        execute_p99_ms=p99,
+        fps=source.read / elapsed_s,
+        device=detector.session.device,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.soak",
+        description="Judge a generated video for long: is memory flat, is no result lost, is the execution even?",
+    )
+    parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json")
+    parser.add_argument("--minutes", type=float, default=60.0, metavar="M", help="how long (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep frames.jsonl and soak.json here")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an .onnx (default: all cores)")
+    add_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the soak and print what it came to; the status is 1 where a limit was not held."""
+    arguments = _parser().parse_args(argv)
+    if not arguments.minutes > 0:
+        raise UserError("--minutes must be above 0", str(arguments.minutes))
+    backend: Backend = arguments.backend
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        load(
+            arguments.engine, threads=arguments.threads, backend=backend, precision=cpu_precision(arguments)
+        ) as detector,
+    ):
+        folder = arguments.out or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome = soak(detector, arguments.minutes, folder)
+        if arguments.out:
+            write_json(folder / "soak.json", asdict(outcome))
+    print(outcome.text())
+    return 0 if all(held for _, held in outcome.checks()) else 1
+
+
+def command() -> int:
+    """Run `main` as a program: the exit status."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())
