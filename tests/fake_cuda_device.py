@@ -8,7 +8,7 @@ waited for needs it. What reads host memory too late, or results too early, then
 """
 
 from collections import deque
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 
