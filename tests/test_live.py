@@ -144,6 +144,17 @@ def test_a_silent_capture_is_replaced_and_what_it_says_later_is_ignored(
         captures[1].results.put(None)
 
 
+def test_a_capture_that_keeps_delivering_is_never_silent(said: list[str]):
+    capture = Capture()
+    with Live(Origin("s", "s", lambda: capture), LiveOptions(FAST, stall_after_s=0.5, say=said.append)) as source:
+        for i in range(60):  # more than twice as long as silence is borne
+            capture.results.put(_picture(i))
+            assert source.take(30).index == i
+            threading.Event().wait(0.02)
+        capture.results.put(None)
+    assert not said
+
+
 def test_captures_stuck_for_ever_do_not_pile_up(said: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("runtime.live.GRACE_S", 0.01)
     monkeypatch.setattr("runtime.live.JOIN_S", 0.01)
