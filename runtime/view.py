@@ -131,7 +131,6 @@ class View:
                 raise UserError(f"{self.options.mask} must be as large as the camera's frame", found, "draw it on one")
             self._judged_mask = np.ascontiguousarray(self._turn(self._mask))
             self._paint = np.full((*self._judged_mask.shape, 3), FILL, np.uint8)
-            self._inside = None
             if not self._judged_mask.any():
                 found = "nothing but black in the region of interest"
                 raise UserError(f"{self.options.mask} must be white where it is inspected", found, "move the region")

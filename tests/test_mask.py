@@ -80,6 +80,15 @@ def test_the_papers_score_is_the_largest_inside():
     assert result_inside(_result(np.zeros((4, 4)), 0.0), np.eye(4, dtype=bool), "deviation").image_score == 0
 
 
+def test_as_many_positions_decide_as_without_a_mask():
+    anomaly_map = np.zeros((100, 100))
+    anomaly_map[:2], anomaly_map[50, :10] = 1, 1  # 200 hot positions outside and 10 inside; 100 decide
+    inside = np.zeros((100, 100), bool)
+    inside[40:80] = True
+    masked = result_inside(_result(anomaly_map, 1.0), inside, "deviation")
+    assert masked.image_score == pytest.approx(0.1)
+
+
 def test_a_mask_at_the_maps_size_has_what_is_at_least_half_inside():
     big = np.zeros((8, 8), bool)
     big[:, :3] = True  # a whole cell of 2 x 2, and half of the next

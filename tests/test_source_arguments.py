@@ -64,7 +64,7 @@ def test_sources_are_opened_in_order_and_none_stays_open_after_a_failure(folder:
     camera = FakeCamera().install(monkeypatch)
     sources = sources_from(_parse("--source", "camera:0", "--source", folder))
     assert [source.name for source in sources] == ["camera:0", str(folder)]
-    assert not camera.released and sources[1].state == "file"
+    assert sources[0].state == "live" and not camera.released and sources[1].state == "file"
     camera.put(None)
     for source in sources:
         source.close()

@@ -147,8 +147,10 @@ def test_a_stream_that_falls_silent_is_lost_and_its_thread_does_not_stay(server:
     with _open(f"http://127.0.0.1:{server[0].port}/stream", said, stall_after_s=1.0) as source:
         frames = iter(source)
         next(frames)
+        reader = source._reader
         server[0].silent.set()
         wait_until(lambda: said)
+        wait_until(reader.done.is_set)  # its read returned, though the server still says nothing
         assert "is lost" in said[0]
         server[0].silent.clear()
         wait_until(lambda: source.reconnects == 1)
