@@ -154,9 +154,9 @@ class Delivery:
             else:
                 self._failed += 1
                 self._last_error = error_line(error)
-        if error is not None and not before:
+        if error is not None:
             self._say_rarely("failed", f"cannot deliver: {self._last_error} (counted, the inspection goes on)")
-        elif before and error is None and self._said.pop("told failed", 0):
+        elif before and self._said.pop("told failed", 0):
             self._say(f"{self.sink.name}: delivers again, {self._failed + self._lost} not delivered so far")
 
     def _say_rarely(self, kind: str, text: str) -> None:

@@ -63,7 +63,8 @@ def test_an_event_has_the_frames_around_it_an_overlay_and_its_story(tmp_path: Pa
 
 
 def test_frames_and_overlays_are_the_pictures_as_far_as_jpeg_keeps_them(tmp_path: Path):
-    smooth = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (60, 80, 3))
+    ramp = np.linspace(0, 255, 80)
+    smooth = np.broadcast_to(np.stack([ramp, 0.5 * ramp, 60 - 0.2 * ramp], 1).astype(np.uint8), (60, 80, 3))
     one = judgement(0, 2.0)
     one = replace(one, frame=replace(one.frame, image=np.ascontiguousarray(smooth)))
     with EventSink(tmp_path, 3.0, _options()) as sink:
@@ -83,6 +84,12 @@ def test_anomalies_close_to_each_other_are_one_event_and_far_ones_are_two(tmp_pa
     assert _kept(first) == list(range(2, 11)) and _kept(second) == list(range(17, 23))
     assert _summary(first)["anomalous"] == 3 and _summary(first)["peak_score"] == 1.58
     assert _summary(first)["last_anomalous"] == as_json(judgement(8))["time"]
+
+
+def test_what_an_event_has_taken_is_not_before_the_next_one(tmp_path: Path):
+    with EventSink(tmp_path, 3.0, _options(3, 0)) as sink:
+        _run(sink, 10, (5, 7))
+    assert [_kept(event) for event in _events(tmp_path)] == [[2, 3, 4, 5], [6, 7]]
 
 
 def test_windows_in_seconds(tmp_path: Path):
@@ -145,11 +152,11 @@ def test_a_full_disk_is_counted_and_gains_no_empty_folders(tmp_path: Path):
     with small_disk(tmp_path / "disk") as disk:
         said: list[str] = []
         delivery = Delivery(EventSink(disk, 3.0, _options()), say=said.append, patience_s=60)
-        for i in range(60):  # 60 events of 30 kB a picture
+        for i in range(200):  # 20 events of about 200 kB
             delivery.offer(judgement(i, 2.0 if i % 10 == 5 else 0.5, size=(160, 160)))
         delivery.close()
         counts = delivery.counts()
-        assert counts.failed > 0 and counts.delivered + counts.failed == 60 and counts.lost == 0
+        assert counts.failed > 0 and counts.delivered + counts.failed == 200 and counts.lost == 0
         assert "No space left" in counts.last_error and sum("No space" in line for line in said) <= 2
         assert all(any(event.iterdir()) for event in _events(disk))
         for path in disk.rglob("*.jpg"):
