@@ -216,6 +216,19 @@ def test_what_waits_to_be_drawn_is_bounded(monkeypatch: pytest.MonkeyPatch):
     pictures.close()
 
 
+def test_two_cameras_that_are_watched_have_their_turns():
+    pictures = Pictures(3.0, lambda source: True, lambda: None, lambda error: None)
+    pictures.close()  # drawn from here, one by one
+    drawn = []
+    for number in range(1, 9):
+        for source in ("a", "b"):
+            pictures.offer(number, judged(0.1, source=source))
+            pictures.live(source, number - 1)
+        pictures._draw_live()
+        drawn += [source for source, picture in pictures._live.items() if picture.number == number]
+    assert drawn == ["a", "b"] * 4
+
+
 def test_a_picture_that_cannot_be_drawn_is_told_and_the_next_one_drawn(monkeypatch: pytest.MonkeyPatch):
     errors: list[Exception] = []
     pictures = Pictures(3.0, lambda source: False, lambda: None, errors.append)

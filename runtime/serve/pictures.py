@@ -42,8 +42,8 @@ class Picture:
 class Anomaly:
     """An event: its highest score so far; `frames` of it were anomalous, the last captured at `last_s`.
 
-    `number` is that of the judgement with the highest score. `jpeg` shows the one drawn last; `undrawn` is one with
-    a higher score that waits to be drawn.
+    `number` is that of the judgement with the highest score. `jpeg` shows judgement `picture`, the one drawn last;
+    `undrawn` is one with a higher score that waits to be drawn.
     """
 
     number: int
@@ -55,6 +55,7 @@ class Anomaly:
     last_s: float
     undrawn: Judgement | None
     frames: int = 1
+    picture: int = 0
     jpeg: bytes = b""
 
 
@@ -85,7 +86,7 @@ class Pictures:
         self._failed = failed
         self._lock = threading.Lock()
         self._newest: dict[str, tuple[int, Judgement]] = {}
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, None] = {}  # in the order in which they were asked for, so that each has its turn
         self._live: dict[str, Picture] = {}
         self._anomalies: deque[Anomaly] = deque(maxlen=KEPT)
         self._stop = threading.Event()
@@ -109,7 +110,7 @@ class Pictures:
             newest = self._newest.get(source)
             if picture and newest and picture.number == newest[0] > after:
                 return picture  # the last frame there was
-            self._wanted.add(source)
+            self._wanted.setdefault(source)
             return None
 
     def anomalies(self) -> list[Anomaly]:
@@ -145,7 +146,7 @@ class Pictures:
             source = self._next_live()
             if source is None:
                 return
-            self._wanted.discard(source)
+            del self._wanted[source]
             number, judgement = self._newest[source]
         picture = Picture(number, judgement.result, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
         with self._lock:
@@ -159,7 +160,7 @@ class Pictures:
         if event is None:
             self._anomalies.append(new)
         elif new.score > event.score:
-            new.frames, new.jpeg = event.frames + 1, event.jpeg
+            new.frames, new.picture, new.jpeg = event.frames + 1, event.picture, event.jpeg
             self._anomalies[self._anomalies.index(event)] = new
         else:
             event.frames, event.last_s = event.frames + 1, new.last_s
@@ -186,7 +187,10 @@ class Pictures:
             if anomaly is None or anomaly.undrawn is None:
                 return
             judgement, anomaly.undrawn = anomaly.undrawn, None
-        anomaly.jpeg = self._jpeg(judgement, ANOMALY_WIDTH)
+            number = anomaly.number
+        jpeg = self._jpeg(judgement, ANOMALY_WIDTH)
+        with self._lock:
+            anomaly.picture, anomaly.jpeg = number, jpeg
 
     def _jpeg(self, judgement: Judgement, width: int) -> bytes:
         image: Image8 = judgement.frame.image

@@ -83,7 +83,7 @@ class Report:
             "sinks": [asdict(sink) for sink in self._sinks()],
             "anomalies": [
                 {
-                    "number": a.number,
+                    "picture": a.picture,
                     "source": a.source,
                     "name": a.name,
                     "time": a.captured_s,

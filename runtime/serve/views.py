@@ -91,7 +91,7 @@ class Views:
             web.get("/api/state", self._state),
             web.post("/api/threshold", self._set_threshold),
             web.get(r"/live/{source:\d+}.jpg", self._live),
-            web.get(r"/anomalies/{number:\d+}.jpg", self._anomaly),
+            web.get(r"/anomalies/{picture:\d+}.jpg", self._anomaly),
             web.get("/metrics", self._metrics_text),
             web.get("/health", self._health),
         ]
@@ -147,9 +147,9 @@ class Views:
         return web.Response(status=204)
 
     async def _anomaly(self, request: web.Request) -> web.Response:
-        number = int(request.match_info["number"][:18])
+        number = int(request.match_info["picture"][:18])
         for anomaly in self._pictures.anomalies():
-            if anomaly.number == number:
+            if anomaly.picture == number:
                 return web.Response(body=anomaly.jpeg, content_type="image/jpeg")
         raise web.HTTPNotFound(text="only the last anomalies are kept")
 

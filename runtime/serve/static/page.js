@@ -440,13 +440,13 @@ function done(words, state) {
 
 // ---- anomalies ----
 
-const tiles = new Map(); // by number, so that a picture is fetched once
+const tiles = new Map(); // by picture, so that a picture is fetched once
 
 function tileOf(anomaly) {
   const tile = document.createElement("li");
   const button = document.createElement("button");
   const image = document.createElement("img");
-  image.src = `/anomalies/${anomaly.number}.jpg`;
+  image.src = `/anomalies/${anomaly.picture}.jpg`;
   image.alt = "";
   const when = element("span");
   when.className = "quiet";
@@ -462,11 +462,11 @@ function tileOf(anomaly) {
 
 function showAnomalies() {
   $("no-anomaly").hidden = report.anomalies.length > 0;
-  const kept = new Set(report.anomalies.map((anomaly) => anomaly.number));
+  const kept = new Set(report.anomalies.map((anomaly) => anomaly.picture));
   for (const number of tiles.keys()) if (!kept.has(number)) tiles.delete(number);
   const now = report.anomalies.map((anomaly) => {
-    if (!tiles.has(anomaly.number)) tiles.set(anomaly.number, tileOf(anomaly));
-    const tile = tiles.get(anomaly.number);
+    if (!tiles.has(anomaly.picture)) tiles.set(anomaly.picture, tileOf(anomaly));
+    const tile = tiles.get(anomaly.picture);
     const button = tile.firstChild;
     const frames = anomaly.frames > 1 ? `, ${count(anomaly.frames)} frames` : "";
     button.dataset.words = `${day(anomaly.time)}${clock(anomaly.time)}  ${anomaly.source}  ${anomaly.name}: score ${score(anomaly.score)}, threshold ${score(anomaly.threshold)}${frames}`;
