@@ -1,6 +1,7 @@
 """The command line of the page: `--serve`, `--token-file`, `--health-after`; importing this loads no web library."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +43,7 @@ def server_from(
     sources: Callable[[], Iterable[Any]] = tuple,
     deliveries: Callable[[], Iterable[Any]] = tuple,
 ) -> "Server | None":
-    """Return the server that `args` ask for, listening, or None for none.
+    """Return the server that `args` ask for, listening, its address told on stderr, or None for none.
 
     `args.engine` is the file that `detector` was opened from. Raises `UserError` as `Server` does, for options that
     do not fit, and where the libraries are missing.
@@ -60,4 +61,6 @@ def server_from(
         raise UserError("--serve needs aiohttp and prometheus-client", f"no {missing[0]}", "pip install '.[serve]'")
     from runtime.serve.server import ServeOptions, Server
 
-    return Server(ServeOptions(address, token, args.health_after), detector, args.engine, sources, deliveries)
+    server = Server(ServeOptions(address, token, args.health_after), detector, args.engine, sources, deliveries)
+    print(f"page: {server.address.url()}", file=sys.stderr, flush=True)
+    return server
