@@ -247,7 +247,7 @@ def test_names_are_told_apart_and_defaults_read():
 
     assert SourceStatus.of(File()) == SourceStatus("parts") and SourceStatus.of(File()).up
     status = SourceStatus("a", state="reconnecting")
-    assert SourceStatus.of(status) is status and not status.up
+    assert SourceStatus.of(status) is status and not status.up and SourceStatus("parts", state="file").up
     sinks = with_own_names(
         [SinkStatus("webhook", 1, 0, 0), SinkStatus("mqtt", 2, 0, 0), SinkStatus("webhook", 3, 0, 0)]
     )

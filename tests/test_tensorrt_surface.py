@@ -45,6 +45,8 @@ EXCEPT = {
     ("tensorrt_options.py", "parser"): None,  # argparse's
     ("tensorrt_session.py", "_engine"): None,  # LoadedEngine
     ("tensorrt_session.py", "engine"): None,
+    ("tensorrt_pipeline.py", "engine"): None,
+    ("tensorrt_pipeline.py", "_engine"): None,
     ("tensorrt_session.py", "error"): None,  # an exception
     ("tensorrt_compat.py", "error"): None,
 }

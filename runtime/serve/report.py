@@ -78,7 +78,7 @@ class Report:
             "fps": self._history.fps(),
             "latency_ms": self._history.percentiles_ms(),
             "threshold": asdict(self._control.status()),
-            "sources": [{**asdict(source), "number": self.source_names[source.name]} for source in sources],
+            "sources": [{**asdict(source), "up": source.up} for source in sources],
             "source_names": list(self.source_names),
             "sinks": [asdict(sink) for sink in self._sinks()],
             "anomalies": [

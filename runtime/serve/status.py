@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 LIVE = "live"
-FILE = "file"
+DELIVERING = (LIVE, "file")
 
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """A source as a person sees it: `state` is "live", or a sentence such as "reconnecting since 12:03:01"."""
+    """A source as a person sees it: `state` is "live", "file", or what keeps it from delivering."""
 
     name: str
     live: bool = False
@@ -22,7 +22,7 @@ class SourceStatus:
     @property
     def up(self) -> bool:
         """Whether it delivers."""
-        return self.state in (LIVE, FILE)
+        return self.state in DELIVERING
 
     @classmethod
     def of(cls, source: Any) -> "SourceStatus":

@@ -139,7 +139,7 @@ function row(...cells) {
 function showTables() {
   $("sources").replaceChildren(
     ...report.sources.map((source) => {
-      const up = source.state === "live";
+      const { up } = source;
       const word = up ? (source.live ? "Live" : "Reading") : source.state[0].toUpperCase() + source.state.slice(1);
       const state = element("td", word, up ? "" : "failing");
       if (source.reconnects) state.append(element("small", `${count(source.reconnects)} × reconnected`));
