@@ -35,7 +35,7 @@ class _Channel:
         self.replaced = 0
         self.ended = self.stopping = False
         self.error: Exception | None = None
-        self._last_s = 0.0
+        self._last_s = time.monotonic()  # a source that was just opened may deliver at once
         self._changed = changed
         self.thread = threading.Thread(target=self._pull, name=f"frames of {source.name}", daemon=True)
 
