@@ -107,7 +107,7 @@ class Feed:
             return arrivals
 
     def _gathered(self, most: int) -> bool:
-        ready = sum(len(channel.frames) for channel in self._channels)
+        ready = sum(bool(channel.frames) for channel in self._channels)  # a second frame of one is no other source
         return ready >= most or not any(channel.expected for channel in self._channels)
 
     def _pick(self, most: int) -> list[Arrival]:
