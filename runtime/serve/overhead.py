@@ -1,8 +1,9 @@
 """What the page costs the inspection: `python -m runtime.serve.overhead --engine cable.onnx`.
 
 Judges the same frames without the page, with it and nobody looking, with browsers' worth of viewers, and with clients
-that ask and never read, in turn and several times over; prints medians over the rounds and the best round, which other work on the machine disturbed least. The clients run in a process
-of their own, on the same machine: on few cores they take a share of it themselves.
+that ask and never read, in turn and several times over; prints medians over the rounds and the best round, which other
+work on the machine disturbed least. The clients run in a process of their own, on the same machine: on few cores they
+take a share of it themselves.
 """
 
 import argparse
