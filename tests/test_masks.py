@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.masks import MaskSlice, load_mask, open_array
 from runtime.errors import UserError
-from train.masks import MaskSlice, load_mask, open_array
 
 DEFECT = np.random.default_rng(3).random((7, 11)) < 0.3
 

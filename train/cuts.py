@@ -5,16 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from export.labelled import check_classes
 from runtime.errors import UserError
 
 Scores = NDArray[np.floating[Any]]
-
-
-def check_classes(labels: NDArray[np.bool_], what: str) -> None:
-    """Raise `UserError` unless `labels` holds both classes."""
-    if labels.all() or not labels.any():
-        found = "none" if not labels.size else "only anomalous ones" if labels.all() else "only good ones"
-        raise UserError(f"{what} needs good and anomalous examples", found, "add the other class to test/")
 
 
 def check_finite(scores: Scores, what: str) -> None:

@@ -1,6 +1,5 @@
 """Images of a folder: MVTec-style (train/good, test/*, ground_truth/*), STC, or good images alone."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from export.labelled import GOOD, LabelledImage, labelled_images, read_mask
 from runtime.errors import UserError
 from runtime.preprocess import list_images, read_image, resize
-from train.dataset import GOOD, Dataset, LabelledImage, read_mask
+from train.dataset import Dataset
 from train.mvtec import classes, paper_size
 from train.stc import is_stc, open_stc, scenes
 
@@ -52,30 +52,10 @@ def open_dataset(root: Path) -> Dataset:
         names = ", ".join(sorted(path.name for path in train.iterdir())[:5])
         raise UserError(f"{train} must hold a folder '{GOOD}'", names or "nothing")
     folder = good if good.is_dir() else root
-    images, test = tuple(list_images(folder)), tuple(_test_images(root))
+    images, test = tuple(list_images(folder)), tuple(labelled_images(root))
     if not images and not test:
         raise UserError(f"{folder} must hold good images", "none", "train.synthetic makes a set to try")
     return Dataset(root, images, test, paper_size=paper_size(root.absolute().name))
-
-
-def _test_images(root: Path) -> list[LabelledImage]:
-    test = root / "test"
-    folders = sorted(path for path in test.iterdir() if path.is_dir()) if test.is_dir() else []
-    images = [
-        LabelledImage(path, folder.name, _mask_of(root, path)) for folder in folders for path in list_images(folder)
-    ]
-    for mask, uses in Counter(image.mask for image in images if image.mask).items():
-        if uses > 1:
-            raise UserError(f"{mask} must belong to one test image", f"{uses} of that name", "rename all but one")
-    return images
-
-
-def _mask_of(root: Path, image: Path) -> Path | None:
-    if image.parent.name == GOOD:
-        return None
-    folder = root / "ground_truth" / image.parent.name
-    candidates = (folder / f"{image.stem}_mask.png", folder / f"{image.stem}.png")
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:

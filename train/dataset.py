@@ -4,30 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from export.labelled import LabelledImage
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from runtime.files import sha256_of
-from train.masks import MaskSlice, load_mask
 from train.synthetic import RECORD_NAME
-
-GOOD = "good"
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """A test image; `mask` is None for a good image and where no ground truth is given."""
-
-    path: Path
-    defect: str
-    mask: Path | MaskSlice | None
-
-    @property
-    def anomalous(self) -> bool:
-        """Whether the image shows a defect."""
-        return self.defect != GOOD
 
 
 @dataclass(frozen=True)
@@ -61,16 +41,3 @@ class Dataset:
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0")
             digest.update(bytes.fromhex(sha256_of(path)))
         return digest.hexdigest()
-
-
-def read_mask(image: LabelledImage, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Return an image's ground truth at `size` = (height, width), by the nearest pixel; None where it is unknown.
-
-    Raises `UserError` naming a mask that cannot be read.
-    """
-    if not image.anomalous:
-        return np.zeros(size, dtype=bool)
-    if image.mask is None:
-        return None
-    mask = Image.fromarray(load_mask(image.mask))
-    return np.array(mask.resize((size[1], size[0]), Image.Resampling.NEAREST))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from export.labelled import check_classes
 from runtime.errors import UserError, run_command
 from runtime.files import write_json
 from runtime.metadata import sidecar_path
-from train.cuts import check_classes
 from train.data import Dataset, open_dataset
 from train.judged import Judged, judge
 from train.metrics import Evaluation, evaluate_judged

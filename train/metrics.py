@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
-from sklearn.metrics import roc_auc_score
 
-from train.cuts import Scores, best_cut, best_f1, check_classes, check_finite, distinct_scores, sums_from_above
+from export.labelled import auroc
+from train.cuts import Scores, best_cut, best_f1, check_finite, distinct_scores, sums_from_above
 from train.judged import Judged
 
 FALSE_POSITIVE_LIMIT = 0.3  # of AUPRO, as in the paper and in MVTec AD's own evaluation
@@ -51,13 +51,6 @@ class PixelCurves:
     thresholds: Scores
     normal: int
     anomalous: int
-
-
-def auroc(scores: ArrayLike, anomalous: ArrayLike) -> float:
-    """Return the area under the ROC curve. Raises `UserError` if only one class is present."""
-    labels = np.asarray(anomalous, dtype=bool).ravel()
-    check_classes(labels, "an AUROC")
-    return float(roc_auc_score(labels, np.asarray(scores).ravel()))
 
 
 def pixel_curves(maps: NDArray[np.float32], masks: Sequence[NDArray[np.bool_] | None]) -> PixelCurves | None:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from export.labelled import GOOD, LabelledImage
+from export.masks import MaskSlice, open_array
 from runtime.errors import UserError
 from runtime.preprocess import list_images
-from train.dataset import GOOD, Dataset, LabelledImage
-from train.masks import MaskSlice, open_array
+from train.dataset import Dataset
 
 MEAN = (0.5, 0.5, 0.5)  # the reference implementation's for STC
 STD = (0.225, 0.225, 0.225)
