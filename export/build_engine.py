@@ -147,9 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     for area in ("image", "pixel"):
         what = f"points of {area} AUROC that the precision may cost (default: {own})"
         parser.add_argument(f"--budget-{area}", type=float, metavar="POINTS", help=what)
-    parser.add_argument(
-        "--allow-parity-miss", action="store_true", help="build though the budget is missed, and say so"
-    )
+    parser.add_argument("--allow-parity-miss", action="store_true", help="build all the same, and say so")
     parser.add_argument("--backend", choices=("auto", "tensorrt", "tensorrt_rtx"), default="auto")
     parser.add_argument(
         "--target", action="append", default=[], help="compute capability, e.g. 8.9 (tensorrt_rtx; repeat)"

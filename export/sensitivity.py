@@ -1,27 +1,32 @@
-"""Which layers INT8 costs most, and which of them to leave out of it so that a budget is met.
+"""What INT8 costs, group of layers by group: `python -m export.sensitivity cable.onnx --calibration-data DIR`.
 
-    python -m export.sensitivity cable.onnx --calibration-data good_images/ [--labelled DATASET]
-
-Every group of layers (a block of the encoder; a tap's first or last subnet layers, or its permutations) is quantised
-alone and compared with FP32. The groups are freed, the costliest first, as few as meet the budget: a bisection over
-the ranking, each step measured. A freed layer is FP16.
+Every group (a block of the encoder; a tap's first or last subnet layers, or its permutations) is quantised alone and
+compared with FP32, on good images or on labelled ones.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import argparse
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
+from tqdm import tqdm
 
-from export.calibration import Range
-from export.int8 import permutation_layers, weighted_layers
-from export.parity import POINTS_PER_NOISE, Answers, Budget, Parity, answers_of, compare_answers
-from export.parity_images import Images
+from export.calibration import METHODS, Range, collect_ranges
+from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
+from export.int8 import weighted_layers
+from export.onnx_files import get_info, load_model
+from export.parity import POINTS_PER_NOISE, Parity, answers_of, compare_answers
+from export.parity_images import Images, read_good, read_labelled
 from export.precision import to_int8
 from export.products import WEIGHTED
+from runtime.errors import UserError, run_command
 from runtime.text_table import align
 
-RANKING_IMAGES = 16  # every group is judged on so many: their order needs fewer than the budget does
+RANKING_IMAGES = 16  # good ones that every group is judged on: their order needs fewer than the budget does
+RANKING_LABELLED = 64  # where labels are known: about a quarter of a test set's are good
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,6 @@ class GroupCost:
         return POINTS_PER_NOISE * max(self.parity.image_noise, self.parity.pixel_noise) ** 2
 
 
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """An INT8 graph, the layers that were left out of it, and what that leaves it to cost."""
-
-    model: onnx.ModelProto
-    kept: frozenset[str]
-    freed: tuple[str, ...]  # groups
-    ranking: tuple[GroupCost, ...]
-    parity: Parity | None
-    int8_share: float  # of all weighted layers' multiply-adds
-
-
 def layer_groups(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     """Return the weighted layers by group, in the order of the graph: `encoder/layer1/0`, `layer2/subnet0`."""
     groups: dict[str, list[str]] = {}
@@ -63,7 +56,11 @@ def layer_groups(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
 
 def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
     """Return the multiply-adds that each weighted layer spends on one frame."""
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del single.graph.value_info[:]  # they name the batch
+    graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
     shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.value_info}
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     costs = {}
@@ -80,79 +77,23 @@ def rank_groups(
     ranges: Mapping[str, Range],
     images: Images,
     threshold: float,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[GroupCost, ...]:
     """Quantise every group alone and return their costs on `images`, the costliest first."""
     groups, spent = layer_groups(model), multiply_adds(model)
     names, total = set(weighted_layers(model)), sum(spent.values())
     reference = answers_of(model, images)
     costs = []
-    for name, layers in groups.items():
-        progress(name)
+    for name, layers in tqdm(groups.items(), desc="ranking layers", unit="group", disable=None):
         typed = to_int8(model, ranges, kept=names - set(layers))
         parity = compare_answers(reference, answers_of(typed, images), images, threshold)
         costs.append(GroupCost(name, layers, sum(spent[layer] for layer in layers) / total, parity))
     return tuple(sorted(costs, key=lambda cost: -cost.points))
 
 
-@dataclass(frozen=True, eq=False)
-class Search:
-    """What a choice is made from: the fused FP32 `model`, its ranges, the images and the budget they are held to.
-
-    `always_kept` are the layers that are out of INT8 whatever they cost.
-    """
-
-    model: onnx.ModelProto
-    ranges: Mapping[str, Range]
-    images: Images
-    threshold: float
-    budget: Budget
-    always_kept: frozenset[str]
-
-    def choose(self, progress: Callable[[str], None] = lambda _: None) -> Choice:
-        """Free as few groups as meet the budget. Where even all do not, that is what is returned, with its costs."""
-        reference = answers_of(self.model, self.images)
-        choice = self._freed((), reference)
-        if self._enough(choice):
-            return choice
-        few = self.images.spread(RANKING_IMAGES)
-        ranking = rank_groups(self.model, self.ranges, few, self.threshold, progress)
-        candidates = tuple(cost for cost in ranking if not set(cost.layers) <= self.always_kept)
-        low, high, best = 0, len(candidates), None  # freeing `low` of them misses the budget
-        while high - low > 1:
-            middle = (low + high) // 2
-            choice = self._freed(candidates[:middle], reference, ranking)
-            if self._enough(choice):
-                high, best = middle, choice
-            else:
-                low = middle
-        return best or self._freed(candidates, reference, ranking)
-
-    def _enough(self, choice: Choice) -> bool:
-        return choice.parity is not None and not self.budget.excess(choice.parity)
-
-    def default(self) -> Choice:
-        """Free nothing and measure nothing: for where no image can judge."""
-        typed = to_int8(self.model, self.ranges, kept=self.always_kept)
-        return Choice(typed, self.always_kept, (), (), None, int8_share(self.model, self.always_kept))
-
-    def _freed(self, groups: Sequence[GroupCost], reference: Answers, ranking: tuple[GroupCost, ...] = ()) -> Choice:
-        kept = self.always_kept.union(*(group.layers for group in groups))
-        typed = to_int8(self.model, self.ranges, kept=kept)
-        parity = compare_answers(reference, answers_of(typed, self.images), self.images, self.threshold)
-        names = tuple(group.name for group in groups)
-        return Choice(typed, kept, names, ranking, parity, int8_share(self.model, kept))
-
-
 def int8_share(model: onnx.ModelProto, kept: Collection[str]) -> float:
     """Return the share of the weighted layers' multiply-adds that are INT8 when `kept` are not."""
     spent = multiply_adds(model)
     return sum(cost for name, cost in spent.items() if name not in kept) / sum(spent.values())
-
-
-def kept_by_default(model: onnx.ModelProto, quantise_permutations: bool) -> frozenset[str]:
-    """Return the layers that stay out of INT8 unless asked for: the permutations, which carry the state itself."""
-    return frozenset() if quantise_permutations else permutation_layers(model)
 
 
 def ranking_table(ranking: Sequence[GroupCost], freed: Collection[str] = ()) -> str:
@@ -166,3 +107,34 @@ def ranking_table(ranking: Sequence[GroupCost], freed: Collection[str] = ()) -> 
         row += [f"{cost.points:.3f}"] + ([f"{parity.image_cost:+.2f}", f"{parity.pixel_cost:+.2f}"] if labelled else [])
         rows.append([*row, "FP16" if cost.name in freed else ""])
     return align(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the ranking of a fused ONNX."""
+    parser = argparse.ArgumentParser(prog="python -m export.sensitivity", description=__doc__.split("\n")[0])
+    parser.add_argument("onnx", type=Path, help="a fused ONNX written by export.fuse")
+    parser.add_argument("--calibration-data", type=Path, default=DEFAULT_FOLDER, help="good images, for the ranges")
+    parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how ranges are chosen")
+    parser.add_argument("--labelled", type=Path, metavar="DIR", help="MVTec-style test images: AUROC as well")
+    options = parser.parse_args(argv)
+    model = load_model(options.onnx)
+    info = get_info(model, options.onnx.name)
+    if not info.fused or info.precision != "fp32":
+        raise UserError(
+            f"{options.onnx} must be fused FP32", f"fused: {info.fused}, {info.precision}", "name cable.onnx"
+        )
+    data, size = read_calibration_data(options.calibration_data), info.metadata.input_size
+    ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator)
+    images = (
+        read_good(data, size, RANKING_IMAGES) if options.labelled is None else read_labelled(options.labelled, size)
+    )
+    print(ranking_table(rank_groups(model, ranges, images, info.metadata.threshold.value)))
+
+
+def command() -> int:
+    """Run as a console script."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -11,11 +11,12 @@ from export.calibration import collect_ranges
 from export.calibration_data import ENOUGH_IMAGES, CalibrationData, read_calibration_data
 from export.fuse import probe_frames
 from export.onnx_files import ExportInfo, get_info
+from export.opt_out import Choice, Search, kept_by_default
 from export.parity import BUDGETS, Budget, Parity, measure_parity
 from export.parity_images import Images, good_images, read_good, read_labelled
 from export.precision import to_fp16
 from export.products import WEIGHTED
-from export.sensitivity import Choice, Search, kept_by_default, ranking_table
+from export.sensitivity import ranking_table
 from runtime.errors import UserError
 
 PARITY_FRAMES = 32  # good images that the differences are measured on, at most
