@@ -96,8 +96,8 @@ def int8_share(model: onnx.ModelProto, kept: Collection[str]) -> float:
     return sum(cost for name, cost in spent.items() if name not in kept) / sum(spent.values())
 
 
-def ranking_table(ranking: Sequence[GroupCost], freed: Collection[str] = ()) -> str:
-    """Return the ranking as a table of text, the costliest group first; AUROC where labels told it."""
+def ranking_table(ranking: Sequence[GroupCost], kept: Collection[str] = ()) -> str:
+    """Return the ranking as a table of text; AUROC where labels told it. Groups of layers in `kept` are marked FP16."""
     labelled = any(cost.parity.measured for cost in ranking)
     header = ["group quantised alone", "multiply-adds %", "image noise", "pixel noise", "AUROC points, estimated"]
     rows = [header + (["image AUROC lost", "pixel AUROC lost"] if labelled else []) + [""]]
@@ -105,7 +105,7 @@ def ranking_table(ranking: Sequence[GroupCost], freed: Collection[str] = ()) -> 
         parity = cost.parity
         row = [cost.name, f"{100 * cost.share:.1f}", f"{parity.image_noise:.3f}", f"{parity.pixel_noise:.3f}"]
         row += [f"{cost.points:.3f}"] + ([f"{parity.image_cost:+.2f}", f"{parity.pixel_cost:+.2f}"] if labelled else [])
-        rows.append([*row, "FP16" if cost.name in freed else ""])
+        rows.append([*row, "FP16" if set(cost.layers) <= set(kept) else ""])
     return align(rows)
 
 
@@ -120,14 +120,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load_model(options.onnx)
     info = get_info(model, options.onnx.name)
     if not info.fused or info.precision != "fp32":
-        raise UserError(
-            f"{options.onnx} must be fused FP32", f"fused: {info.fused}, {info.precision}", "name cable.onnx"
-        )
+        found = info.precision if info.fused else "an unfused export"
+        raise UserError(f"{options.onnx} must be a fused FP32 graph", found, "name the cable.onnx of export.fuse")
     data, size = read_calibration_data(options.calibration_data), info.metadata.input_size
     ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator)
-    images = (
-        read_good(data, size, RANKING_IMAGES) if options.labelled is None else read_labelled(options.labelled, size)
-    )
+    good = options.labelled is None
+    images = read_good(data, size, RANKING_IMAGES) if good else read_labelled(options.labelled, size)
     print(ranking_table(rank_groups(model, ranges, images, info.metadata.threshold.value)))
 
 

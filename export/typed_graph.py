@@ -86,6 +86,11 @@ def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print)
         of_labels = verdict.to_json()
         values |= {name: value for name, value in of_labels.items() if "auroc" in name}
         values["labelled_frames"] = of_labels["frames"]
+    if verdict.verdicts_changed:
+        say(
+            f"note: the image scores of good images lie {parity.image_score_shift:+.1e} from FP32's; "
+            "choose the threshold with the engine that you ship: python -m train.set_threshold ENGINE --good DIR"
+        )
     excess = options.held_to.excess(verdict) if judged is not None else ""
     _hold(excess, options, say)
     values |= {"budget_image": options.held_to.image, "budget_pixel": options.held_to.pixel}
@@ -126,7 +131,7 @@ def _int8(
 def say_choice(choice: Choice, say: Say) -> None:
     """Print which layers an INT8 graph leaves out, after what ranking."""
     if choice.ranking:
-        say(ranking_table(choice.ranking, choice.freed))
+        say(ranking_table(choice.ranking, choice.kept))
     freed = ", ".join(choice.freed) or "none"
     say(
         f"INT8 does {100 * choice.int8_share:.0f} % of the weighted layers' multiply-adds, FP16 the rest; "
