@@ -9,34 +9,28 @@ and the typed ONNX that the plan was built from.
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
-
-from export.calibration import METHODS, calibration_frames
-from export.calibration_data import DEFAULT_FOLDER, CalibrationData, read_calibration_data
+from export.calibration import METHODS
+from export.calibration_data import DEFAULT_FOLDER
 from export.find_model import find_model
 from export.frame_size import parse_frame_size, resize_file_inside
-from export.fuse import LAYOUT_HELP, fuse_file, probe_frames
-from export.onnx_files import ExportInfo, get_info, load_model, save_model
-from export.parity import measure_parity
+from export.fuse import LAYOUT_HELP, fuse_file
+from export.onnx_files import get_info, load_model, save_model
+from export.parity import BUDGETS, Budget
 from export.passes import LAYOUTS, Layout
-from export.precision import calibrated_int8, to_fp16
 from export.tensorrt_build import build_plan
 from export.tensorrt_compat import Backend, check_options, find_backend
 from export.tensorrt_options import BuildOptions, add_plan_arguments, plan_options
+from export.tensorrt_precision import Precision
 from export.to_onnx import export_checkpoint
+from export.typed_graph import TypingOptions, type_graph
 from runtime.errors import UserError, run_command
 from runtime.files import sha256_of, write_bytes
 from runtime.metadata import Artefact, Metadata, read_sidecar, sidecar_path, write_sidecar
-
-PARITY_FRAMES = 32  # enough to see a broken precision; AUROC on labelled data is train.evaluate's
 
 
 @dataclass(frozen=True)
@@ -46,24 +40,13 @@ class Options:
     model: Path
     out: Path
     build: BuildOptions
-    calibration_folder: Path
-    calibrator: str
-    quantise_permutations: bool
+    typing: TypingOptions
     frame_size: tuple[int, int] | None = None  # (height, width) of the camera's frames; None: the input size
     layout: Layout = "convolution"
 
     def beside(self, suffix: str) -> Path:
         """Return the path of another file of the same engine."""
         return sidecar_path(self.out).with_suffix(suffix)
-
-
-@dataclass(frozen=True)
-class Typed:
-    """The ONNX that a plan is built from, how far it lies from FP32, and the hash of its calibration images."""
-
-    path: Path
-    parity: dict[str, float]
-    calibration_sha256: str = ""
 
 
 def build_engine(options: Options, backend: Backend | None) -> Metadata:
@@ -75,18 +58,21 @@ def build_engine(options: Options, backend: Backend | None) -> Metadata:
     unfused = _export_and_fuse(options, fused_path)
     model = load_model(fused_path)
     info = get_info(model, fused_path.name)
-    typed = _type(options, model, info, fused_path)
+    typed = type_graph(model, options.typing, _say)
+    precision, typed_path = options.build.precision, fused_path
+    if precision != "fp32":
+        typed_path = options.beside(f".{precision}.onnx")
+        save_model(typed.model, typed_path)
     frame_size = None if options.frame_size == info.metadata.input_size else options.frame_size
     if frame_size is not None:  # last: ranges and parity are measured on images resized as in training
-        for path in dict.fromkeys((fused_path, typed.path)):
+        for path in dict.fromkeys((fused_path, typed_path)):
             _say(resize_file_inside(path, frame_size, path))
     artefacts = [_artefact(path, "fp32") for path in (unfused, fused_path) if path.exists()]
-    precision = options.build.precision
     if precision != "fp32":
-        artefacts.append(_artefact(typed.path, precision))
+        artefacts.append(_artefact(typed_path, precision))
     if backend is not None:
         _say(f"building {options.out.name} with {backend.library} {backend.version}")
-        plan = build_plan(typed.path, options.build, backend)
+        plan = build_plan(typed_path, options.build, backend)
         write_bytes(options.out, plan.data)
         artefacts.append(plan.artefact)
         _say(plan.table())
@@ -134,49 +120,6 @@ def _is_export_of(unfused: Path, checkpoint: Path) -> bool:
     return info.metadata.checkpoint_sha256 == sha256_of(checkpoint)
 
 
-def _type(options: Options, model: onnx.ModelProto, info: ExportInfo, fused_path: Path) -> Typed:
-    """Write the typed ONNX and measure how far it lies from FP32."""
-    precision = options.build.precision
-    if precision == "fp32":
-        return Typed(fused_path, {})
-    data = _calibration_data(options, info)
-    size = info.metadata.input_size
-    _say(f"typing the graph as {precision}")
-    if precision == "fp16":
-        typed = to_fp16(model)
-    else:
-        assert data is not None
-        permutations = options.quantise_permutations
-        typed = calibrated_int8(model, data, method=options.calibrator, quantise_permutations=permutations)
-    path = options.beside(f".{precision}.onnx")
-    save_model(typed, path)
-    frames: Iterable[NDArray[np.uint8]] = [probe_frames(info)]
-    if data is not None:
-        frames = islice(calibration_frames(data, size), PARITY_FRAMES)
-    parity = measure_parity(model, typed, frames, info.metadata.threshold.value)
-    _say(
-        f"{precision} against fp32 on {parity['frames']:.0f} {'calibration images' if data else 'random frames'}: "
-        f"image score differs by {parity['image_score_median']:.1e} (median), "
-        f"{parity['image_score_max']:.1e} (largest); {parity['verdicts_changed']:.0f} verdicts changed"
-    )
-    return Typed(path, parity, data.sha256 if data is not None and precision == "int8" else "")
-
-
-def _calibration_data(options: Options, info: ExportInfo) -> CalibrationData | None:
-    """Read the calibration images; only INT8 must have them, and it must be told when they show something else."""
-    folder = options.calibration_folder
-    if options.build.precision != "int8" and not folder.is_dir():
-        return None
-    data = read_calibration_data(folder)
-    generated = data.origin.startswith("train.synthetic")
-    if options.build.precision == "int8" and generated and not info.data_origin.startswith("train.synthetic"):
-        _say(
-            f"note: {folder} holds the generated stand-in images; for ranges that fit your product, refill it: "
-            "python -m export.calibration_data --from DIR"
-        )
-    return data
-
-
 def _artefact(path: Path, precision: str) -> Artefact:
     return Artefact("onnx", precision, sha256_of(path))
 
@@ -213,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--calibration-data", type=Path, default=DEFAULT_FOLDER, help="good images, for --int8")
     parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how INT8 ranges are chosen")
     parser.add_argument("--quantise-permutations", action="store_true", help="INT8 for the permutations too")
+    parser.add_argument("--labelled", type=Path, metavar="DIR", help="MVTec-style test images: parity in AUROC on them")
+    own = " and ".join(f"{BUDGETS[name].image} for {name}" for name in ("fp16", "int8"))
+    for area in ("image", "pixel"):
+        what = f"points of {area} AUROC that the precision may cost (default: {own})"
+        parser.add_argument(f"--budget-{area}", type=float, metavar="POINTS", help=what)
+    parser.add_argument("--allow-parity-miss", action="store_true", help="build all the same, and say so")
     parser.add_argument("--backend", choices=("auto", "tensorrt", "tensorrt_rtx"), default="auto")
     parser.add_argument(
         "--target", action="append", default=[], help="compute capability, e.g. 8.9 (tensorrt_rtx; repeat)"
@@ -245,9 +194,23 @@ def _options(arguments: argparse.Namespace) -> Options:
     out = arguments.out or sidecar_path(model).with_suffix(".plan")
     if out.suffix != ".plan":
         raise UserError("--out must end in .plan", str(out))
-    calibration = arguments.calibration_data
-    permutations, layout = arguments.quantise_permutations, arguments.layout
-    return Options(model, out, build, calibration, arguments.calibrator, permutations, arguments.frame_size, layout)
+    typing = _typing_options(arguments, precision)
+    return Options(model, out, build, typing, arguments.frame_size, arguments.layout)
+
+
+def _typing_options(arguments: argparse.Namespace, precision: Precision) -> TypingOptions:
+    own = BUDGETS[precision]
+    image = own.image if arguments.budget_image is None else arguments.budget_image
+    pixel = own.pixel if arguments.budget_pixel is None else arguments.budget_pixel
+    return TypingOptions(
+        precision=precision,
+        calibration_folder=arguments.calibration_data,
+        calibrator=arguments.calibrator,
+        quantise_permutations=arguments.quantise_permutations,
+        labelled=arguments.labelled,
+        budget=Budget(image, pixel),
+        allow_miss=arguments.allow_parity_miss,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -70,7 +70,7 @@ def seeded_model(config, frames):
     with torch.no_grad():
         _calm_encoder(model)
         _perturb_subnets(model.decoders, torch.Generator().manual_seed(2))
-        _normalise_states(model, torch.from_numpy(frames))
+        normalise_states(model, torch.from_numpy(frames))
     return model.eval().requires_grad_(False)
 
 
@@ -101,7 +101,7 @@ def _perturb_subnets(decoders, generator):
             parameter *= 4  # so that the log-scales s reach some tenths
 
 
-def _normalise_states(model, frames):
+def normalise_states(model, frames):
     """Let every block leave its state at unit variance, as in a trained flow; else |logp| grows to hundreds of nats."""
     for index, (tap, decoder) in enumerate(zip(model.encoder(model.normalise(frames)), model.decoders, strict=True)):
         x, condition = model.fibers(tap, index)

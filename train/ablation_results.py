@@ -12,11 +12,11 @@ from torch import Tensor
 from export.labelled import auroc
 from export.model.cflow import ModelConfig
 from export.model.score import Score, anomaly_map, freeze_constants, image_score, likelihood_ratios
+from runtime.text_table import align, percent
 from train.data import Dataset, read_mask
 from train.decoder_run import DecoderRun
 from train.judged import Judged
 from train.metrics import Evaluation, evaluate_judged, pixel_auroc, pixel_curves
-from train.text_table import align, percent
 from train.variants import DecoderKey, Variant
 
 BATCH = 8  # images whose maps are computed at a time

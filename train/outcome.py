@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from runtime.text_table import align, percent
 from train.judged import Judged
 from train.metrics import Evaluation, evaluate_judged
 from train.model_file import ModelFacts
 from train.paper import FigureRow, class_rows, format_rows
-from train.text_table import align, percent
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export.model.encoder import REFLECT
+from runtime.text_table import align, percent
 from train.mvtec import PAPER_INPUT_SIDES
-from train.text_table import align, percent
 
 TABLE_FILE = Path(__file__).with_name("paper_tables.json")
 NOTES = {

@@ -1,0 +1,168 @@
+"""One detector in all its forms, side by side: `python -m export.verify cable.pt [--data DATASET]`.
+
+The checkpoint in torch, the unfused, fused, FP16 and INT8 ONNX that stand beside it and, where this machine can run
+it, the plan: each file's size, how far its answers lie from those of the first row, and the AUROC where labelled images
+are given. Exit status 1 if a form is not what it must be: FP32 the same but for rounding, the others within budget.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
+from export.contenders import Contender, find_contenders
+from export.parity import BUDGETS, Answers, Parity, areas, compare_answers
+from export.parity_images import Images, read_good, read_labelled
+from runtime import paper_table
+from runtime.errors import UserError, run_command
+from runtime.text_table import align
+
+# Of FP32 forms. Their score is a mean over positions, and rounding of a float32 network, which trained flows amplify on
+# what they never saw, reaches the fifth digit at single positions; a wrong rewrite moves the first.
+EXACT = 1e-3
+GOOD_IMAGES = 32  # of a folder without labels
+HEADER = (
+    "form",
+    "file",
+    "MB",
+    "% of paper's",
+    "map median",
+    "map largest",
+    "score median",
+    "score p95",
+    "score largest",
+    "verdicts changed",
+    "image AUROC",
+    "pixel AUROC",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What became of one form: its answers, how far they lie from the reference, or why there are none."""
+
+    contender: Contender
+    answers: Answers | None = None
+    parity: Parity | None = None
+    unable: str = ""
+
+    def fault(self) -> str:
+        """Return what is wrong with it, empty if nothing is."""
+        if self.parity is None:
+            return ""
+        precision = self.contender.precision
+        if precision == "fp32":
+            worst = max(self.parity.anomaly_map_median, self.parity.image_score_max)
+            return "" if worst <= EXACT else f"differs by {worst:.1e} (must be below {EXACT:g})"
+        excess = BUDGETS[precision].excess(self.parity)
+        return f"costs {excess}" if excess else ""
+
+
+def verify(contenders: Sequence[Contender], images: Images) -> list[Row]:
+    """Judge `images` with every form of a detector; the first is the reference that the others are compared with.
+
+    Raises `UserError` where the first cannot be run.
+    """
+    rows: list[Row] = []
+    reference: Answers | None = None
+    for contender in contenders:
+        try:
+            answers = _answers(contender, images)
+        except UserError as error:
+            if reference is None:
+                raise
+            rows.append(Row(contender, unable=str(error)))
+            continue
+        if reference is None:
+            reference = answers
+            rows.append(Row(contender, answers))
+        else:
+            rows.append(Row(contender, answers, compare_answers(reference, answers, images, contender.threshold)))
+    return rows
+
+
+def _answers(contender: Contender, images: Images) -> Answers:
+    judge = contender.open()
+    step = contender.batch
+    parts = [judge(np.stack(images.frames[start : start + step])) for start in range(0, len(images), step)]
+    maps, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Answers(maps, scores)
+
+
+def table(rows: Sequence[Row], images: Images) -> str:
+    """Return the rows as a table for a person, and below it what could not be run."""
+    kind = "labelled" if images.labelled else "good"
+    lines = [f"{len(images)} {kind} images, against {rows[0].contender.form} ({rows[0].contender.path.name}):"]
+    lines.append(align([HEADER, *(_cells(row, images) for row in rows)], left=2))
+    lines.append("differences in score units; paper's size: its Table 6")
+    lines += [f"{row.contender.path.name} could not run here: {row.unable}" for row in rows if row.unable]
+    return "\n".join(lines)
+
+
+def _cells(row: Row, images: Images) -> list[str]:
+    contender, parity = row.contender, row.parity
+    paper = paper_table.cflow_row(contender.encoder, contender.input_size)
+    share = f"{100 * contender.size_mb / paper.size_mb:.0f}" if paper and paper.size_mb else "-"
+    cells = [contender.form, contender.path.name, f"{contender.size_mb:.1f}", share]
+    if parity is None:
+        cells += ["-"] * 6
+    else:
+        figures = (
+            parity.anomaly_map_median,
+            parity.anomaly_map_max,
+            parity.image_score_median,
+            parity.image_score_p95,
+            parity.image_score_max,
+        )
+        cells += [*(f"{value:.1e}" for value in figures), f"{parity.verdicts_changed}"]
+    found = areas(row.answers, images) if row.answers else None
+    values = (None, None) if found is None else (found.image, found.pixel)
+    return cells + ["-" if value is None else f"{100 * value:.2f}" for value in values]
+
+
+def _images(options: argparse.Namespace, size: tuple[int, int]) -> Images:
+    if options.data is None:
+        return read_good(read_calibration_data(options.images), size, GOOD_IMAGES)
+    root = options.data / options.class_name if options.class_name else options.data
+    return read_labelled(root, size)
+
+
+def _faults(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        if fault := row.fault():
+            yield f"{row.contender.path.name} ({row.contender.form}) {fault}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; exit status 1 if a form is not what it must be."""
+    parser = argparse.ArgumentParser(prog="python -m export.verify", description=__doc__)
+    parser.add_argument("models", type=Path, nargs="+", help=".pt, .onnx or .plan; what stands beside it is found")
+    parser.add_argument("--data", type=Path, metavar="DATASET", help="labelled images in MVTec's layout, for the AUROC")
+    parser.add_argument("--class", dest="class_name", metavar="NAME", help="the class, where DATASET holds several")
+    parser.add_argument(
+        "--images", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="good images, without --data (%(default)s)"
+    )
+    options = parser.parse_args(argv)
+    if options.class_name and options.data is None:
+        raise UserError("--class needs --data", "none", "name the folder that holds the classes")
+    contenders = find_contenders(options.models)
+    images = _images(options, contenders[0].input_size)
+    rows = verify(contenders, images)
+    print(table(rows, images))
+    faults = list(_faults(rows))
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def command() -> int:
+    """Run as a console script."""
+    return run_command(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())
