@@ -102,9 +102,7 @@ class TestWhatIsMeasured:
 
 class TestBudget:
     def test_a_miss_is_an_error(self, own):
-        with pytest.raises(
-            UserError, match="fp16 must keep to .* a cost of an estimated .* --fp32"
-        ):
+        with pytest.raises(UserError, match=r"fp16 must keep to .* a cost of an estimated .* --fp32"):
             typed(TypingOptions("fp16", own, budget=Budget(0, 0)))
 
     def test_unless_told_otherwise(self, own):
