@@ -32,6 +32,7 @@ SCHEMA = "cflow-edge/calibration/1"
 MANIFEST_NAME = "manifest.json"
 ENOUGH_IMAGES = 32  # with fewer, ranges miss what good images can still show, and clip it
 DEFAULT_FOLDER = Path("calibration_data")
+GENERATED = "train.synthetic"  # how the origin of generated images begins
 REFILL = "refill it: python -m export.calibration_data --from DIR"
 
 
@@ -46,6 +47,13 @@ class CalibrationData:
     paths: tuple[Path, ...]
     sha256: str
     origin: str
+
+    def stands_in_for(self, data_origin: str) -> bool:
+        """Whether these are the generated images, and a model trained on `data_origin` knows others.
+
+        They say nothing of such a model's scores.
+        """
+        return self.origin.startswith(GENERATED) and not data_origin.startswith(GENERATED)
 
 
 @dataclass(frozen=True)

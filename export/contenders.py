@@ -20,7 +20,8 @@ BATCH = 4  # frames at a time; a larger batch would only take memory
 class Contender:
     """One file: `form` is "torch", "unfused", "fused", "fp16", "int8" or, for a plan, "plan fp16" and the like.
 
-    `checkpoint_sha256` is the hash of the checkpoint that it was made from. `open` loads it and returns what judges
+    `checkpoint_sha256` is the hash of the checkpoint that it was made from, `data_origin` the name of what that was
+    trained on. `open` loads it and returns what judges
     frames (B, H, W, 3); it raises `UserError` where this machine cannot run it.
     """
 
@@ -30,6 +31,7 @@ class Contender:
     encoder: str
     input_size: tuple[int, int]
     threshold: float
+    data_origin: str
     open: Callable[[], Judge]
     batch: int = BATCH  # most frames that it takes at once
 
@@ -104,7 +106,8 @@ def _checkpoint(path: Path) -> Contender:
         return judge
 
     config = checkpoint.model.config
-    return Contender("torch", path, sha256_of(path), config.encoder, config.input_size, threshold, open_it)
+    origin = checkpoint.data_origin
+    return Contender("torch", path, sha256_of(path), config.encoder, config.input_size, threshold, origin, open_it)
 
 
 def _onnx(path: Path) -> Contender:
@@ -122,7 +125,7 @@ def _onnx(path: Path) -> Contender:
 
         return judge
 
-    return _described(form, path, metadata, open_it)
+    return _described(form, path, metadata, info.data_origin, open_it)
 
 
 def _plan(path: Path) -> Contender:
@@ -134,11 +137,11 @@ def _plan(path: Path) -> Contender:
 
         return runtime.load(path).session.run
 
-    return _described(f"{PLAN} {artefact.precision}", path, metadata, open_it, min(BATCH, metadata.batch))
+    return _described(f"{PLAN} {artefact.precision}", path, metadata, "", open_it, min(BATCH, metadata.batch))
 
 
 def _described(
-    form: str, path: Path, metadata: Metadata, open_it: Callable[[], Judge], batch: int = BATCH
+    form: str, path: Path, metadata: Metadata, origin: str, open_it: Callable[[], Judge], batch: int = BATCH
 ) -> Contender:
     threshold, size = metadata.threshold.value, metadata.input_size
-    return Contender(form, path, metadata.checkpoint_sha256, metadata.encoder, size, threshold, open_it, batch)
+    return Contender(form, path, metadata.checkpoint_sha256, metadata.encoder, size, threshold, origin, open_it, batch)

@@ -8,7 +8,7 @@ from typing import Literal
 import onnx
 
 from export.calibration import collect_ranges
-from export.calibration_data import ENOUGH_IMAGES, CalibrationData, read_calibration_data
+from export.calibration_data import ENOUGH_IMAGES, REFILL, CalibrationData, read_calibration_data
 from export.fuse import probe_frames
 from export.onnx_files import ExportInfo, get_info
 from export.opt_out import Choice, Search, kept_by_default
@@ -23,7 +23,6 @@ PARITY_FRAMES = 32  # good images that the differences are measured on, at most
 FEWEST_IMAGES = 4  # with fewer there is no spread to hold INT8's noise against
 HELD_OUT_EVERY = 3  # a third of the calibration images gives no ranges, so that what ranges clip can be seen
 SPLIT_FROM = 12  # images; with fewer all do both
-REFILL = "refill it: python -m export.calibration_data --from DIR"
 
 Say = Callable[[str], None]
 
@@ -70,7 +69,7 @@ def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print)
     data = _calibration_data(options, info, say)
     labelled = None if options.labelled is None else read_labelled(options.labelled, size)
     good = good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size)
-    judged = labelled or (None if data is None or _is_stand_in(data, info) else good)
+    judged = labelled or (None if data is None or data.stands_in_for(info.data_origin) else good)
     say(f"typing the graph as {options.precision}")
     if options.precision == "fp16":
         typed = to_fp16(model)
@@ -169,11 +168,6 @@ def _held_out(options: TypingOptions, data: CalibrationData, size: tuple[int, in
     return read_good(data, size, PARITY_FRAMES)
 
 
-def _is_stand_in(data: CalibrationData, info: ExportInfo) -> bool:
-    """Whether these are the generated images, and the model was trained on others: they say nothing of its scores."""
-    return data.origin.startswith("train.synthetic") and not info.data_origin.startswith("train.synthetic")
-
-
 def _calibration_data(options: TypingOptions, info: ExportInfo, say: Say) -> CalibrationData | None:
     """Read the calibration images; only INT8 must have them, and is told when they are few or foreign."""
     folder, int8 = options.calibration_folder, options.precision == "int8"
@@ -183,7 +177,7 @@ def _calibration_data(options: TypingOptions, info: ExportInfo, say: Say) -> Cal
     count = len(data.paths)
     if int8 and count < FEWEST_IMAGES:
         raise UserError(f"INT8 needs {FEWEST_IMAGES} or more calibration images", f"{count} in {folder}", REFILL)
-    if _is_stand_in(data, info):
+    if data.stands_in_for(info.data_origin):
         say(
             f"note: {folder} holds the generated stand-in images, which say nothing of this model's scores: parity is "
             f"not held to a budget; {REFILL}"

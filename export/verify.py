@@ -50,14 +50,16 @@ class Row:
     parity: Parity | None = None
     unable: str = ""
 
-    def fault(self) -> str:
-        """Return what is wrong with it, empty if nothing is."""
+    def fault(self, telling: bool = True) -> str:
+        """Return what is wrong with it, empty if nothing is; `telling` images are of the kind that it was made for."""
         if self.parity is None:
             return ""
         precision = self.contender.precision
         if precision == "fp32":
             worst = max(self.parity.anomaly_map_median, self.parity.image_score_max)
             return "" if worst <= EXACT else f"differs by {worst:.1e} (must be below {EXACT:g})"
+        if not telling:  # on others scores are saturated and have no spread to hold a change against
+            return ""
         excess = BUDGETS[precision].excess(self.parity)
         return f"costs {excess}" if excess else ""
 
@@ -124,16 +126,18 @@ def _cells(row: Row, images: Images) -> list[str]:
     return cells + ["-" if value is None else f"{100 * value:.2f}" for value in values]
 
 
-def _images(options: argparse.Namespace, size: tuple[int, int]) -> Images:
+def _images(options: argparse.Namespace, model: Contender) -> tuple[Images, bool]:
+    """Return the images to compare on, and whether they are of the kind that the model was made for."""
     if options.data is None:
-        return read_good(read_calibration_data(options.images), size, GOOD_IMAGES)
+        data = read_calibration_data(options.images)
+        return read_good(data, model.input_size, GOOD_IMAGES), not data.stands_in_for(model.data_origin)
     root = options.data / options.class_name if options.class_name else options.data
-    return read_labelled(root, size)
+    return read_labelled(root, model.input_size), True
 
 
-def _faults(rows: Sequence[Row]) -> Iterator[str]:
+def _faults(rows: Sequence[Row], telling: bool) -> Iterator[str]:
     for row in rows:
-        if fault := row.fault():
+        if fault := row.fault(telling):
             yield f"{row.contender.path.name} ({row.contender.form}) {fault}"
 
 
@@ -150,10 +154,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.class_name and options.data is None:
         raise UserError("--class needs --data", "none", "name the folder that holds the classes")
     contenders = find_contenders(options.models)
-    images = _images(options, contenders[0].input_size)
+    images, telling = _images(options, contenders[0])
     rows = verify(contenders, images)
     print(table(rows, images))
-    faults = list(_faults(rows))
+    if not telling:
+        print(f"{options.images} holds the generated stand-in images: precisions are not held to a budget on them")
+    faults = list(_faults(rows, telling))
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     return 1 if faults else 0

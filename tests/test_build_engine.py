@@ -106,6 +106,23 @@ def test_int8_and_a_batch_go_to_the_name_asked_for(built: Path, capsys: pytest.C
     assert read_sidecar(built / "cable.plan").artefact_of(built / "cable.plan")  # the first build is untouched
 
 
+def test_a_missed_budget_ends_before_anything_is_typed(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = built / "own"
+    shutil.copytree(CALIBRATION_DATA, own, ignore=shutil.ignore_patterns("*.json"))
+    before = {path.name: path.read_bytes() for path in built.iterdir() if path.is_file()}
+    arguments = ["cable.pt", "--int8", "--no-plan", "--budget-image", "0", "--calibration-data", "own"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(built)
+        assert build_engine.run_command(build_engine.main, arguments) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "int8 must keep to its parity budget" in error and "points of image AUROC (budget 0)" in error
+        after = {path.name: path.read_bytes() for path in built.iterdir() if path.is_file()}
+        assert after == before
+        assert build_engine.run_command(build_engine.main, [*arguments, "--allow-parity-miss"]) == 0
+    assert "PARITY MISSED" in capsys.readouterr().out
+    assert read_sidecar(built / "cable.onnx").parity["int8"]["within_budget"] == 0
+
+
 def test_a_threshold_edited_in_the_sidecar_outlives_a_rebuild(built: Path) -> None:
     sidecar = sidecar_path(built / "cable.plan")
     value = json.loads(sidecar.read_text())

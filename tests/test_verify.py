@@ -156,11 +156,15 @@ def test_a_wrong_graph_is_an_error(checkpoint, capsys):
     assert "cable.unfused.onnx" not in error
 
 
-def test_a_precision_over_its_budget_is_an_error(checkpoint, capsys):
+def test_a_precision_over_its_budget_is_an_error(checkpoint, tmp_path, capsys):
     fused = load_model(checkpoint.with_suffix(".onnx"))
     names = {node.input[0] for node in nodes_of(fused, *WEIGHTED)}
     save_model(to_int8(fused, dict.fromkeys(names, (-0.1, 0.1)), kept=()), checkpoint.with_suffix(".int8.onnx"))
     status, out, error = run(capsys, checkpoint, "--images", CALIBRATION_DATA)
+    assert (status, error) == (0, "") and "not held to a budget" in out  # generated images, another model
+    own = tmp_path / "own"
+    shutil.copytree(CALIBRATION_DATA, own, ignore=shutil.ignore_patterns("*.json"))
+    status, out, error = run(capsys, checkpoint, "--images", own)
     assert status == 1
     assert "error: cable.int8.onnx (int8) costs" in error and "budget 0.5" in error
     assert "int8" in out  # the table is there all the same
