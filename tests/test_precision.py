@@ -2,10 +2,12 @@ import onnx
 import pytest
 
 from export.onnx_files import get_info, load_model, save_model
-from export.precision import main
+from export.precision import main, to_fp16, to_int8
+from export.products import WEIGHTED
 from runtime.errors import UserError
+from runtime.paper_table import cflow_row
 from tests.export_fixtures import CALIBRATION_DATA, exported, small_config
-from tests.onnx_inspection import copy_of, nodes_of, small_model
+from tests.onnx_inspection import copy_of, mobilenet, nodes_of, small_model
 
 
 class TestCommand:
@@ -51,3 +53,13 @@ class TestCommand:
     def test_refuses_a_missing_file(self, tmp_path):
         with pytest.raises(UserError, match="no such file"):
             load_model(tmp_path / "cable.onnx")
+
+
+def test_files_are_within_half_and_a_third_of_the_papers():
+    """MobileNetV3, whose 25 MB of Table 6 are the tightest: its tables for positions do not shrink with its weights."""
+    model = mobilenet()
+    names = {node.input[0] for node in nodes_of(model, *WEIGHTED)}
+    paper = cflow_row("mobilenet_v3_large", (256, 256)).size_mb
+    assert model.ByteSize() / 1e6 > paper / 2  # FP32 is not
+    assert to_fp16(model).ByteSize() / 1e6 <= paper / 2
+    assert to_int8(model, dict.fromkeys(names, (-4.0, 4.0))).ByteSize() / 1e6 <= paper / 3
