@@ -30,7 +30,7 @@ from runtime.cpu_session import available_cores
 from runtime.errors import UserError, run_command
 from runtime.files import write_text
 from runtime.metadata import Metadata, Threshold
-from runtime.openvino_session import import_openvino
+from runtime.openvino_session import openvino_core
 
 HEADER = (
     "",
@@ -108,7 +108,7 @@ def measure(
     """Measure every row that runs here; `say` takes a line on each that does not."""
     if threads < 1 or rounds < 1:
         raise UserError("threads and rounds must be 1 or more", f"{threads} and {rounds}")
-    core = import_openvino().Core()
+    core = openvino_core()
     bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     cpu = core.get_property("CPU", "FULL_DEVICE_NAME").strip()
     rows = make_rows(checkpoint, info, threads, bfloat16, say)

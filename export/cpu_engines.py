@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.backends import CpuPrecision
 from runtime.onnxruntime_session import session_options
-from runtime.openvino_session import compile_options, import_openvino
+from runtime.openvino_session import compile_options, openvino_core
 
 Array = NDArray[Any]
 Run = Callable[[Array], list[Array]]  # a batch in, the graph's outputs out
@@ -30,7 +30,7 @@ def with_onnxruntime(model: onnx.ModelProto, threads: int) -> Run:
 
 def with_openvino(model: onnx.ModelProto, threads: int, precision: CpuPrecision, shape: Sequence[int]) -> Run:
     """Return a function that runs `model`, a graph of one input, in OpenVINO for batches of just `shape`."""
-    core = import_openvino().Core()
+    core = openvino_core()
     graph = core.read_model(model.SerializeToString())
     graph.reshape(list(shape))
     request = core.compile_model(graph, "CPU", compile_options(threads, precision)).create_infer_request()

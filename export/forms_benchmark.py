@@ -26,7 +26,7 @@ from export.upsampling_forms import UPSAMPLINGS, upsampling
 from runtime.cpu_session import available_cores
 from runtime.errors import UserError, run_command
 from runtime.files import write_text
-from runtime.openvino_session import import_openvino
+from runtime.openvino_session import openvino_core
 
 Clock = Callable[[], float]
 ENCODERS_MEASURED = ("resnet18", "mobilenet_v3_large", "wide_resnet50_2")
@@ -100,7 +100,7 @@ def _against(
 def _engines(model: onnx.ModelProto, batch: NDArray[np.float32], threads: int) -> dict[str, Run]:
     engines: dict[str, Run] = {"ONNX Runtime": with_onnxruntime(model, threads)}
     engines["OpenVINO"] = with_openvino(model, threads, "float32", batch.shape)
-    if "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         engines["OpenVINO bfloat16"] = with_openvino(model, threads, "bfloat16", batch.shape)
     return engines
 

@@ -66,7 +66,7 @@ def _draw_legend(bar: Image8, legend: Image8, marks: Sequence[str], letters: flo
     widths = [text_width(mark, scale) for mark in marks]
     width = min(room, round(14 * letters))
     named = small >= SMALLEST_LETTERS and width >= 1.5 * sum(widths)
-    thick = max(3, round((0.5 if named else 0.8) * letters))
+    thick = min(height, max(3, round((0.5 if named else 0.8) * letters)))
     top = round(0.3 * letters) if named else (height - thick) // 2
     left = room - width
     bar[top : top + thick, left:] = cv2.resize(legend[None], (width, thick), interpolation=cv2.INTER_LINEAR)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class OpenVinoSession(CpuSession):
         metadata: Metadata | None = None,
         precision: CpuPrecision = "float32",
     ) -> None:
-        self._core: Any = import_openvino().Core()
+        self._core: Any = openvino_core()
         self._precision = precision
         if precision == "bfloat16":
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -108,6 +109,16 @@ def _shape_of(tensor: Any) -> tuple[int | str, ...]:
     if shape.rank.is_dynamic:
         return ("?",)
     return tuple(BATCH_AXIS if side.is_dynamic else side.get_length() for side in shape)
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the process's one OpenVINO core, which is never let go.
+
+    A core gives the thread that makes it another stack for signals, and on its end gives back the one that it
+    found: of two cores, the first one's, gone by then. The next signal, a Ctrl-C, would end the process in a crash.
+    """
+    return import_openvino().Core()
 
 
 def import_openvino() -> Any:

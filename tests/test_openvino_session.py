@@ -18,12 +18,12 @@ from runtime.errors import UserError, run_command
 from runtime.files import sha256_of
 from runtime.infer import main as infer
 from runtime.metadata import Artefact, read_sidecar, write_sidecar
-from runtime.openvino_session import OpenVinoSession, check_bfloat16, import_openvino
+from runtime.openvino_session import OpenVinoSession, check_bfloat16, openvino_core
 from runtime.report import main as report
 from tests.export_fixtures import exported, small_config
 from tests.tiny_engine import write_tiny_engine
 
-CAPABILITIES = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+CAPABILITIES = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 needs_bfloat16 = pytest.mark.skipif("BF16" not in CAPABILITIES, reason="this CPU has no bfloat16 products")
 
 
@@ -76,7 +76,7 @@ def test_one_frame_and_many_are_two_compiled_graphs_whatever_the_number(tmp_path
 def test_importing_openvino_tells_nobody(tmp_path: Path):
     program = """
 import sys
-from runtime.openvino_session import import_openvino
+from runtime.openvino_session import import_openvino, openvino_core
 import_openvino(); import_openvino().Core()
 sys.exit(any(name.startswith("openvino_telemetry") for name in sys.modules))
 """
@@ -137,3 +137,23 @@ def test_the_commands_take_the_choice(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run_command(report, [str(engine), *arguments]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and all("bfloat16 needs OpenVINO" in line for line in errors)
+
+
+SIGNALS_AFTER_TWO_SESSIONS = """
+import faulthandler, os, signal, sys
+faulthandler.enable()  # a stack for signals that is there before OpenVINO's
+from runtime.openvino_session import OpenVinoSession
+first, second = OpenVinoSession(sys.argv[1]), OpenVinoSession(sys.argv[1])
+first.close()
+second.close()
+del first, second
+signal.signal(signal.SIGTERM, lambda *_: print("told"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_two_sessions_is_survived(small_flow: Path):
+    run = subprocess.run(
+        [sys.executable, "-c", SIGNALS_AFTER_TWO_SESSIONS, str(small_flow)], capture_output=True, text=True, timeout=120
+    )
+    assert (run.returncode, run.stdout) == (0, "told\n"), run.stderr

@@ -112,13 +112,13 @@ def test_a_sidecar_without_the_field_loads_and_a_broken_one_does_not(built):
 
 def test_every_precision_builds_and_keeps_the_resize_in_fp32(folder, capsys):
     cases = [
-        ("fp16", "720x1280", "resize float 3, convolution half"),  # one convolution, two bands of rows
-        ("fp32", "720x1283", "resize float 8"),  # six bands of columns instead
+        ("fp16", "720x1280", r"resize +float +3 "),  # one convolution, two bands of rows
+        ("fp32", "720x1283", r"resize +float +8 "),  # six bands of columns instead
     ]
     for kind, size, expected in cases:
         assert build(folder, f"--{kind}", "--batch", "2", "--frame-size", size) == 0
         output = capsys.readouterr().out
-        assert expected in output
+        assert re.search(expected, output), output
         assert re.search(f"resize {size} to 64x96 inside cable.onnx: at most [01] grey level", output)
     assert build(folder, "--fp32", "--no-plan") == 0  # and back: the next build takes frames of the input size
     assert read_sidecar(folder / "cable.onnx").frame_size is None
