@@ -38,12 +38,16 @@ def with_openvino(model: onnx.ModelProto, threads: int, precision: CpuPrecision,
 
 
 def with_torch(module: torch.nn.Module, threads: int) -> Run:
-    """Return a function that runs `module` eagerly; the number of threads is set for the whole process."""
-    torch.set_num_threads(threads)
+    """Return a function that runs `module` eagerly with `threads` threads, which is torch's setting for all it does."""
 
     def run(batch: Array) -> list[Array]:
-        with torch.inference_mode():
-            return [output.numpy() for output in module(torch.from_numpy(batch))]
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with torch.inference_mode():
+                return [output.numpy() for output in module(torch.from_numpy(batch))]
+        finally:
+            torch.set_num_threads(before)
 
     return run
 

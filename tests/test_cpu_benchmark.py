@@ -8,7 +8,7 @@ import torch
 
 from export import cpu_benchmark
 from export.cpu_benchmark import main, random_checkpoint, summarise, table
-from export.cpu_engines import measure_in_turn, with_onnxruntime, with_openvino
+from export.cpu_engines import measure_in_turn, with_onnxruntime, with_openvino, with_torch
 from export.cpu_rows import ANOMALIB, UNFUSED, Row, encoder_of, encoder_taps
 from export.flops import count_flops
 from export.model.cflow import Detector
@@ -137,3 +137,16 @@ def test_the_table_shows_a_dash_where_there_is_no_figure():
     ]
     assert lines[2].split() == ["alone", "10.0", "10.0", "3.00", "-", "3.00", "300", "50%", "-", "-"]
     assert "resnet18 at 256x320, batch 1, 2 threads" in lines[4] and "float32 600" in lines[5]
+
+
+def test_eager_rows_leave_torchs_threads_as_they_were():
+    before = torch.get_num_threads()
+    seen = []
+
+    class Counted(torch.nn.Module):
+        def forward(self, x):
+            seen.append(torch.get_num_threads())
+            return [x]
+
+    with_torch(Counted(), before + 1)(np.zeros((1, 2), np.float32))
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
