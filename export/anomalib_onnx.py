@@ -1,23 +1,37 @@
-"""anomalib's Cflow as its own exporter writes it: a graph to compare latencies with, where anomalib is installed."""
+"""anomalib's models as its own exporter writes them: graphs to compare latencies with, where anomalib is installed."""
 
 import contextlib
 import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from runtime.errors import UserError
 
 
-def anomalib_onnx(encoder: str, taps: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:
-    """Return anomalib's Cflow with untrained weights, its input "input" float32 (B, 3, *size).
+def cflow(encoder: str, taps: Sequence[str]) -> Any:
+    """Return anomalib's Cflow; its encoders are timm's, whose taps have other names than ours except in ResNets."""
+    from anomalib.models import Cflow
 
-    Raises `UserError` if anomalib is not installed or does not export this model: its encoders are timm's, whose
-    taps have other names than ours except in ResNets.
+    return Cflow(backbone=encoder, layers=tuple(taps), pre_trained=False)
+
+
+def efficientad() -> Any:
+    """Return anomalib's EfficientAD, the small one; it has an encoder of its own."""
+    from anomalib.models import EfficientAd
+
+    return EfficientAd()
+
+
+def anomalib_onnx(make: Callable[[], Any], size: tuple[int, int]) -> onnx.ModelProto:
+    """Return the untrained model of `make` as anomalib exports it, its input "input" float32 (B, 3, *size).
+
+    Raises `UserError` if anomalib is not installed or does not make or export this model.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), contextlib.ExitStack() as quiet:
@@ -25,10 +39,7 @@ def anomalib_onnx(encoder: str, taps: Sequence[str], size: tuple[int, int]) -> o
         for redirect in (contextlib.redirect_stdout, contextlib.redirect_stderr):
             quiet.enter_context(redirect(io.StringIO()))
         try:
-            from anomalib.models import Cflow
-
-            model = Cflow(backbone=encoder, layers=tuple(taps), pre_trained=False)
-            path = Path(model.to_onnx(Path(folder), input_size=size))
+            path = Path(make().to_onnx(Path(folder), input_size=size))
         except ImportError as error:
             raise UserError("anomalib must be installed", str(error), "pip install anomalib") from None
         except Exception as error:  # of anomalib, Lightning, timm or torch, whichever refuses first

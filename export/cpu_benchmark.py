@@ -26,7 +26,7 @@ from export.model.encoder import ENCODERS, calibrate_batch_norm
 from export.model.score import freeze_constants
 from export.onnx_files import ExportInfo
 from export.to_onnx import info_of
-from runtime.cpu_session import available_cores
+from runtime.cores import available_cores
 from runtime.errors import UserError, run_command
 from runtime.files import write_text
 from runtime.metadata import Metadata, Threshold

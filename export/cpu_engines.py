@@ -10,31 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from runtime.backends import CpuPrecision
-from runtime.onnxruntime_session import session_options
-from runtime.openvino_session import compile_options, openvino_core
+from runtime.plain_graph import Array, Run, open_onnxruntime, open_openvino
 
-Array = NDArray[Any]
-Run = Callable[[Array], list[Array]]  # a batch in, the graph's outputs out
+__all__ = ["Array", "Run", "measure_in_turn", "with_onnxruntime", "with_openvino", "with_torch"]
 
 
 def with_onnxruntime(model: onnx.ModelProto, threads: int) -> Run:
     """Return a function that runs `model`, a graph of one input, in ONNX Runtime."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    return lambda batch: list(session.run(None, {name: batch}))
+    return open_onnxruntime(model.SerializeToString(), threads)
 
 
 def with_openvino(model: onnx.ModelProto, threads: int, precision: CpuPrecision, shape: Sequence[int]) -> Run:
     """Return a function that runs `model`, a graph of one input, in OpenVINO for batches of just `shape`."""
-    core = openvino_core()
-    graph = core.read_model(model.SerializeToString())
-    graph.reshape(list(shape))
-    request = core.compile_model(graph, "CPU", compile_options(threads, precision)).create_infer_request()
-    return lambda batch: list(request.infer([batch]).values())
+    return open_openvino(model.SerializeToString(), threads, precision, shape)
 
 
 def with_torch(module: torch.nn.Module, threads: int) -> Run:

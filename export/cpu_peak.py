@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.cpu_engines import Array, Run, measure_in_turn, with_onnxruntime, with_openvino, with_torch
 
 SIDE = 1024  # products of 2 GFLOP whose three matrices (12 MB) fit into a large cache
+FLOPS = 2 * SIDE**3
 ROUNDS = 30
 PRODUCTS = ("float32", "bfloat16", "int8")
 
@@ -21,7 +22,7 @@ def possible_gflops(threads: int, bfloat16: bool) -> dict[str, float]:
     so every type is tried in each library that has it. `bfloat16` says whether OpenVINO lists that type here.
     """
     batch = np.random.default_rng(0).standard_normal((SIDE, SIDE)).astype(np.float32)
-    plain, quantised = _product(), _product(quantised=True)
+    plain, quantised = product(), product(quantised=True)
     runs: list[tuple[str, Run]] = [
         ("float32", with_onnxruntime(plain, threads)),
         ("float32", with_openvino(plain, threads, "float32", batch.shape)),
@@ -32,7 +33,7 @@ def possible_gflops(threads: int, bfloat16: bool) -> dict[str, float]:
         runs.append(("bfloat16", with_openvino(plain, threads, "bfloat16", batch.shape)))
         runs.append(("bfloat16", with_torch(_Product(torch.bfloat16), threads)))
     best_ms = measure_in_turn([_bind(run, batch) for _, run in runs], ROUNDS).min(axis=0)
-    gflops = 2e-6 * SIDE**3 / best_ms
+    gflops = 1e-6 * FLOPS / best_ms
     return {
         kind: float(max(rate for (other, _), rate in zip(runs, gflops, strict=True) if other == kind))
         for kind in PRODUCTS
@@ -56,8 +57,8 @@ class _Product(torch.nn.Module):
         return [product[:1, :1].float()]  # NumPy has no bfloat16; one element is as good as all
 
 
-def _product(quantised: bool = False) -> onnx.ModelProto:
-    """Return a graph of one product with a constant weight, its operands INT8 where `quantised`."""
+def product(quantised: bool = False) -> onnx.ModelProto:
+    """Return a graph of one SIDE x SIDE product with a constant weight, its operands INT8 where `quantised`."""
     weight = np.random.default_rng(1).standard_normal((SIDE, SIDE)).astype(np.float32)
     constants = [numpy_helper.from_array(weight, "weight")]
     nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"])]

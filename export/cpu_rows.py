@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from export.anomalib_onnx import anomalib_onnx
+from export.anomalib_onnx import anomalib_onnx, cflow
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.cpu_engines import Array, Run, with_onnxruntime, with_openvino, with_torch
 from export.flops import count_flops
@@ -73,9 +74,19 @@ def encoder_taps(model: onnx.ModelProto) -> tuple[str, ...]:
     return taps
 
 
-def encoder_of(model: onnx.ModelProto, taps: tuple[str, ...]) -> onnx.ModelProto:
-    """Return the part of a graph from the frames to `taps`."""
-    return onnx.utils.Extractor(model).extract_model([INPUT_NAME], list(taps))
+def likelihood_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the tensors that the decoders of an FP32 graph hand to the score, by the names of its nodes."""
+    made = {name for node in model.graph.node if not node.name.startswith("score/") for name in node.output}
+    read = {name for node in model.graph.node if node.name.startswith("score/") for name in node.input}
+    tensors = tuple(sorted(made & read))
+    if not tensors:
+        raise UserError("the decoders must end in tensors that the score reads", "none")
+    return tensors
+
+
+def up_to(model: onnx.ModelProto, tensors: tuple[str, ...]) -> onnx.ModelProto:
+    """Return the part of a graph from the frames to `tensors`."""
+    return onnx.utils.Extractor(model).extract_model([INPUT_NAME], list(tensors))
 
 
 def make_rows(
@@ -126,14 +137,15 @@ def _with_encoder(
     engine: Callable[[onnx.ModelProto], Run],
 ) -> Iterator[Row]:
     """Yield the row of a graph and that of its encoder alone, in the same engine and precision."""
-    encoder = encoder_of(model, taps)
+    encoder = up_to(model, taps)
     alone = f"{name}, encoder alone"
     yield Row(name, engine(model), frames, count_flops(model, {INPUT_NAME: frames}), operands, alone)
     yield Row(alone, engine(encoder), frames, count_flops(encoder, {INPUT_NAME: frames}), operands, judges=False)
 
 
 def _anomalib(info: ExportInfo, threads: int) -> Row:
-    model = anomalib_onnx(info.metadata.encoder, info.metadata.taps, info.metadata.input_size)
+    metadata = info.metadata
+    model = anomalib_onnx(partial(cflow, metadata.encoder, metadata.taps), metadata.input_size)
     shape = (1, 3, *info.metadata.input_size)
     batch = np.random.default_rng(0).random(shape, np.float32)
     flops = count_flops(model, {model.graph.input[0].name: batch})

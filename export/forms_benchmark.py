@@ -23,7 +23,7 @@ from export.forms import Form, Tap, decoders
 from export.model.cflow import ModelConfig
 from export.model.encoder import ENCODERS
 from export.upsampling_forms import UPSAMPLINGS, upsampling
-from runtime.cpu_session import available_cores
+from runtime.cores import available_cores
 from runtime.errors import UserError, run_command
 from runtime.files import write_text
 from runtime.openvino_session import openvino_core

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from export.parity import BUDGETS, Answers, Parity, areas, compare_answers
 from export.parity_images import Images, read_good, read_labelled
 from runtime import paper_table
 from runtime.errors import UserError, run_command
+from runtime.files import sha256_of, write_json
+from runtime.report.accuracy import SCHEMA
 from runtime.text_table import align
 
 # Of FP32 forms. Their score is a mean over positions, and rounding of a float32 network, which trained flows amplify on
@@ -105,6 +108,27 @@ def table(rows: Sequence[Row], images: Images) -> str:
     return "\n".join(lines)
 
 
+def to_json(rows: Sequence[Row], images: Images, data: str) -> dict[str, Any]:
+    """Return what each file's answers are worth, for `runtime.report --accuracy`."""
+    found = [(row.contender, areas(row.answers, images)) for row in rows if row.answers is not None]
+    return {
+        "schema": SCHEMA,
+        "data": data,
+        "images": len(images),
+        "rows": [
+            {
+                "file": contender.path.name,
+                "form": contender.form,
+                "precision": contender.precision,
+                "sha256": sha256_of(contender.path),
+                "image_auroc": None if area is None else area.image,
+                "pixel_auroc": None if area is None else area.pixel,
+            }
+            for contender, area in found
+        ],
+    }
+
+
 def _cells(row: Row, images: Images) -> list[str]:
     contender, parity = row.contender, row.parity
     paper = paper_table.cflow_row(contender.encoder, contender.input_size)
@@ -150,6 +174,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--images", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="good images, without --data (%(default)s)"
     )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write each file's AUROC here, for runtime.report"
+    )
     options = parser.parse_args(argv)
     if options.class_name and options.data is None:
         raise UserError("--class needs --data", "none", "name the folder that holds the classes")
@@ -157,6 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     images, telling = _images(options, contenders[0])
     rows = verify(contenders, images)
     print(table(rows, images))
+    if options.json:
+        write_json(options.json, to_json(rows, images, (options.data or options.images).resolve().name))
     if not telling:
         print(f"{options.images} holds the generated stand-in images: precisions are not held to a budget on them")
     faults = list(_faults(rows, telling))

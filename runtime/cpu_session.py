@@ -1,6 +1,5 @@
 """What every library that judges with an `.onnx` on the CPU has in common: contract, frames, threads, timing."""
 
-import os
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from runtime.cores import available_cores
 from runtime.errors import UserError
 from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata, read_sidecar
 from runtime.session import Finished, Frames, Maps, Run, Scores
@@ -100,13 +100,6 @@ class CpuSession(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use, which in a container is often fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def one_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ class OnnxRuntimeSession(CpuSession):
 
     def _open(self, path: Path) -> Signature:
         options = session_options(self.threads)
-        onnxruntime = _import_onnxruntime()
+        onnxruntime = import_onnxruntime()
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
@@ -41,12 +41,12 @@ class OnnxRuntimeSession(CpuSession):
         self._session = None
 
     def _version(self) -> str:
-        return str(_import_onnxruntime().__version__)
+        return str(import_onnxruntime().__version__)
 
 
 def session_options(threads: int) -> Any:
     """Return ONNX Runtime's options for judging: `threads` threads that sleep when idle, all graph optimisations."""
-    onnxruntime = _import_onnxruntime()
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -56,7 +56,8 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime. Raises `UserError` where it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -49,10 +49,19 @@ def rows_for(encoder: str, input_size: tuple[int, int]) -> tuple[PaperRow, ...]:
     side = nearest_side(input_size)
     column = _table()["input_sizes"].index(side)
     return tuple(
-        PaperRow(row["model"], side, row["fps"][column], row["size_mb"].get("both", row["size_mb"].get("mvtec")))
+        PaperRow(
+            row["model"],
+            side,
+            _float(row["fps"][column]),
+            _float(row["size_mb"].get("both", row["size_mb"].get("mvtec"))),
+        )
         for row in _table()["rows"]
         if name in row["model"].replace("-", " ").split()
     )
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def cflow_row(encoder: str, input_size: tuple[int, int]) -> PaperRow | None:

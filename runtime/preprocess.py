@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from runtime.cores import available_cores
 from runtime.errors import UserError
+from runtime.strips import resize_in_strips
 
 Pixels = TypeVar("Pixels")
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -86,14 +88,13 @@ def resize(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize uint8 (H, W, 3) to `size` = (height, width) in pixels; `rgb` itself if it fits already.
 
     Bilinear with a support that grows with the reduction, so that fine texture does not alias. The
-    whole frame is kept: no crop, the aspect ratio follows `size`. Raises `UserError` for anything but
-    uint8 (H, W, 3).
+    whole frame is kept: no crop, the aspect ratio follows `size`. Large frames are resized by several cores
+    (`runtime.strips`). Raises `UserError` for anything but uint8 (H, W, 3).
     """
     check_frame(rgb)
-    height, width = size
-    if rgb.shape[:2] == (height, width):
+    if rgb.shape[:2] == size:
         return rgb
-    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+    return resize_in_strips(rgb, size, available_cores())
 
 
 def list_images(folder: str | Path) -> list[Path]:

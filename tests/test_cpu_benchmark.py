@@ -9,7 +9,7 @@ import torch
 from export import cpu_benchmark
 from export.cpu_benchmark import main, random_checkpoint, summarise, table
 from export.cpu_engines import measure_in_turn, with_onnxruntime, with_openvino, with_torch
-from export.cpu_rows import ANOMALIB, UNFUSED, Row, encoder_of, encoder_taps
+from export.cpu_rows import ANOMALIB, UNFUSED, Row, encoder_taps, up_to
 from export.flops import count_flops
 from export.model.cflow import Detector
 from export.model.checkpoint import save_checkpoint
@@ -51,7 +51,7 @@ def test_without_anomalib_there_is_no_ratio_to_it():
 def test_the_encoder_alone_gives_the_taps_of_the_whole():
     detector = exported(small_config())
     taps = encoder_taps(detector.fused)
-    alone = encoder_of(detector.fused, taps)
+    alone = up_to(detector.fused, taps)
     names = {node.name for node in alone.graph.node}
     assert len(taps) == 2 and all(name.startswith(("encoder/", "normalise/")) for name in names)
     frames = detector.frames[:1]

@@ -25,6 +25,7 @@ from runtime.errors import run_command
 from runtime.files import sha256_of
 from runtime.metadata import Artefact, write_sidecar
 from runtime.preprocess import read_image
+from runtime.report.accuracy import read_accuracy
 from tests.export_fixtures import CALIBRATION_DATA, checkpoint_of, exported, run_model, small_config
 from tests.onnx_inspection import nodes_of
 
@@ -136,6 +137,20 @@ def test_command_prints_one_table_with_auroc(forms, tmp_path, capsys):
     assert float(rows["fused"][-1]) == pytest.approx(100 * roc_auc_score(truth.ravel(), maps.ravel()), abs=0.006)
     assert float(rows["fp16"][2]) == pytest.approx(forms.with_suffix(".fp16.onnx").stat().st_size / 1e6, abs=0.051)
     assert status in (0, 1)  # a random detector's INT8 may be over its budget: told below
+
+
+def test_json_says_of_each_file_what_the_table_does(forms, tmp_path, capsys):
+    data = dataset(tmp_path / "data" / "plate")
+    path = tmp_path / "verify.json"
+    _, out, _ = run(capsys, forms, "--data", data, "--json", path)
+    rows = {line.split()[1]: line.split() for line in out.splitlines()[2:7]}
+    found = {accuracy.file: accuracy for accuracy in read_accuracy(path)}
+    assert list(found) == list(rows)
+    for name, accuracy in found.items():
+        assert 100 * accuracy.image_auroc == pytest.approx(float(rows[name][-2]), abs=0.006)
+        assert 100 * accuracy.pixel_auroc == pytest.approx(float(rows[name][-1]), abs=0.006)
+        assert accuracy.model_sha256 == sha256_of(forms.with_name(name))
+        assert (accuracy.images, accuracy.data) == (4, "plate")
 
 
 def test_good_images_give_no_auroc(forms, capsys):

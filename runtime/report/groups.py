@@ -1,0 +1,237 @@
+"""Rows measured in turn: one encoder at one input size with all that it is to be compared with.
+
+Not all of a group is open at once, for memory's sake: first the exact forms, then each other precision, then the
+baselines. The *anchor*, the whole way of CFLOW-AD in FP32, runs in every round of all of them, so that each row has
+rounds in common with what it is compared with.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from runtime import paper_table
+from runtime.errors import UserError
+from runtime.report.models import Entry
+from runtime.report.rounds import Lane, measure_in_turn
+from runtime.report.schema import Row, SweepPoint
+from runtime.report.worker import Subject
+from runtime.report.workers import Worker, subjects_of
+
+ANCHOR = "cflow"
+BASELINE_KINDS = ("padim", "spade")
+KINDS = ("encoder", "cflow", "engine", "unfused", "eager", *BASELINE_KINDS, "anomalib-cflow", "anomalib-efficientad")
+SWEEP_S = 20.0
+SWEEP_ROUNDS = 15
+BFLOAT16 = "bf16"  # a way to run an FP32 file, no file of its own
+PAPER_KINDS = {"encoder": "encoder only", "cflow": "CFLOW-AD", "padim": "PaDiM", "spade": "SPADE"}
+
+Say = Callable[[str], None]
+Open = Callable[[Subject], Worker]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An entry in one way to run it: its own precision, or an FP32 file's products in bfloat16."""
+
+    entry: Entry
+    precision: str
+
+    @property
+    def group(self) -> tuple[str, tuple[int, int]]:
+        """Encoder and input size."""
+        return self.entry.encoder, self.entry.input_size
+
+    def subjects(self, base: Subject) -> list[Subject]:
+        """Return what must be opened."""
+        return subjects_of(self.entry, replace(base, precision="bfloat16" if self.precision == BFLOAT16 else "float32"))
+
+
+@dataclass
+class _Measured:
+    """A variant's lanes by what they time, and what its workers said of themselves."""
+
+    variant: Variant
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    first_verdict_s: float | None = None
+    memory_mb: float | None = None
+    device: str = ""
+    engine: str = ""
+
+
+@dataclass
+class Outcome:
+    """What came of a group: its rows, its batch sweep, and what could not be measured, each with its reason."""
+
+    rows: list[Row] = field(default_factory=list)
+    sweeps: list[SweepPoint] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def variants_of(entries: Sequence[Entry], precisions: Sequence[str]) -> list[Variant]:
+    """Return every entry in its own precision where that is asked for, and FP32 files in bfloat16 where that is.
+
+    What has only FP32 (torch, baselines, other projects' exports, files that a user named) is in any case there.
+    """
+    found = []
+    for entry in entries:
+        if entry.kind not in ("encoder", "cflow") or entry.precision in precisions:
+            found.append(Variant(entry, entry.precision))
+        if BFLOAT16 in precisions and entry.precision == "fp32" and entry.kind in ("encoder", "cflow", "engine"):
+            found.append(Variant(entry, BFLOAT16))
+    return found
+
+
+def by_group(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """Return the variants by encoder and input size, in the order of their first ones."""
+    groups: dict[tuple[str, tuple[int, int]], list[Variant]] = {}
+    for variant in variants:
+        groups.setdefault(variant.group, []).append(variant)
+    return list(groups.values())
+
+
+def anchor_of(group: Sequence[Variant]) -> Variant:
+    """Return the variant that others are compared with: CFLOW-AD in FP32, else the first."""
+    exact = [v for v in group if v.entry.kind == ANCHOR and v.precision == "fp32"]
+    return exact[0] if exact else group[0]
+
+
+def sets_of(group: Sequence[Variant]) -> list[list[Variant]]:
+    """Return what of a group is open at the same time, the anchor left out."""
+    anchor = anchor_of(group)
+    sets: dict[str, list[Variant]] = {}
+    for variant in group:
+        if variant is not anchor:
+            name = "baselines" if variant.entry.kind in BASELINE_KINDS else variant.precision
+            sets.setdefault(name, []).append(variant)
+    return [*sets.values()] or [[]]
+
+
+def measure_group(
+    group: Sequence[Variant],
+    base: Subject,
+    seconds: float,
+    most: int,
+    batches: Sequence[int] = (),
+    open_worker: Open = Worker,
+    tick: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Measure a group for about `seconds`, then its anchor at each of `batches`.
+
+    What does not open or run is left out with its reason; without its anchor a group has no figures at all.
+    """
+    outcome = Outcome()
+    with ExitStack() as stack:
+        anchor = _open(anchor_of(group), base, stack, open_worker, outcome)
+        if anchor is None:
+            return outcome
+        done, measured = 0, [anchor]
+        sets = sets_of(group)
+        for variants in sets:
+            with ExitStack() as opened:
+                found = [_open(variant, base, opened, open_worker, outcome) for variant in variants]
+                some = [item for item in found if item is not None]
+                for item in some:
+                    for lane in item.lanes.values():
+                        lane.rounds_ms = [()] * done
+                lanes = [lane for item in [anchor, *some] for lane in item.lanes.values()]
+                measure_in_turn(lanes, seconds / len(sets), most, tick)
+                measured += some
+            done = max(len(lane.rounds_ms) for lane in anchor.lanes.values())
+        outcome.rows = [_row(item, done) for item in measured]
+        outcome.rows.sort(key=lambda row: KINDS.index(row.kind))
+        outcome.sweeps = list(_sweep(anchor, base, batches, tick))
+    return outcome
+
+
+def _open(variant: Variant, base: Subject, stack: ExitStack, open_worker: Open, outcome: Outcome) -> "_Measured | None":
+    measured = _Measured(variant)
+    try:
+        for subject in variant.subjects(base):
+            worker = stack.enter_context(open_worker(subject))
+            for path in subject.paths:
+                measured.lanes[path] = Lane(worker, path)
+            if "verdict" in subject.paths:
+                measured.first_verdict_s, measured.memory_mb = worker.first_verdict_s, worker.memory_mb
+            measured.device, measured.engine = worker.device, worker.engine
+    except UserError as error:
+        height, width = variant.entry.input_size
+        outcome.left_out.append(f"{variant.entry.label} {height}x{width} {variant.precision}: {error}")
+        return None
+    return measured
+
+
+def _row(measured: _Measured, rounds: int) -> Row:
+    """Return the row of a variant, its rounds as many as the anchor's."""
+    entry = measured.variant.entry
+    for lane in measured.lanes.values():
+        lane.rounds_ms += [()] * (rounds - len(lane.rounds_ms))
+    network, verdict = measured.lanes.get("network"), measured.lanes.get("verdict")
+    work = entry.work
+    if work is not None and measured.variant.precision == BFLOAT16:
+        work = replace(work, operands="bfloat16")
+    return Row(
+        name=entry.label,
+        kind=entry.kind,
+        encoder=entry.encoder,
+        input_size=entry.input_size,
+        engine=measured.engine,
+        precision=measured.variant.precision,
+        device=measured.device,
+        file=(entry.verdict or entry.files[0]).path.name,
+        size_mb=entry.size_bytes / 1e6,
+        work=work,
+        network=network.timing if network else None,
+        verdict=verdict.timing if verdict else None,
+        stages_ms=verdict.stages_ms() if verdict else {},
+        first_verdict_s=measured.first_verdict_s,
+        memory_mb=measured.memory_mb,
+        paper=_paper_row(entry),
+        model_sha256=entry.model_sha256,
+    )
+
+
+def _paper_row(entry: Entry) -> paper_table.PaperRow | None:
+    word = PAPER_KINDS.get(ANCHOR if entry.kind in ("engine", "unfused", "eager") else entry.kind)
+    rows = paper_table.rows_for(entry.encoder, entry.input_size)
+    return next((row for row in rows if word is not None and word in row.model), None)
+
+
+def _sweep(anchor: _Measured, base: Subject, batches: Sequence[int], tick: Callable[[], None]) -> Iterator[SweepPoint]:
+    """Yield the anchor's whole way at every batch that it takes, all batches in turn."""
+    lane = anchor.lanes.get("verdict")
+    if lane is None or not isinstance(lane.worker, Worker):
+        return
+    lanes = [Lane(lane.worker, "verdict", batch) for batch in batches if batch <= lane.worker.max_batch]
+    if lanes:
+        measure_in_turn(lanes, SWEEP_S, SWEEP_ROUNDS, tick)
+    for swept in lanes:
+        yield sweep_point(anchor.variant, anchor.engine, base.threads, swept)
+
+
+def sweep_point(variant: Variant, engine: str, threads: int | None, lane: Lane) -> SweepPoint:
+    """Return what a lane of a sweep came to."""
+    entry = variant.entry
+    return SweepPoint(entry.label, entry.encoder, entry.input_size, engine, variant.precision, threads, lane.timing)
+
+
+def measure_threads(
+    anchors: Sequence[Variant],
+    base: Subject,
+    threads: Sequence[int],
+    open_worker: Open = Worker,
+    tick: Callable[[], None] = lambda: None,
+) -> list[SweepPoint]:
+    """Measure each anchor's whole way with each number of threads, all numbers in turn."""
+    points = []
+    for anchor in anchors:
+        with ExitStack() as stack:
+            lanes = []
+            for count in threads:
+                for subject in anchor.subjects(replace(base, threads=count)):
+                    if "verdict" in subject.paths:
+                        worker = stack.enter_context(open_worker(subject))
+                        lanes.append((count, worker.engine, Lane(worker, "verdict")))
+            if lanes:
+                measure_in_turn([lane for _, _, lane in lanes], SWEEP_S, SWEEP_ROUNDS, tick)
+            points += [sweep_point(anchor, engine, count, lane) for count, engine, lane in lanes]
+    return points

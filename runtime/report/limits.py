@@ -1,0 +1,61 @@
+"""What this machine can do: the rate of large products in the engines of the report, and that of reading memory."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from runtime.backends import Backend, CpuPrecision
+from runtime.errors import UserError
+from runtime.report import bandwidth
+from runtime.report.models import Entry
+from runtime.report.rounds import Lane, measure_in_turn
+from runtime.report.schema import Limits
+from runtime.report.worker import Subject
+from runtime.report.workers import Worker, subjects_of
+
+SECONDS = 4.0
+ROUNDS = 30
+HOW = "gflops: the best run of a 1024 x 1024 x 1024 product in the engines that are here"
+ENGINES: tuple[Backend, ...] = ("onnxruntime", "openvino")
+
+
+def measure_limits(products: Sequence[Entry], base: Subject, threads: int, bfloat16: bool) -> Limits | None:
+    """Run the large products in every engine that is here, and read memory; None without products.
+
+    The best run counts, not the median: a limit is what can be reached. No one engine will do, since some do not use
+    all that a processor has.
+    """
+    if not products:
+        return None
+    with ExitStack() as stack:
+        lanes = list(_lanes(products, base, bfloat16, stack))
+        measure_in_turn([lane for _, _, lane in lanes], SECONDS, ROUNDS)
+    gflops: dict[str, float] = {}
+    for operands, flops, lane in lanes:
+        rate = 1e-6 * flops / min(lane.timing.samples_ms)
+        gflops[operands] = round(max(rate, gflops.get(operands, 0.0)), 2)
+    return Limits(gflops, round(bandwidth.read_gb_s(threads), 2), f"{HOW}; {bandwidth.HOW}")
+
+
+def merged(first: Limits, second: Limits) -> Limits:
+    """Return the better of two measurements of the same machine: something else may have run during one of them."""
+    gflops = {kind: max(rate, second.gflops.get(kind, 0.0)) for kind, rate in first.gflops.items()}
+    return replace(first, gflops=gflops, read_gb_s=max(first.read_gb_s, second.read_gb_s))
+
+
+def _lanes(products: Sequence[Entry], base: Subject, bfloat16: bool, stack: ExitStack) -> list[tuple[str, float, Lane]]:
+    lanes = []
+    for product in products:
+        assert product.work is not None
+        ways: list[tuple[CpuPrecision, str]] = [("float32", product.work.operands)]
+        if bfloat16 and product.precision == "fp32":
+            ways.append(("bfloat16", "bfloat16"))
+        for backend in ENGINES:
+            for precision, operands in ways:
+                (subject,) = subjects_of(product, replace(base, backend=backend, precision=precision))
+                try:
+                    worker = stack.enter_context(Worker(subject))
+                except UserError:  # an engine that is not installed, or has no such products: another one counts
+                    continue
+                lanes.append((operands, product.work.flops, Lane(worker, "network")))
+    return lanes

@@ -1,0 +1,160 @@
+"""What a report measures: files, what each is and how it is run; a folder of them has a list, `models.json`.
+
+`export.report_models` writes such folders. Files that a user names are entries of their own.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from runtime.errors import UserError
+from runtime.files import sha256_of, write_json
+from runtime.metadata import Artefact, Metadata, read_sidecar
+from runtime.paper_table import PAPER_NAMES
+from runtime.report.schema import Work, parse
+
+SCHEMA = "cflow-edge/report-models/1"
+LIST_NAME = "models.json"
+SUFFIXES = (".onnx", ".plan")
+# "engine": an engine with its sidecar; "graph": any ONNX of one input; "torch": a module of the package `export`
+Runner = Literal["engine", "graph", "torch"]
+LABELS = {  # of a row, by its kind
+    "encoder": "{} encoder only",
+    "cflow": "CFLOW-AD-{}",
+    "unfused": "CFLOW-AD-{}, unfused",
+    "eager": "CFLOW-AD-{}, eager PyTorch",
+    "padim": "PaDiM-{}",
+    "spade": "SPADE-{}",
+    "anomalib-cflow": "anomalib Cflow-{}",
+    "anomalib-efficientad": "anomalib EfficientAD-{}",
+}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file and what runs it; `what` tells a torch module which one it is, `features` its encoder's ONNX.
+
+    `input_shape` is that of a graph which takes images as float32, None where it takes frames.
+    """
+
+    runner: Runner
+    path: Path
+    what: str = ""
+    features: Path | None = None
+    input_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model: `network` is encoder and decoders alone, `verdict` the whole way; either may be missing."""
+
+    kind: str
+    encoder: str
+    input_size: tuple[int, int]
+    precision: str  # of the file: "fp32", "fp16", "int8"
+    size_bytes: int
+    network: ModelFile | None = None
+    verdict: ModelFile | None = None
+    work: Work | None = None
+    name: str = ""
+    model_sha256: str = ""
+
+    @property
+    def label(self) -> str:
+        """The row's name: the paper's where its table has one."""
+        return self.name or LABELS[self.kind].format(PAPER_NAMES.get(self.encoder, self.encoder))
+
+    @property
+    def files(self) -> list[ModelFile]:
+        """Both files, where they are."""
+        return [file for file in (self.network, self.verdict) if file is not None]
+
+
+@dataclass(frozen=True)
+class ModelList:
+    """A folder's models and what their weights are; `limits` are products to measure the machine with."""
+
+    weights: str
+    entries: tuple[Entry, ...] = ()
+    limits: tuple[Entry, ...] = field(default=())
+
+
+def write_list(folder: Path, models: ModelList) -> None:
+    """Write `models.json` into `folder`; paths in it are relative to that."""
+
+    def plain(entry: Entry) -> dict[str, Any]:
+        value = asdict(entry)
+        for file in (value["network"], value["verdict"]):
+            if file is not None:
+                file["path"] = _relative(file["path"], folder)
+                file["features"] = None if file["features"] is None else _relative(file["features"], folder)
+        return value
+
+    entries, limits = ([plain(entry) for entry in part] for part in (models.entries, models.limits))
+    write_json(folder / LIST_NAME, {"schema": SCHEMA, "weights": models.weights, "entries": entries, "limits": limits})
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder))
+
+
+def read_list(folder: Path) -> ModelList:
+    """Read the list of `folder`. Raises `UserError` where there is none, or one of another schema."""
+    path = folder / LIST_NAME
+    cure = f"prepare them: python -m export.report_models --out {folder}"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} must hold models to measure ({LIST_NAME})", str(error), cure) from None
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise UserError(f"{path} must have schema {SCHEMA}", "another", cure)
+    try:
+        entries, limits = (tuple(_entry(item, folder) for item in value[part]) for part in ("entries", "limits"))
+        return ModelList(str(value["weights"]), entries, limits)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} must hold every field of {SCHEMA}", repr(error), cure) from None
+
+
+def _entry(item: dict[str, Any], folder: Path) -> Entry:
+    known = {f.name for f in fields(Entry)}
+    values = {key: part for key, part in item.items() if key in known}
+    values["input_size"] = tuple(int(side) for side in values["input_size"])
+    values["work"] = None if values["work"] is None else parse(Work, values["work"])
+    for role in ("network", "verdict"):
+        values[role] = None if values[role] is None else _file(values[role], folder)
+    return Entry(**values)
+
+
+def _file(item: dict[str, Any], folder: Path) -> ModelFile:
+    features = None if item["features"] is None else folder / item["features"]
+    shape = None if item["input_shape"] is None else tuple(int(side) for side in item["input_shape"])
+    return ModelFile(item["runner"], folder / item["path"], item["what"], features, shape)
+
+
+def entry_of(path: Path) -> Entry:
+    """Return the entry of an engine that a user names. Raises `UserError` as `runtime.load` does for its file."""
+    if path.suffix not in SUFFIXES:
+        raise UserError("an engine is a .plan or .onnx file", str(path), "build one with export.build_engine")
+    if not path.is_file():
+        raise UserError(f"{path} must exist", "no such file", "build it with export.build_engine")
+    metadata: Metadata = read_sidecar(path)
+    artefact: Artefact = metadata.artefact_of(path)
+    return Entry(
+        "engine",
+        metadata.encoder,
+        metadata.input_size,
+        artefact.precision,
+        path.stat().st_size,
+        verdict=ModelFile("engine", path),
+        name=path.name,
+        model_sha256=sha256_of(path),
+    )
+
+
+def find_models(folder: Path) -> list[Path]:
+    """Return the engines directly in `folder`, by name. Raises `UserError` if there is none."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    if not paths:
+        raise UserError(f"{folder.resolve()} must hold engines (.onnx, .plan)", "none", "name them, or build one")
+    return paths

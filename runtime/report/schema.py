@@ -1,0 +1,295 @@
+"""What a report holds, and its JSON: every figure of a table or picture can be computed again from it.
+
+Times are milliseconds, sizes 10^6 bytes, a multiply-add counts as two operations.
+"""
+
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runtime.errors import UserError
+from runtime.paper_table import PaperRow
+from runtime.report.statistics import noise, percentiles_ms
+
+SCHEMA = "cflow-edge/report/2"
+_LIST_OF_NUMBERS = re.compile(r"\[([-+.eE0-9,\s]+)\]")  # written in one line each
+Kind = (
+    str  # "encoder", "cflow", "unfused", "eager", "padim", "spade", "anomalib-cflow", "anomalib-efficientad", "engine"
+)
+Parsed = TypeVar("Parsed")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Runs of `batch` frames: the milliseconds of each, by round in the order of measuring.
+
+    A slow subject does not run in every round: its tuple is empty there.
+    """
+
+    rounds_ms: tuple[tuple[float, ...], ...]
+    batch: int = 1
+
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        """All runs."""
+        return tuple(ms for samples in self.rounds_ms for ms in samples)
+
+    @property
+    def percentiles(self) -> dict[str, float]:
+        """p50, p95 and p99 in milliseconds, interpolated linearly."""
+        return percentiles_ms(self.samples_ms)
+
+    @property
+    def p50(self) -> float:
+        """The median in milliseconds."""
+        return self.percentiles["p50"]
+
+    @property
+    def fps(self) -> float:
+        """Frames per second at the median."""
+        return 1e3 * self.batch / self.p50
+
+    @property
+    def noise(self) -> float:
+        """How far the median moved under way, as a share of it (see `statistics.noise`)."""
+        return noise(self.rounds_ms)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one frame asks of a machine, counted from the model: floating-point operations and bytes.
+
+    `weight_bytes` are the parameters, each read once a run (whatever its batch); `frame_bytes` what goes in and out
+    for each frame. Results between layers are not counted: they may stay in a cache.
+    """
+
+    flops: float
+    weight_bytes: float
+    frame_bytes: float
+    operands: str = "float32"  # of most products: "float32", "bfloat16", "float16" or "int8"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one engine: a line of the table.
+
+    `network` times encoder and decoders alone, as the paper does: no upsampling, no anomaly map copied back. `verdict`
+    times the whole way from a frame in memory to its verdict. `stages_ms` are the medians of the verdict's stages.
+    `first_verdict_s` runs from before the file is opened (the inference library is imported in it) to the first
+    verdict, `memory_mb` is the most that the process had resident.
+    """
+
+    name: str  # "CFLOW-AD-R18"
+    kind: Kind
+    encoder: str
+    input_size: tuple[int, int]  # (height, width) in pixels
+    engine: str  # "OpenVINO", "ONNX Runtime", "PyTorch", "TensorRT"
+    precision: str  # "fp32", "fp16", "bf16", "int8"
+    device: str
+    file: str
+    size_mb: float
+    work: Work | None = None
+    network: Timing | None = None
+    verdict: Timing | None = None
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    first_verdict_s: float | None = None
+    memory_mb: float | None = None
+    paper: PaperRow | None = None
+    model_sha256: str = ""
+
+    @property
+    def group(self) -> tuple[str, tuple[int, int]]:
+        """Encoder and input size: what was measured in turn, and may be compared."""
+        return self.encoder, self.input_size
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What tells this row from the others, in this report and in another one's."""
+        height, width = self.input_size
+        return self.name, self.kind, f"{height}x{width}", self.engine, self.precision
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """The time from frames to verdicts of one row at another batch or number of threads."""
+
+    name: str
+    encoder: str
+    input_size: tuple[int, int]
+    engine: str
+    precision: str
+    threads: int | None
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """A part of a network and its share of the time that the engine's own profiler saw, per run of one frame."""
+
+    name: str  # "encoder layer1", "decoder 2 block 5", "upsampling", ...
+    ms: float
+    layers: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Per-layer times of one row, by part of the network; profiling itself costs time, so only shares count."""
+
+    name: str
+    input_size: tuple[int, int]
+    engine: str
+    precision: str
+    groups: tuple[LayerGroup, ...]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What a file's answers are worth, from `export.verify --json`; AUROC in [0, 1]."""
+
+    file: str
+    precision: str
+    images: int
+    data: str
+    image_auroc: float | None
+    pixel_auroc: float | None
+    model_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this machine can do, measured by the report itself, in the same number of threads.
+
+    `gflops` by type of operand: the best that a large product reached; `read_gb_s`: 10^9 bytes read from memory.
+    """
+
+    gflops: dict[str, float]
+    read_gb_s: float
+    how: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the figures were taken; `threads` None is all cores."""
+
+    command: str
+    measured_at: str
+    threads: int | None
+    seconds_per_group: float
+    frame_seed: int
+    weights: str  # of the models: "seeded random", or "as in the files"
+    minutes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the figures were taken, as far as the system tells; nothing is guessed."""
+
+    device: str
+    cores: int
+    operating_system: str
+    driver: str
+    clocks: str
+    power_mode: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What went on beside the measuring. Shares are of all cores' time; None: the system does not tell."""
+
+    others_share: float | None  # other processes
+    stolen_share: float | None  # a hypervisor's other guests
+    throttled: bool | None
+    slowdown: float | None  # last third of the rounds over the first, median over rows
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was measured, in the order of the tables."""
+
+    method: Method
+    machine: Machine
+    conditions: Conditions
+    limits: Limits | None
+    rows: tuple[Row, ...]
+    sweeps: tuple[SweepPoint, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    accuracy: tuple[Accuracy, ...] = ()
+    left_out: tuple[str, ...] = ()  # what could not be measured here, each with its reason
+    schema: str = SCHEMA
+
+    def groups(self) -> list[list[Row]]:
+        """Return the rows by encoder and input size, in their order."""
+        found: dict[tuple[str, tuple[int, int]], list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.group, []).append(row)
+        return list(found.values())
+
+
+def to_json(report: Report, more: Mapping[str, Any] | None = None) -> str:
+    """Return the report as JSON of schema `SCHEMA`, the figures that are computed from the samples beside them.
+
+    `more` is added for readers; `from_json` passes it over.
+    """
+    text = json.dumps({**_with_figures(report, asdict(report)), **(more or {})}, indent=1)
+    return _LIST_OF_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+
+
+def _with_figures(value: Any, plain: Any) -> Any:
+    """Add to the dict of every `Timing` within `value` what is computed from it, for readers without this code."""
+    if isinstance(value, Timing):
+        return {**plain, **value.percentiles, "fps": value.fps, "noise": value.noise}
+    if is_dataclass(value):
+        return {f.name: _with_figures(getattr(value, f.name), plain[f.name]) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [_with_figures(item, item_plain) for item, item_plain in zip(value, plain, strict=True)]
+    return plain
+
+
+def from_json(text: str, origin: str) -> Report:
+    """Rebuild a report. Raises `UserError` naming `origin` unless `text` is one of schema `SCHEMA`."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{origin} must be JSON", str(error), "make it with runtime.report --output") from None
+    found = value.get("schema", "no schema") if isinstance(value, dict) else type(value).__name__
+    if found != SCHEMA:
+        raise UserError(f"{origin} must have schema {SCHEMA}", str(found), "measure again with this version")
+    try:
+        report: Report = parse(Report, value)
+        return report
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{origin} must hold every field of {SCHEMA}", repr(error), "measure again") from None
+
+
+def read_report(path: Path) -> Report:
+    """Read a report.json. Raises `UserError` where it is missing or is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} must be a report.json", str(error), "make it with runtime.report --output") from None
+    return from_json(text, str(path))
+
+
+def parse(kind: Any, value: Any) -> Any:
+    """Return `value`, as JSON has it, as the type `kind`: a dataclass of this module, or the type of a field of one."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):  # with None
+        chosen = next(argument for argument in arguments if argument is not type(None))
+        return None if value is None else parse(chosen, value)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        names = [f.name for f in fields(kind)]
+        return kind(**{name: parse(hints[name], value[name]) for name in names if name in value})  # type: ignore[operator]
+    if origin is tuple:
+        kinds: Sequence[Any] = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return tuple(parse(item_kind, item) for item_kind, item in zip(kinds, value, strict=True))
+    if origin is dict:
+        return {str(key): parse(arguments[1], item) for key, item in value.items()}
+    return kind(value)

@@ -1,0 +1,43 @@
+"""The statistics of a report: percentiles, ratios of things that were measured in turn, and their noise."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtime.summary import PERCENTILES
+
+BLOCKS = 5  # parts of a measurement that are compared with each other to see how far its median moves
+Rounds = Sequence[Sequence[float]]  # milliseconds by round; a round may be empty
+
+
+def percentiles_ms(latencies_ms: Sequence[float]) -> dict[str, float]:
+    """Return {"p50": ..., "p95": ..., "p99": ...} in milliseconds, interpolated linearly."""
+    values = np.percentile(np.asarray(latencies_ms, np.float64), PERCENTILES)
+    return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, values, strict=True)}
+
+
+def round_medians(rounds_ms: Rounds) -> list[float]:
+    """Return the median of each round, NaN for one without a run."""
+    return [float(np.median(samples)) if len(samples) else float("nan") for samples in rounds_ms]
+
+
+def speed_ratio(first: Rounds, other: Rounds) -> float | None:
+    """Return the other's speed as a multiple of the first's: the median over rounds of first / other.
+
+    A ratio taken within a round cancels what both met in that round; a ratio of two medians would not. None where
+    no round has both.
+    """
+    ratios = np.asarray(round_medians(first)) / np.asarray(round_medians(other))
+    ratios = ratios[np.isfinite(ratios)]
+    return float(np.median(ratios)) if len(ratios) else None
+
+
+def noise(rounds_ms: Rounds) -> float:
+    """Return how far a median moves from one part of the measurement to the next, as a share of it.
+
+    The standard deviation of the medians of `BLOCKS` blocks of consecutive rounds: more than the statistical error of
+    the whole median, because what another run meets differs as one block from the next. 0 for fewer than two rounds.
+    """
+    medians = [value for value in round_medians(rounds_ms) if value == value]
+    blocks = [np.median(part) for part in np.array_split(medians, min(BLOCKS, len(medians) or 1)) if len(part)]
+    return float(np.std(blocks, ddof=1) / np.median(blocks)) if len(blocks) > 1 else 0.0

@@ -1,0 +1,199 @@
+"""A process that has one model open and runs it when told to: `python -m runtime.report.worker SUBJECT`.
+
+One process for each model keeps memory, threads and the time to a first verdict its own. The report writes requests
+to its standard input, a JSON object a line, and reads the answers from what was its standard output; anything that a
+library prints goes to standard error.
+
+    {"path": "verdict", "batch": 1, "warm": 1, "count": 3}  ->  {"runs": [{"verdict": 21.4, "execute": 21.1}, ...]}
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.backends import Backend, CpuPrecision, choose_backend
+from runtime.errors import UserError
+
+FRAME_SEED = 0
+ENGINES = {
+    "openvino": "OpenVINO",
+    "onnxruntime": "ONNX Runtime",
+    "tensorrt_rtx": "TensorRT-RTX",
+    "tensorrt": "TensorRT",
+}
+PROCESS_STATUS = Path("/proc/self/status")
+StageMs = dict[str, float]  # milliseconds of one run by stage; its path's name is the whole, by this process's clock
+RunBatch = Callable[[int], StageMs]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a worker opens: paths by what they time ("network", "verdict"), and how they are run."""
+
+    runner: str
+    paths: dict[str, str]
+    input_size: tuple[int, int]
+    threads: int | None = None
+    backend: Backend = "auto"
+    precision: CpuPrecision = "float32"
+    what: str = ""
+    features: str | None = None
+    input_shape: tuple[int, ...] | None = None  # of float32 images; None: frames
+
+    def to_text(self) -> str:
+        """Return the subject as the worker's argument."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Subject":
+        """Return what `to_text` was made from."""
+        values = json.loads(text)
+        shape = values["input_shape"]
+        sizes = {"input_size": tuple(values["input_size"]), "input_shape": None if shape is None else tuple(shape)}
+        return cls(**{**values, **sizes})
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open model: how to run it by what is timed, where it runs and the most frames that it takes at once."""
+
+    runs: Mapping[str, RunBatch]
+    device: str
+    engine: str
+    max_batch: int = 1
+    close: Callable[[], None] = field(default=lambda: None)
+
+
+@lru_cache(maxsize=2)
+def frames_of(batch: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return `batch` frames (B, H, W, 3) of seeded random pixels, the first ones always the same."""
+    return np.random.default_rng(FRAME_SEED).integers(0, 256, (batch, *size, 3), np.uint8)
+
+
+def open_subject(subject: Subject) -> Opened:
+    """Open an engine or a graph. Raises `UserError` where this machine cannot."""
+    ((name, path),) = subject.paths.items()
+    return _open_engine(subject, Path(path)) if subject.runner == "engine" else _open_graph(subject, name, Path(path))
+
+
+def _open_engine(subject: Subject, path: Path) -> Opened:
+    import runtime
+
+    if path.suffix == ".plan":  # it has its own library and precision
+        detector = runtime.load(path)
+    else:
+        detector = runtime.load(path, threads=subject.threads, backend=subject.backend, precision=subject.precision)
+    size = detector.session.frame_size
+
+    def run(batch: int) -> StageMs:
+        frames = list(frames_of(batch, size))
+        started = time.perf_counter()
+        results = detector.batch(frames)
+        return {**results[0].latency_ms, "verdict": 1e3 * (time.perf_counter() - started)}
+
+    session = detector.session
+    return Opened({"verdict": run}, session.device, _engine_of(session.device), session.max_batch, detector.close)
+
+
+def _engine_of(device: str) -> str:
+    """Return the library of a session's description, without its version: "OpenVINO", "ONNX Runtime", "TensorRT"."""
+    words = {**ENGINES, "OpenVINO": "OpenVINO", "ONNX Runtime": "ONNX Runtime"}
+    return next((name for word, name in words.items() if word in device), device)
+
+
+def _open_graph(subject: Subject, name: str, path: Path) -> Opened:
+    from runtime.cores import available_cores
+    from runtime.plain_graph import open_onnxruntime, open_openvino
+
+    threads = available_cores() if subject.threads is None else subject.threads
+    batch = _input(subject)
+    library = choose_backend(subject.backend, subject.precision)
+    if library == "openvino":
+        graph = open_openvino(str(path), threads, subject.precision, batch.shape)
+    else:
+        graph = open_onnxruntime(str(path), threads)
+
+    def run(_: int) -> StageMs:
+        started = time.perf_counter()
+        graph(batch)
+        return {name: 1e3 * (time.perf_counter() - started)}
+
+    engine = ENGINES[library]
+    return Opened({name: run}, f"{engine} CPU, {threads} threads", engine)
+
+
+def _input(subject: Subject) -> NDArray[Any]:
+    """Return one frame (1, H, W, 3), or images of seeded random values in [0, 1)."""
+    if subject.input_shape is None:
+        return frames_of(1, subject.input_size)
+    return np.random.default_rng(FRAME_SEED).random(subject.input_shape, np.float32)
+
+
+def serve(text: str, open_it: Callable[[Subject], Opened] = open_subject) -> int:
+    """Open what `text` describes and answer requests until standard input ends; the exit status."""
+    answers = _private_stdout()
+    try:
+        started = time.perf_counter()
+        opened = open_it(Subject.from_text(text))
+        for run in opened.runs.values():
+            run(1)
+        first_s = time.perf_counter() - started
+        _say(
+            answers,
+            device=opened.device,
+            engine=opened.engine,
+            max_batch=opened.max_batch,
+            paths=list(opened.runs),
+            first_verdict_s=first_s,
+            memory_mb=peak_memory_mb(),
+        )
+        for line in sys.stdin:
+            _say(answers, runs=_answer(opened, json.loads(line)), memory_mb=peak_memory_mb())
+        opened.close()
+    except UserError as error:
+        _say(answers, error=str(error))
+    except (BrokenPipeError, KeyboardInterrupt):  # the report has ended, or is told to
+        return 1
+    return 0
+
+
+def _answer(opened: Opened, request: dict[str, Any]) -> list[StageMs]:
+    run, batch = opened.runs[request["path"]], int(request["batch"])
+    for _ in range(request["warm"]):
+        run(batch)
+    return [run(batch) for _ in range(request["count"])]
+
+
+def _private_stdout() -> IO[str]:
+    """Return the process's standard output, from here on for answers only: prints go to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _say(answers: IO[str], **values: Any) -> None:
+    answers.write(json.dumps(values) + "\n")
+    answers.flush()
+
+
+def peak_memory_mb(status: Path = PROCESS_STATUS) -> float | None:
+    """Return the most memory that this process had resident, in 10^6 bytes; None where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.argv[1]))

@@ -1,0 +1,134 @@
+"""The report's side of its workers: a process each (see `runtime.report.worker`), asked one at a time."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from runtime.errors import UserError
+from runtime.report.models import Entry, ModelFile
+from runtime.report.worker import StageMs, Subject
+
+ROOT = Path(__file__).resolve().parents[2]
+# by runner; a torch model is opened by the package that has torch, which this one starts but never imports
+MODULES = {"engine": "runtime.report.worker", "graph": "runtime.report.worker", "torch": "export.report_worker"}
+# a worker that waits for its turn must not keep a core busy
+IDLE_THREADS_SLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+END_S = 10.0
+
+
+class Worker:
+    """A process with one model open. Raises `UserError` where the model cannot be opened here."""
+
+    def __init__(self, subject: Subject, module: str | None = None) -> None:
+        self.subject = subject
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module or MODULES[subject.runner], subject.to_text()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, **IDLE_THREADS_SLEEP, "PYTHONPATH": paths},
+        )
+        try:
+            ready = self._receive()
+        except BaseException:
+            self.close()
+            raise
+        self.device: str = ready["device"]
+        self.engine: str = ready["engine"]
+        self.max_batch: int = ready["max_batch"]
+        self.paths: list[str] = ready["paths"]
+        self.first_verdict_s: float = ready["first_verdict_s"]
+        self.memory_mb: float | None = ready["memory_mb"]
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def run(self, path: str, batch: int = 1, warm: int = 1, count: int = 1) -> list[StageMs]:
+        """Run `count` times on `batch` frames after `warm` runs that do not count; the milliseconds of each."""
+        assert self._process.stdin is not None
+        request = {"path": path, "batch": batch, "warm": warm, "count": count}
+        with suppress(BrokenPipeError):  # what ended it is told by what it left
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        answer = self._receive()
+        runs: list[StageMs] = answer["runs"]
+        return runs
+
+    def _receive(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            raise UserError(f"{self._what()} must run", self._last_words() or f"its process ended with {status}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise UserError(answer["error"])
+        return answer
+
+    def _what(self) -> str:
+        return ", ".join(Path(path).name for path in self.subject.paths.values()) or self.subject.what
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def close(self) -> None:
+        """End the process; a second call does nothing."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def subjects_of(entry: Entry, base: Subject) -> list[Subject]:
+    """Return what must be opened for `entry`, `base` filled in: a subject for each file, torch modules in one."""
+    files = {"network": entry.network, "verdict": entry.verdict}
+    named = {name: file for name, file in files.items() if file is not None}
+    if len({(file.runner, file.path) for file in named.values()}) == 1:
+        file = next(iter(named.values()))
+        return [_subject(base, entry, file, dict.fromkeys(named, str(file.path)))]
+    return [_subject(base, entry, file, {name: str(file.path)}) for name, file in named.items()]
+
+
+def _subject(base: Subject, entry: Entry, file: ModelFile, paths: dict[str, str]) -> Subject:
+    return replace(
+        base,
+        runner=file.runner,
+        paths=paths,
+        input_size=entry.input_size,
+        what=file.what,
+        features=None if file.features is None else str(file.features),
+        input_shape=file.input_shape,
+    )
