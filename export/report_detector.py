@@ -24,6 +24,7 @@ from runtime.report.schema import Work
 
 OPERANDS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 FLOAT_BYTES = 4
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,11 @@ class _Exported:
 
     def file(self, suffix: str) -> Path:
         return self.stem.with_name(self.stem.name + suffix)
+
+
+def detector_stem(encoder: str, size: tuple[int, int]) -> str:
+    """Return what the names of a detector's files begin with."""
+    return f"{encoder}-{size[0]}"
 
 
 def detector_entries(stem: Path, encoder: str, size: tuple[int, int], precisions: Sequence[str]) -> list[Entry]:
@@ -87,7 +93,7 @@ def _typed(fused: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     if precision == "fp16":
         return to_fp16(fused)
     if precision == "int8":
-        data = read_calibration_data(DEFAULT_FOLDER)
+        data = read_calibration_data(REPOSITORY / DEFAULT_FOLDER)  # wherever the report is called
         return calibrated_int8(fused, replace(data, paths=data.paths[:CALIBRATION_IMAGES]))
     return fused
 

@@ -15,13 +15,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
 from export.cpu_peak import FLOPS, SIDE, product
 from export.model.encoder import ENCODERS
-from export.report_detector import OPERANDS, detector_entries, weight_bytes
+from export.report_detector import OPERANDS, detector_entries, detector_stem, weight_bytes
+from export.report_plans import plan_entry
 from export.report_rivals import anomalib_entry, anomalib_models, baseline_entry
+from export.tensorrt_compat import find_backend
 from runtime.errors import UserError, run_command
 from runtime.paper_table import PAPER_NAMES
 from runtime.report.models import Entry, ModelFile, ModelList, read_list, write_list
@@ -39,13 +42,17 @@ Step = Callable[[], list[Entry]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to prepare: detectors of `encoders` at `sides` (pixels) in `precisions`, baselines, anomalib's models."""
+    """What to prepare: detectors of `encoders` at `sides` (pixels) in `precisions`, baselines, anomalib's models.
+
+    `plans` names the library that compiles our own graphs, "" for none.
+    """
 
     encoders: tuple[str, ...] = tuple(PAPER_NAMES)
     sides: tuple[int, ...] = SIDES
     precisions: tuple[str, ...] = ("fp32",)
     baselines: bool = False
     anomalib: bool = False
+    plans: Literal["", "auto", "tensorrt", "tensorrt_rtx"] = ""
 
     def __post_init__(self) -> None:
         """Raise `UserError` for what cannot be prepared."""
@@ -61,13 +68,17 @@ class Wanted:
 
 def prepare(folder: Path, wanted: Wanted, say: Say = print) -> ModelList:
     """Make what `folder` lacks of `wanted` and return its list; what cannot be made here is said and left out."""
+    backend = find_backend(wanted.plans) if wanted.plans else None
     folder.mkdir(parents=True, exist_ok=True)
     models = replace(_present(folder), limits=tuple(_products(folder)))
-    have = {_identity(entry) for entry in models.entries}
+    # a detector whose graphs are to be plans and are not, or the other way, is made again
+    have = {_identity(entry) for entry in models.entries if entry.kind != "cflow" or _compiled(entry) == bool(backend)}
     for title, step in _steps(folder, wanted, have):
         say(f"preparing {title}")
         try:
             made = step()
+            if backend is not None:
+                made = [plan_entry(entry, backend, say) for entry in made]
         except UserError as error:
             say(f"left out {title}: {error}")
             continue
@@ -87,6 +98,10 @@ def _present(folder: Path) -> ModelList:
     return replace(models, entries=tuple(whole))
 
 
+def _compiled(entry: Entry) -> bool:
+    return any(file.path.suffix == ".plan" for file in entry.files)
+
+
 def _identity(entry: Entry) -> tuple[str, str, tuple[int, int], str]:
     return entry.kind, entry.encoder, entry.input_size, entry.precision
 
@@ -99,7 +114,7 @@ def _steps(
         for side in wanted.sides:
             size = (side, side)
             if any(("cflow", encoder, size, precision) not in have for precision in wanted.precisions):
-                stem = folder / f"{encoder}-{side}"
+                stem = folder / detector_stem(encoder, size)
                 title = f"{encoder} at {side}x{side} ({', '.join(wanted.precisions)})"
                 yield title, partial(detector_entries, stem, encoder, size, wanted.precisions)
             if wanted.anomalib and find_spec("anomalib"):
@@ -147,6 +162,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         tuple(dict.fromkeys(("fp32", *(arguments.precision or ())))),
         arguments.baselines,
         arguments.anomalib,
+        arguments.plans,
     )
 
 
@@ -164,6 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--baselines", action="store_true", help="PaDiM and SPADE, too")
     parser.add_argument(
         "--anomalib", action="store_true", help="anomalib's Cflow and EfficientAD, where it is installed"
+    )
+    parser.add_argument(
+        "--plans", choices=("auto", "tensorrt", "tensorrt_rtx"), default="", help="compile our graphs with TensorRT"
     )
     arguments = parser.parse_args(argv)
     models = prepare(arguments.out, _wanted(arguments))

@@ -15,12 +15,20 @@ from runtime.tensorrt_log import library_log
 from runtime.tensorrt_plan import create_runtime, find_weights, refit
 
 STAGES = ("copy_in", "execute", "copy_out")
+NUMPY_TYPES = {
+    "UINT8": "uint8",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "HALF": "float16",
+    "FLOAT": "float32",
+}
 
 
 class _Buffer:
     """One I/O tensor for the largest batch: pinned host memory and device memory of the same shape."""
 
-    def __init__(self, driver: Any, shape: tuple[int, ...], dtype: type) -> None:
+    def __init__(self, driver: Any, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
         self.host = driver.pagelocked_empty(shape, dtype)
         try:
             self.device = driver.mem_alloc(self.host.nbytes)
@@ -40,9 +48,13 @@ class LoadedEngine:
     entry for the plan. Every method needs the CUDA
     context that the constructor ran in to be current; `free` comes before that context goes. A
     constructor that fails frees what it has made, and raises `UserError` or pycuda's error.
+
+    With `judges` False the plan may have any outputs, and is there for `enqueue` only, not for `run`.
     """
 
-    def __init__(self, driver: Any, library: Any, path: Path, metadata: Metadata, artefact: Artefact) -> None:
+    def __init__(
+        self, driver: Any, library: Any, path: Path, metadata: Metadata, artefact: Artefact, judges: bool = True
+    ) -> None:
         self._driver = driver
         self._log = library_log(library)
         self._batch = 0  # of the shapes that are set and the graph that is captured
@@ -55,13 +67,13 @@ class LoadedEngine:
         self._stream: Any = None
         self._events: list[Any] = []
         try:
-            self._open(library, path, metadata, artefact)
-            self._allocate(metadata)
+            self._open(library, path, metadata, artefact, judges)
+            self._allocate()
         except BaseException:
             self.free()
             raise
 
-    def _open(self, library: Any, path: Path, metadata: Metadata, artefact: Artefact) -> None:
+    def _open(self, library: Any, path: Path, metadata: Metadata, artefact: Artefact, judges: bool) -> None:
         weights = find_weights(path, artefact) if artefact.weights_sha256 else None
         self._log.clear()
         self._runtime = create_runtime(library, self._log, artefact)
@@ -70,22 +82,18 @@ class LoadedEngine:
             raise UserError(f"{path.name} must open", self._log.reason(), "rebuild it with export.build_engine")
         if weights is not None:
             refit(self._engine, library, self._log, weights)
-        _check_contract(self._engine, path, metadata)
+        if judges:
+            _check_contract(self._engine, path, metadata)
         self.min_batch, self.max_batch = _batch_range(self._engine)
         self._execution = _create_execution_context(self._engine, library)
         if self._execution is None:
             raise UserError(f"{path.name} must fit the device's memory", self._log.reason(), "close other programs")
 
-    def _allocate(self, metadata: Metadata) -> None:
+    def _allocate(self) -> None:
         self._stream = self._driver.Stream()  # not the default one, which TensorRT would synchronise with
         self._events = [self._driver.Event() for _ in range(len(STAGES) + 1)]
-        shapes: dict[str, tuple[tuple[int, ...], type]] = {
-            INPUT_NAME: ((self.max_batch, *metadata.engine_frame_size, 3), np.uint8),
-            MAP_NAME: ((self.max_batch, *metadata.input_size), np.float32),
-            SCORE_NAME: ((self.max_batch,), np.float32),
-        }
-        for name, (shape, dtype) in shapes.items():
-            self._buffers[name] = _Buffer(self._driver, shape, dtype)
+        for name, (dtype, shape) in _tensors(self._engine).items():
+            self._buffers[name] = _Buffer(self._driver, (self.max_batch, *shape), np.dtype(NUMPY_TYPES[dtype]))
             self._execution.set_tensor_address(name, int(self._buffers[name].device))
 
     def run(self, frames: Frames) -> tuple[Maps, Scores, dict[str, float]]:
@@ -129,6 +137,16 @@ class LoadedEngine:
     def enqueue(self) -> None:
         """Put one execution of the prepared batch on the stream."""
         self._execute()
+
+    def execute_ms(self, batch: int) -> float:
+        """Execute once for `batch` frames that are on the device; return its milliseconds there."""
+        self.prepare(batch)
+        started, ended = self._events[:2]
+        started.record(self._stream)
+        self._execute()
+        ended.record(self._stream)
+        ended.synchronize()
+        return float(started.time_till(ended))
 
     def _set_batch(self, batch: int) -> None:
         """Set the shapes for `batch` frames and capture the execution, if it is another batch than before.
@@ -219,14 +237,19 @@ def _create_execution_context(engine: Any, library: Any) -> Any:
 def _check_contract(engine: Any, path: Path, metadata: Metadata) -> None:
     frame = (*metadata.engine_frame_size, 3)
     expected = {INPUT_NAME: ("UINT8", frame), MAP_NAME: ("FLOAT", metadata.input_size), SCORE_NAME: ("FLOAT", ())}
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    found = {name: (engine.get_tensor_dtype(name).name, tuple(engine.get_tensor_shape(name))[1:]) for name in names}
+    found = _tensors(engine)
     if found != expected:
         raise UserError(
             f"{path.name} must have the tensors that its sidecar promises: {_describe(expected)}",
             _describe(found),
             "rebuild both with export.build_engine",
         )
+
+
+def _tensors(engine: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the type and, without its batch, the shape of each input and output."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    return {name: (engine.get_tensor_dtype(name).name, tuple(engine.get_tensor_shape(name))[1:]) for name in names}
 
 
 def _describe(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> str:

@@ -36,13 +36,14 @@ class TensorRTSession:
     """A `.plan` on the first visible CUDA device (see `runtime.session.Session`).
 
     `artefact` is the sidecar's entry for the file. Raises `UserError` where the device, a library or
-    the plan is not what it must be.
+    the plan is not what it must be. A plan of other outputs (an encoder alone) opens with `judges` False, for
+    `execute_ms` only.
     """
 
     slots = SLOTS
     constant_batch = True
 
-    def __init__(self, path: Path, metadata: Metadata, artefact: Artefact) -> None:
+    def __init__(self, path: Path, metadata: Metadata, artefact: Artefact, judges: bool = True) -> None:
         self._metadata = metadata
         self._pipeline: Pipeline | None = None  # made by the first `submit`: single calls need none of its memory
         self.input_size = metadata.input_size
@@ -56,23 +57,26 @@ class TensorRTSession:
         self._context = _make_context(self._driver)  # and makes it current
         try:
             with _cuda_errors(self._driver, path.name):
-                self._engine = LoadedEngine(self._driver, self._library, path, metadata, artefact)
+                self._engine = LoadedEngine(self._driver, self._library, path, metadata, artefact, judges)
                 self.max_batch = self._engine.max_batch
         except BaseException:
             self._context.detach()  # destroys it, being the current one
             raise
         self._driver.Context.pop()
         try:
-            self._warm_up(metadata.batch)
+            self._warm_up(metadata.batch, judges)
         except BaseException:
             self.close()
             raise
 
-    def _warm_up(self, batch: int) -> None:
+    def _warm_up(self, batch: int, judges: bool) -> None:
         """Compile, allocate and capture what the first run would: no user's frame is to wait for that."""
         assert self._engine is not None
         batch = min(max(batch, self._engine.min_batch), self.max_batch)
-        self.run(np.zeros((batch, *self.frame_size, 3), np.uint8))
+        if judges:
+            self.run(np.zeros((batch, *self.frame_size, 3), np.uint8))
+        else:
+            self.execute_ms(batch)
 
     @contextmanager
     def _current(self) -> Iterator[LoadedEngine]:
@@ -91,6 +95,13 @@ class TensorRTSession:
             _check_frames(frames, engine.min_batch, self.max_batch, self.frame_size)
             maps, scores, self._stage_ms = engine.run(frames)
         return maps, scores
+
+    def execute_ms(self, batch: int = 1) -> float:
+        """Execute once on what the device's input buffer holds; return the milliseconds there, without any copy."""
+        with self._current() as engine:
+            if not engine.min_batch <= batch <= self.max_batch:
+                raise UserError(f"the plan takes {engine.min_batch} to {self.max_batch} frames", str(batch))
+            return engine.execute_ms(batch)
 
     def submit(self, frames: Frames) -> "SubmittedRun":
         """Begin to judge uint8 (B, H, W, 3); its copy goes beside the execution of the run submitted before."""

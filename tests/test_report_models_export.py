@@ -19,8 +19,9 @@ from export.report_detector import weight_bytes
 from export.report_models import Wanted, prepare
 from export.report_rivals import export_features
 from export.report_worker import open_torch
+from runtime import cuda
 from runtime.errors import UserError, run_command
-from runtime.metadata import INPUT_NAME
+from runtime.metadata import INPUT_NAME, read_sidecar
 from runtime.paper_table import PAPER_NAMES, rows_for
 from runtime.plain_graph import open_onnxruntime
 from runtime.report import limits
@@ -231,3 +232,29 @@ def test_the_machines_limits_are_the_best_runs_of_real_products(folder: Path, mo
     better = limits.merged(found, Limits({"float32": 1e9, "int8": 0.0}, 1.0, found.how))
     assert better.gflops == {"float32": 1e9, "int8": found.gflops["int8"]} and better.read_gb_s == 10.0
     assert limits.measure_limits((), BASE, 1, bfloat16=False) is None
+
+
+def test_our_graphs_as_plans_stop_only_where_a_device_is_needed(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    said: list[str] = []
+    prepare(tmp_path, Wanted(("resnet18",), (SIDE,), ("fp32", "fp16"), plans="tensorrt_rtx"), said.append)
+    assert not [line for line in said if line.startswith("left out")]
+    entries = {(entry.kind, entry.precision): entry for entry in read_list(tmp_path).entries}
+    assert entries["eager", "fp32"].verdict.path.suffix == ".pt"
+    for key, files in (
+        (("cflow", "fp16"), ("network", "verdict", "swept")),
+        (("encoder", "fp16"), ("network",)),
+        (("unfused", "fp32"), ("verdict",)),
+    ):
+        for role in files:
+            path = getattr(entries[key], role).path
+            artefact = read_sidecar(path).artefact_of(path)
+            assert (artefact.kind, artefact.precision, artefact.library) == ("plan", key[1], "tensorrt_rtx")
+    assert read_sidecar(entries["cflow", "fp16"].swept.path).batch == 32
+    assert read_sidecar(entries["cflow", "fp16"].verdict.path).batch == 1
+    said.clear()  # a second call finds all of it
+    prepare(tmp_path, Wanted(("resnet18",), (SIDE,), ("fp32", "fp16"), plans="tensorrt_rtx"), said.append)
+    assert said == []
+    if cuda.device_problem():
+        outcome = measure_group([Variant(entries["cflow", "fp16"], "fp16")], BASE, 1.0, 2)
+        assert not outcome.rows and "needs a CUDA device" in outcome.left_out[0]

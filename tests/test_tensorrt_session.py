@@ -79,9 +79,9 @@ def test_a_plan_of_an_unknown_library(plan):
 def open_on(plan, monkeypatch):
     """Return a function that opens the plan on a `FakeDevice` with a recorded release."""
 
-    def open_session(device, version=V10_3, step=1, frame_size=None, **changes):
+    def open_session(device, version=V10_3, step=1, frame_size=None, outputs=None, judges=True, **changes):
         name, text = version.split()
-        library = fake_library(device, SIZE, MAX_BATCH, version, step)
+        library = fake_library(device, SIZE, MAX_BATCH, version, step, outputs)
         monkeypatch.setitem(sys.modules, "pycuda.driver", fake_driver(device))
         monkeypatch.setitem(sys.modules, name, library)
         monkeypatch.setattr(cuda, "device_problem", lambda: None)
@@ -90,7 +90,7 @@ def open_on(plan, monkeypatch):
         monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
         artefact = replace(ARTEFACT, **{"library": name, "version": text, **changes})
         metadata = replace(metadata_for(plan.with_suffix(".onnx")), frame_size=frame_size)
-        return TensorRTSession(plan, metadata, artefact)
+        return TensorRTSession(plan, metadata, artefact, judges)
 
     return open_session
 
@@ -172,6 +172,31 @@ def test_every_batch_size_is_captured_anew(open_on):
     assert device.calls.count("make graph") == 4  # the warm-up's 1 serves the first run
     assert device.calls.count("launch") == 1 + 5
     assert device.calls.count("make buffer") == 3  # once for all
+
+
+def test_an_execution_is_timed_without_any_copy(open_on):
+    device = FakeDevice()
+    with open_on(device) as session:
+        before = len(device.calls)
+        assert session.execute_ms(2) >= 0 and session.execute_ms(2) >= 0
+        made = device.calls[before:]
+        assert made.count("launch") == 2 and made.count("make graph") == 1  # the batch of 2 is captured once
+        assert not [call for call in made if "copy" in call]
+        with pytest.raises(UserError, match=f"takes 1 to {MAX_BATCH} frames; found {MAX_BATCH + 1}"):
+            session.execute_ms(MAX_BATCH + 1)
+    assert device.live == []
+
+
+def test_a_part_of_a_network_is_timed_but_judges_nothing(open_on):
+    device = FakeDevice()
+    taps = {"tap2": (-1, 8, 4, 6), "tap3": (-1, 16, 2, 3)}
+    with pytest.raises(UserError, match="must have the tensors that its sidecar promises"):
+        open_on(device, outputs=taps)
+    with open_on(device, outputs=taps, judges=False) as session:
+        assert session.execute_ms() >= 0
+        sizes = sorted(len(thing.data) for thing in device.live if thing.kind == "buffer")
+        assert sizes == sorted(MAX_BATCH * count for count in (3 * SIZE[0] * SIZE[1], 4 * 8 * 4 * 6, 4 * 16 * 2 * 3))
+    assert device.live == device.stack == []
 
 
 def test_the_context_is_current_only_during_a_call_and_everything_goes(open_on):

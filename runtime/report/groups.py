@@ -139,8 +139,17 @@ def measure_group(
             done = max(len(lane.rounds_ms) for lane in anchor.lanes.values())
         outcome.rows = [_row(item, done) for item in measured]
         outcome.rows.sort(key=lambda row: KINDS.index(row.kind))
-        outcome.sweeps = list(_sweep(anchor, base, batches, tick))
+        outcome.sweeps = list(_sweep(_swept(anchor, base, stack, open_worker, outcome), base, batches, tick))
     return outcome
+
+
+def _swept(anchor: _Measured, base: Subject, stack: ExitStack, open_worker: Open, outcome: Outcome) -> _Measured:
+    """Return what batches are swept with: the anchor, or its file for that."""
+    entry = anchor.variant.entry
+    if entry.swept is None:
+        return anchor
+    swept = replace(entry, network=None, verdict=entry.swept, swept=None)
+    return _open(replace(anchor.variant, entry=swept), base, stack, open_worker, outcome) or anchor
 
 
 def _open(variant: Variant, base: Subject, stack: ExitStack, open_worker: Open, outcome: Outcome) -> "_Measured | None":
@@ -191,7 +200,7 @@ def _row(measured: _Measured, rounds: int) -> Row:
 
 
 def _paper_row(entry: Entry) -> paper_table.PaperRow | None:
-    word = PAPER_KINDS.get(ANCHOR if entry.kind in ("engine", "unfused", "eager") else entry.kind)
+    word = PAPER_KINDS.get(ANCHOR if entry.kind in ("engine", "eager") else entry.kind)
     rows = paper_table.rows_for(entry.encoder, entry.input_size)
     return next((row for row in rows if word is not None and word in row.model), None)
 

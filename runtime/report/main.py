@@ -43,6 +43,7 @@ def prepare_table6(arguments: argparse.Namespace) -> ModelList:
         words += [word for side in arguments.size or () for word in ("--size", str(side))]
         words += [word for name in arguments.precision or () if name in TYPED for word in ("--precision", name)]
         words += ["--baselines"] if arguments.baselines else []
+        words += ["--plans", arguments.plans] if arguments.plans else []
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
         ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": paths}, stdout=sys.stderr, check=False)
         if ended.returncode:
@@ -111,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     table6.add_argument("--encoder", action="append", metavar="NAME", help="repeat for several (default: the paper's)")
     table6.add_argument(
         "--size", action="append", type=int, metavar="PX", help="repeat for several (default: 256, 512)"
+    )
+    table6.add_argument(
+        "--plans",
+        choices=("auto", "tensorrt", "tensorrt_rtx"),
+        default="",
+        help="compile our graphs with TensorRT on this machine and measure those (default: the CPU's engines)",
     )
     table6.add_argument("--baselines", action="store_true", help="PaDiM and SPADE as well")
     table6.add_argument(

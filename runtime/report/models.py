@@ -17,6 +17,7 @@ from runtime.report.schema import Work, parse
 SCHEMA = "cflow-edge/report-models/1"
 LIST_NAME = "models.json"
 SUFFIXES = (".onnx", ".plan")
+ROLES = ("network", "verdict", "swept")
 # "engine": an engine with its sidecar; "graph": any ONNX of one input; "torch": a module of the package `export`
 Runner = Literal["engine", "graph", "torch"]
 LABELS = {  # of a row, by its kind
@@ -47,7 +48,10 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model: `network` is encoder and decoders alone, `verdict` the whole way; either may be missing."""
+    """One model: `network` is encoder and decoders alone, `verdict` the whole way; either may be missing.
+
+    `swept` is the whole way for other batches, where that is a file of its own.
+    """
 
     kind: str
     encoder: str
@@ -59,6 +63,7 @@ class Entry:
     work: Work | None = None
     name: str = ""
     model_sha256: str = ""
+    swept: ModelFile | None = None
 
     @property
     def label(self) -> str:
@@ -67,8 +72,8 @@ class Entry:
 
     @property
     def files(self) -> list[ModelFile]:
-        """Both files, where they are."""
-        return [file for file in (self.network, self.verdict) if file is not None]
+        """All of them that there are."""
+        return [file for file in (self.network, self.verdict, self.swept) if file is not None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def write_list(folder: Path, models: ModelList) -> None:
 
     def plain(entry: Entry) -> dict[str, Any]:
         value = asdict(entry)
-        for file in (value["network"], value["verdict"]):
+        for file in (value[role] for role in ROLES):
             if file is not None:
                 file["path"] = _relative(file["path"], folder)
                 file["features"] = None if file["features"] is None else _relative(file["features"], folder)
@@ -121,8 +126,8 @@ def _entry(item: dict[str, Any], folder: Path) -> Entry:
     values = {key: part for key, part in item.items() if key in known}
     values["input_size"] = tuple(int(side) for side in values["input_size"])
     values["work"] = None if values["work"] is None else parse(Work, values["work"])
-    for role in ("network", "verdict"):
-        values[role] = None if values[role] is None else _file(values[role], folder)
+    for role in ROLES:
+        values[role] = None if values.get(role) is None else _file(values[role], folder)
     return Entry(**values)
 
 

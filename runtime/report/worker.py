@@ -83,7 +83,10 @@ def frames_of(batch: int, size: tuple[int, int]) -> NDArray[np.uint8]:
 def open_subject(subject: Subject) -> Opened:
     """Open an engine or a graph. Raises `UserError` where this machine cannot."""
     ((name, path),) = subject.paths.items()
-    return _open_engine(subject, Path(path)) if subject.runner == "engine" else _open_graph(subject, name, Path(path))
+    if subject.runner == "engine":
+        return _open_engine(subject, Path(path))
+    open_part = _open_plan_part if Path(path).suffix == ".plan" else _open_graph
+    return open_part(subject, name, Path(path))
 
 
 def _open_engine(subject: Subject, path: Path) -> Opened:
@@ -109,6 +112,20 @@ def _engine_of(device: str) -> str:
     """Return the library of a session's description, without its version: "OpenVINO", "ONNX Runtime", "TensorRT"."""
     words = {**ENGINES, "OpenVINO": "OpenVINO", "ONNX Runtime": "ONNX Runtime"}
     return next((name for word, name in words.items() if word in device), device)
+
+
+def _open_plan_part(subject: Subject, name: str, path: Path) -> Opened:
+    """Open a plan for its time on the device: what the paper timed has no copies either."""
+    from runtime.metadata import read_sidecar
+    from runtime.tensorrt_session import TensorRTSession
+
+    metadata = read_sidecar(path)
+    session = TensorRTSession(path, metadata, metadata.artefact_of(path), judges=False)
+
+    def run(batch: int) -> StageMs:
+        return {name: session.execute_ms(batch)}
+
+    return Opened({name: run}, session.device, _engine_of(session.device), session.max_batch, session.close)
 
 
 def _open_graph(subject: Subject, name: str, path: Path) -> Opened:
