@@ -5,13 +5,26 @@ PY := $(VENV)/bin/python
 DEMO ?= demo
 # WEIGHTS=imagenet, random, or a state-dict file: the demo's encoder weights (default: the best that can be had)
 
-.PHONY: demo test lint clean
+# where a report goes
+REPORT ?= report
+
+.PHONY: demo test lint report gpu-report clean
 
 demo: $(VENV)/.ready
 	$(PY) -m train.demo --out $(DEMO) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 test: $(VENV)/.ready
 	$(PY) -m pytest
+
+# the paper's Table 6 on this machine's CPU, with all that it can be compared with
+report: $(VENV)/.ready
+	$(PY) -m runtime.report --baselines --precision bf16 --precision int8 --profile --output $(REPORT)
+
+# the same on a GPU with TensorRT: what needs a device is tested, then our graphs are compiled and measured
+gpu-report: $(VENV)/.ready
+	$(PY) -m pip install --quiet --editable '.[tensorrt]'
+	$(PY) -m pytest -m gpu
+	$(PY) -m runtime.report --plans auto --baselines --precision fp16 --precision int8 --profile --output $(REPORT)
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .

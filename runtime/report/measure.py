@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from runtime.backends import Backend, CpuPrecision
+from runtime.backends import Backend, choose_backend
 from runtime.cores import available_cores
 from runtime.errors import UserError
 from runtime.report.accuracy import read_accuracy
@@ -117,18 +117,20 @@ def _limits(models: ModelList, options: Options) -> Limits | None:
 def _measure_groups(
     groups: Sequence[Sequence[Variant]], options: Options, opened: "_Opened", say: Say
 ) -> Iterator[Outcome]:
+    swept = _smallest(groups)
     for group in groups:
         (encoder, (height, width)), anchor = group[0].group, anchor_of(group)
         say(f"{encoder} {height}x{width}: {len(group)} rows, about {options.seconds:g} s, beside {anchor.entry.label}")
-        yield measure_group(
-            group, options.subject, options.seconds, options.rounds, _batches(group, groups, options), opened
-        )
+        batches = options.batches if group in swept else ()
+        yield measure_group(group, options.subject, options.seconds, options.rounds, batches, opened)
 
 
-def _batches(group: Sequence[Variant], groups: Sequence[Sequence[Variant]], options: Options) -> tuple[int, ...]:
-    """Return the batches to sweep: at the smallest size of each encoder, where a batch gains most."""
-    encoder, size = group[0].group
-    return options.batches if size == min(other[0].group[1] for other in groups if other[0].group[0] == encoder) else ()
+def _smallest(groups: Sequence[Sequence[Variant]]) -> list[Sequence[Variant]]:
+    """Return each encoder's group of the smallest size, where batches and threads gain most."""
+    smallest: dict[str, Sequence[Variant]] = {}
+    for group in sorted(groups, key=lambda group: group[0].group[1]):
+        smallest.setdefault(group[0].group[0], group)
+    return list(smallest.values())
 
 
 def _thread_sweep(
@@ -138,24 +140,29 @@ def _thread_sweep(
     if not options.sweep_threads or cores == 1:
         return []
     say(f"threads: 1 to {cores}")
-    smallest = [group for group in groups if _batches(group, groups, Options(batches=(1,)))]
     counts = sorted({1, 2, *range(4, cores + 1, 4), cores} & set(range(1, cores + 1)))
-    return measure_threads([anchor_of(group) for group in smallest], options.subject, counts, opened)
+    anchors = [anchor_of(group) for group in _smallest(groups)]
+    return measure_threads(anchors, options.subject, counts, opened)
 
 
 def _profiles(groups: Sequence[Sequence[Variant]], options: Options, say: Say) -> Iterator[Profile]:
-    """Yield the layers of every engine in its own precision; those that do not open were told of before."""
-    for group in groups:
-        for variant in group:
-            file = variant.entry.verdict
-            if file is None or file.runner != "engine" or variant.entry.kind == "unfused":
-                continue
-            precision: CpuPrecision = "bfloat16" if variant.precision == BFLOAT16 else "float32"
-            say(f"layers of {file.path.name}, {variant.precision}")
+    """Yield the layers of each anchor of the smallest size; of an `.onnx` in ONNX Runtime too, where that is not it."""
+    for group in _smallest(groups):
+        file = anchor_of(group).entry.verdict
+        if file is None or file.runner != "engine":
+            continue
+        for backend in _backends(file.path, options.backend):
+            say(f"layers of {file.path.name}")
             try:
-                yield profile(file.path, options.backend, precision, options.threads)
-            except UserError as error:
+                yield profile(file.path, backend, "float32", options.threads)
+            except UserError as error:  # it did not open before either: that was told
                 say(f"no layers: {error}")
+
+
+def _backends(path: Path, backend: Backend) -> list[Backend]:
+    if path.suffix == ".plan" or choose_backend(backend, "float32") == "onnxruntime":
+        return [backend]
+    return [backend, "onnxruntime"]
 
 
 def _timings(rows: Sequence[Row]) -> list[Timing]:

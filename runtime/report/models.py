@@ -28,7 +28,7 @@ LABELS = {  # of a row, by its kind
     "padim": "PaDiM-{}",
     "spade": "SPADE-{}",
     "anomalib-cflow": "anomalib Cflow-{}",
-    "anomalib-efficientad": "anomalib EfficientAD-{}",
+    "anomalib-efficientad": "anomalib EfficientAD",  # with an encoder of its own
 }
 
 
