@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +144,7 @@ def _with_encoder(
 
 def _anomalib(info: ExportInfo, threads: int) -> Row:
     metadata = info.metadata
-    model = anomalib_onnx(partial(cflow, metadata.encoder, metadata.taps), metadata.input_size)
+    model = anomalib_onnx(lambda size: cflow(metadata.encoder, metadata.taps, size), metadata.input_size)
     shape = (1, 3, *info.metadata.input_size)
     batch = np.random.default_rng(0).random(shape, np.float32)
     flops = count_flops(model, {model.graph.input[0].name: batch})

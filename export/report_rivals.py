@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from runtime.report.schema import Work
 from runtime.report.worker import FRAME_SEED
 
 BASELINES: dict[str, Callable[[str, tuple[int, int]], Baseline[Any]]] = {"padim": random_padim, "spade": random_spade}
+Size = tuple[int, int]  # (height, width) in pixels
 IMAGES = "images"  # the input of an encoder's graph
 
 
@@ -64,15 +64,15 @@ def export_features(baseline: Baseline[Any]) -> onnx.ModelProto:
     return model
 
 
-def anomalib_models(encoder: str) -> dict[str, Callable[[], Any]]:
-    """Return what makes each of anomalib's models for this row of the table, by kind."""
+def anomalib_models(encoder: str) -> dict[str, Callable[[Size], Any]]:
+    """Return what makes each of anomalib's models for a size, by kind."""
     return {
-        "anomalib-cflow": partial(cflow, encoder, ENCODERS[encoder].default_taps),
+        "anomalib-cflow": lambda size: cflow(encoder, ENCODERS[encoder].default_taps, size),
         "anomalib-efficientad": efficientad,
     }
 
 
-def anomalib_entry(stem: Path, kind: str, encoder: str, size: tuple[int, int], make: Callable[[], Any]) -> Entry:
+def anomalib_entry(stem: Path, kind: str, encoder: str, size: tuple[int, int], make: Callable[[Size], Any]) -> Entry:
     """Write one of anomalib's models as its exporter does. Raises `UserError` where that is not to be had."""
     model = anomalib_onnx(make, size)
     path = stem.with_name(f"{stem.name}.onnx")

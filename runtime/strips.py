@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MOST_STRIPS = 4  # beyond which handing out and copying cost what more cores save
-STRIP_PIXELS = 100_000  # of the frame; with less a strip is done before another thread has woken up
+STRIP_PIXELS = 250_000  # of the frame; with less, sinks and capture want the other cores more than a strip gains
 
 Image8 = NDArray[np.uint8]
 

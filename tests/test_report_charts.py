@@ -348,8 +348,9 @@ def test_the_violins_outline_is_a_kernel_density_estimate() -> None:
 
 def test_the_roofline_is_counted_work_over_measured_time(report: Report) -> None:
     points = roofline_data(report)
-    assert len(points) == len(report.rows) and report.limits is not None
-    for row, point in zip(report.rows, points, strict=True):
+    rows = [row for row in report.rows if row.kind in ("encoder", "cflow", "padim", "spade")]
+    assert len(rows) < len(report.rows) and report.limits is not None  # other forms would cover these
+    for row, point in zip(rows, points, strict=True):
         timing = row.network or row.verdict
         assert row.work is not None and timing is not None
         seconds = np.median(np.asarray(timing.rounds_ms)) / 1000
@@ -366,7 +367,8 @@ def test_the_roofline_is_counted_work_over_measured_time(report: Report) -> None
 def test_a_roof_that_was_not_measured_leaves_the_point_without_a_share(report: Report) -> None:
     limits = Limits({"float32": 300.0}, 12.0, "")
     points = roofline_data(replace(report, limits=limits))
-    known = [row.precision in ("fp32",) for row in report.rows]
+    rows = [row for row in report.rows if row.kind in ("encoder", "cflow", "padim", "spade")]
+    known = [row.precision in ("fp32",) for row in rows]
     assert [point.share is not None for point in points] == known
 
 

@@ -308,3 +308,10 @@ def test_a_real_busy_child_is_among_the_others_unless_it_is_named():
     # ticks are 10 ms and the system samples them: half is far more than that loses, and far more than nothing
     assert unnamed.others_share > 0.5 * child_share
     assert unnamed.others_share - named.others_share > 0.5 * child_share
+
+
+def test_medians_that_moved_are_a_warning_with_the_figure():
+    watch = Watch()
+    assert conditions(watch, 1.0, 0.05).warnings == ()
+    (warning,) = conditions(watch, 1.0, 0.123).warnings
+    assert warning.startswith("medians moved by 12 % between parts of the measurement")

@@ -101,6 +101,7 @@ def test_what_is_there_is_not_made_again_and_what_went_is(folder: Path, monkeypa
         "left out resnet18 at 96x96 (fp32, int8): this machine must make it; found not today",
     ]
     assert len(models.entries) == 6
+    assert read_list(folder).left_out == ("resnet18 at 96x96 (fp32, int8): this machine must make it; found not today",)
 
 
 def test_torch_runs_the_checkpoint_and_answers_as_the_detector(folder: Path) -> None:

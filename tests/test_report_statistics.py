@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from runtime.report.statistics import BLOCKS, noise, percentiles_ms, round_medians, speed_ratio
+from runtime.report.statistics import BLOCKS, noise, percentiles_ms, round_medians, round_ratios, speed_ratio
 
 
 def _rounds(values) -> list[tuple[float, ...]]:
@@ -34,6 +34,7 @@ def test_only_rounds_that_both_ran_in_count() -> None:
     assert round_medians(first)[0] == 12.0 and math.isnan(round_medians(first)[1])
     assert speed_ratio(first, other) == pytest.approx(3.0)  # 12/6 and 40/10
     assert speed_ratio([(1.0,), ()], [(), (1.0,)]) is None
+    assert round_ratios(first, other) == [(2.0,), (), (), (4.0,)]
 
 
 def test_noise_is_the_spread_of_the_parts_not_of_the_runs() -> None:

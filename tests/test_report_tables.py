@@ -39,6 +39,16 @@ def test_the_sentences_are_the_ratios_of_rounds_with_the_papers_beside() -> None
     assert len(said) == 6
 
 
+def test_the_noise_of_a_ratio_is_that_of_the_ratio() -> None:
+    weather = (1.0, 1.5, 1.1, 1.9, 1.2, 1.4, 1.0, 1.8, 1.3, 1.6)  # slows both alike
+    slow = row("cflow", verdict=50.0, network=None, name="CFLOW-AD-R18")
+    slow = replace(slow, verdict=timing(*(50 * factor for factor in weather)))
+    fast = replace(row("eager", verdict=1.0, name="eager"), verdict=timing(*(200 * factor for factor in weather)))
+    (finding,) = findings(report(slow, fast))
+    assert finding.ratio == pytest.approx(4.0) and finding.noise == pytest.approx(0.0, abs=1e-12)
+    assert slow.verdict.noise > 0.05
+
+
 def test_a_group_without_our_detector_refers_to_its_first_row() -> None:
     first, second = (row("engine", verdict=ms, name=name) for ms, name in ((30.0, "a.onnx"), (10.0, "b.onnx")))
     (finding,) = findings(report(first, second))
@@ -66,7 +76,7 @@ def test_text_and_markdown_show_the_same_cells() -> None:
     # samples are 0.9, 1 and 1.2 times 50 ms: of 18 the 95th percentile lies among those of 60 ms
     verdict = [
         "CFLOW-AD-R18", "OpenVINO", "fp32", "50.00", "60.00", "60.00", "18", "0.0", "20.0", "1.00", "45.00", "0.50",
-        "300", "80.0",
+        "300", "1.00", "80.0",
     ]  # fmt: skip
     for cells, header in ((network, NETWORK_HEADER), (verdict, VERDICT_HEADER)):
         assert len(cells) == len(header)
@@ -86,6 +96,13 @@ def test_warnings_come_first_and_what_was_left_out_last() -> None:
     )
     text = FORMATS["text"](spoilt)
     assert text.startswith("Warnings\n--------\n\nhot\n") and text.rstrip().endswith("X 256x256 fp32: no such thing")
+
+
+def test_a_legend_stands_once_however_many_groups() -> None:
+    other = tuple(replace(row, input_size=(512, 512)) for row in ROWS)
+    text = " ".join(FORMATS["text"](report(*ROWS, *other)).split())
+    assert text.count("no upsampling, no map copied back") == text.count("From a frame of the input size") == 1
+    assert "resnet18 512x512: encoder and decoders" in text and "resnet18 512x512: frame to verdict" in text
 
 
 def test_sweeps_accuracy_and_layers_have_tables() -> None:

@@ -12,14 +12,16 @@ from runtime.strips import resize_in_strips, strip_edges
 
 SIZES = [
     ((480, 640), (256, 256)),
+    ((960, 1280), (256, 256)),
     ((1080, 1920), (256, 256)),
     ((1080, 1920), (512, 512)),
     ((720, 1280), (300, 400)),
+    ((1000, 1000), (96, 160)),
     ((1024, 1024), (96, 160)),
-    ((487, 641), (256, 256)),  # no row of the result but the first lies at a row of the frame
-    ((500, 300), (750, 900)),  # larger
-    ((900, 600), (600, 600)),
-    ((900, 600), (450, 600)),
+    ((967, 1283), (256, 256)),  # no row of the result but the first lies at a row of the frame
+    ((1000, 600), (1500, 900)),  # larger
+    ((900, 1200), (600, 600)),
+    ((900, 1200), (450, 600)),
 ]
 
 
@@ -75,7 +77,7 @@ def test_small_frames_stay_in_their_thread_and_large_ones_use_the_cores(monkeypa
 
     monkeypatch.setattr(Image.Image, "resize", noting)
     monkeypatch.setattr(preprocess, "available_cores", lambda: 4)
-    preprocess.resize(np.zeros((240, 320, 3), np.uint8), (128, 128))
+    preprocess.resize(np.zeros((480, 640, 3), np.uint8), (256, 256))
     assert threads == {"MainThread"}
     preprocess.resize(np.zeros((1080, 1920, 3), np.uint8), (256, 256))
     assert "MainThread" in threads and len(threads) > 1

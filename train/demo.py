@@ -109,7 +109,7 @@ def run_demo(demo: Demo) -> dict[str, dict[str, float]]:
     choose_shown(folder / "data", folder / "frames")
     shutil.rmtree(folder / "judged", ignore_errors=True)
     demo.run("runtime.infer", "--engine", "cable.onnx", "--source", "frames", "--output", "judged", "--contact-sheet")
-    demo.run("runtime.report", "cable.unfused.onnx", "cable.onnx", "--runs", "30", "--output", "report")
+    demo.run("runtime.report", "cable.unfused.onnx", "cable.onnx", "--seconds", "20", "--output", "report")
     print(f"\nencoder weights: {weights}")
     evaluation: dict[str, dict[str, float]] = json.loads((folder / "evaluation.json").read_text())
     return evaluation

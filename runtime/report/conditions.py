@@ -15,6 +15,7 @@ from runtime.report.statistics import Rounds, round_medians
 
 MOST_OTHERS_SHARE, MOST_STOLEN_SHARE = 0.05, 0.02
 MOST_SLOWDOWN, LEAST_SLOWDOWN = 1.05, 0.95
+MOST_UNREST = 0.05  # of a median, between one part of the measurement and the next
 LEAST_ROUNDS = 3  # to have a first and a last third
 
 USER, NICE, SYSTEM, IDLE, IOWAIT, IRQ, SOFTIRQ, STEAL = range(8)  # of /proc/stat; guests' time is in USER and NICE
@@ -219,13 +220,17 @@ def _slowdown_of_row(rounds: Rounds) -> float | None:
     return float(np.median(medians[-third:]) / np.median(medians[:third]))
 
 
-def conditions(watch: Watch, slowdown: float | None) -> Conditions:
-    """Return what `watch` saw and what `slowdown` found, with a warning for each that spoils figures."""
+def conditions(watch: Watch, slowdown: float | None, unrest: float = 0.0) -> Conditions:
+    """Return what `watch` saw and what `slowdown` found, with a warning for each that spoils figures.
+
+    `unrest` is the median over rows of their noise (`statistics.noise`), a share.
+    """
     checks = (
         _others_warning(watch.others_share),
         _stolen_warning(watch.stolen_share),
         _throttled_warning(watch.throttled_by),
         _slowdown_warning(slowdown),
+        _unrest_warning(unrest),
     )
     warnings = tuple(warning for warning in checks if warning)
     return Conditions(watch.others_share, watch.stolen_share, watch.throttled, slowdown, warnings)
@@ -257,3 +262,12 @@ def _slowdown_warning(ratio: float | None) -> str:
     if ratio > 1:
         return f"the last runs took {_percent(ratio - 1)} longer than the first: cool the machine, close what else runs"
     return f"the last runs took {_percent(1 - ratio)} less time than the first: warm up longer"
+
+
+def _unrest_warning(unrest: float) -> str:
+    if unrest <= MOST_UNREST:
+        return ""
+    return (
+        f"medians moved by {_percent(unrest)} between parts of the measurement: clocks, or a host's other guests; "
+        "trust ratios before times, or measure on a machine of its own"
+    )

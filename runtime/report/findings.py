@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from runtime.report.schema import Report, Row, Timing
-from runtime.report.statistics import speed_ratio
+from runtime.report.statistics import noise, round_ratios, speed_ratio
 
 BASELINE_KINDS = ("padim", "spade")
 OTHER_FORMS = ("eager", "unfused", "anomalib-cflow", "anomalib-efficientad")
@@ -74,23 +74,19 @@ def _of_group(rows: Sequence[Row]) -> Iterator[Finding]:
     for row in rows:
         if (share := full_to_encoder(row, rows)) is not None:
             text = f"{row.name} {where} {row.precision} has {{}} of its encoder's frames per second"
-            noise = _noise(row.network, _encoder_timing(row, rows))
-            yield Finding(text, share, noise, paper_full_to_encoder(row, rows))
+            moved = _noise(_encoder_timing(row, rows), row.network)
+            yield Finding(text, share, moved, paper_full_to_encoder(row, rows))
     for row in rows:
         ratio = times_anchor(row, anchor)
         if row is anchor or ratio is None:
             continue
-        noise = _noise(row.verdict, anchor.verdict)
+        moved = _noise(anchor.verdict, row.verdict)
         if row.kind in BASELINE_KINDS or row.kind in OTHER_FORMS:
-            yield Finding(
-                f"{anchor.name} {where} is {{}} x as fast as {row.name}", 1 / ratio, noise, _paper_speed(anchor, row)
-            )
+            text = f"{anchor.name} {where} is {{}} x as fast as {row.name}"
+            yield Finding(text, 1 / ratio, moved, _paper_speed(anchor, row))
         else:
-            yield Finding(
-                f"{row.name} {where} {row.precision} is {{}} x as fast as {anchor.name} {anchor.precision}",
-                ratio,
-                noise,
-            )
+            text = f"{row.name} {where} {row.precision} is {{}} x as fast as {anchor.name} {anchor.precision}"
+            yield Finding(text, ratio, moved)
         if row.kind in BASELINE_KINDS:
             text = f"{anchor.name} {where} takes {{}} of the bytes of {row.name}"
             yield Finding(text, anchor.size_mb / row.size_mb, 0.0, _paper_size(anchor, row))
@@ -109,5 +105,6 @@ def _paper_size(anchor: Row, row: Row) -> float | None:
     return anchor.paper.size_mb / row.paper.size_mb
 
 
-def _noise(*timings: Timing | None) -> float:
-    return float(sum(timing.noise**2 for timing in timings if timing is not None) ** 0.5)
+def _noise(first: Timing | None, other: Timing | None) -> float:
+    """Return how far the ratio of two rows that were measured in turn moved under way, as a share."""
+    return noise(round_ratios(first.rounds_ms, other.rounds_ms)) if first and other else 0.0

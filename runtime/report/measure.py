@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import median
 
 from runtime.backends import Backend, choose_backend
 from runtime.cores import available_cores
@@ -73,8 +74,9 @@ def make_report(models: ModelList, options: Options, say: Say) -> Report:
         again = _limits(models, options)
         limits = merged(limits, again) if again else limits
     rows = tuple(row for outcome in outcomes for row in outcome.rows)
-    left_out = tuple(line for outcome in outcomes for line in outcome.left_out)
-    if not rows:
+    left_out = (*models.left_out, *(line for outcome in outcomes for line in outcome.left_out))
+    timings = _timings(rows)
+    if not timings:
         raise UserError("a report needs at least one model that runs here", "none", "; ".join(left_out))
     profiles = tuple(_profiles(groups, options, say)) if options.profile else ()
     minutes = round((time.monotonic() - started) / 60, 1)
@@ -84,7 +86,7 @@ def make_report(models: ModelList, options: Options, say: Say) -> Report:
     return Report(
         method,
         describe_machine(),
-        conditions(watch, slowdown([timing.rounds_ms for timing in _timings(rows)])),
+        conditions(watch, slowdown([timing.rounds_ms for timing in timings]), median(t.noise for t in timings)),
         limits,
         rows,
         (*batch_sweeps, *sweeps),

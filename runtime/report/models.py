@@ -4,7 +4,7 @@
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,11 +78,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class ModelList:
-    """A folder's models and what their weights are; `limits` are products to measure the machine with."""
+    """A folder's models and what their weights are.
+
+    `limits` are products to measure the machine with; `left_out` says what could not be made, each with its reason.
+    """
 
     weights: str
     entries: tuple[Entry, ...] = ()
-    limits: tuple[Entry, ...] = field(default=())
+    limits: tuple[Entry, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def write_list(folder: Path, models: ModelList) -> None:
@@ -97,7 +101,16 @@ def write_list(folder: Path, models: ModelList) -> None:
         return value
 
     entries, limits = ([plain(entry) for entry in part] for part in (models.entries, models.limits))
-    write_json(folder / LIST_NAME, {"schema": SCHEMA, "weights": models.weights, "entries": entries, "limits": limits})
+    write_json(
+        folder / LIST_NAME,
+        {
+            "schema": SCHEMA,
+            "weights": models.weights,
+            "entries": entries,
+            "limits": limits,
+            "left_out": list(models.left_out),
+        },
+    )
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -116,7 +129,7 @@ def read_list(folder: Path) -> ModelList:
         raise UserError(f"{path} must have schema {SCHEMA}", "another", cure)
     try:
         entries, limits = (tuple(_entry(item, folder) for item in value[part]) for part in ("entries", "limits"))
-        return ModelList(str(value["weights"]), entries, limits)
+        return ModelList(str(value["weights"]), entries, limits, tuple(map(str, value.get("left_out", ()))))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} must hold every field of {SCHEMA}", repr(error), cure) from None
 

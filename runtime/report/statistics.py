@@ -21,15 +21,20 @@ def round_medians(rounds_ms: Rounds) -> list[float]:
     return [float(np.median(samples)) if len(samples) else float("nan") for samples in rounds_ms]
 
 
+def round_ratios(first: Rounds, other: Rounds) -> list[tuple[float, ...]]:
+    """Return first / other of each round, empty for one in which not both ran."""
+    ratios = np.asarray(round_medians(first)) / np.asarray(round_medians(other))
+    return [(float(ratio),) if np.isfinite(ratio) else () for ratio in ratios]
+
+
 def speed_ratio(first: Rounds, other: Rounds) -> float | None:
     """Return the other's speed as a multiple of the first's: the median over rounds of first / other.
 
     A ratio taken within a round cancels what both met in that round; a ratio of two medians would not. None where
     no round has both.
     """
-    ratios = np.asarray(round_medians(first)) / np.asarray(round_medians(other))
-    ratios = ratios[np.isfinite(ratios)]
-    return float(np.median(ratios)) if len(ratios) else None
+    ratios = [ratio for samples in round_ratios(first, other) for ratio in samples]
+    return float(np.median(ratios)) if ratios else None
 
 
 def noise(rounds_ms: Rounds) -> float:

@@ -18,7 +18,7 @@ NETWORK_HEADER = (
 )  # fmt: skip
 VERDICT_HEADER = (
     "model", "engine", "precision", "p50 ms", "p95 ms", "p99 ms", "runs", "± %", "fps", "x CFLOW-AD", "execute ms",
-    "first verdict s", "memory MB", "MB",
+    "first verdict s", "memory MB", "GFLOP", "MB",
 )  # fmt: skip
 BATCH_HEADER = ("model", "input", "engine", "batch", "p50 ms", "± %", "fps", "x batch 1")
 THREAD_HEADER = ("model", "input", "engine", "threads", "p50 ms", "± %", "fps", "x 1 thread")
@@ -34,6 +34,7 @@ VERDICT_LEGEND = (
     "CFLOW-AD's in FP32 (of the first row where there is none), median over rounds. first verdict: from before the "
     "file is opened, in a fresh process. memory: the most that the process had resident. MB: the file, 10^6 bytes."
 )
+PROFILE_LEGEND = "Profiling costs time of its own, so only the shares count."
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def to_text(report: Report) -> str:
         parts.append(f"{table.title}\n{'-' * len(table.title)}")
         if table.rows:
             parts.append(align([table.header, *table.rows], table.left))
-        parts += [textwrap.fill(line, TEXT_WIDTH, subsequent_indent="  ") for line in table.prose]
+        if table.prose:
+            parts.append("\n".join(textwrap.fill(line, TEXT_WIDTH, subsequent_indent="  ") for line in table.prose))
     return "\n\n".join(parts) + "\n"
 
 
@@ -90,17 +92,19 @@ def _tables(report: Report) -> Iterator[Table]:
         yield Table("In words", (*said, *note))
     yield from _sweep_tables(report)
     yield from _accuracy_tables(report)
-    yield from (_profile_table(profile) for profile in report.profiles)
     yield Table("Method", tuple(_method(report)))
     if report.left_out:
         yield Table("Left out", report.left_out)
+    yield from (_profile_table(profile) for profile in report.profiles)
 
 
 def _network_tables(report: Report) -> Iterator[Table]:
+    legend: tuple[str, ...] = (NETWORK_LEGEND,)
     for rows in report.groups():
-        timed = tuple(_network_cells(row, rows, report) for row in rows if row.network or row.kind == "encoder")
+        timed = tuple(_network_cells(row, rows, report) for row in rows if row.network)
         if timed:
-            yield Table(f"{_group(rows)}: encoder and decoders", (NETWORK_LEGEND,), NETWORK_HEADER, timed, 3)
+            yield Table(f"{_group(rows)}: encoder and decoders", legend, NETWORK_HEADER, timed, 3)
+            legend = ()  # once will do
 
 
 def _group(rows: Sequence[Row]) -> str:
@@ -132,10 +136,12 @@ def _network_cells(row: Row, rows: Sequence[Row], report: Report) -> tuple[str, 
 
 
 def _verdict_tables(report: Report) -> Iterator[Table]:
+    legend: tuple[str, ...] = (VERDICT_LEGEND,)
     for rows in report.groups():
         timed = tuple(_verdict_cells(row, anchor_row(rows)) for row in rows if row.verdict)
         if timed:
-            yield Table(f"{_group(rows)}: frame to verdict", (VERDICT_LEGEND,), VERDICT_HEADER, timed, 3)
+            yield Table(f"{_group(rows)}: frame to verdict", legend, VERDICT_HEADER, timed, 3)
+            legend = ()
 
 
 def _verdict_cells(row: Row, anchor: Row) -> tuple[str, ...]:
@@ -154,6 +160,7 @@ def _verdict_cells(row: Row, anchor: Row) -> tuple[str, ...]:
         _figure(row.stages_ms.get("execute"), ".2f"),
         _figure(row.first_verdict_s, ".2f"),
         _figure(row.memory_mb, ".0f"),
+        _figure(row.work.flops / 1e9 if row.work else None, ".2f"),
         f"{row.size_mb:.1f}",
     )
 
@@ -217,8 +224,9 @@ def _profile_table(profile: Profile) -> Table:
         (group.name, f"{group.layers}", f"{group.ms:.3f}", f"{100 * group.ms / total:.1f}") for group in profile.groups
     )
     title = f"Layers of {profile.name} {_size(profile.input_size)} in {profile.engine}, {profile.precision}"
-    note = "Profiling costs time of its own, so only the shares count."
-    return Table(title, (note,), ("part", "layers", "ms", "%"), rows)
+    return Table(
+        title, ("Profiling costs time of its own, so only the shares count.",), ("part", "layers", "ms", "%"), rows
+    )
 
 
 def _method(report: Report) -> Iterator[str]:

@@ -62,11 +62,11 @@ def variant(precision: str, engine: str, default: str, name: str = "") -> list[s
 
 
 def row_labels(report: Report, rows: Sequence[Row]) -> list[str]:
-    """Return a name for each row, another one for another row of the same input size."""
+    """Return a name for each row, another one for another row of the same encoder and input size."""
     default = default_engine(report)
     labels = [", ".join((row.name, *variant(row.precision, row.engine, default, row.name))) for row in rows]
-    places = [(label, row.input_size) for label, row in zip(labels, rows, strict=True)]
-    twice = {label for label, size in places if places.count((label, size)) > 1}
+    places = [(label, row.group) for label, row in zip(labels, rows, strict=True)]
+    twice = {label for label, group in places if places.count((label, group)) > 1}
     return [f"{label} ({row.file})" if label in twice else label for label, row in zip(labels, rows, strict=True)]
 
 

@@ -27,6 +27,7 @@ from runtime.report.schema import Limits, Report, Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_KINDS = ("encoder", "cflow", "padim", "spade")
 _HEIGHT = 380.0  # points
 _LEFT, _TOP, _RIGHT = 30.0, 22.0, 62.0
 _STEPS = 120  # places along a roof
@@ -60,9 +61,12 @@ class Reached:
 
 
 def roofline_data(report: Report) -> list[Reached]:
-    """Return the rows whose work is counted and which were timed; none without the machine's limits."""
+    """Return the paper's kinds of model, their work counted and timed; none without the machine's limits.
+
+    Other forms of the same model would lie beside it and cover its name.
+    """
     found = []
-    for row in report.rows:
+    for row in (row for row in report.rows if row.kind in _KINDS):
         timing, work = ran(timing_of(row)), row.work
         if report.limits and timing and work and work.flops > 0:
             roof = roof_of(row, report.limits)
