@@ -174,6 +174,22 @@ def test_a_change_is_one_that_the_noise_of_both_rarely_makes() -> None:
     assert noisy.noise > 0.05
 
 
+def test_a_single_round_tells_no_change() -> None:
+    old, new = (report(replace(ROWS[1], verdict=timing(ms), network=None)) for ms in (50.0, 70.0))
+    (change,) = compare.compare(old, new)
+    assert (change.noise, change.times_noise, change.verdict) == (None, None, "too few runs")
+    assert compare.to_text([change], old, new).splitlines()[-1].split()[-6:] == [
+        "1.400",
+        "-",
+        "-",
+        "too",
+        "few",
+        "runs",
+    ]
+    assert "0 of 1 figures changed" in compare.to_text([change], old, new)
+    assert " - " in FORMATS["markdown"](old)
+
+
 def test_ratios_are_compared_too_and_what_only_one_has_is_named() -> None:
     old = report(*ROWS)
     new = report(*ROWS[:-1], replace(ROWS[-1], verdict=timing(*[25.0] * 6)), row("unfused", verdict=60.0))

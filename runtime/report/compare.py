@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from runtime.report.findings import Finding, findings
-from runtime.report.schema import Report, Row, Timing
+from runtime.report.schema import Report, Row
 from runtime.text_table import align
 
 TIMES_NOISE = 3.0  # a change that the noise of the two medians rarely makes
@@ -13,12 +13,15 @@ HEADER = ("what", "before", "now", "now / before", "noise", "x noise", "")
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of both reports: medians in milliseconds, or ratios; `noise` is that of both, as a share."""
+    """A figure of both reports: medians in milliseconds, or ratios.
+
+    `noise` is that of both, as a share, None where one of them does not tell its own.
+    """
 
     what: str
     before: float
     now: float
-    noise: float
+    noise: float | None
     of_time: bool
 
     @property
@@ -27,15 +30,21 @@ class Change:
         return self.now / self.before
 
     @property
-    def times_noise(self) -> float:
-        """The change in units of the noise; infinite where both were free of any."""
+    def times_noise(self) -> float | None:
+        """The change in units of the noise; infinite where both were free of any, None where that is not known."""
+        if self.noise is None:
+            return None
         change = abs(self.ratio - 1)
         return change / self.noise if self.noise else float("inf") if change else 0.0
 
     @property
     def verdict(self) -> str:
-        """ "same", or what it changed to."""
-        if self.times_noise <= TIMES_NOISE or abs(self.ratio - 1) <= LEAST_CHANGE:
+        """Whether it is the "same", what it changed to, or "too few runs" to tell."""
+        if abs(self.ratio - 1) <= LEAST_CHANGE:
+            return "same"
+        if self.times_noise is None:
+            return "too few runs"
+        if self.times_noise <= TIMES_NOISE:
             return "same"
         if self.of_time:
             return "slower" if self.ratio > 1 else "faster"
@@ -56,18 +65,18 @@ def _latencies(old: Row, new: Row) -> list[Change]:
     for what, before, now in (("network", old.network, new.network), ("verdict", old.verdict, new.verdict)):
         if before is not None and now is not None:
             title = f"{name} {size} {engine} {precision}, {what}, p50 ms"
-            found.append(Change(title, before.p50, now.p50, _noise(before, now), of_time=True))
+            found.append(Change(title, before.p50, now.p50, _together(before.noise, now.noise), of_time=True))
     return found
 
 
 def _ratio(old: Finding, new: Finding) -> Change:
-    return Change(
-        new.text.replace("{}", "..."), old.ratio, new.ratio, (old.noise**2 + new.noise**2) ** 0.5, of_time=False
-    )
+    what, together = new.text.replace("{}", "..."), _together(old.noise, new.noise)
+    return Change(what, old.ratio, new.ratio, together, of_time=False)
 
 
-def _noise(before: Timing, now: Timing) -> float:
-    return float((before.noise**2 + now.noise**2) ** 0.5)
+def _together(before: float | None, now: float | None) -> float | None:
+    """Return the noise of a ratio of two figures."""
+    return None if before is None or now is None else float((before**2 + now**2) ** 0.5)
 
 
 def to_text(changes: list[Change], old: Report, new: Report) -> str:
@@ -78,14 +87,14 @@ def to_text(changes: list[Change], old: Report, new: Report) -> str:
             f"{change.before:.3g}",
             f"{change.now:.3g}",
             f"{change.ratio:.3f}",
-            f"{100 * change.noise:.1f} %",
-            f"{min(change.times_noise, 999):.1f}",
+            "-" if change.noise is None else f"{100 * change.noise:.1f} %",
+            "-" if change.times_noise is None else f"{min(change.times_noise, 999):.1f}",
             change.verdict,
         )
         for change in changes
     ]
     keys = {row.key for row in old.rows} ^ {row.key for row in new.rows}
-    changed = sum(change.verdict != "same" for change in changes)
+    changed = sum(change.verdict not in ("same", "too few runs") for change in changes)
     lines = [
         f"compared with the report of {old.method.measured_at}: {changed} of {len(changes)} figures changed by more "
         f"than {TIMES_NOISE:g} times their noise and {100 * LEAST_CHANGE:g} %",

@@ -13,12 +13,12 @@ OTHER_FORMS = ("eager", "unfused", "anomalib-cflow", "anomalib-efficientad")
 @dataclass(frozen=True)
 class Finding:
     """One ratio: `text`, with braces where it goes, names it in every report; `noise` is how far it may move by
-    itself, as a share; `paper` is the paper's own figure where it has one.
+    itself, as a share, None if not known; `paper` is the paper's own figure where it has one.
     """
 
     text: str
     ratio: float
-    noise: float = 0.0
+    noise: float | None = 0.0
     paper: float | None = None
 
     @property
@@ -105,6 +105,6 @@ def _paper_size(anchor: Row, row: Row) -> float | None:
     return anchor.paper.size_mb / row.paper.size_mb
 
 
-def _noise(first: Timing | None, other: Timing | None) -> float:
+def _noise(first: Timing | None, other: Timing | None) -> float | None:
     """Return how far the ratio of two rows that were measured in turn moved under way, as a share."""
-    return noise(round_ratios(first.rounds_ms, other.rounds_ms)) if first and other else 0.0
+    return noise(round_ratios(first.rounds_ms, other.rounds_ms)) if first and other else None

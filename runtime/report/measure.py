@@ -86,7 +86,7 @@ def make_report(models: ModelList, options: Options, say: Say) -> Report:
     return Report(
         method,
         describe_machine(),
-        conditions(watch, slowdown([timing.rounds_ms for timing in timings]), median(t.noise for t in timings)),
+        conditions(watch, slowdown([timing.rounds_ms for timing in timings]), median(t.noise or 0.0 for t in timings)),
         limits,
         rows,
         (*batch_sweeps, *sweeps),

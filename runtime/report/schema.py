@@ -55,8 +55,8 @@ class Timing:
         return 1e3 * self.batch / self.p50
 
     @property
-    def noise(self) -> float:
-        """How far the median moved under way, as a share of it (see `statistics.noise`)."""
+    def noise(self) -> float | None:
+        """How far the median moved under way, as a share of it; None if not known (see `statistics.noise`)."""
         return noise(self.rounds_ms)
 
 

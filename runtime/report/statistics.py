@@ -37,12 +37,15 @@ def speed_ratio(first: Rounds, other: Rounds) -> float | None:
     return float(np.median(ratios)) if ratios else None
 
 
-def noise(rounds_ms: Rounds) -> float:
+def noise(rounds_ms: Rounds) -> float | None:
     """Return how far a median moves from one part of the measurement to the next, as a share of it.
 
     The standard deviation of the medians of `BLOCKS` blocks of consecutive rounds: more than the statistical error of
-    the whole median, because what another run meets differs as one block from the next. 0 for fewer than two rounds.
+    the whole median, because what another run meets differs as one block from the next. None for fewer than two
+    rounds, which do not tell.
     """
     medians = [value for value in round_medians(rounds_ms) if value == value]
-    blocks = [np.median(part) for part in np.array_split(medians, min(BLOCKS, len(medians) or 1)) if len(part)]
-    return float(np.std(blocks, ddof=1) / np.median(blocks)) if len(blocks) > 1 else 0.0
+    if len(medians) < 2:
+        return None
+    blocks = [np.median(part) for part in np.array_split(medians, min(BLOCKS, len(medians)))]
+    return float(np.std(blocks, ddof=1) / np.median(blocks))

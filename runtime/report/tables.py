@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from runtime import paper_table
 from runtime.report.findings import anchor_row, findings, full_to_encoder, paper_full_to_encoder, times_anchor
 from runtime.report.roofline import roof_of
-from runtime.report.schema import Profile, Report, Row, SweepPoint, to_json
+from runtime.report.schema import Profile, Report, Row, SweepPoint, Timing, to_json
 from runtime.text_table import align
 
 TEXT_WIDTH = 120  # columns of a line of prose in the text report
@@ -27,7 +27,8 @@ NETWORK_LEGEND = (
     "Encoder and decoders alone, as the paper timed them: a frame in, the taps' likelihoods out; no upsampling, no map "
     "copied back. full / encoder: frames per second over those of the encoder alone in the same engine and precision, "
     "median over rounds. GFLOP: of convolutions and matrix products, a multiply-add as 2. floor: the larger of the "
-    "operations over the machine's GFLOP/s and the bytes (weights, frame) over its GB/s; reached: floor over p50."
+    "operations over the machine's GFLOP/s and the bytes (weights, frame) over its GB/s; reached: "
+    "floor over p50, above 100 % where the machine was faster than when its limit was taken."
 )
 VERDICT_LEGEND = (
     "From a frame of the input size in memory to its verdict. x CFLOW-AD: frames per second as a multiple of "
@@ -120,7 +121,7 @@ def _network_cells(row: Row, rows: Sequence[Row], report: Report) -> tuple[str, 
         row.engine,
         row.precision,
         f"{timing.p50:.2f}",
-        f"{100 * timing.noise:.1f}",
+        _noise(timing),
         f"{timing.fps:.1f}",
         _figure(row.paper.fps if row.paper else None),
         _figure(full_to_encoder(row, rows), ".2f"),
@@ -154,7 +155,7 @@ def _verdict_cells(row: Row, anchor: Row) -> tuple[str, ...]:
         row.precision,
         *(f"{percentiles[name]:.2f}" for name in ("p50", "p95", "p99")),
         f"{len(timing.samples_ms)}",
-        f"{100 * timing.noise:.1f}",
+        _noise(timing),
         f"{timing.fps:.1f}",
         _figure(times_anchor(row, anchor), ".2f"),
         _figure(row.stages_ms.get("execute"), ".2f"),
@@ -191,7 +192,7 @@ def _sweep_cells(point: SweepPoint, swept: str, base: Mapping[tuple[str, tuple[i
         point.engine,
         swept,
         f"{timing.p50:.2f}",
-        f"{100 * timing.noise:.1f}",
+        _noise(timing),
         f"{timing.fps:.1f}",
         _figure(timing.fps / first if first else None, ".2f"),
     )
@@ -270,6 +271,10 @@ def _size(input_size: tuple[int, int]) -> str:
 
 def _figure(value: float | None, form: str = "g") -> str:
     return NOTHING if value is None else f"{value:{form}}"
+
+
+def _noise(timing: Timing) -> str:
+    return NOTHING if timing.noise is None else f"{100 * timing.noise:.1f}"
 
 
 def _percent(share: float | None) -> str:
