@@ -22,7 +22,7 @@ report: $(VENV)/.ready
 
 # the same on a GPU with TensorRT: what needs a device is tested, then our graphs are compiled and measured
 gpu-report: $(VENV)/.ready
-	$(PY) -m pip install --quiet --editable '.[tensorrt]'
+	@$(PY) -c 'import tensorrt, pycuda.driver' 2>/dev/null || $(PY) -m pip install --quiet --editable '.[tensorrt]'
 	$(PY) -m pytest -m gpu
 	$(PY) -m runtime.report --plans auto --baselines --precision fp16 --precision int8 --profile --output $(REPORT)
 
