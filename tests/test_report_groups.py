@@ -139,6 +139,24 @@ def test_what_does_not_open_is_left_out_with_its_reason_and_the_rest_is_measured
     assert no_anchor.rows == [] and "broken" in no_anchor.left_out[0]
 
 
+def test_a_model_that_fails_under_way_costs_its_row_and_an_anchor_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failing = Chosen.run, {"padim": 3}
+
+    def run(self: Chosen, *arguments: object, **options: object) -> list[dict[str, float]]:
+        if self.runs >= failing.get(self.name, 1000):
+            raise UserError(f"{self.name} must run", "no memory")
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Chosen, "run", run)
+    group = variants_of(ENTRIES, ("fp32",))
+    outcome = measure_group(group, BASE, 60.0, 5, (1, 2), Chosen)
+    assert [row.kind for row in outcome.rows] == ["encoder", "cflow", "eager"]
+    assert outcome.left_out == ["PaDiM-R18 256x256 fp32: padim must run; found no memory"] and len(outcome.sweeps) == 2
+    failing["whole"] = 3
+    outcome = measure_group(group, BASE, 60.0, 5, (1, 2), Chosen)
+    assert outcome.rows == [] and "CFLOW-AD-R18 256x256 fp32: whole must run; found no memory" in outcome.left_out
+
+
 def test_sweeps_of_batch_and_threads() -> None:
     outcome = measure_group(variants_of(ENTRIES[1:3], ("fp32",)), BASE, 60.0, 5, (1, 4, 16), Chosen)
     assert [point.timing.batch for point in outcome.sweeps] == [1, 4]  # the engine takes 8 at most

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from runtime.errors import UserError
 from runtime.report.rounds import (
     ENOUGH_ROUNDS,
     FEWEST_ROUNDS,
@@ -74,3 +75,23 @@ def test_fewer_rounds_than_the_fewest_are_taken_when_asked(most: int) -> None:
     lane = Lane(Noting("a", lambda n: 1.0, log), "verdict")
     measure_in_turn([lane], seconds=60.0, most=most)
     assert len(lane.rounds_ms) == most
+
+
+def test_what_fails_under_way_rests_and_says_why_while_the_others_go_on() -> None:
+    log: list[str] = []
+
+    class Dying(Noting):
+        def run(self, path: str, batch: int = 1, warm: int = 1, count: int = 1) -> list[dict[str, float]]:
+            if len(log) > 8:
+                raise UserError("it must run", "an end")
+            return super().run(path, batch, warm, count)
+
+    lanes = [Lane(Dying("a", lambda n: 200.0, log), "verdict"), Lane(Noting("b", lambda n: 200.0, log), "verdict")]
+    measure_in_turn(lanes, seconds=60.0, most=10)
+    assert lanes[0].failed == "it must run; found an end" and not lanes[1].failed
+    assert [len(lane.rounds_ms) for lane in lanes] == [10, 10]
+    assert [bool(samples) for samples in lanes[0].rounds_ms] == [True] * 4 + [False] * 6
+    assert all(lanes[1].rounds_ms)
+    dead = Lane(Dying("c", lambda n: 1.0, log), "verdict")
+    measure_in_turn([dead], seconds=1.0, most=3)  # from the first run on
+    assert dead.failed and dead.rounds_ms == [(), (), ()]

@@ -57,6 +57,11 @@ class _Measured:
     device: str = ""
     engine: str = ""
 
+    @property
+    def failed(self) -> str:
+        """Why one of its lanes runs no more, "" while all do."""
+        return next((lane.failed for lane in self.lanes.values() if lane.failed), "")
+
 
 @dataclass
 class Outcome:
@@ -136,8 +141,13 @@ def measure_group(
                 lanes = [lane for item in [anchor, *some] for lane in item.lanes.values()]
                 measure_in_turn(lanes, seconds / len(sets), most, tick)
                 measured += some
+            if anchor.failed:
+                break
             done = max(len(lane.rounds_ms) for lane in anchor.lanes.values())
-        outcome.rows = [_row(item, done) for item in measured]
+        outcome.left_out += [_left_out(item.variant, item.failed) for item in measured if item.failed]
+        if anchor.failed:
+            return outcome
+        outcome.rows = [_row(item, done) for item in measured if not item.failed]
         outcome.rows.sort(key=lambda row: KINDS.index(row.kind))
         outcome.sweeps = list(_sweep(_swept(anchor, base, stack, open_worker, outcome), base, batches, tick))
     return outcome
@@ -163,10 +173,14 @@ def _open(variant: Variant, base: Subject, stack: ExitStack, open_worker: Open, 
                 measured.first_verdict_s, measured.memory_mb = worker.first_verdict_s, worker.memory_mb
             measured.device, measured.engine = worker.device, worker.engine
     except UserError as error:
-        height, width = variant.entry.input_size
-        outcome.left_out.append(f"{variant.entry.label} {height}x{width} {variant.precision}: {error}")
+        outcome.left_out.append(_left_out(variant, str(error)))
         return None
     return measured
+
+
+def _left_out(variant: Variant, why: str) -> str:
+    height, width = variant.entry.input_size
+    return f"{variant.entry.label} {height}x{width} {variant.precision}: {why}"
 
 
 def _row(measured: _Measured, rounds: int) -> Row:
@@ -214,7 +228,8 @@ def _sweep(anchor: _Measured, base: Subject, batches: Sequence[int], tick: Calla
     if lanes:
         measure_in_turn(lanes, SWEEP_S, SWEEP_ROUNDS, tick)
     for swept in lanes:
-        yield sweep_point(anchor.variant, anchor.engine, base.threads, swept)
+        if swept.timing.samples_ms:  # a large batch may not fit the memory
+            yield sweep_point(anchor.variant, anchor.engine, base.threads, swept)
 
 
 def sweep_point(variant: Variant, engine: str, threads: int | None, lane: Lane) -> SweepPoint:
@@ -242,5 +257,5 @@ def measure_threads(
                         lanes.append((count, worker.engine, Lane(worker, "verdict")))
             if lanes:
                 measure_in_turn([lane for _, _, lane in lanes], SWEEP_S, SWEEP_ROUNDS, tick)
-            points += [sweep_point(anchor, engine, count, lane) for count, engine, lane in lanes]
+            points += [sweep_point(anchor, engine, count, lane) for count, engine, lane in lanes if not lane.failed]
     return points

@@ -32,6 +32,8 @@ def measure_limits(products: Sequence[Entry], base: Subject, threads: int, bfloa
         measure_in_turn([lane for _, _, lane in lanes], SECONDS, ROUNDS)
     gflops: dict[str, float] = {}
     for operands, flops, lane in lanes:
+        if lane.failed:
+            continue
         rate = 1e-6 * flops / min(lane.timing.samples_ms)
         gflops[operands] = round(max(rate, gflops.get(operands, 0.0)), 2)
     return Limits(gflops, round(bandwidth.read_gb_s(threads), 2), f"{HOW}; {bandwidth.HOW}")

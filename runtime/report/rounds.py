@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.errors import UserError
 from runtime.report.schema import Timing
 from runtime.report.worker import StageMs
 
@@ -16,6 +17,7 @@ MOST_ROUNDS = 60
 ENOUGH_ROUNDS = 15  # where the time does not allow as many, the slowest models sit rounds out
 FEWEST_ROUNDS = 5
 LONGEST_REST = 5  # a slow model runs at least in every fifth round
+FAILED_S = 1e-3  # of what does not run: no time, but a number to plan with
 MS_DIGITS = 4  # of what is kept: a tenth of a microsecond
 
 
@@ -29,19 +31,38 @@ class Runs(Protocol):
 
 @dataclass
 class Lane:
-    """One thing to time, and what its rounds came to: milliseconds by round, and the stages of every run."""
+    """One thing to time, and what its rounds came to: milliseconds by round, and the stages of every run.
+
+    `failed` is why it runs no more, "" while it does.
+    """
 
     worker: Runs
     path: str
     batch: int = 1
     rounds_ms: list[tuple[float, ...]] = field(default_factory=list)
     stages: list[StageMs] = field(default_factory=list)
+    failed: str = ""
+
+    def estimate_s(self) -> float:
+        """Return the seconds of a run, the better of two after one that does not count."""
+        runs = self._run(2)
+        return 1e-3 * min((run[self.path] for run in runs), default=0.0) or FAILED_S
 
     def go(self, count: int) -> None:
         """Run `count` times, after a run that does not count: it brings the model's weights into the cache."""
-        runs = self.worker.run(self.path, self.batch, warm=1, count=count)
+        runs = self._run(count)
         self.rounds_ms.append(tuple(round(run[self.path], MS_DIGITS) for run in runs))
         self.stages += [{stage: ms for stage, ms in run.items() if stage != self.path} for run in runs]
+
+    def _run(self, count: int) -> list[StageMs]:
+        """Run, or note why not: minutes of other models' rounds must not go with one that fails."""
+        if self.failed:
+            return []
+        try:
+            return self.worker.run(self.path, self.batch, warm=1, count=count)
+        except UserError as error:
+            self.failed = str(error)
+            return []
 
     def rest(self) -> None:
         """Sit a round out."""
@@ -87,10 +108,10 @@ def measure_in_turn(
 ) -> None:
     """Let all lanes run in turn for about `seconds`, at most `most` rounds; `tick` is called after every go.
 
-    Lanes that have rounds already go on from there: the others are given as many empty ones by whoever adds them.
+    Lanes that have rounds already go on from there: the others are given as many empty ones by whoever adds them. One
+    that fails rests from then on, and says why in `failed`.
     """
-    run_s = [1e-3 * min(run[lane.path] for run in lane.worker.run(lane.path, lane.batch, 1, 2)) for lane in lanes]
-    plan = plan_rounds(run_s, seconds, most)
+    plan = plan_rounds([lane.estimate_s() for lane in lanes], seconds, most)
     for number in range(plan.rounds):
         for lane, count, every in zip(lanes, plan.counts, plan.every, strict=True):
             if number % every:
