@@ -18,10 +18,12 @@ from export.frame_size import check_resize, parse_frame_size, resize_inside
 from export.model.checkpoint import save_checkpoint
 from export.onnx_files import get_info, save_model
 from export.precision import to_fp16
-from runtime import infer, report
+from runtime import infer
 from runtime.errors import UserError, run_command
 from runtime.metadata import Metadata, read_sidecar
 from runtime.preprocess import resize
+from runtime.report import main as report
+from runtime.report.schema import read_report
 from tests.export_fixtures import CALIBRATION_DATA, checkpoint_of, exported, run_model, small_config
 from train.data import LabelledImage
 from train.judged import judge
@@ -198,7 +200,9 @@ def test_evaluation_reads_images_of_the_camera_as_they_are(built, tmp_path):
 
 def test_report_times_frames_of_the_camera(built, tmp_path, capsys):
     files = (built / "cable.unfused.onnx", built / "cable.onnx")
-    assert run(report, *files, "--runs", "2", "--warmup", "1", "--out", tmp_path / "report") == 0
+    assert run(report, *files, "--runs", "2", "--seconds", "1", "--output", tmp_path / "report") == 0
+    rows = read_report(tmp_path / "report" / "report.json").rows
+    assert [row.file for row in rows] == [file.name for file in files] and all(row.verdict for row in rows)
 
 
 def test_the_command_for_an_onnx_alone(tmp_path, capsys):
