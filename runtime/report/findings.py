@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from runtime.report.models import BASELINE_KINDS
 from runtime.report.schema import Report, Row, Timing
 from runtime.report.statistics import noise, round_ratios, speed_ratio
 
-BASELINE_KINDS = ("padim", "spade")
 OTHER_FORMS = ("eager", "unfused", "anomalib-cflow", "anomalib-efficientad")
 
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from runtime import paper_table
 from runtime.errors import UserError
-from runtime.report.models import Entry
+from runtime.report.models import BASELINE_KINDS, Entry
 from runtime.report.rounds import Lane, measure_in_turn
 from runtime.report.schema import Row, SweepPoint
 from runtime.report.worker import Subject
 from runtime.report.workers import Worker, subjects_of
 
 ANCHOR = "cflow"
-BASELINE_KINDS = ("padim", "spade")
 KINDS = ("encoder", "cflow", "engine", "unfused", "eager", *BASELINE_KINDS, "anomalib-cflow", "anomalib-efficientad")
 SWEEP_S = 20.0
 SWEEP_ROUNDS = 15

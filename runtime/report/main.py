@@ -20,7 +20,7 @@ from runtime.files import write_text
 from runtime.notices import say
 from runtime.report import compare
 from runtime.report.measure import Options, make_report
-from runtime.report.models import LIST_NAME, ModelList, entry_of, read_list
+from runtime.report.models import BASELINE_KINDS, LIST_NAME, ModelList, entry_of, read_list
 from runtime.report.schema import Report, read_report
 from runtime.report.tables import FORMATS, to_json_with_findings, to_markdown, to_text
 from runtime.report.workers import ROOT
@@ -64,7 +64,7 @@ def _asked_of(models: ModelList, arguments: argparse.Namespace) -> ModelList:
         for entry in models.entries
         if (not arguments.encoder or entry.encoder in arguments.encoder)
         and (not arguments.size or entry.input_size[0] in arguments.size)
-        and (arguments.baselines or entry.kind not in ("padim", "spade"))
+        and (arguments.baselines or entry.kind not in BASELINE_KINDS)
     ]
     return replace(models, entries=tuple(entries))
 

@@ -17,6 +17,7 @@ from runtime.report.schema import Work, parse
 SCHEMA = "cflow-edge/report-models/1"
 LIST_NAME = "models.json"
 SUFFIXES = (".onnx", ".plan")
+BASELINE_KINDS = ("padim", "spade")
 ROLES = ("network", "verdict", "swept")
 # "engine": an engine with its sidecar; "graph": any ONNX of one input; "torch": a module of the package `export`
 Runner = Literal["engine", "graph", "torch"]
@@ -168,11 +169,3 @@ def entry_of(path: Path) -> Entry:
         name=path.name,
         model_sha256=sha256_of(path),
     )
-
-
-def find_models(folder: Path) -> list[Path]:
-    """Return the engines directly in `folder`, by name. Raises `UserError` if there is none."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    if not paths:
-        raise UserError(f"{folder.resolve()} must hold engines (.onnx, .plan)", "none", "name them, or build one")
-    return paths

@@ -22,12 +22,11 @@ from runtime.report.layers import INSERTED, LayerTime, group_layers, named_nodes
 from runtime.report.onnx_nodes import node_behind, read_producers
 from runtime.report.schema import Profile
 from runtime.report.tensorrt_profiler import profile_tensorrt
+from runtime.report.worker import ENGINES, frames_of
 
 RUNS = 20
 WARM_UP = 2  # runs that do not count
-FRAME_SEED = 0
 KERNEL_TIME = "_kernel_time"  # how ONNX Runtime ends the name of an event that is a layer's run
-PLAN_ENGINES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
 def profile(
@@ -48,7 +47,7 @@ def profile(
     artefact = metadata.artefact_of(path)
     operands = artefact.precision
     if path.suffix == ".plan":
-        engine = PLAN_ENGINES.get(artefact.library, artefact.library)
+        engine = ENGINES.get(artefact.library, artefact.library)
         layers = profile_tensorrt(path, metadata, runs)
     elif choose_backend(backend, precision) == "openvino":
         engine, layers = OpenVinoSession.library, profile_openvino(path, threads, metadata, precision, runs)
@@ -81,7 +80,7 @@ def profile_onnxruntime(path: Path, threads: int | None, metadata: Metadata, run
 
 def _run(session: CpuSession, runs: int) -> None:
     """Run on one frame of seeded random pixels."""
-    frame = np.random.default_rng(FRAME_SEED).integers(0, 256, (1, *session.frame_size, 3), np.uint8)
+    frame = frames_of(1, session.frame_size)
     for _ in range(runs):
         session.run(frame)
 

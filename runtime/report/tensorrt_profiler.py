@@ -15,11 +15,11 @@ import numpy as np
 from runtime.errors import UserError
 from runtime.metadata import Metadata
 from runtime.report.layers import LayerTime, named_nodes
+from runtime.report.worker import frames_of
 from runtime.tensorrt_engine import LoadedEngine
 from runtime.tensorrt_session import TensorRTSession
 
 WARM_UP = 2  # runs that do not count
-FRAME_SEED = 0
 NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")  # as the inspector's "Metadata" names the nodes of a layer
 
 
@@ -43,7 +43,7 @@ def profile_session(session: TensorRTSession, runs: int) -> list[LayerTime]:
     """
     with session._current() as engine:
         batch = engine.min_batch
-    frames = np.random.default_rng(FRAME_SEED).integers(0, 256, (batch, *session.frame_size, 3), np.uint8)
+    frames = frames_of(batch, session.frame_size)
     session.run(frames)  # they stay on the device
     times = _layer_times(session._library)
     with session._current() as engine:
