@@ -1,7 +1,5 @@
 """What a report sets our detector beside: PaDiM and SPADE, and anomalib's own exports where that is installed."""
 
-import logging
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from export.flops import count_flops
 from export.model.encoder import ENCODERS
 from export.onnx_files import save_model
 from export.report_detector import FLOAT_BYTES, weight_bytes
-from export.to_onnx import OPSET
+from export.to_onnx import trace
 from runtime.report.models import Entry, ModelFile
 from runtime.report.schema import Work
 from runtime.report.worker import FRAME_SEED
@@ -45,23 +43,7 @@ def baseline_entry(stem: Path, kind: str, encoder: str, size: tuple[int, int]) -
 
 def export_features(baseline: Baseline[Any]) -> onnx.ModelProto:
     """Return the baseline's encoder as a graph: normalised images (B, 3, h, w) of its crop to its taps."""
-    example = torch.zeros(2, 3, *baseline.config.crop)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            baseline.encoder.eval(),
-            (example,),
-            dynamo=True,
-            verbose=False,
-            optimize=True,
-            opset_version=OPSET,
-            input_names=[IMAGES],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
-    assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    return model
+    return trace(baseline.encoder, torch.zeros(2, 3, *baseline.config.crop), [IMAGES])
 
 
 def anomalib_models(encoder: str) -> dict[str, Callable[[Size], Any]]:

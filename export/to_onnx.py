@@ -30,23 +30,32 @@ def export_detector(detector: Detector) -> onnx.ModelProto:
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
     # Channels-last images, faster in training, would make every pooled mean a gather by computed indices.
     contiguous = detector.model.encoder.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-    with warnings.catch_warnings(), torch.no_grad(), contiguous:
+    with contiguous:
+        model = trace(detector, example, [INPUT_NAME], [MAP_NAME, SCORE_NAME])
+    name_nodes(model, detector.model.config.taps)
+    return model
+
+
+def trace(
+    module: torch.nn.Module, example: torch.Tensor, inputs: Sequence[str], outputs: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    """Trace a module of one input to ONNX at opset `OPSET`, the first axis of `example` (its batch, 2 or more) open."""
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            detector.eval(),
+            module.eval(),
             (example,),
             dynamo=True,
             verbose=False,
             optimize=True,  # folds constants and batch norms
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
-            output_names=[MAP_NAME, SCORE_NAME],
-            dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch")}},
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    name_nodes(model, detector.model.config.taps)
     return model
 
 
