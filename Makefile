@@ -24,7 +24,7 @@ report: $(VENV)/.ready
 gpu-report: $(VENV)/.ready
 	@$(PY) -c 'import tensorrt, pycuda.driver' 2>/dev/null || $(PY) -m pip install --quiet --editable '.[tensorrt]'
 	$(PY) -m pytest -m gpu
-	$(PY) -m runtime.report --plans auto --baselines --precision fp16 --precision int8 --profile --output $(REPORT)
+	$(PY) -m runtime.report --plans auto --forms --baselines --precision fp16 --precision int8 --profile --output $(REPORT)
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .

@@ -1,4 +1,4 @@
-"""The floating-point operations of an ONNX graph: those of its convolutions and matrix products."""
+"""What an ONNX graph asks of a machine: the operations of its convolutions and matrix products, its weights' bytes."""
 
 import math
 from collections.abc import Mapping
@@ -20,6 +20,14 @@ def count_flops(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> int:
     counted = [node for node in model.graph.node if node.op_type in COUNTED]
     shapes = _shapes(model, feeds, {name for node in counted for name in (*node.input[:2], node.output[0])})
     return sum(2 * math.prod(shapes[node.output[0]]) * _summands(node, shapes) for node in counted)
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the bytes of a graph's constants."""
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
 
 
 def _summands(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -1,7 +1,6 @@
 """One detector as all the files that a report measures: exported, fused, typed, cut where the paper's clock stops."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import onnx
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.cpu_benchmark import random_checkpoint
 from export.cpu_rows import CALIBRATION_IMAGES, encoder_taps, likelihood_tensors, up_to
-from export.flops import count_flops
+from export.flops import count_flops, weight_bytes
+from export.frame_size import resize_inside
 from export.fuse import fuse, probe_frames
 from export.model.cflow import Detector
 from export.model.checkpoint import Checkpoint, save_checkpoint
@@ -18,12 +18,14 @@ from export.onnx_files import ExportInfo, save_model, set_info
 from export.precision import calibrated_int8, to_fp16
 from export.to_onnx import export_detector, info_of
 from runtime.files import sha256_of
-from runtime.metadata import INPUT_NAME, Artefact, write_sidecar
-from runtime.report.models import Entry, ModelFile
+from runtime.metadata import INPUT_NAME, Artefact, Metadata, write_sidecar
+from runtime.report.models import Entry, ModelFile, detector_stem
 from runtime.report.schema import Work
 
 OPERANDS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 FLOAT_BYTES = 4
+FORM_PRECISIONS = ("fp32", "fp16")  # INT8 would be calibrated once more for each
+CAMERA_SIZE = (1080, 1920)  # height and width of the frames that an engine resizes itself
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -46,16 +48,15 @@ class _Exported:
         return self.stem.with_name(self.stem.name + suffix)
 
 
-def detector_stem(encoder: str, size: tuple[int, int]) -> str:
-    """Return what the names of a detector's files begin with."""
-    return f"{encoder}-{size[0]}"
-
-
-def detector_entries(stem: Path, encoder: str, size: tuple[int, int], precisions: Sequence[str]) -> list[Entry]:
-    """Write the files of a detector with seeded random weights beside `stem` and return what they are.
+def detector_entries(
+    folder: Path, encoder: str, size: tuple[int, int], precisions: Sequence[str], forms: bool = False
+) -> list[Entry]:
+    """Write the files of a detector with seeded random weights into `folder` and return what they are.
 
     `precisions` are "fp32", "fp16" and "int8"; FP32 is always among the files, because the others are made from it.
+    With `forms` there are the same detector's decoders as matrix products, and itself with a camera's frames.
     """
+    stem = folder / detector_stem(encoder, size)
     checkpoint, info = random_checkpoint(encoder, size)
     exported = _export(stem, checkpoint, info)
     entries = [*_plain_entries(exported)]
@@ -67,9 +68,38 @@ def detector_entries(stem: Path, encoder: str, size: tuple[int, int], precisions
             save_model(typed, path)
             artefacts.append(_artefact(path, precision))
         entries += _typed_entries(exported, typed, path, precision)
-    metadata = replace(exported.info.metadata, name=stem.name, artefacts=tuple(artefacts))
-    write_sidecar(exported.file(".onnx"), metadata)
+    _write_sidecar(exported.file(".onnx"), exported.info.metadata, artefacts)
+    if forms:
+        entries += _forms(exported, [precision for precision in precisions if precision in FORM_PRECISIONS])
     return entries
+
+
+def _write_sidecar(path: Path, metadata: Metadata, artefacts: Sequence[Artefact]) -> None:
+    write_sidecar(path, replace(metadata, name=path.stem, artefacts=tuple(artefacts)))
+
+
+def _forms(exported: _Exported, precisions: Sequence[str]) -> Iterator[Entry]:
+    """Write the detector's other forms and yield what they are, each with a sidecar of its own."""
+    products, _ = fuse(exported.unfused, exported.info, "gemm")
+    yield from _form(exported, "gemm", {precision: _typed(products, precision) for precision in precisions})
+    camera = {
+        precision: resize_inside(_typed(exported.fused, precision), CAMERA_SIZE, exported.stem.name)
+        for precision in precisions
+    }
+    yield from _form(exported, "camera", camera, CAMERA_SIZE)
+
+
+def _form(
+    exported: _Exported, kind: str, graphs: Mapping[str, onnx.ModelProto], frame_size: tuple[int, int] | None = None
+) -> Iterator[Entry]:
+    metadata, artefacts = replace(exported.info.metadata, frame_size=frame_size), []
+    for precision, graph in graphs.items():
+        path = exported.file(f"-{kind}.onnx" if precision == "fp32" else f"-{kind}.{precision}.onnx")
+        save_model(graph, path)
+        artefacts.append(_artefact(path, precision))
+        entry = _entry(exported, kind, precision, path, None, ModelFile("engine", path), None)
+        yield replace(entry, name=f"{entry.label} {frame_size[0]}x{frame_size[1]}") if frame_size else entry
+    _write_sidecar(exported.file(f"-{kind}.onnx"), metadata, artefacts)
 
 
 def _export(stem: Path, checkpoint: Checkpoint, info: ExportInfo) -> _Exported:
@@ -130,18 +160,10 @@ def _entry(
     sized: Path,
     network: ModelFile | None,
     verdict: ModelFile | None,
-    work: Work,
+    work: Work | None,
 ) -> Entry:
     encoder = exported.info.metadata.encoder
     return Entry(kind, encoder, exported.size, precision, sized.stat().st_size, network, verdict, work)
-
-
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Return the bytes of a graph's constants."""
-    return sum(
-        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        for tensor in model.graph.initializer
-    )
 
 
 def _frame_bytes(size: tuple[int, int], whole: bool) -> int:

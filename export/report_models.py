@@ -6,6 +6,9 @@ weights. What stands in DIR already is kept, so that a second call only makes wh
     encoder only     the fused graph up to its taps
     CFLOW-AD         the fused graph whole, and up to the taps' likelihoods, where the paper's clock stops
     unfused, eager   the same model as torch exports it, and as torch runs it
+    other forms      its decoders as matrix products, and a camera's frames resized in the graph
+
+`export.report_plans` compiles them with TensorRT.
 """
 
 import argparse
@@ -15,16 +18,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import onnx
 
 from export.cpu_peak import FLOPS, SIDE, product
+from export.flops import weight_bytes
 from export.model.encoder import ENCODERS
-from export.report_detector import OPERANDS, detector_entries, detector_stem, weight_bytes
-from export.report_plans import plan_entry
+from export.report_detector import FORM_PRECISIONS, OPERANDS, detector_entries
 from export.report_rivals import anomalib_entry, anomalib_models, baseline_entry
-from export.tensorrt_compat import find_backend
 from runtime.errors import UserError, run_command
 from runtime.paper_table import PAPER_NAMES
 from runtime.report.models import Entry, ModelFile, ModelList, read_list, write_list
@@ -42,9 +43,8 @@ Step = Callable[[], list[Entry]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to prepare: detectors of `encoders` at `sides` (pixels) in `precisions`, baselines, anomalib's models.
-
-    `plans` names the library that compiles our own graphs, "" for none.
+    """What to prepare: detectors of `encoders` at `sides` (pixels) in `precisions`, also in the kit's other forms,
+    baselines, anomalib's models.
     """
 
     encoders: tuple[str, ...] = tuple(PAPER_NAMES)
@@ -52,7 +52,7 @@ class Wanted:
     precisions: tuple[str, ...] = ("fp32",)
     baselines: bool = False
     anomalib: bool = False
-    plans: Literal["", "auto", "tensorrt", "tensorrt_rtx"] = ""
+    forms: bool = False
 
     def __post_init__(self) -> None:
         """Raise `UserError` for what cannot be prepared."""
@@ -68,18 +68,14 @@ class Wanted:
 
 def prepare(folder: Path, wanted: Wanted, say: Say = print) -> ModelList:
     """Make what `folder` lacks of `wanted` and return its list; what cannot be made here is said and left out."""
-    backend = find_backend(wanted.plans) if wanted.plans else None
     folder.mkdir(parents=True, exist_ok=True)
     models = replace(_present(folder), limits=tuple(_products(folder)))
-    # a detector whose graphs are to be plans and are not, or the other way, is made again
-    have = {_identity(entry) for entry in models.entries if entry.kind != "cflow" or _compiled(entry) == bool(backend)}
+    have = {_identity(entry) for entry in models.entries}
     left_out: list[str] = []
     for title, step in _steps(folder, wanted, have):
         say(f"preparing {title}")
         try:
             made = step()
-            if backend is not None:
-                made = [plan_entry(entry, backend, say) for entry in made]
         except UserError as error:
             say(f"left out {title}: {error}")
             left_out.append(f"{title}: {error}")
@@ -101,10 +97,6 @@ def _present(folder: Path) -> ModelList:
     return replace(models, entries=tuple(whole))
 
 
-def _compiled(entry: Entry) -> bool:
-    return any(file.path.suffix == ".plan" for file in entry.files)
-
-
 def _identity(entry: Entry) -> tuple[str, str, tuple[int, int], str]:
     return entry.kind, entry.encoder, entry.input_size, entry.precision
 
@@ -116,10 +108,12 @@ def _steps(
     for encoder in wanted.encoders:
         for side in wanted.sides:
             size = (side, side)
-            if any(("cflow", encoder, size, precision) not in have for precision in wanted.precisions):
-                stem = folder / detector_stem(encoder, size)
+            kinds = {("cflow", precision) for precision in wanted.precisions}
+            if wanted.forms:
+                kinds |= {("gemm", precision) for precision in wanted.precisions if precision in FORM_PRECISIONS}
+            if any((kind, encoder, size, precision) not in have for kind, precision in kinds):
                 title = f"{encoder} at {side}x{side} ({', '.join(wanted.precisions)})"
-                yield title, partial(detector_entries, stem, encoder, size, wanted.precisions)
+                yield title, partial(detector_entries, folder, encoder, size, wanted.precisions, wanted.forms)
             if wanted.anomalib and side == BASELINE_SIDE and find_spec("anomalib"):
                 yield from _anomalib_steps(folder, encoder, size, have)
     for kind, encoder in BASELINES if wanted.baselines else ():
@@ -165,7 +159,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         tuple(dict.fromkeys(("fp32", *(arguments.precision or ())))),
         arguments.baselines,
         arguments.anomalib,
-        arguments.plans,
+        arguments.forms,
     )
 
 
@@ -184,9 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--anomalib", action="store_true", help="anomalib's Cflow and EfficientAD, where it is installed"
     )
-    parser.add_argument(
-        "--plans", choices=("auto", "tensorrt", "tensorrt_rtx"), default="", help="compile our graphs with TensorRT"
-    )
+    parser.add_argument("--forms", action="store_true", help="matrix products, and a camera's frames, too")
     arguments = parser.parse_args(argv)
     models = prepare(arguments.out, _wanted(arguments))
     print(f"{len(models.entries)} models ready")

@@ -11,10 +11,10 @@ from export.anomalib_onnx import anomalib_onnx, cflow, efficientad
 from export.baselines.common import Baseline
 from export.baselines.padim import random_padim
 from export.baselines.spade import random_spade
-from export.flops import count_flops
+from export.flops import count_flops, weight_bytes
 from export.model.encoder import ENCODERS
 from export.onnx_files import save_model
-from export.report_detector import FLOAT_BYTES, weight_bytes
+from export.report_detector import FLOAT_BYTES
 from export.to_onnx import trace
 from runtime.report.models import Entry, ModelFile
 from runtime.report.schema import Work

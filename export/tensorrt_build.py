@@ -20,7 +20,7 @@ from runtime.cuda import compute_capability, device_problem
 from runtime.errors import UserError
 from runtime.files import sha256_of
 from runtime.metadata import INPUT_NAME, Artefact
-from runtime.tensorrt_log import NOT_A_REASON, library_log
+from runtime.tensorrt_log import NOT_A_REASON, library_log, make
 from runtime.tensorrt_plan import create_runtime, refit
 
 
@@ -60,7 +60,7 @@ def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> Plan
     compat.check_options(backend, options)
     log = library_log(module)
     log.verbose = options.verbose
-    builder = module.Builder(log)
+    builder = make(module.Builder, log, f"{backend.library} {backend.version}")
     if options.dla_core is not None:
         compat.check_dla_core(builder, options.dla_core)
     network = builder.create_network(compat.network_flags(module, options.on_dla))

@@ -20,6 +20,7 @@ bit: the same name is another bit in another release). What was found, by versio
 TensorRT-RTX keeps names that it no longer obeys, so it is known by what it alone has: the choice of targets.
 """
 
+import ctypes
 import importlib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -42,6 +43,12 @@ CURES = {
 DEFAULT_TARGETS = ("8.6", "8.9", "12.0")
 PRECISION_FLAGS = {"float16": "FP16", "int8": "INT8"}  # by the tensor types of the ONNX
 JETSONS = ("8.7", "10.1", "11.0")  # Orin, Thor and its later number: no hardware compatibility there
+# which libraries the kernels of a source come from; TensorRT 8 wants its own release of each
+TACTIC_LIBRARIES = {
+    "CUBLAS": ("libcublas.so.12", "libcublas.so.11"),
+    "CUBLAS_LT": ("libcublasLt.so.12", "libcublasLt.so.11"),
+    "CUDNN": ("libcudnn.so.8",),
+}
 # by option of the command: where a version that can do it has which name
 NEEDED_NAMES = {
     "--aux-streams": ("IBuilderConfig", "max_aux_streams"),
@@ -222,6 +229,26 @@ def has_local_functions(module: Any) -> bool:
 def times_kernels(module: Any) -> bool:
     """Whether the builder times kernels, so that a timing cache saves work (TensorRT-RTX does so on the device)."""
     return not has_target_choice(module)
+
+
+def usable_tactic_sources(module: Any, wanted: int) -> int:
+    """Return the bits of `wanted` without the sources whose library this machine lacks: their kernels cannot be tried.
+
+    TensorRT 8 asks for cuBLAS and cuDNN by default and reports each one that it misses as an error.
+    """
+    sources = getattr(module, "TacticSource", None)
+    for name, libraries in TACTIC_LIBRARIES.items():
+        if hasattr(sources, name) and not any(_loads(library) for library in libraries):
+            wanted &= ~(1 << int(getattr(sources, name)))
+    return wanted
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def has_target_choice(module: Any) -> bool:

@@ -17,6 +17,7 @@ def load(
     threshold: float | None = None,
     backend: "Backend" = "auto",
     precision: "CpuPrecision" = "float32",
+    cuda_graph: bool = True,
 ) -> "Detector":
     """Open an engine (`cable.plan` or `cable.onnx`, its `cable.json` beside it); see `runtime.detector.load`.
 
@@ -27,4 +28,6 @@ def load(
     """
     from runtime.detector import load as load_detector  # here, so that `import runtime` stays light
 
-    return load_detector(path, threads=threads, threshold=threshold, backend=backend, precision=precision)
+    return load_detector(
+        path, threads=threads, threshold=threshold, backend=backend, precision=precision, cuda_graph=cuda_graph
+    )

@@ -3,7 +3,7 @@
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from runtime.errors import UserError
 
@@ -57,7 +57,7 @@ def choose_backend(backend: Backend, precision: CpuPrecision) -> Literal["onnxru
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--backend` and `--bf16`, which `cpu_precision` reads, to a command that opens engines."""
+    """Add to a command that opens engines how they are run: `load_options` reads what was asked for."""
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
@@ -69,8 +69,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="bfloat16 products of an .onnx, with OpenVINO on CPUs that have them (default: exact float32)",
     )
+    parser.add_argument(
+        "--no-cuda-graph", action="store_true", help="launch a .plan's kernels one by one, for a profiler or to compare"
+    )
 
 
-def cpu_precision(arguments: argparse.Namespace) -> CpuPrecision:
-    """Return the precision that `--bf16` asks for."""
-    return "bfloat16" if arguments.bf16 else "float32"
+class LoadOptions(TypedDict):
+    """Arguments of `runtime.load`."""
+
+    backend: Backend
+    precision: CpuPrecision
+    cuda_graph: bool
+
+
+def load_options(arguments: argparse.Namespace) -> LoadOptions:
+    """Return what `add_arguments` has parsed as arguments of `runtime.load`."""
+    precision: CpuPrecision = "bfloat16" if arguments.bf16 else "float32"
+    return {"backend": arguments.backend, "precision": precision, "cuda_graph": not arguments.no_cuda_graph}

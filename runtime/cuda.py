@@ -13,6 +13,7 @@ DEVICE_INDEX = 0  # of the visible ones: CUDA_VISIBLE_DEVICES chooses among seve
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 CAPTURE_MODE_THREAD_LOCAL = 1  # CUstreamCaptureMode: other threads keep their right to allocate
 NAME_BYTES = 256
+KERNEL_NODE, CHILD_GRAPH_NODE = 0, 4  # CUgraphNodeType
 
 
 class CudaError(RuntimeError):
@@ -82,7 +83,7 @@ class CapturedGraph:
 
     `stream` is the handle of a non-default stream; `enqueue` puts the work on it and must neither
     allocate nor synchronise. Raises whatever `enqueue` raises and `CudaError` where the capture fails;
-    the stream is out of capture mode either way.
+    the stream is out of capture mode either way. `kernels` is the number of kernels that a replay launches.
     """
 
     def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
@@ -98,6 +99,7 @@ class CapturedGraph:
             raise
         call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         try:
+            self.kernels = _count_kernels(graph)
             call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
         finally:
             _destroy_graph(graph)
@@ -111,6 +113,24 @@ class CapturedGraph:
         if self._executable:
             executable, self._executable = self._executable, ctypes.c_void_p()
             call("cuGraphExecDestroy", executable)
+
+
+def _count_kernels(graph: ctypes.c_void_p) -> int:
+    """Return the kernels of a graph, those of graphs within it too."""
+    count = ctypes.c_size_t()
+    call("cuGraphGetNodes", graph, None, ctypes.byref(count))  # without an array it tells how many there are
+    nodes = (ctypes.c_void_p * count.value)()
+    call("cuGraphGetNodes", graph, nodes, ctypes.byref(count))
+    kernels = 0
+    for node in map(ctypes.c_void_p, nodes):
+        kind, child = ctypes.c_int(), ctypes.c_void_p()
+        call("cuGraphNodeGetType", node, ctypes.byref(kind))
+        if kind.value == KERNEL_NODE:
+            kernels += 1
+        elif kind.value == CHILD_GRAPH_NODE:
+            call("cuGraphChildGraphNodeGetGraph", node, ctypes.byref(child))  # it stays its parent's
+            kernels += _count_kernels(child)
+    return kernels
 
 
 def _destroy_graph(graph: ctypes.c_void_p) -> None:

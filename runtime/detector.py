@@ -199,14 +199,17 @@ def load(
     threshold: float | None = None,
     backend: Backend = "auto",
     precision: CpuPrecision = "float32",
+    cuda_graph: bool = True,
 ) -> Detector:
     """Open the engine at `path`: a `.plan` with TensorRT, an `.onnx` with OpenVINO or ONNX Runtime on the CPU.
 
     Its sidecar (`cable.json` beside `cable.plan`) is read first and must describe this very file.
     `threshold` overrides the sidecar's. The rest concerns an `.onnx`: `threads` is the number of CPU threads
     (None: all cores), `backend` the library ("auto": OpenVINO where it is installed, else ONNX Runtime), and
-    `precision` "bfloat16" trades exactness for speed where OpenVINO and the CPU have it. Raises `UserError`
-    for a missing or foreign file, another suffix, or a machine that cannot run the engine so.
+    `precision` "bfloat16" trades exactness for speed where OpenVINO and the CPU have it. `cuda_graph` concerns a
+    `.plan`: False launches its kernels one by one, as a profiler may want them.
+
+    Raises `UserError` for a missing or foreign file, another suffix, or a machine that cannot run the engine so.
     """
     path = Path(path)
     if path.suffix not in (".plan", ".onnx"):
@@ -227,7 +230,7 @@ def load(
                 f"backend {backend}, precision {precision}",
                 "leave both out, or name an .onnx",
             )
-        session = TensorRTSession(path, metadata, artefact)
+        session = TensorRTSession(path, metadata, artefact, cuda_graph=cuda_graph)
     else:
         session = open_cpu_session(path, threads, metadata, backend, precision)
     try:

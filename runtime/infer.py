@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from runtime import sink_arguments, source_arguments
 from runtime.argument_types import count
-from runtime.backends import add_arguments, cpu_precision
+from runtime.backends import add_arguments, load_options
 from runtime.errors import run_command
 from runtime.serve import arguments as serve_arguments
 
@@ -70,9 +70,8 @@ def _run(args: argparse.Namespace) -> int | None:
     from runtime.keys import key_reader
 
     with contextlib.ExitStack() as stack:
-        precision = cpu_precision(args)
         detector = stack.enter_context(
-            load(args.engine, threads=args.threads, threshold=args.threshold, backend=args.backend, precision=precision)
+            load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
         )
         signals = stack.enter_context(StopSignals())
         views = source_arguments.views_from(args)

@@ -1,17 +1,45 @@
-"""Ctrl-C and SIGTERM as a request to end: what was begun is finished, sinks are closed, the summary is printed."""
+"""Ctrl-C and SIGTERM: as a request to end, where what was begun is finished, or at once, but never lost."""
 
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
+@contextmanager
+def lasting_interrupt() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C raise `KeyboardInterrupt` as ever, and yield a check that raises it again where it got lost.
+
+    Python prints and forgets what is raised within a destructor or a weak reference's callback, and a thread pool
+    has one that runs whenever a pool goes. Without effect outside of the main thread.
+    """
+    received = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.set()
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if received.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class StopSignals:
-    """While open, the first Ctrl-C or SIGTERM calls what `call` was given; a second one ends at once.
+    """A request to end: while open, the first Ctrl-C or SIGTERM calls what `call` was given; a second one ends at once.
 
     Without effect outside of the main thread, which alone may handle signals.
     """

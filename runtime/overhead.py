@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends import add_arguments, cpu_precision
+from runtime.backends import add_arguments, load_options
 from runtime.delivery import Deliveries
 from runtime.detector import Detector, Result, load
 from runtime.errors import UserError, run_command
@@ -146,10 +146,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.frames < 1:
         raise UserError("--frames must be 1 or more", str(args.frames))
-    precision = cpu_precision(args)
     with (
         tempfile.TemporaryDirectory() as folder,
-        load(args.engine, threads=args.threads, backend=args.backend, precision=precision) as detector,
+        load(args.engine, threads=args.threads, **load_options(args)) as detector,
     ):
         print(text(measure(detector, SIZE, args.frames, Path(folder)), detector.session.device, SIZE))
 

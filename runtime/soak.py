@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends import Backend, add_arguments, cpu_precision
+from runtime.backends import add_arguments, load_options
 from runtime.delivery import Deliveries
 from runtime.detector import Detector, load
 from runtime.errors import UserError, run_command
@@ -96,29 +96,38 @@ class Outcome:
 class LoopedVideo(Source):
     """A video file that is opened again when it ends, for `seconds`: real decoding for any length of time.
 
-    `read` counts the frames that it yielded; all of them are to be judged.
+    Frames come at `fps`, as a sensor's do, or without it as fast as they are judged; `read` counts those that it
+    yielded. All of them are to be judged.
     """
 
     live = False
 
-    def __init__(self, path: Path, seconds: float) -> None:
+    def __init__(self, path: Path, seconds: float, fps: float | None = None) -> None:
         self.name = str(path)
         self.read = 0
         self._path = path
-        self._end_s = time.perf_counter() + seconds
+        self._period_s = 1 / fps if fps else 0.0
+        self._due_s = time.perf_counter()
+        self._end_s = self._due_s + seconds
 
     def __iter__(self) -> Iterator[Frame]:
         while time.perf_counter() < self._end_s:
             with VideoFile(self._path) as video:
                 for frame in video:
+                    self._wait()
                     if time.perf_counter() >= self._end_s:
                         return
                     index, self.read = self.read, self.read + 1
-                    yield Frame(frame.image, f"frame_{index:08d}", index, frame.captured_s)
+                    yield Frame(frame.image, f"frame_{index:08d}", index, time.time())
 
     def close(self) -> None:
         """End the iteration at the next frame."""
         self._end_s = 0.0
+
+    def _wait(self) -> None:
+        """Sleep until the next frame is due; a sensor that had to wait does not catch up."""
+        self._due_s = max(self._due_s + self._period_s, time.perf_counter())
+        time.sleep(max(0.0, self._due_s - time.perf_counter()))
 
 
 class _Watch:
@@ -164,13 +173,16 @@ def write_clip(path: Path) -> None:
     writer.release()
 
 
-def soak(detector: Detector, minutes: float, folder: Path) -> Outcome:
-    """Judge the generated video for `minutes`; its clip and JSON lines go into `folder`, which has neither."""
+def soak(detector: Detector, minutes: float, folder: Path, fps: float | None = None) -> Outcome:
+    """Judge the generated video for `minutes`, at `fps` or as fast as it goes; `folder` gets its clip and JSON lines.
+
+    Raises `UserError` if `folder` has lines.
+    """
     lines, clip = folder / LINES_NAME, folder / "clip.avi"
     if lines.exists():
         raise UserError(f"{lines} must not exist yet", "a file", "choose another --out")
     write_clip(clip)
-    source = LoopedVideo(clip, 60 * minutes)
+    source = LoopedVideo(clip, 60 * minutes, fps)
     watch = _Watch(60 * minutes)
     with (
         Deliveries([LinesSink(lines)], patience_s=PATIENCE_S) as deliveries,
@@ -203,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json")
     parser.add_argument("--minutes", type=float, default=60.0, metavar="M", help="how long (default: %(default)s)")
+    parser.add_argument("--fps", type=float, metavar="N", help="a sensor's rate (default: as fast as they are judged)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep frames.jsonl and soak.json here")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an .onnx (default: all cores)")
     add_arguments(parser)
@@ -214,16 +227,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if not arguments.minutes > 0:
         raise UserError("--minutes must be above 0", str(arguments.minutes))
-    backend: Backend = arguments.backend
+    if arguments.fps is not None and not arguments.fps > 0:
+        raise UserError("--fps must be above 0", str(arguments.fps))
     with (
         tempfile.TemporaryDirectory() as temporary,
-        load(
-            arguments.engine, threads=arguments.threads, backend=backend, precision=cpu_precision(arguments)
-        ) as detector,
+        load(arguments.engine, threads=arguments.threads, **load_options(arguments)) as detector,
     ):
         folder = arguments.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        outcome = soak(detector, arguments.minutes, folder)
+        outcome = soak(detector, arguments.minutes, folder, arguments.fps)
         if arguments.out:
             write_json(folder / "soak.json", asdict(outcome))
     print(outcome.text())

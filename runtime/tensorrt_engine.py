@@ -49,16 +49,24 @@ class LoadedEngine:
     context that the constructor ran in to be current; `free` comes before that context goes. A
     constructor that fails frees what it has made, and raises `UserError` or pycuda's error.
 
-    With `judges` False the plan may have any outputs, and is there for `enqueue` only, not for `run`.
+    With `judges` False the plan may have any outputs, and is there for `put`, `execute` and `enqueue`, not for `run`;
+    with `cuda_graph` False its kernels are launched one by one, which costs the host's time for each.
     """
 
     def __init__(
-        self, driver: Any, library: Any, path: Path, metadata: Metadata, artefact: Artefact, judges: bool = True
+        self,
+        driver: Any,
+        library: Any,
+        path: Path,
+        metadata: Metadata,
+        artefact: Artefact,
+        judges: bool = True,
+        cuda_graph: bool = True,
     ) -> None:
         self._driver = driver
         self._log = library_log(library)
         self._batch = 0  # of the shapes that are set and the graph that is captured
-        self._capture_works = True
+        self._captures = cuda_graph
         self._graph: cuda.CapturedGraph | None = None
         self._buffers: dict[str, _Buffer] = {}
         self._runtime: Any = None
@@ -105,10 +113,9 @@ class LoadedEngine:
         batch = len(frames)
         self.prepare(batch)
         stream, (started, copied, executed, done) = self._stream, self._events
-        source, maps, scores = (self._buffers[name] for name in (INPUT_NAME, MAP_NAME, SCORE_NAME))
+        maps, scores = (self._buffers[name] for name in (MAP_NAME, SCORE_NAME))
         started.record(stream)  # before the copy into pinned memory, which is a part of "copy_in"
-        source.host[:batch] = frames
-        self._driver.memcpy_htod_async(source.device, source.host[:batch], stream)
+        self._copy_in(frames)
         copied.record(stream)
         self._execute()
         executed.record(stream)
@@ -118,6 +125,11 @@ class LoadedEngine:
         done.synchronize()
         times = (started.time_till(copied), copied.time_till(executed), executed.time_till(done))
         return maps.host[:batch].copy(), scores.host[:batch].copy(), dict(zip(STAGES, times, strict=True))
+
+    @property
+    def kernels(self) -> int | None:
+        """How many kernels an execution launches, None where it is not captured in a graph."""
+        return self._graph.kernels if self._graph is not None else None
 
     @property
     def stream(self) -> Any:
@@ -133,6 +145,23 @@ class LoadedEngine:
         if batch != self._batch:
             self._stream.synchronize()  # what was launched must not lose its graph
             self._set_batch(batch)
+
+    def put(self, frames: Frames) -> None:
+        """Copy uint8 (B, H, W, 3) to the device, for executions to come; wait until it is there."""
+        self._copy_in(frames)
+        self._stream.synchronize()
+
+    def execute(self, frames: Frames) -> None:
+        """Execute for uint8 (B, H, W, 3) and wait; the results stay on the device."""
+        self.prepare(len(frames))
+        self._copy_in(frames)
+        self._execute()
+        self._stream.synchronize()
+
+    def _copy_in(self, frames: Frames) -> None:
+        source = self._buffers[INPUT_NAME]
+        source.host[: len(frames)] = frames
+        self._driver.memcpy_htod_async(source.device, source.host[: len(frames)], self._stream)
 
     def enqueue(self) -> None:
         """Put one execution of the prepared batch on the stream."""
@@ -162,7 +191,7 @@ class LoadedEngine:
             raise UserError(f"the engine must take a batch of {batch}", self._log.reason(), "rebuild the plan")
         self._enqueue()  # what a new shape needs done once must not be captured
         self._stream.synchronize()
-        if self._capture_works:
+        if self._captures:
             self._capture()
         self._batch = batch
 
@@ -175,7 +204,7 @@ class LoadedEngine:
                 raise cuda.CudaError("the engine's work cannot be captured")
             self._graph = cuda.CapturedGraph(self._stream.handle, self._enqueue)
         except (cuda.CudaError, UserError) as error:
-            self._capture_works = False
+            self._captures = False
             print(f"note: executing without a CUDA graph ({error})", file=sys.stderr)
 
     def _execute(self) -> None:

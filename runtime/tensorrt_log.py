@@ -9,6 +9,8 @@ from collections import deque
 from functools import cache
 from typing import Any
 
+from runtime.errors import UserError
+
 KEPT_SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING")
 KEPT_ENTRIES = 200  # a camera runs for months
 # where no driver is installed this follows most other errors, and is never the reason of a failed build
@@ -44,3 +46,21 @@ def library_log(module: Any) -> Any:
             return errors[-1] if errors else "no reason given"
 
     return LibraryLog()
+
+
+def make(kind: Any, log: Any, what: str) -> Any:
+    """Return `kind(log)`, a library's builder or runtime. Raises `UserError` where it does not start.
+
+    The library then logs why ("CUDA initialization failure with error: 35") and returns nothing, which the binding
+    tells as a `TypeError`.
+    """
+    log.clear()
+    try:
+        made = kind(log)
+    except TypeError:
+        made = None
+    if made is None:
+        cure = "see nvidia-smi: the driver must be as new as the library's CUDA, and the device have free memory"
+        _, reason = log.entries[-1] if log.entries else ("", "no reason given")  # TensorRT 8 calls it a warning
+        raise UserError(f"{what} must start", reason, cure)
+    return made

@@ -7,6 +7,7 @@ from typing import Any
 from runtime.errors import UserError
 from runtime.files import sha256_of
 from runtime.metadata import Artefact, sidecar_path
+from runtime.tensorrt_log import make
 
 ACROSS_MAJORS = ((8, 10), (10, 11))  # where a version-compatible plan of one major version opens in another
 AMPERE = (8, 0)  # a hardware-compatible plan runs on this compute capability and later ones
@@ -56,12 +57,12 @@ def _runs_on(artefact: Artefact, capability: str) -> bool:
 
 
 def create_runtime(library: Any, log: Any, artefact: Artefact) -> Any:
-    """Return the library's `Runtime`, set up for the plan of `artefact`.
+    """Return the library's `Runtime`, set up for the plan of `artefact`. Raises `UserError` where it does not start.
 
     A version-compatible plan carries its own runtime as code. It is allowed to run because the plan is the very
     file that the sidecar names by its hash.
     """
-    runtime = library.Runtime(log)
+    runtime = make(library.Runtime, log, f"{artefact.library} {artefact.version}")
     if artefact.version_compatible:
         runtime.engine_host_code_allowed = True
     if artefact.dla_core is not None:

@@ -37,13 +37,16 @@ class TensorRTSession:
 
     `artefact` is the sidecar's entry for the file. Raises `UserError` where the device, a library or
     the plan is not what it must be. A plan of other outputs (an encoder alone) opens with `judges` False, for
-    `execute_ms` only.
+    `put`, `execute` and `execute_ms` only. `cuda_graph` False launches kernel by kernel, for profilers and to compare.
     """
 
     slots = SLOTS
     constant_batch = True
+    device_bytes = 0  # what the engine took of the device's memory: weights, activations, buffers; no CUDA context
 
-    def __init__(self, path: Path, metadata: Metadata, artefact: Artefact, judges: bool = True) -> None:
+    def __init__(
+        self, path: Path, metadata: Metadata, artefact: Artefact, judges: bool = True, cuda_graph: bool = True
+    ) -> None:
         self._metadata = metadata
         self._pipeline: Pipeline | None = None  # made by the first `submit`: single calls need none of its memory
         self.input_size = metadata.input_size
@@ -57,7 +60,9 @@ class TensorRTSession:
         self._context = _make_context(self._driver)  # and makes it current
         try:
             with _cuda_errors(self._driver, path.name):
-                self._engine = LoadedEngine(self._driver, self._library, path, metadata, artefact, judges)
+                free = self._driver.mem_get_info()[0]
+                self._engine = LoadedEngine(self._driver, self._library, path, metadata, artefact, judges, cuda_graph)
+                self._free_before = free
                 self.max_batch = self._engine.max_batch
         except BaseException:
             self._context.detach()  # destroys it, being the current one
@@ -73,10 +78,14 @@ class TensorRTSession:
         """Compile, allocate and capture what the first run would: no user's frame is to wait for that."""
         assert self._engine is not None
         batch = min(max(batch, self._engine.min_batch), self.max_batch)
+        frames = np.zeros((batch, *self.frame_size, 3), np.uint8)
         if judges:
-            self.run(np.zeros((batch, *self.frame_size, 3), np.uint8))
+            self.run(frames)
         else:
+            self.put(frames)
             self.execute_ms(batch)
+        with self._current():
+            self.device_bytes = max(0, self._free_before - self._driver.mem_get_info()[0])
 
     @contextmanager
     def _current(self) -> Iterator[LoadedEngine]:
@@ -96,8 +105,26 @@ class TensorRTSession:
             maps, scores, self._stage_ms = engine.run(frames)
         return maps, scores
 
+    @property
+    def kernels(self) -> int | None:
+        """How many kernels an execution of the last batch launches, None without a CUDA graph."""
+        with self._current() as engine:
+            return engine.kernels
+
+    def put(self, frames: Frames) -> None:
+        """Copy uint8 (B, H, W, 3) to the device, for `execute_ms`."""
+        with self._current() as engine:
+            _check_frames(frames, engine.min_batch, self.max_batch, self.frame_size)
+            engine.put(frames)
+
+    def execute(self, frames: Frames) -> None:
+        """Copy frames to the device, execute and wait; the results stay there."""
+        with self._current() as engine:
+            _check_frames(frames, engine.min_batch, self.max_batch, self.frame_size)
+            engine.execute(frames)
+
     def execute_ms(self, batch: int = 1) -> float:
-        """Execute once on what the device's input buffer holds; return the milliseconds there, without any copy."""
+        """Execute once on the frames that were `put` there; return the milliseconds on the device, without any copy."""
         with self._current() as engine:
             if not engine.min_batch <= batch <= self.max_batch:
                 raise UserError(f"the plan takes {engine.min_batch} to {self.max_batch} frames", str(batch))

@@ -22,10 +22,17 @@ class FakeDevice:
     `order` lists the work in the order in which it was done: (stream's handle, what).
     """
 
+    memory_bytes = 1 << 30
+    kernels = 41  # of a captured graph
+
     def __init__(self, fail="", lazy=False):
         self.stack, self.live, self.calls, self.fail = [], [], [], fail
         self.memory, self.streams, self.lazy, self.order = {}, {}, lazy, []
         self.told, self.refits, self.missing = [], True, []
+
+    @property
+    def allocated(self):
+        return sum(thing.data.nbytes for thing in self.live if isinstance(thing, DeviceAllocation))
 
     def call(self, name):
         assert self.stack, f"{name} without a context"
@@ -188,11 +195,32 @@ def fake_driver(device):
         Stream=lambda: FakeStream(device),
         Event=lambda: FakeEvent(device),
         mem_alloc=lambda size: DeviceAllocation(device, size),
+        mem_get_info=lambda: (device.memory_bytes - device.allocated, device.memory_bytes),
         pagelocked_empty=pagelocked_empty,
         memcpy_htod_async=copy_in,
         memcpy_dtoh_async=copy_out,
         memcpy_dtod_async=copy_within,
+        **_kernels(device),
     )
+
+
+def _kernels(device):
+    """Fill memory, and launch the one kernel that a module may have."""
+
+    def fill(target, value, size):
+        device.call("fill")
+        target.data[:size] = value
+
+    def load_module(ptx):
+        device.call("load module")
+        assert b".visible .entry nothing()" in ptx
+        return SimpleNamespace(get_function=lambda name: {"nothing": launch}[name])
+
+    def launch(block, grid, stream):
+        device.call("launch kernel")
+        stream.put("kernel", lambda: None)
+
+    return {"memset_d8": fill, "module_from_buffer": load_module}
 
 
 def _set_input_shape(execution, name, shape):
@@ -312,7 +340,7 @@ def fake_captured_graph(device):
             if device.fail == "capture":
                 raise CudaError("cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
             super().__init__(device)
-            self.stream, self.enqueue = device.streams[stream], enqueue
+            self.stream, self.enqueue, self.kernels = device.streams[stream], enqueue, device.kernels
 
         def launch(self):
             device.call("launch")

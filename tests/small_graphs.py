@@ -61,24 +61,35 @@ class GraphBuilder:
         return self.node("DequantizeLinear", inputs, f"{output}_w_dq", axis=0)
 
 
+def _parameters():
+    """Kernel and bias of the convolution, matrix and bias of the product."""
+    random = np.random.default_rng(7)
+    kernel, bias = random.normal(size=(CHANNELS, 3, 3, 3)).astype(np.float32) / 3, random.normal(size=CHANNELS)
+    matrix, last_bias = random.normal(size=(CHANNELS, CHANNELS)).astype(np.float32) / 4, random.normal(size=CHANNELS)
+    return kernel, bias.astype(np.float32), matrix, last_bias.astype(np.float32)
+
+
+def small_maps(frames):
+    """What `small_model` computes of frames (B, H, W, 3), in float64 with its FP32 weights."""
+    kernel, bias, matrix, last_bias = (values.astype(np.float64) for values in _parameters())
+    padded = np.pad(frames / 255, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # (B, H, W, 3, rows, columns)
+    features = np.einsum("bhwcij,ocij->bhwo", windows, kernel) + bias
+    return (np.tanh(features @ matrix.T + last_bias) ** 2).sum(axis=3)
+
+
 def small_model(precision="fp32", batch="batch", size=SIZE):
     """frames -> Conv 3x3 -> Gemm -> tanh -> anomaly_map = sum of squares over channels, image_score = its maximum."""
-    random = np.random.default_rng(7)
+    kernel, bias, matrix, last_bias = _parameters()
     graph = GraphBuilder(precision)
     height, width = size
     pixels = graph.node("Cast", ["frames"], "pixels", to=TensorProto.FLOAT)
     scaled = graph.node("Mul", [pixels, graph.constant("scale", np.float32(1 / 255))], "scaled")
     image = graph.node("Transpose", [scaled], "image", perm=[0, 3, 1, 2])
-    kernel = random.normal(size=(CHANNELS, 3, 3, 3)).astype(np.float32) / 3
-    features = graph.weighted(
-        "Conv", image, "features", kernel, random.normal(size=CHANNELS).astype(np.float32), 1 / HALF_STEPS, pads=[1] * 4
-    )
+    features = graph.weighted("Conv", image, "features", kernel, bias, 1 / HALF_STEPS, pads=[1] * 4)
     last = graph.node("Transpose", [features], "channels_last", perm=[0, 2, 3, 1])
     fibers = graph.node("Reshape", [last, graph.constant("fibers_shape", np.array([-1, CHANNELS]))], "fibers")
-    matrix = random.normal(size=(CHANNELS, CHANNELS)).astype(np.float32) / 4
-    mixed = graph.weighted(
-        "Gemm", fibers, "mixed", matrix, random.normal(size=CHANNELS).astype(np.float32), 8 / HALF_STEPS, transB=1
-    )
+    mixed = graph.weighted("Gemm", fibers, "mixed", matrix, last_bias, 8 / HALF_STEPS, transB=1)
     clamped = graph.node("Tanh", [mixed], "clamped")
     norm = graph.node("ReduceSumSquare", [clamped], "norm", axes=[1], keepdims=0)
     graph.node("Reshape", [norm, graph.constant("map_shape", np.array([-1, height, width]))], "anomaly_map")

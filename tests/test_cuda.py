@@ -42,12 +42,22 @@ int cuGraphLaunch(uintptr_t executable, uintptr_t stream) {
     printf("launch %lx %lx\n", executable, stream); fflush(stdout);
     return 0;
 }
+static int kinds[] = {0, 1, 0, 4, 2}; /* two kernels, a copy and a fill around a graph of its own */
+int cuGraphGetNodes(uintptr_t graph, void **nodes, size_t *count) {
+    int inner = graph == 0x55, size = inner ? 1 : 5;
+    for (int i = 0; nodes && i < size; i++) nodes[i] = &kinds[inner ? 2 : i];
+    *count = size;
+    return 0;
+}
+int cuGraphNodeGetType(int *node, int *kind) { *kind = *node; return 0; }
+int cuGraphChildGraphNodeGetGraph(int *node, uintptr_t *graph) { *graph = 0x55; return *node == 4 ? 0 : 1; }
 int cuGraphExecDestroy(uintptr_t executable) { printf("free %lx\n", executable); fflush(stdout); return 0; }
 """
 
 CAPTURE = """
 from runtime.cuda import CapturedGraph
 graph = CapturedGraph(0x7CCC00001111, lambda: print("enqueue", flush=True))
+print(graph.kernels, "kernels", flush=True)
 graph.launch()
 graph.launch()
 graph.free()
@@ -106,6 +116,7 @@ def test_a_capture_is_replayed_and_freed_once(run):
         "end 7ccc00001111",
         "instantiate 7fff12345678 0",
         "destroy 7fff12345678",
+        "3 kernels",  # one of them in the graph within
         "launch 7eee12345678 7ccc00001111",
         "launch 7eee12345678 7ccc00001111",
         "free 7eee12345678",

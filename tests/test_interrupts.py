@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from runtime.interrupts import StopSignals
+from runtime.interrupts import StopSignals, lasting_interrupt
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,42 @@ def test_a_signal_that_came_before_there_was_anything_to_stop():
         os.kill(os.getpid(), signal.SIGTERM)
         signals.call(lambda: asked.append(1))
     assert asked == [1]
+
+
+class Interrupted:
+    """Meets a Ctrl-C where Python cannot raise."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_that_a_destructor_swallows_is_raised_again(monkeypatch):
+    lost = []
+    monkeypatch.setattr("sys.unraisablehook", lambda event: lost.append(event.exc_type))
+    before = signal.getsignal(signal.SIGINT)
+    with lasting_interrupt() as check:
+        check()
+        Interrupted()
+        assert lost == [KeyboardInterrupt]  # and this line was reached
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_is_raised_at_once_where_it_can_be():
+    with lasting_interrupt(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    found = []
+    other = threading.Thread(target=lambda: found.append(_checked()))
+    other.start()
+    other.join()
+    assert found == [signal.getsignal(signal.SIGINT)]
+
+
+def _checked():
+    with lasting_interrupt() as check:
+        check()
+        return signal.getsignal(signal.SIGINT)
 
 
 def test_other_threads_leave_signals_alone():

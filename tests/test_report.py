@@ -173,6 +173,21 @@ def test_without_torch_the_models_of_table_6_come_from_another_machine(
     assert "or torch must be installed to make them; found neither" in capsys.readouterr().err
 
 
+def test_torch_may_be_in_another_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "python-with-torch"
+    python.write_text('#!/bin/sh\necho "asked: $*" >&2\nexit 3\n')
+    arguments = ["--models", str(tmp_path / "models"), "--plans", "tensorrt_rtx", "--forms", "--precision", "fp16"]
+    assert run_command(main, [*arguments, "--torch-python", str(python)]) == 2
+    assert "--torch-python must be a Python; found" in capfd.readouterr().err
+    python.chmod(0o755)
+    assert run_command(main, [*arguments, "--torch-python", str(python)]) == 2
+    told = capfd.readouterr().err
+    assert f"asked: -m export.report_models --out {tmp_path}/models --anomalib --precision fp16 --forms" in told
+    assert "the models must be made; found exit status 3" in told
+
+
 def test_the_report_needs_no_training_library() -> None:
     code = (
         "import sys, runtime.report.main; sys.exit(bool({'torch', 'onnx', 'FrEIA', 'matplotlib'} & set(sys.modules)))"

@@ -51,6 +51,7 @@ class Chosen(Worker):
             raise UserError("broken.onnx must run", "an end")
         self.device, self.engine, self.max_batch = "a device", "an engine", 8
         self.first_verdict_s, self.memory_mb = 0.25, 100.0
+        self.device_memory_mb, self.kernels = (60.0, 41) if self.name.endswith("plan") else (None, None)
         self.runs = 0
         self.title = self.name if subject.precision == "float32" else f"{self.name} bf16"
         Chosen.running.add(self.title)
@@ -165,3 +166,27 @@ def test_sweeps_of_batch_and_threads() -> None:
     points = measure_threads([Variant(ENTRIES[2], "fp32")], BASE, (1, 2), Chosen)
     assert [point.threads for point in points] == [1, 2]
     assert points[0].timing.p50 == pytest.approx(2 * points[1].timing.p50, rel=0.05)
+
+
+def test_what_has_a_file_for_batches_is_swept_with_it_in_each_precision() -> None:
+    entries = [
+        _entry("cflow", "network.plan", "whole.plan", swept=ModelFile("graph", Path("batch32 whole.plan"))),
+        _entry(
+            "cflow", "int8.plan", "int8.plan", precision="fp16", swept=ModelFile("graph", Path("batch32 int8.plan"))
+        ),
+        _entry("launches", None, "whole.plan", precision="fp16", work=None),
+    ]
+    TIMES_MS.update({"network.plan": 4.0, "whole.plan": 5.0, "int8.plan": 2.0})
+    TIMES_MS.update({"batch32 whole.plan": 6.0, "batch32 int8.plan": 3.0})
+    outcome = measure_group(variants_of(entries, ("fp32", "fp16")), BASE, 60.0, 5, (1, 4, 16), Chosen)
+    assert not outcome.left_out and [row.kind for row in outcome.rows] == ["cflow", "cflow", "launches"]
+    assert [row.kernels for row in outcome.rows] == [{"network": 41, "verdict": 41}] * 2 + [{"verdict": 41}]
+    assert {row.device_memory_mb for row in outcome.rows} == {60.0}
+    # batches that the file does not take are left out
+    assert [(point.precision, point.timing.batch) for point in outcome.sweeps] == [
+        ("fp32", 1),
+        ("fp32", 4),
+        ("fp16", 1),
+        ("fp16", 4),
+    ]
+    assert all(point.kernels == 41 and point.work is not None for point in outcome.sweeps)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,24 @@ import onnx
 import pytest
 import torch
 
+import runtime
 from export import report_models
 from export.baselines.padim import random_padim
 from export.cpu_rows import likelihood_tensors, up_to
+from export.flops import weight_bytes
 from export.model.cflow import Detector
 from export.model.checkpoint import load_checkpoint
 from export.model.encoder import ENCODERS, build_encoder
-from export.report_detector import weight_bytes
 from export.report_models import Wanted, prepare
 from export.report_rivals import export_features
 from export.report_worker import open_torch
-from runtime import cuda
 from runtime.errors import UserError, run_command
-from runtime.metadata import INPUT_NAME, read_sidecar
+from runtime.metadata import INPUT_NAME
 from runtime.paper_table import PAPER_NAMES, rows_for
 from runtime.plain_graph import open_onnxruntime
 from runtime.report import limits
 from runtime.report.groups import Variant, measure_group
-from runtime.report.models import read_list
+from runtime.report.models import FORM_KINDS, read_list
 from runtime.report.rounds import Lane
 from runtime.report.schema import Limits
 from runtime.report.worker import Subject, frames_of
@@ -35,13 +36,14 @@ from tests.export_fixtures import exported, run_model, small_config
 
 SIDE = 64
 SIZE = (SIDE, SIDE)
+WANTED = Wanted(("resnet18",), (SIDE,), ("fp32", "int8"), forms=True)
 BASE = Subject("", {}, (0, 0), 1, "onnxruntime")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    prepare(folder, Wanted(("resnet18",), (SIDE,), ("fp32", "int8")), lambda _: None)
+    prepare(folder, WANTED, lambda _: None)
     return folder
 
 
@@ -54,6 +56,8 @@ def test_what_a_detector_comes_to(folder: Path) -> None:
         ("cflow", "fp32"),
         ("encoder", "int8"),
         ("cflow", "int8"),
+        ("gemm", "fp32"),  # in INT8 it would be calibrated once more
+        ("camera", "fp32"),
     ]
     assert models.weights == "seeded random" and [entry.work.operands for entry in models.limits] == ["float32", "int8"]
     by_kind = {(entry.kind, entry.precision): entry for entry in models.entries}
@@ -85,10 +89,9 @@ def test_the_papers_clock_stops_at_the_likelihoods() -> None:
 
 
 def test_what_is_there_is_not_made_again_and_what_went_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = Wanted(("resnet18",), (SIDE,), ("fp32", "int8"))
     said: list[str] = []
     before = {path: path.stat().st_mtime_ns for path in folder.glob("resnet18*")}
-    prepare(folder, wanted, said.append)
+    prepare(folder, WANTED, said.append)
     assert said == [] and {path: path.stat().st_mtime_ns for path in folder.glob("resnet18*")} == before
 
     def fails(*_: object) -> None:
@@ -100,7 +103,7 @@ def test_what_is_there_is_not_made_again_and_what_went_is(folder: Path, monkeypa
         "preparing resnet18 at 96x96 (fp32, int8)",
         "left out resnet18 at 96x96 (fp32, int8): this machine must make it; found not today",
     ]
-    assert len(models.entries) == 6
+    assert len(models.entries) == 8
     assert read_list(folder).left_out == ("resnet18 at 96x96 (fp32, int8): this machine must make it; found not today",)
 
 
@@ -124,7 +127,7 @@ def test_torch_runs_the_checkpoint_and_answers_as_the_detector(folder: Path) -> 
 
 
 def test_a_group_of_real_processes(folder: Path) -> None:
-    entries = [e for e in read_list(folder).entries if e.precision == "fp32"]
+    entries = [e for e in read_list(folder).entries if e.precision == "fp32" and e.kind not in FORM_KINDS]
     outcome = measure_group([Variant(entry, "fp32") for entry in entries], BASE, 2.0, 3)
     assert not outcome.left_out and [row.kind for row in outcome.rows] == ["encoder", "cflow", "unfused", "eager"]
     encoder, cflow, unfused, eager = outcome.rows
@@ -235,27 +238,19 @@ def test_the_machines_limits_are_the_best_runs_of_real_products(folder: Path, mo
     assert limits.measure_limits((), BASE, 1, bfloat16=False) is None
 
 
-def test_our_graphs_as_plans_stop_only_where_a_device_is_needed(tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    said: list[str] = []
-    prepare(tmp_path, Wanted(("resnet18",), (SIDE,), ("fp32", "fp16"), plans="tensorrt_rtx"), said.append)
-    assert not [line for line in said if line.startswith("left out")]
-    entries = {(entry.kind, entry.precision): entry for entry in read_list(tmp_path).entries}
-    assert entries["eager", "fp32"].verdict.path.suffix == ".pt"
-    for key, files in (
-        (("cflow", "fp16"), ("network", "verdict", "swept")),
-        (("encoder", "fp16"), ("network",)),
-        (("unfused", "fp32"), ("verdict",)),
-    ):
-        for role in files:
-            path = getattr(entries[key], role).path
-            artefact = read_sidecar(path).artefact_of(path)
-            assert (artefact.kind, artefact.precision, artefact.library) == ("plan", key[1], "tensorrt_rtx")
-    assert read_sidecar(entries["cflow", "fp16"].swept.path).batch == 32
-    assert read_sidecar(entries["cflow", "fp16"].verdict.path).batch == 1
-    said.clear()  # a second call finds all of it
-    prepare(tmp_path, Wanted(("resnet18",), (SIDE,), ("fp32", "fp16"), plans="tensorrt_rtx"), said.append)
+def test_the_other_forms_compute_what_the_detector_does(folder: Path) -> None:
+    forms = {entry.kind: entry for entry in read_list(folder).entries if entry.kind in ("gemm", "camera")}
+    frames = frames_of(1, SIZE)
+    detector, products = (onnx.load(str(folder / f"resnet18-{SIDE}{suffix}.onnx")) for suffix in ("", "-gemm"))
+    kinds = [{node.op_type for node in model.graph.node} for model in (detector, products)]
+    assert "Gemm" in kinds[1] - kinds[0]
+    # the order of FP32 sums
+    assert np.abs(run_model(detector, frames)[0] - run_model(products, frames)[0]).max() < 1e-3
+    camera = forms["camera"]
+    assert camera.label == "CFLOW-AD-R18, camera frames 1080x1920"
+    with runtime.load(camera.verdict.path, threads=1, backend="onnxruntime") as judge:
+        assert judge.session.frame_size == (1080, 1920)
+        assert judge(frames_of(1, (1080, 1920))[0]).anomaly_map.shape == SIZE
+    said: list[str] = []  # without the forms there is nothing more to make
+    prepare(folder, replace(WANTED, forms=False), said.append)
     assert said == []
-    if cuda.device_problem():
-        outcome = measure_group([Variant(entries["cflow", "fp16"], "fp16")], BASE, 1.0, 2)
-        assert not outcome.rows and "needs a CUDA device" in outcome.left_out[0]

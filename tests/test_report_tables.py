@@ -8,9 +8,9 @@ import pytest
 from runtime.errors import UserError
 from runtime.report import compare
 from runtime.report.findings import findings
-from runtime.report.roofline import roof_of
+from runtime.report.roofline import roof_of, roof_of_point
 from runtime.report.schema import Accuracy, LayerGroup, Profile, SweepPoint, Work, from_json, to_json
-from runtime.report.tables import FORMATS, NETWORK_HEADER, VERDICT_HEADER, to_markdown
+from runtime.report.tables import FORMATS, NETWORK_HEADER, PLAN_COLUMNS, VERDICT_HEADER, to_markdown
 from tests.report_rows import LIMITS, report, row, timing
 
 ROWS = (
@@ -36,7 +36,55 @@ def test_the_sentences_are_the_ratios_of_rounds_with_the_papers_beside() -> None
     size = said["CFLOW-AD-R18 256x256 takes {} of the bytes of PaDiM-R18"]
     assert size.ratio == 0.5 and size.paper == pytest.approx(96 / 170)
     assert said["CFLOW-AD-R18 256x256 int8 is {} x as fast as CFLOW-AD-R18 fp32"].ratio == pytest.approx(2.5)
-    assert len(said) == 6
+    both = said["CFLOW-AD-R18 256x256 int8 is {} x as fast as CFLOW-AD-R18, eager PyTorch"]
+    assert both.ratio == pytest.approx(10.0) and both.noise is None  # through what both ran beside
+    assert len(said) == 7
+
+
+def test_other_forms_are_compared_with_the_engine_of_their_own_precision() -> None:
+    rows = (
+        *ROWS[:2],
+        row("cflow", verdict=20.0, name="CFLOW-AD-R18", precision="fp16"),
+        row("launches", verdict=30.0, name="CFLOW-AD-R18, no CUDA graph", precision="fp16"),
+        row("gemm", verdict=40.0, name="CFLOW-AD-R18, matrix products"),
+    )
+    said = {finding.text: finding.ratio for finding in findings(report(*rows))}
+    assert said["CFLOW-AD-R18 256x256 fp16 is {} x as fast as CFLOW-AD-R18, no CUDA graph"] == pytest.approx(1.5)
+    assert said["CFLOW-AD-R18 256x256 fp32 is {} x as fast as CFLOW-AD-R18, matrix products"] == pytest.approx(0.8)
+
+
+def test_what_only_a_gpu_tells_is_shown_where_it_is_told() -> None:
+    plans = (
+        row("encoder", network=2.0, verdict=2.5, name="R18 encoder only", kernels={"network": 20, "verdict": 20}),
+        row(
+            "cflow",
+            network=4.0,
+            verdict=5.0,
+            name="CFLOW-AD-R18",
+            kernels={"network": 41, "verdict": 47},
+            device_memory_mb=123.4,
+            stages_ms={"execute": 4.4, "copy_in": 0.021, "copy_out": 0.032},
+        ),
+    )
+    work = Work(1e9, 8e7, 2e5)
+    point = SweepPoint("CFLOW-AD-R18", "resnet18", (256, 256), "TensorRT", "fp32", None, timing(640.0, batch=32))
+    device = replace(LIMITS, launch_us=2.0)
+    measured = report(*plans, limits=device, sweeps=(replace(point, work=work, kernels=50),))
+    text, plain = FORMATS["text"](measured), FORMATS["text"](report(*ROWS))
+    assert {"47", "0.021", "0.032", "123"} <= set(text.split()) and "a launch in 2.00 µs" in text
+    assert "kernels" not in plain and "GPU" not in plain
+    said = {finding.text: finding.ratio for finding in findings(measured)}
+    share = "CFLOW-AD-R18 256x256 fp32 has {} of its encoder's, from a frame in the host's memory"
+    assert said[share] == pytest.approx(0.5) and len(said) == 2
+    # 10 ms of operations at 100 GFLOP/s, 41 launches of 2 µs
+    assert roof_of(plans[1], device).floor_ms == pytest.approx(10.0 + 0.082)
+    assert roof_of(replace(plans[1], kernels={}), device).floor_ms == pytest.approx(10.0)
+    # 32 times the operations, the weights read once, and as many launches as for one frame
+    found = roof_of_point(measured.sweeps[0], device)
+    assert found.floor_ms == pytest.approx(320 + 0.1) and found.bound == "arithmetic"
+    tiny = replace(point, work=Work(1e3, 1e3, 10.0), kernels=50)
+    assert roof_of_point(tiny, device).bound == "launches"
+    assert roof_of_point(point, device) is None
 
 
 def test_the_noise_of_a_ratio_is_that_of_the_ratio() -> None:
@@ -78,7 +126,8 @@ def test_text_and_markdown_show_the_same_cells() -> None:
         "CFLOW-AD-R18", "OpenVINO", "fp32", "50.00", "60.00", "60.00", "18", "0.0", "20.0", "1.00", "45.00", "0.50",
         "300", "1.00", "80.0",
     ]  # fmt: skip
-    for cells, header in ((network, NETWORK_HEADER), (verdict, VERDICT_HEADER)):
+    for cells, names in ((network, NETWORK_HEADER), (verdict, VERDICT_HEADER)):
+        header = [name for name in names if name not in PLAN_COLUMNS]
         assert len(cells) == len(header)
         assert " ".join(cells).split() in [line.split() for line in text.splitlines()]
         assert f"| {' | '.join(cells)} |" in markdown
@@ -123,7 +172,7 @@ def test_sweeps_accuracy_and_layers_have_tables() -> None:
         ),
     )
     rows = [line.split() for line in FORMATS["text"](whole).splitlines()]
-    assert ["CFLOW-AD-R18", "256x256", "OpenVINO", "4", "160.00", "0.0", "25.0", "1.25"] in rows
+    assert ["CFLOW-AD-R18", "256x256", "OpenVINO", "fp32", "4", "160.00", "0.0", "25.0", "1.25"] in rows
     assert ["CFLOW-AD-R18", "256x256", "OpenVINO", "2", "50.00", "0.0", "20.0", "1.80"] in rows
     assert ["a.onnx", "fp32", "OpenVINO", "160", "90.00", "98.00", "50.00", "80.0"] in rows
     assert not any(cells[:1] == ["b.onnx"] for cells in rows)

@@ -2,14 +2,19 @@
 
 import os
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from runtime import cuda
 from runtime.errors import UserError
+from runtime.files import sha256_of
+from runtime.metadata import Artefact, write_sidecar
 from runtime.report.worker import Subject, frames_of, peak_memory_mb
 from runtime.report.workers import Worker
-from tests.tiny_engine import write_tiny_engine
+from tests.tiny_engine import tiny_metadata, write_tiny_engine
 
 
 def _subject(path: Path, runner: str = "engine", **changes) -> Subject:
@@ -48,6 +53,31 @@ def test_what_does_not_open_is_one_line(tmp_path: Path) -> None:
         Worker(_subject(path, "graph"))
     with pytest.raises(UserError, match="must run; found"):
         Worker(_subject(path, "graph"), module="runtime.report.no_such_worker")
+
+
+def test_what_needs_torch_is_opened_by_the_python_that_has_it(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$2" >>"{tmp_path}/asked"\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    path = write_tiny_engine(tmp_path)
+    with pytest.raises(UserError, match="must be a file of format"):  # an engine is no checkpoint
+        Worker(_subject(path, "torch", what="eager"), torch_python=python)
+    Worker(_subject(path), torch_python=python).close()
+    assert (tmp_path / "asked").read_text() == "export.report_worker\n"
+
+
+def test_a_plan_that_no_device_runs_is_one_line(tmp_path: Path) -> None:
+    if cuda.device_problem() is None:
+        pytest.skip("a CUDA device is here")
+    path = tmp_path / "part.plan"
+    path.write_bytes(b"plan")
+    metadata = tiny_metadata(path, (32, 48), ("layer2",))
+    artefact = Artefact("plan", "fp16", sha256_of(path), "tensorrt", "8.6.0", "9.0")
+    write_sidecar(path, replace(metadata, artefacts=(artefact,)))
+    both = Subject("graph", {"network": str(path), "verdict": str(path)}, (32, 48))
+    for subject in (_subject(path), both, Subject("device", {"copy": "", "launch": ""}, (0, 0))):
+        with pytest.raises(UserError, match=r"needs? a CUDA device; found"):
+            Worker(subject)
 
 
 def test_a_process_that_dies_under_way_is_told(tmp_path: Path) -> None:

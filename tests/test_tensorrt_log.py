@@ -2,7 +2,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from runtime.tensorrt_log import KEPT_ENTRIES, library_log
+from runtime.errors import UserError
+from runtime.tensorrt_log import KEPT_ENTRIES, library_log, make
 
 
 @pytest.fixture
@@ -43,3 +44,16 @@ def test_nothing_is_printed_unless_verbose(log, capsys):
     log.verbose = True
     say(log, "INFO", "loading")
     assert capsys.readouterr().err == "[INFO] loading\n"
+
+
+def test_a_builder_that_does_not_start_tells_why(log):
+    def fails(given):
+        say(given, "ERROR", "CUDA driver version is insufficient for CUDA runtime version")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    expected = r"tensorrt 8\.6\.0 must start; found CUDA driver version is insufficient.*; see nvidia-smi"
+    with pytest.raises(UserError, match=expected):
+        make(fails, log, "tensorrt 8.6.0")
+    with pytest.raises(UserError, match="must start; found no reason given"):
+        make(lambda given: None, log, "tensorrt 8.6.0")
+    assert make(lambda given: (given,), log, "") == (log,)

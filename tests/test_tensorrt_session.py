@@ -16,7 +16,7 @@ from runtime.onnxruntime_session import OnnxRuntimeSession
 from runtime.tensorrt_session import TensorRTSession, cpu_alternative
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.fake_tensorrt import RECORDED, TENSORRT, V10_3
-from tests.small_graphs import SIZE, small_model
+from tests.small_graphs import SIZE, small_maps, small_model
 from tests.tiny_engine import tiny_metadata
 
 ARTEFACT = Artefact("plan", "fp16", "0" * 64, "tensorrt", "10.3.0", "8.6+8.7")
@@ -79,7 +79,9 @@ def test_a_plan_of_an_unknown_library(plan):
 def open_on(plan, monkeypatch):
     """Return a function that opens the plan on a `FakeDevice` with a recorded release."""
 
-    def open_session(device, version=V10_3, step=1, frame_size=None, outputs=None, judges=True, **changes):
+    def open_session(
+        device, version=V10_3, step=1, frame_size=None, outputs=None, judges=True, cuda_graph=True, **changes
+    ):
         name, text = version.split()
         library = fake_library(device, SIZE, MAX_BATCH, version, step, outputs)
         monkeypatch.setitem(sys.modules, "pycuda.driver", fake_driver(device))
@@ -90,7 +92,7 @@ def open_on(plan, monkeypatch):
         monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
         artefact = replace(ARTEFACT, **{"library": name, "version": text, **changes})
         metadata = replace(metadata_for(plan.with_suffix(".onnx")), frame_size=frame_size)
-        return TensorRTSession(plan, metadata, artefact, judges)
+        return TensorRTSession(plan, metadata, artefact, judges, cuda_graph)
 
     return open_session
 
@@ -194,9 +196,33 @@ def test_a_part_of_a_network_is_timed_but_judges_nothing(open_on):
         open_on(device, outputs=taps)
     with open_on(device, outputs=taps, judges=False) as session:
         assert session.execute_ms() >= 0
+        frames = frames_of(2)
+        session.put(frames)
+        memory = session._engine.device_memory("frames")
+        np.testing.assert_array_equal(memory.data[: frames.nbytes], frames.reshape(-1))
+        session.execute(frames)  # another batch than before: captured anew
+        device.order.clear()
+        session.execute(frames_of(2, seed=4))
+        assert [what for _, what in device.order if what != "record"] == ["copy in", "execute"]
+        np.testing.assert_array_equal(memory.data[: frames.nbytes], frames_of(2, seed=4).reshape(-1))
+        with pytest.raises(UserError, match="frames must be uint8"):
+            session.put(frames.astype(np.float32))
         sizes = sorted(len(thing.data) for thing in device.live if thing.kind == "buffer")
         assert sizes == sorted(MAX_BATCH * count for count in (3 * SIZE[0] * SIZE[1], 4 * 8 * 4 * 6, 4 * 16 * 2 * 3))
     assert device.live == device.stack == []
+
+
+def test_a_plan_tells_its_kernels_and_what_it_took_of_the_device(open_on):
+    device = FakeDevice()
+    with open_on(device) as session:
+        assert session.kernels == device.kernels
+        assert session.device_bytes == device.allocated > MAX_BATCH * 3 * SIZE[0] * SIZE[1]
+        assert "launch" in device.calls
+    device = FakeDevice()
+    with open_on(device, cuda_graph=False) as session:
+        assert session.kernels is None
+        np.testing.assert_array_equal(session.run(frames_of(1))[0], expected_maps(frames_of(1)))
+        assert "make graph" not in device.calls and "launch" not in device.calls
 
 
 def test_the_context_is_current_only_during_a_call_and_everything_goes(open_on):
@@ -320,6 +346,36 @@ def on_device(request, tmp_path_factory):
     plan_path = onnx_path.with_suffix(".plan")
     plan_path.write_bytes(built.data)
     return plan_path, metadata_for(onnx_path), built.artefact, onnx_path, request.param
+
+
+# by precision: the map in ONNX Runtime against float64's of FP32 weights, in the same units: 3e-6, 0.008 and 0.35
+# were measured. A plan may be as far from ONNX Runtime as `TOLERANCE` says.
+FLOAT64_TOLERANCE = {"fp32": 2e-5, "fp16": 0.03, "int8": 0.8}
+
+
+@pytest.mark.parametrize("precision", sorted(FLOAT64_TOLERANCE))
+def test_the_small_graphs_are_float64_s_in_onnx_runtime(precision, tmp_path):
+    path = tmp_path / "small.onnx"
+    onnx.save(small_model(precision), path)
+    frames = frames_of(2)
+    with OnnxRuntimeSession(path, 1, metadata_for(path)) as session:
+        largest = np.abs(session.run(frames)[0] - small_maps(frames)).max()
+    assert largest < FLOAT64_TOLERANCE[precision]
+    assert precision == "fp32" or largest > FLOAT64_TOLERANCE["fp32"]  # of that precision indeed
+
+
+@pytest.mark.gpu
+def test_parity_with_float64(on_device, capsys):
+    plan_path, metadata, artefact, _, precision = on_device
+    frames = frames_of(MAX_BATCH)
+    with TensorRTSession(plan_path, metadata, artefact) as session:
+        difference = np.abs(session.run(frames)[0] - small_maps(frames))
+    with capsys.disabled():
+        rms = np.sqrt((difference**2).mean())
+        print(
+            f"\n{precision}: largest {difference.max():.2e}, rms {rms:.2e} of a map in 0..16, against float64", end=""
+        )
+    assert difference.max() < FLOAT64_TOLERANCE[precision] + TOLERANCE[precision]
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from export.model.cflow import CFlow
 from export.model.checkpoint import read_tensors
 from runtime.errors import UserError
 from runtime.files import whole_file
+from runtime.interrupts import lasting_interrupt
 from train.data import ImageCache, rotate
 from train.look_ahead import look_ahead
 from train.processes import Processes, one_process
@@ -64,11 +65,17 @@ class Trainer:
         Raises `UserError` if the loss or the held-out likelihood stops being finite.
         """
         count, first = len(self.images), self.processes.first
-        with tqdm(
-            total=self.recipe.epochs * count, unit="img", initial=self.epoch * count, disable=None if first else True
-        ) as bar:
+        with (
+            lasting_interrupt() as check,
+            tqdm(
+                total=self.recipe.epochs * count,
+                unit="img",
+                initial=self.epoch * count,
+                disable=None if first else True,
+            ) as bar,
+        ):
             while self.epoch < self.recipe.epochs:
-                self.end_pass(self.train_pass(bar), held_out)
+                self.end_pass(self.train_pass(bar, check), held_out)
                 bar.set_description(self._pass_summary())
                 if bar.disable and first:  # no terminal: a line a pass instead of a bar
                     print(f"{self._pass_summary()}, loss {self.history[-1]['loss']:.4f}", file=sys.stderr, flush=True)
@@ -80,8 +87,8 @@ class Trainer:
     def _pass_summary(self) -> str:
         return f"pass {self.epoch}/{self.recipe.epochs}, held-out logp {self.history[-1]['held_out_logp']:.3f}"
 
-    def train_pass(self, bar: "tqdm[Any] | None" = None) -> float:
-        """Take all steps of one pass over the images and return the mean loss."""
+    def train_pass(self, bar: "tqdm[Any] | None" = None, after_batch: Callable[[], None] = lambda: None) -> float:
+        """Take all steps of one pass over the images and return the mean loss; `after_batch` may raise to end it."""
         batches = -(-len(self.images) // self.recipe.batch)
         losses = []
         for index, frames in enumerate(look_ahead(self._image_batches())):
@@ -90,6 +97,7 @@ class Trainer:
             if bar is not None:
                 bar.update(min(self.recipe.batch, len(self.images) - index * self.recipe.batch))
                 bar.set_postfix(lr=f"{rate:.1e}", refresh=False)
+            after_batch()
         return float(torch.stack(losses).mean())
 
     def _image_batches(self) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from runtime.report.models import BASELINE_KINDS
+from runtime.report.models import BASELINE_KINDS, FORM_KINDS
 from runtime.report.schema import Report, Row, Timing
 from runtime.report.statistics import noise, round_ratios, speed_ratio
 
@@ -53,13 +53,31 @@ def full_to_encoder(row: Row, rows: Sequence[Row]) -> float | None:
 
 def _encoder_timing(row: Row, rows: Sequence[Row]) -> Timing | None:
     """Return the time of the encoder alone in the row's precision."""
-    return next((other.network for other in rows if (other.kind, other.precision) == ("encoder", row.precision)), None)
+    alone = _encoder_row(row, rows)
+    return alone.network if alone else None
+
+
+def _encoder_row(row: Row, rows: Sequence[Row]) -> Row | None:
+    return next((other for other in rows if (other.kind, other.precision) == ("encoder", row.precision)), None)
+
+
+def _built_row(row: Row, rows: Sequence[Row], anchor: Row) -> Row:
+    """Return what a form is compared with: the engine as the kit builds and runs it, in the form's precision."""
+    return next((other for other in rows if (other.kind, other.precision) == ("cflow", row.precision)), anchor)
 
 
 def paper_full_to_encoder(row: Row, rows: Sequence[Row]) -> float | None:
     """Return the paper's figure for `full_to_encoder`."""
     alone = next((other.paper for other in rows if other.kind == "encoder" and other.paper), None)
     return row.paper.fps / alone.fps if row.paper and alone and row.paper.fps and alone.fps else None
+
+
+def verdict_to_encoder(row: Row, rows: Sequence[Row]) -> float | None:
+    """Return `full_to_encoder` from a frame in the host's memory: to the verdict there, and to the taps on the GPU."""
+    alone = _encoder_row(row, rows)
+    if row.kind != "cflow" or row.verdict is None or alone is None or alone.verdict is None:
+        return None
+    return speed_ratio(alone.verdict.rounds_ms, row.verdict.rounds_ms)
 
 
 def findings(report: Report) -> list[Finding]:
@@ -76,20 +94,46 @@ def _of_group(rows: Sequence[Row]) -> Iterator[Finding]:
             text = f"{row.name} {where} {row.precision} has {{}} of its encoder's frames per second"
             moved = _noise(_encoder_timing(row, rows), row.network)
             yield Finding(text, share, moved, paper_full_to_encoder(row, rows))
+        if (share := verdict_to_encoder(row, rows)) is not None:
+            text = f"{row.name} {where} {row.precision} has {{}} of its encoder's, from a frame in the host's memory"
+            yield Finding(text, share, _noise(_encoder_row(row, rows).verdict, row.verdict))  # type: ignore[union-attr]
     for row in rows:
         ratio = times_anchor(row, anchor)
-        if row is anchor or ratio is None:
+        if row is anchor or row.kind == "encoder" or ratio is None:
             continue
         moved = _noise(anchor.verdict, row.verdict)
+        if row.kind in FORM_KINDS:
+            yield from _form(row, _built_row(row, rows, anchor), where)
+            continue
         if row.kind in BASELINE_KINDS or row.kind in OTHER_FORMS:
             text = f"{anchor.name} {where} is {{}} x as fast as {row.name}"
             yield Finding(text, 1 / ratio, moved, _paper_speed(anchor, row))
+            if row.kind == "eager":
+                yield from _faster_than_eager(rows, anchor, row, ratio, where)
         else:
             text = f"{row.name} {where} {row.precision} is {{}} x as fast as {anchor.name} {anchor.precision}"
             yield Finding(text, ratio, moved)
         if row.kind in BASELINE_KINDS:
             text = f"{anchor.name} {where} takes {{}} of the bytes of {row.name}"
             yield Finding(text, anchor.size_mb / row.size_mb, 0.0, _paper_size(anchor, row))
+
+
+def _form(row: Row, built: Row, where: str) -> Iterator[Finding]:
+    ratio = times_anchor(row, built)
+    if ratio is not None:
+        text = f"{built.name} {where} {built.precision} is {{}} x as fast as {row.name}"
+        yield Finding(text, 1 / ratio, _noise(built.verdict, row.verdict))
+
+
+def _faster_than_eager(rows: Sequence[Row], anchor: Row, eager: Row, ratio: float, where: str) -> Iterator[Finding]:
+    """Yield the other precisions' speed over eager PyTorch's: they had no rounds in common, but both had the anchor's.
+
+    `ratio` is eager PyTorch's speed over the anchor's.
+    """
+    for row in rows:
+        times = times_anchor(row, anchor) if row.kind == "cflow" and row is not anchor else None
+        if times is not None:
+            yield Finding(f"{row.name} {where} {row.precision} is {{}} x as fast as {eager.name}", times / ratio, None)
 
 
 def _paper_speed(anchor: Row, row: Row) -> float | None:

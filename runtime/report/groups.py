@@ -11,14 +11,16 @@ from dataclasses import dataclass, field, replace
 
 from runtime import paper_table
 from runtime.errors import UserError
-from runtime.report.models import BASELINE_KINDS, Entry
+from runtime.report.models import BASELINE_KINDS, FORM_KINDS, Entry
 from runtime.report.rounds import Lane, measure_in_turn
 from runtime.report.schema import Row, SweepPoint
 from runtime.report.worker import Subject
 from runtime.report.workers import Worker, subjects_of
 
 ANCHOR = "cflow"
-KINDS = ("encoder", "cflow", "engine", "unfused", "eager", *BASELINE_KINDS, "anomalib-cflow", "anomalib-efficientad")
+ANOMALIB_KINDS = ("anomalib-cflow", "anomalib-efficientad")
+KINDS = ("encoder", "cflow", "engine", *FORM_KINDS, "unfused", "eager", *BASELINE_KINDS, *ANOMALIB_KINDS)
+TYPED_KINDS = ("encoder", "cflow", *FORM_KINDS)  # in each precision that is asked for
 SWEEP_S = 20.0
 SWEEP_ROUNDS = 15
 BFLOAT16 = "bf16"  # a way to run an FP32 file, no file of its own
@@ -53,6 +55,8 @@ class _Measured:
     lanes: dict[str, Lane] = field(default_factory=dict)
     first_verdict_s: float | None = None
     memory_mb: float | None = None
+    device_memory_mb: float | None = None
+    kernels: dict[str, int] = field(default_factory=dict)
     device: str = ""
     engine: str = ""
 
@@ -78,7 +82,7 @@ def variants_of(entries: Sequence[Entry], precisions: Sequence[str]) -> list[Var
     """
     found = []
     for entry in entries:
-        if entry.kind not in ("encoder", "cflow") or entry.precision in precisions:
+        if entry.kind not in TYPED_KINDS or entry.precision in precisions:
             found.append(Variant(entry, entry.precision))
         if BFLOAT16 in precisions and entry.precision == "fp32" and entry.kind in ("encoder", "cflow", "engine"):
             found.append(Variant(entry, BFLOAT16))
@@ -119,7 +123,7 @@ def measure_group(
     open_worker: Open = Worker,
     tick: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Measure a group for about `seconds`, then its anchor at each of `batches`.
+    """Measure a group for about `seconds`, then at each of `batches` its anchor and what has a file for that.
 
     What does not open or run is left out with its reason; without its anchor a group has no figures at all.
     """
@@ -148,17 +152,27 @@ def measure_group(
             return outcome
         outcome.rows = [_row(item, done) for item in measured if not item.failed]
         outcome.rows.sort(key=lambda row: KINDS.index(row.kind))
-        outcome.sweeps = list(_sweep(_swept(anchor, base, stack, open_worker, outcome), base, batches, tick))
+        if batches and anchor.variant.entry.swept is None:
+            outcome.sweeps = list(_sweep(anchor, base, batches, tick))
+    for variant in group if batches else ():
+        if variant.entry.swept is not None:
+            outcome.sweeps += _sweep_file(variant, base, batches, open_worker, outcome, tick)
     return outcome
 
 
-def _swept(anchor: _Measured, base: Subject, stack: ExitStack, open_worker: Open, outcome: Outcome) -> _Measured:
-    """Return what batches are swept with: the anchor, or its file for that."""
-    entry = anchor.variant.entry
-    if entry.swept is None:
-        return anchor
-    swept = replace(entry, network=None, verdict=entry.swept, swept=None)
-    return _open(replace(anchor.variant, entry=swept), base, stack, open_worker, outcome) or anchor
+def _sweep_file(
+    variant: Variant,
+    base: Subject,
+    batches: Sequence[int],
+    open_worker: Open,
+    outcome: Outcome,
+    tick: Callable[[], None],
+) -> list[SweepPoint]:
+    """Return the points of a variant's file for batches."""
+    entry = replace(variant.entry, network=None, verdict=variant.entry.swept, swept=None)
+    with ExitStack() as stack:
+        opened = _open(replace(variant, entry=entry), base, stack, open_worker, outcome)
+        return list(_sweep(opened, base, batches, tick)) if opened is not None else []
 
 
 def _open(variant: Variant, base: Subject, stack: ExitStack, open_worker: Open, outcome: Outcome) -> "_Measured | None":
@@ -168,8 +182,11 @@ def _open(variant: Variant, base: Subject, stack: ExitStack, open_worker: Open, 
             worker = stack.enter_context(open_worker(subject))
             for path in subject.paths:
                 measured.lanes[path] = Lane(worker, path)
+            if worker.kernels is not None:
+                measured.kernels |= dict.fromkeys(subject.paths, worker.kernels)
             if "verdict" in subject.paths:
                 measured.first_verdict_s, measured.memory_mb = worker.first_verdict_s, worker.memory_mb
+                measured.device_memory_mb = worker.device_memory_mb
             measured.device, measured.engine = worker.device, worker.engine
     except UserError as error:
         outcome.left_out.append(_left_out(variant, str(error)))
@@ -209,6 +226,8 @@ def _row(measured: _Measured, rounds: int) -> Row:
         memory_mb=measured.memory_mb,
         paper=_paper_row(entry),
         model_sha256=entry.model_sha256,
+        kernels=measured.kernels,
+        device_memory_mb=measured.device_memory_mb,
     )
 
 
@@ -228,7 +247,8 @@ def _sweep(anchor: _Measured, base: Subject, batches: Sequence[int], tick: Calla
         measure_in_turn(lanes, SWEEP_S, SWEEP_ROUNDS, tick)
     for swept in lanes:
         if swept.timing.samples_ms:  # a large batch may not fit the memory
-            yield sweep_point(anchor.variant, anchor.engine, base.threads, swept)
+            point = sweep_point(anchor.variant, anchor.engine, base.threads, swept)
+            yield replace(point, work=anchor.variant.entry.work, kernels=anchor.kernels.get("verdict"))
 
 
 def sweep_point(variant: Variant, engine: str, threads: int | None, lane: Lane) -> SweepPoint:

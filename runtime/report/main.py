@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtime.backends import BACKENDS
-from runtime.errors import UserError, run_command
+from runtime.errors import INTERRUPTED_STATUS, USAGE_STATUS, UserError, run_command
 from runtime.files import write_text
 from runtime.notices import say
 from runtime.report import compare
 from runtime.report.measure import Options, make_report
-from runtime.report.models import BASELINE_KINDS, LIST_NAME, ModelList, entry_of, read_list
+from runtime.report.models import BASELINE_KINDS, FORM_KINDS, LIST_NAME, PLANS_FOLDER, ModelList, entry_of, read_list
 from runtime.report.schema import Report, read_report
 from runtime.report.tables import FORMATS, to_json_with_findings, to_markdown, to_text
 from runtime.report.workers import ROOT
@@ -34,27 +34,48 @@ JSON_NAME, TEXT_NAME, MARKDOWN_NAME = "report.json", "report.txt", "report.md"
 def prepare_table6(arguments: argparse.Namespace) -> ModelList:
     """Return the models of Table 6 in `--models`, made there first by the package that has torch, where it is.
 
-    Raises `UserError` where they are neither there nor can be made.
+    With `--plans` its graphs are then compiled, for which no torch is needed. Raises `UserError` where the models are
+    neither there nor can be made.
     """
     folder: Path = arguments.models
-    if all(importlib.util.find_spec(name) for name in ("torch", "export")):
-        words = [sys.executable, "-m", "export.report_models", "--out", str(folder), "--anomalib"]
-        words += [word for name in arguments.encoder or () for word in ("--encoder", name)]
-        words += [word for side in arguments.size or () for word in ("--size", str(side))]
-        words += [word for name in arguments.precision or () if name in TYPED for word in ("--precision", name)]
-        words += ["--baselines"] if arguments.baselines else []
-        words += ["--plans", arguments.plans] if arguments.plans else []
-        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-        ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": paths}, stdout=sys.stderr, check=False)
-        if ended.returncode:
-            raise UserError("the models must be made", f"exit status {ended.returncode}", "see its own message above")
+    asked = [word for name in arguments.encoder or () for word in ("--encoder", name)]
+    asked += [word for side in arguments.size or () for word in ("--size", str(side))]
+    asked += [word for name in arguments.precision or () if name in TYPED for word in ("--precision", name)]
+    asked += ["--forms"] if arguments.forms else []
+    compiling = ["export.report_plans", str(folder), "--library", arguments.plans]
+    if arguments.plans:  # before minutes of work
+        _make(sys.executable, [*compiling, "--check"])
+    has_torch = bool(arguments.torch_python or importlib.util.find_spec("torch"))
+    if has_torch and importlib.util.find_spec("export"):
+        python = str(arguments.torch_python or sys.executable)
+        baselines = ["--baselines"] if arguments.baselines else []
+        _make(python, ["export.report_models", "--out", str(folder), "--anomalib", *asked, *baselines])
     elif not (folder / LIST_NAME).is_file():
         raise UserError(
             f"{folder} must hold the models of Table 6, or torch must be installed to make them",
             "neither",
-            f"copy a folder that another machine made: python -m export.report_models --out {folder}",
+            f"copy a folder that another machine made: python -m export.report_models --out {folder}, "
+            "or name the Python that has torch: --torch-python FILE",
         )
+    if arguments.plans:
+        read_list(folder)  # what is wrong with it is better told here
+        _make(sys.executable, [*compiling, *asked])
+        folder = folder / PLANS_FOLDER
     return _asked_of(read_list(folder), arguments)
+
+
+def _make(python: str, words: Sequence[str]) -> None:
+    """Run a module of the package `export`, which this one never imports, with its output on standard error."""
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    try:
+        ended = subprocess.run([python, "-m", *words], env=environment, stdout=sys.stderr, check=False)
+    except OSError as error:
+        raise UserError("--torch-python must be a Python", str(error)) from None
+    if ended.returncode in (USAGE_STATUS, INTERRUPTED_STATUS):  # it has said why
+        sys.exit(ended.returncode)
+    if ended.returncode:
+        raise UserError("the models must be made", f"exit status {ended.returncode}", "see its own message above")
 
 
 def _asked_of(models: ModelList, arguments: argparse.Namespace) -> ModelList:
@@ -65,6 +86,7 @@ def _asked_of(models: ModelList, arguments: argparse.Namespace) -> ModelList:
         if (not arguments.encoder or entry.encoder in arguments.encoder)
         and (not arguments.size or entry.input_size[0] in arguments.size)
         and (arguments.baselines or entry.kind not in BASELINE_KINDS)
+        and (arguments.forms or entry.kind not in FORM_KINDS)
     ]
     return replace(models, entries=tuple(entries))
 
@@ -121,6 +143,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     table6.add_argument("--baselines", action="store_true", help="PaDiM and SPADE as well")
     table6.add_argument(
+        "--forms",
+        action="store_true",
+        help="our other forms: matrix products, a camera's frames, and of plans one stream and no CUDA graph",
+    )
+    table6.add_argument(
+        "--torch-python", type=Path, metavar="FILE", help="the Python that has torch (default: this one, if it has it)"
+    )
+    table6.add_argument(
         "--models",
         type=Path,
         default=Path("report_models"),
@@ -174,6 +204,7 @@ def _options(arguments: argparse.Namespace, words: Sequence[str]) -> Options:
         sweep_threads=is_table6 and not arguments.no_sweeps and arguments.threads is None,
         profile=arguments.profile,
         accuracy=tuple(arguments.accuracy or ()),
+        torch_python=arguments.torch_python,
         command=shlex.join(["python", "-m", "runtime.report", *words]),
     )
 

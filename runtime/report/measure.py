@@ -31,7 +31,8 @@ class Options:
     """How to measure: about `seconds` for each encoder and size, at most `rounds` rounds.
 
     `threads` None: all cores; `backend` and `precisions` say how an `.onnx` is run. `batches` and `threads_swept` are
-    those of the sweeps, `accuracy` files of `export.verify --json`.
+    those of the sweeps, `accuracy` files of `export.verify --json`, `torch_python` the interpreter that has torch
+    where this one has not.
     """
 
     seconds: float = 60.0
@@ -44,6 +45,7 @@ class Options:
     profile: bool = False
     accuracy: tuple[Path, ...] = ()
     command: str = "runtime.report"
+    torch_python: Path | None = None
 
     def __post_init__(self) -> None:
         """Raise `UserError` for numbers that measure nothing."""
@@ -65,7 +67,7 @@ def make_report(models: ModelList, options: Options, say: Say) -> Report:
     started = time.monotonic()
     measured_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     groups = by_group(variants_of_entries(models.entries, options.precisions))
-    opened = _Opened()
+    opened = _Opened(options.torch_python)
     limits = _limits(models, options)
     with Watch(opened.living) as watch:
         outcomes = list(_measure_groups(groups, options, opened, say))
@@ -99,11 +101,12 @@ def make_report(models: ModelList, options: Options, say: Say) -> Report:
 class _Opened:
     """Opens workers and knows which of them live: their time is not other processes'."""
 
-    def __init__(self) -> None:
+    def __init__(self, torch_python: Path | None) -> None:
+        self._torch_python = torch_python
         self._workers: list[Worker] = []
 
     def __call__(self, subject: Subject) -> Worker:
-        worker = Worker(subject)
+        worker = Worker(subject, torch_python=self._torch_python)
         self._workers = [other for other in self._workers if other.alive] + [worker]
         return worker
 
@@ -143,14 +146,17 @@ def _thread_sweep(
         return []
     say(f"threads: 1 to {cores}")
     counts = sorted({1, 2, *range(4, cores + 1, 4), cores} & set(range(1, cores + 1)))
-    anchors = [anchor_of(group) for group in _smallest(groups)]
+    anchors = [anchor for group in _smallest(groups) if not _is_plan(anchor := anchor_of(group))]
     return measure_threads(anchors, options.subject, counts, opened)
 
 
 def _profiles(groups: Sequence[Sequence[Variant]], options: Options, say: Say) -> Iterator[Profile]:
-    """Yield the layers of each anchor of the smallest size; of an `.onnx` in ONNX Runtime too, where that is not it."""
-    for group in _smallest(groups):
-        file = anchor_of(group).entry.verdict
+    """Yield the layers of each anchor of the smallest size, of plans in every precision.
+
+    Those of an `.onnx` in ONNX Runtime too, where that is not what runs it.
+    """
+    for variant in _profiled(groups):
+        file = variant.entry.verdict
         if file is None or file.runner != "engine":
             continue
         for backend in _backends(file.path, options.backend):
@@ -159,6 +165,17 @@ def _profiles(groups: Sequence[Sequence[Variant]], options: Options, say: Say) -
                 yield profile(file.path, backend, "float32", options.threads)
             except UserError as error:  # it did not open before either: that was told
                 say(f"no layers: {error}")
+
+
+def _profiled(groups: Sequence[Sequence[Variant]]) -> Iterator[Variant]:
+    for group in _smallest(groups):
+        anchor = anchor_of(group)
+        yield anchor
+        yield from (v for v in group if v is not anchor and v.entry.kind == anchor.entry.kind and _is_plan(v))
+
+
+def _is_plan(variant: Variant) -> bool:
+    return any(file.path.suffix == ".plan" for file in variant.entry.files)
 
 
 def _backends(path: Path, backend: Backend) -> list[Backend]:

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +17,23 @@ from runtime.report.schema import Work, parse
 
 SCHEMA = "cflow-edge/report-models/1"
 LIST_NAME = "models.json"
+PLANS_FOLDER = "plans"  # within a folder of models: what export.report_plans made of them
 SUFFIXES = (".onnx", ".plan")
 BASELINE_KINDS = ("padim", "spade")
+FORM_KINDS = ("gemm", "camera", "one-stream", "launches")  # CFLOW-AD otherwise than the kit builds or runs it
 ROLES = ("network", "verdict", "swept")
-# "engine": an engine with its sidecar; "graph": any ONNX of one input; "torch": a module of the package `export`
+# "engine": an engine with its sidecar; "graph": any ONNX of one input, or a plan of such a part of an engine;
+# "torch": a module of the package `export`
 Runner = Literal["engine", "graph", "torch"]
 LABELS = {  # of a row, by its kind
     "encoder": "{} encoder only",
     "cflow": "CFLOW-AD-{}",
     "unfused": "CFLOW-AD-{}, unfused",
     "eager": "CFLOW-AD-{}, eager PyTorch",
+    "gemm": "CFLOW-AD-{}, matrix products",  # in place of 1 x 1 convolutions
+    "camera": "CFLOW-AD-{}, camera frames",  # resized in the engine
+    "one-stream": "CFLOW-AD-{}, one stream",
+    "launches": "CFLOW-AD-{}, no CUDA graph",
     "padim": "PaDiM-{}",
     "spade": "SPADE-{}",
     "anomalib-cflow": "anomalib Cflow-{}",
@@ -37,7 +45,8 @@ LABELS = {  # of a row, by its kind
 class ModelFile:
     """A file and what runs it; `what` tells a torch module which one it is, `features` its encoder's ONNX.
 
-    `input_shape` is that of a graph which takes images as float32, None where it takes frames.
+    `input_shape` is that of a graph which takes images as float32, None where it takes frames. With `cuda_graph`
+    False a plan's kernels are launched one by one.
     """
 
     runner: Runner
@@ -45,13 +54,15 @@ class ModelFile:
     what: str = ""
     features: Path | None = None
     input_shape: tuple[int, ...] | None = None
+    cuda_graph: bool = True
 
 
 @dataclass(frozen=True)
 class Entry:
     """One model: `network` is encoder and decoders alone, `verdict` the whole way; either may be missing.
 
-    `swept` is the whole way for other batches, where that is a file of its own.
+    `swept` is the whole way for other batches, where that is a file of its own. The whole way of an encoder alone,
+    where it has one, ends with the taps on the device.
     """
 
     kind: str
@@ -90,6 +101,11 @@ class ModelList:
     left_out: tuple[str, ...] = ()
 
 
+def detector_stem(encoder: str, size: tuple[int, int]) -> str:
+    """Return what the names of a detector's files begin with."""
+    return f"{encoder}-{size[0]}"
+
+
 def write_list(folder: Path, models: ModelList) -> None:
     """Write `models.json` into `folder`; paths in it are relative to that."""
 
@@ -115,7 +131,7 @@ def write_list(folder: Path, models: ModelList) -> None:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder))
+    return os.path.relpath(path, folder)
 
 
 def read_list(folder: Path) -> ModelList:
@@ -148,7 +164,7 @@ def _entry(item: dict[str, Any], folder: Path) -> Entry:
 def _file(item: dict[str, Any], folder: Path) -> ModelFile:
     features = None if item["features"] is None else folder / item["features"]
     shape = None if item["input_shape"] is None else tuple(int(side) for side in item["input_shape"])
-    return ModelFile(item["runner"], folder / item["path"], item["what"], features, shape)
+    return ModelFile(item["runner"], folder / item["path"], item["what"], features, shape, item.get("cuda_graph", True))
 
 
 def entry_of(path: Path) -> Entry:

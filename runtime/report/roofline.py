@@ -1,15 +1,18 @@
-"""How near a row comes to what the machine can do: the larger of its operations' and its bytes' shortest time."""
+"""How near a row comes to what the machine can do: the larger of its operations' and its bytes' shortest time.
+
+On a GPU the launches of its kernels come on top.
+"""
 
 from dataclasses import dataclass
 
-from runtime.report.schema import Limits, Row, Timing
+from runtime.report.schema import Limits, Row, SweepPoint, Timing, Work
 
 
 @dataclass(frozen=True)
 class Roof:
-    """The shortest time of one frame on this machine, and the share of it that was reached.
+    """The shortest time of one run on this machine, and the share of it that was reached.
 
-    `bound` says which limit it is: "arithmetic" or "bytes". Rates are of the measured median.
+    `bound` says which limit it is: "arithmetic", "bytes" or "launches". Rates are of the measured median.
     """
 
     floor_ms: float
@@ -26,17 +29,25 @@ def timing_of(row: Row) -> Timing | None:
 
 def roof_of(row: Row, limits: Limits | None) -> Roof | None:
     """Return the roof over a row; None without its work, its time, or the limit for its type of operand."""
-    timing = timing_of(row)
-    if limits is None or row.work is None or timing is None or row.work.operands not in limits.gflops:
+    return _roof(row.work, timing_of(row), row.kernels.get("network" if row.network else "verdict"), limits)
+
+
+def roof_of_point(point: SweepPoint, limits: Limits | None) -> Roof | None:
+    """Return the roof over a point of a sweep, as `roof_of` does."""
+    return _roof(point.work, point.timing, point.kernels, limits)
+
+
+def _roof(work: Work | None, timing: Timing | None, kernels: int | None, limits: Limits | None) -> Roof | None:
+    if limits is None or work is None or timing is None or work.operands not in limits.gflops:
         return None
-    arithmetic_ms = 1e-6 * row.work.flops / limits.gflops[row.work.operands]
-    moved = row.work.weight_bytes + row.work.frame_bytes
-    bytes_ms = 1e-6 * moved / limits.read_gb_s
-    floor_ms = max(arithmetic_ms, bytes_ms)
-    return Roof(
-        floor_ms,
-        "arithmetic" if arithmetic_ms >= bytes_ms else "bytes",
-        floor_ms / timing.p50,
-        1e-6 * row.work.flops / timing.p50,
-        1e-6 * moved / timing.p50,
-    )
+    flops = timing.batch * work.flops
+    moved = work.weight_bytes + timing.batch * work.frame_bytes
+    parts_ms = {
+        "arithmetic": 1e-6 * flops / limits.gflops[work.operands],
+        "bytes": 1e-6 * moved / limits.read_gb_s,
+        "launches": 1e-3 * (limits.launch_us or 0.0) * (kernels or 0),
+    }
+    # a product's operands can be read while others are multiplied, but no kernel runs while it is launched
+    floor_ms = max(parts_ms["arithmetic"], parts_ms["bytes"]) + parts_ms["launches"]
+    bound = max(parts_ms, key=parts_ms.__getitem__)
+    return Roof(floor_ms, bound, floor_ms / timing.p50, 1e-6 * flops / timing.p50, 1e-6 * moved / timing.p50)

@@ -111,6 +111,8 @@ def measure_in_turn(
     Lanes that have rounds already go on from there: the others are given as many empty ones by whoever adds them. One
     that fails rests from then on, and says why in `failed`.
     """
+    if not lanes:
+        return
     plan = plan_rounds([lane.estimate_s() for lane in lanes], seconds, most)
     for number in range(plan.rounds):
         for lane, count, every in zip(lanes, plan.counts, plan.every, strict=True):

@@ -18,9 +18,7 @@ from runtime.report.statistics import noise, percentiles_ms
 
 SCHEMA = "cflow-edge/report/2"
 _LIST_OF_NUMBERS = re.compile(r"\[([-+.eE0-9,\s]+)\]")  # written in one line each
-Kind = (
-    str  # "encoder", "cflow", "unfused", "eager", "padim", "spade", "anomalib-cflow", "anomalib-efficientad", "engine"
-)
+Kind = str  # "encoder", "cflow", "unfused", "eager", "gemm", "camera", "one-stream", "launches", "padim", "spade", ...
 Parsed = TypeVar("Parsed")
 
 
@@ -82,6 +80,9 @@ class Row:
     times the whole way from a frame in memory to its verdict. `stages_ms` are the medians of the verdict's stages.
     `first_verdict_s` runs from before the file is opened (the inference library is imported in it) to the first
     verdict, `memory_mb` is the most that the process had resident.
+
+    On a GPU: `kernels` are those that an execution launches, by "network" and "verdict", `device_memory_mb` what the
+    engine took of the device's memory, and an encoder's `verdict` ends with its taps in that memory.
     """
 
     name: str  # "CFLOW-AD-R18"
@@ -101,6 +102,8 @@ class Row:
     memory_mb: float | None = None
     paper: PaperRow | None = None
     model_sha256: str = ""
+    kernels: dict[str, int] = field(default_factory=dict)
+    device_memory_mb: float | None = None
 
     @property
     def group(self) -> tuple[str, tuple[int, int]]:
@@ -125,6 +128,8 @@ class SweepPoint:
     precision: str
     threads: int | None
     timing: Timing
+    work: Work | None = None
+    kernels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -164,12 +169,14 @@ class Accuracy:
 class Limits:
     """What this machine can do, measured by the report itself, in the same number of threads.
 
-    `gflops` by type of operand: the best that a large product reached; `read_gb_s`: 10^9 bytes read from memory.
+    `gflops` by type of operand: the best that a large product reached; `read_gb_s`: 10^9 bytes read from memory, on
+    a GPU read or written in its own; `launch_us`: microseconds that a GPU takes for the launch of a kernel.
     """
 
     gflops: dict[str, float]
     read_gb_s: float
     how: str
+    launch_us: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,28 @@
 
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from runtime import paper_table
 from runtime.report.findings import anchor_row, findings, full_to_encoder, paper_full_to_encoder, times_anchor
-from runtime.report.roofline import roof_of
-from runtime.report.schema import Profile, Report, Row, SweepPoint, Timing, to_json
+from runtime.report.roofline import roof_of, roof_of_point
+from runtime.report.schema import Limits, Profile, Report, Row, SweepPoint, Timing, to_json
 from runtime.text_table import align
 
 TEXT_WIDTH = 120  # columns of a line of prose in the text report
 NOTHING = "-"
 NETWORK_HEADER = (
     "model", "engine", "precision", "p50 ms", "± %", "fps", "paper fps", "full / encoder", "paper", "GFLOP", "GFLOP/s",
-    "floor ms", "reached", "bound by", "MB", "paper MB",
+    "floor ms", "reached", "bound by", "kernels", "MB", "paper MB",
 )  # fmt: skip
 VERDICT_HEADER = (
     "model", "engine", "precision", "p50 ms", "p95 ms", "p99 ms", "runs", "± %", "fps", "x CFLOW-AD", "execute ms",
-    "first verdict s", "memory MB", "GFLOP", "MB",
+    "copy in ms", "copy out ms", "kernels", "first verdict s", "memory MB", "GPU MB", "GFLOP", "MB",
 )  # fmt: skip
-BATCH_HEADER = ("model", "input", "engine", "batch", "p50 ms", "± %", "fps", "x batch 1")
+PLAN_COLUMNS = ("copy in ms", "copy out ms", "kernels", "GPU MB")
+BATCH_HEADER = (
+    "model", "input", "engine", "precision", "batch", "p50 ms", "± %", "fps", "x batch 1", "floor ms", "p50 / floor",
+)  # fmt: skip
 THREAD_HEADER = ("model", "input", "engine", "threads", "p50 ms", "± %", "fps", "x 1 thread")
 ACCURACY_HEADER = ("file", "precision", "engine", "images", "image AUROC", "pixel AUROC", "p50 ms", "MB")
 NETWORK_LEGEND = (
@@ -29,6 +32,11 @@ NETWORK_LEGEND = (
     "median over rounds. GFLOP: of convolutions and matrix products, a multiply-add as 2. floor: the larger of the "
     "operations over the machine's GFLOP/s and the bytes (weights, frame) over its GB/s; reached: "
     "floor over p50, above 100 % where the machine was faster than when its limit was taken."
+)
+PLAN_LEGEND = (
+    "Of a plan the network's time is the GPU's own, without copies, and its floor has the launches of its kernels on "
+    "top; an encoder's whole way ends with its taps in the GPU's memory. kernels: those that one execution launches. "
+    "GPU MB: what the engine took of the GPU's memory, without the CUDA context."
 )
 VERDICT_LEGEND = (
     "From a frame of the input size in memory to its verdict. x CFLOW-AD: frames per second as a multiple of "
@@ -100,12 +108,25 @@ def _tables(report: Report) -> Iterator[Table]:
 
 
 def _network_tables(report: Report) -> Iterator[Table]:
-    legend: tuple[str, ...] = (NETWORK_LEGEND,)
+    legend: tuple[str, ...] = (
+        (NETWORK_LEGEND, PLAN_LEGEND) if any(row.kernels for row in report.rows) else (NETWORK_LEGEND,)
+    )
     for rows in report.groups():
         timed = tuple(_network_cells(row, rows, report) for row in rows if row.network)
         if timed:
-            yield Table(f"{_group(rows)}: encoder and decoders", legend, NETWORK_HEADER, timed, 3)
+            yield _known(Table(f"{_group(rows)}: encoder and decoders", legend, NETWORK_HEADER, timed, 3), ("kernels",))
             legend = ()  # once will do
+
+
+def _known(table: Table, columns: Sequence[str]) -> Table:
+    """Return a table without those of the `columns` that no row has."""
+    kept = [
+        index
+        for index, name in enumerate(table.header)
+        if name not in columns or any(row[index] != NOTHING for row in table.rows)
+    ]
+    header, *rows = (tuple(cells[index] for index in kept) for cells in (table.header, *table.rows))
+    return replace(table, header=header, rows=tuple(rows))
 
 
 def _group(rows: Sequence[Row]) -> str:
@@ -131,6 +152,7 @@ def _network_cells(row: Row, rows: Sequence[Row], report: Report) -> tuple[str, 
         _figure(roof.floor_ms if roof else None, ".2f"),
         _percent(roof.reached if roof else None),
         roof.bound if roof else NOTHING,
+        _figure(row.kernels.get("network"), "d"),
         f"{row.size_mb:.1f}",
         _figure(row.paper.size_mb if row.paper else None),
     )
@@ -141,7 +163,7 @@ def _verdict_tables(report: Report) -> Iterator[Table]:
     for rows in report.groups():
         timed = tuple(_verdict_cells(row, anchor_row(rows)) for row in rows if row.verdict)
         if timed:
-            yield Table(f"{_group(rows)}: frame to verdict", legend, VERDICT_HEADER, timed, 3)
+            yield _known(Table(f"{_group(rows)}: frame to verdict", legend, VERDICT_HEADER, timed, 3), PLAN_COLUMNS)
             legend = ()
 
 
@@ -159,8 +181,11 @@ def _verdict_cells(row: Row, anchor: Row) -> tuple[str, ...]:
         f"{timing.fps:.1f}",
         _figure(times_anchor(row, anchor), ".2f"),
         _figure(row.stages_ms.get("execute"), ".2f"),
+        *(_figure(row.stages_ms.get(stage), ".3f") for stage in ("copy_in", "copy_out")),
+        _figure(row.kernels.get("verdict"), "d"),
         _figure(row.first_verdict_s, ".2f"),
         _figure(row.memory_mb, ".0f"),
+        _figure(row.device_memory_mb, ".0f"),
         _figure(row.work.flops / 1e9 if row.work else None, ".2f"),
         f"{row.size_mb:.1f}",
     )
@@ -171,30 +196,46 @@ def _sweep_tables(report: Report) -> Iterator[Table]:
     batches = [point for point in report.sweeps if point.threads == own]
     if batches:
         base = {_swept(point): point.timing.fps for point in batches if point.timing.batch == 1}
-        rows = tuple(_sweep_cells(point, f"{point.timing.batch}", base) for point in batches)
-        yield Table("Batch", (), BATCH_HEADER, rows, 3)
+        rows = tuple(_batch_cells(point, base, report.limits) for point in batches)
+        yield _known(Table("Batch", (), BATCH_HEADER, rows, 4), ("floor ms", "p50 / floor"))
     threads = [point for point in report.sweeps if point.threads != own]
     if threads:
         base = {_swept(point): point.timing.fps for point in threads if point.threads == 1}
-        rows = tuple(_sweep_cells(point, f"{point.threads}", base) for point in threads)
+        rows = tuple(
+            (*_swept_cells(point), f"{point.threads}", *_speed_cells(point.timing, base.get(_swept(point))))
+            for point in threads
+        )
         yield Table("Threads", (), THREAD_HEADER, rows, 3)
 
 
-def _swept(point: SweepPoint) -> tuple[str, tuple[int, int]]:
-    return point.name, point.input_size
+def _swept(point: SweepPoint) -> tuple[str, tuple[int, int], str]:
+    return point.name, point.input_size, point.precision
 
 
-def _sweep_cells(point: SweepPoint, swept: str, base: Mapping[tuple[str, tuple[int, int]], float]) -> tuple[str, ...]:
-    timing, first = point.timing, base.get(_swept(point))
+def _swept_cells(point: SweepPoint) -> tuple[str, str, str]:
+    return point.name, _size(point.input_size), point.engine
+
+
+def _batch_cells(
+    point: SweepPoint, base: Mapping[tuple[str, tuple[int, int], str], float], limits: Limits | None
+) -> tuple[str, ...]:
+    roof, first = roof_of_point(point, limits), base.get(_swept(point))
     return (
-        point.name,
-        _size(point.input_size),
-        point.engine,
-        swept,
+        *_swept_cells(point),
+        point.precision,
+        f"{point.timing.batch}",
+        *_speed_cells(point.timing, first),
+        _figure(roof.floor_ms if roof else None, ".2f"),
+        _figure(1 / roof.reached if roof else None, ".2f"),
+    )
+
+
+def _speed_cells(timing: Timing, first_fps: float | None) -> tuple[str, ...]:
+    return (
         f"{timing.p50:.2f}",
         _noise(timing),
         f"{timing.fps:.1f}",
-        _figure(timing.fps / first if first else None, ".2f"),
+        _figure(timing.fps / first_fps if first_fps else None, ".2f"),
     )
 
 
@@ -246,7 +287,10 @@ def _method(report: Report) -> Iterator[str]:
     yield f"frames: random pixels (seed {method.frame_seed}) of the input size; weights: {method.weights}"
     if report.limits:
         rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in report.limits.gflops.items())
-        yield f"this machine can do: {rates} GFLOP/s, {report.limits.read_gb_s:.1f} GB/s ({report.limits.how})"
+        launch = report.limits.launch_us
+        launches = f", a launch in {launch:.2f} µs" if launch is not None else ""
+        memory = f"{report.limits.read_gb_s:.1f} GB/s"
+        yield f"this machine can do: {rates} GFLOP/s, {memory}{launches} ({report.limits.how})"
     beside = (
         ("other processes", conditions.others_share),
         ("other guests of the host", conditions.stolen_share),

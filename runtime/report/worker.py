@@ -49,6 +49,7 @@ class Subject:
     what: str = ""
     features: str | None = None
     input_shape: tuple[int, ...] | None = None  # of float32 images; None: frames
+    cuda_graph: bool = True
 
     def to_text(self) -> str:
         """Return the subject as the worker's argument."""
@@ -65,13 +66,18 @@ class Subject:
 
 @dataclass(frozen=True)
 class Opened:
-    """An open model: how to run it by what is timed, where it runs and the most frames that it takes at once."""
+    """An open model: how to run it by what is timed, where it runs and the most frames that it takes at once.
+
+    `kernels` and `device_bytes` are those of a plan: what an execution launches, and what it takes of a GPU's memory.
+    """
 
     runs: Mapping[str, RunBatch]
     device: str
     engine: str
     max_batch: int = 1
     close: Callable[[], None] = field(default=lambda: None)
+    kernels: int | None = None
+    device_bytes: int | None = None
 
 
 @lru_cache(maxsize=2)
@@ -81,19 +87,22 @@ def frames_of(batch: int, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def open_subject(subject: Subject) -> Opened:
-    """Open an engine or a graph. Raises `UserError` where this machine cannot."""
-    ((name, path),) = subject.paths.items()
+    """Open an engine, a part of one, or the device itself. Raises `UserError` where this machine cannot."""
+    if subject.runner == "device":
+        from runtime.report.device_limits import open_device
+
+        return open_device()
+    (path,) = set(map(Path, subject.paths.values()))
     if subject.runner == "engine":
-        return _open_engine(subject, Path(path))
-    open_part = _open_plan_part if Path(path).suffix == ".plan" else _open_graph
-    return open_part(subject, name, Path(path))
+        return _open_engine(subject, path)
+    return _open_plan_part(path) if path.suffix == ".plan" else _open_graph(subject, path)
 
 
 def _open_engine(subject: Subject, path: Path) -> Opened:
     import runtime
 
     if path.suffix == ".plan":  # it has its own library and precision
-        detector = runtime.load(path)
+        detector = runtime.load(path, cuda_graph=subject.cuda_graph)
     else:
         detector = runtime.load(path, threads=subject.threads, backend=subject.backend, precision=subject.precision)
     size = detector.session.frame_size
@@ -105,7 +114,16 @@ def _open_engine(subject: Subject, path: Path) -> Opened:
         return {**results[0].latency_ms, "verdict": 1e3 * (time.perf_counter() - started)}
 
     session = detector.session
-    return Opened({"verdict": run}, session.device, _engine_of(session.device), session.max_batch, detector.close)
+    kernels, device_bytes = (getattr(session, name, None) for name in ("kernels", "device_bytes"))  # of a plan's only
+    return Opened(
+        {"verdict": run},
+        session.device,
+        _engine_of(session.device),
+        session.max_batch,
+        detector.close,
+        kernels,
+        device_bytes,
+    )
 
 
 def _engine_of(device: str) -> str:
@@ -114,21 +132,41 @@ def _engine_of(device: str) -> str:
     return next((name for word, name in words.items() if word in device), device)
 
 
-def _open_plan_part(subject: Subject, name: str, path: Path) -> Opened:
-    """Open a plan for its time on the device: what the paper timed has no copies either."""
+def _open_plan_part(path: Path) -> Opened:
+    """Open the plan of a part of an engine.
+
+    Its network's time is the device's, what the paper timed has no copies either; its whole way begins with the frames
+    in the host's memory and ends with the results on the device, where a decoder would read them.
+    """
     from runtime.metadata import read_sidecar
     from runtime.tensorrt_session import TensorRTSession
 
     metadata = read_sidecar(path)
     session = TensorRTSession(path, metadata, metadata.artefact_of(path), judges=False)
 
-    def run(batch: int) -> StageMs:
-        return {name: session.execute_ms(batch)}
+    session.put(frames_of(session.max_batch, session.frame_size))
 
-    return Opened({name: run}, session.device, _engine_of(session.device), session.max_batch, session.close)
+    def network(batch: int) -> StageMs:
+        return {"network": session.execute_ms(batch)}
+
+    def verdict(batch: int) -> StageMs:
+        frames = frames_of(batch, session.frame_size)
+        started = time.perf_counter()
+        session.execute(frames)
+        return {"verdict": 1e3 * (time.perf_counter() - started)}
+
+    return Opened(
+        {"network": network, "verdict": verdict},
+        session.device,
+        _engine_of(session.device),
+        session.max_batch,
+        session.close,
+        session.kernels,
+        session.device_bytes,
+    )
 
 
-def _open_graph(subject: Subject, name: str, path: Path) -> Opened:
+def _open_graph(subject: Subject, path: Path) -> Opened:
     from runtime.cores import available_cores
     from runtime.plain_graph import open_onnxruntime, open_openvino
 
@@ -139,6 +177,8 @@ def _open_graph(subject: Subject, name: str, path: Path) -> Opened:
         graph = open_openvino(str(path), threads, subject.precision, batch.shape)
     else:
         graph = open_onnxruntime(str(path), threads)
+
+    (name,) = subject.paths
 
     def run(_: int) -> StageMs:
         started = time.perf_counter()
@@ -173,6 +213,8 @@ def serve(text: str, open_it: Callable[[Subject], Opened] = open_subject) -> int
             paths=list(opened.runs),
             first_verdict_s=first_s,
             memory_mb=peak_memory_mb(),
+            kernels=opened.kernels,
+            device_memory_mb=None if opened.device_bytes is None else opened.device_bytes / 1e6,
         )
         for line in sys.stdin:
             _say(answers, runs=_answer(opened, json.loads(line)), memory_mb=peak_memory_mb())

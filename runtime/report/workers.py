@@ -16,22 +16,27 @@ from runtime.report.models import Entry, ModelFile
 from runtime.report.worker import StageMs, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
-# by runner; a torch model is opened by the package that has torch, which this one starts but never imports
-MODULES = {"engine": "runtime.report.worker", "graph": "runtime.report.worker", "torch": "export.report_worker"}
+OWN_MODULE = "runtime.report.worker"
+# a torch model is opened by the package that has torch, which this one starts but never imports
+MODULES = {"torch": "export.report_worker"}
 # a worker that waits for its turn must not keep a core busy
 IDLE_THREADS_SLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 END_S = 10.0
 
 
 class Worker:
-    """A process with one model open. Raises `UserError` where the model cannot be opened here."""
+    """A process with one model open. Raises `UserError` where the model cannot be opened here.
 
-    def __init__(self, subject: Subject, module: str | None = None) -> None:
+    `torch_python` is the interpreter for what needs torch, None for this one's own.
+    """
+
+    def __init__(self, subject: Subject, module: str | None = None, torch_python: Path | None = None) -> None:
         self.subject = subject
+        python = str(torch_python) if torch_python and subject.runner == "torch" else sys.executable
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module or MODULES[subject.runner], subject.to_text()],
+            [python, "-m", module or MODULES.get(subject.runner, OWN_MODULE), subject.to_text()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -49,6 +54,8 @@ class Worker:
         self.paths: list[str] = ready["paths"]
         self.first_verdict_s: float = ready["first_verdict_s"]
         self.memory_mb: float | None = ready["memory_mb"]
+        self.device_memory_mb: float | None = ready["device_memory_mb"]
+        self.kernels: int | None = ready["kernels"]
 
     @property
     def pid(self) -> int:
@@ -116,7 +123,7 @@ def subjects_of(entry: Entry, base: Subject) -> list[Subject]:
     """Return what must be opened for `entry`, `base` filled in: a subject for each file, torch modules in one."""
     files = {"network": entry.network, "verdict": entry.verdict}
     named = {name: file for name, file in files.items() if file is not None}
-    if len({(file.runner, file.path) for file in named.values()}) == 1:
+    if len({(file.runner, file.path, file.cuda_graph) for file in named.values()}) == 1:
         file = next(iter(named.values()))
         return [_subject(base, entry, file, dict.fromkeys(named, str(file.path)))]
     return [_subject(base, entry, file, {name: str(file.path)}) for name, file in named.items()]
@@ -131,4 +138,5 @@ def _subject(base: Subject, entry: Entry, file: ModelFile, paths: dict[str, str]
         what=file.what,
         features=None if file.features is None else str(file.features),
         input_shape=file.input_shape,
+        cuda_graph=file.cuda_graph,
     )

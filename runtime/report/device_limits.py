@@ -1,0 +1,110 @@
+"""What a CUDA device takes for what no network gets around: moving bytes in its memory, launching a kernel."""
+
+import importlib
+from contextlib import ExitStack
+from typing import Any
+
+from runtime import cuda
+from runtime.errors import UserError
+from runtime.report.worker import Opened
+
+COPY_BYTES = 1 << 28  # a multiple of every cache, and little enough for the smallest Jetson
+LAUNCHES = 1000  # of a kernel that does nothing, one after the other in one CUDA graph
+HOW = (
+    f"GB/s: a copy of {COPY_BYTES >> 20} MiB within the device's memory, bytes read and written; launch: one of "
+    f"{LAUNCHES} kernels that do nothing, in a CUDA graph; the best run of each"
+)
+# for the driver's own compiler, so that no CUDA toolkit is needed; it takes PTX of any older target
+NOTHING_PTX = b"""
+.version 6.0
+.target sm_50
+.address_size 64
+.visible .entry nothing()
+{
+    ret;
+}
+"""
+
+
+def gb_s(copy_ms: float) -> float:
+    """Return the 10^9 bytes a second of a copy that took so long: each byte is read and written."""
+    return 1e-6 * 2 * COPY_BYTES / copy_ms
+
+
+def launch_us(graph_ms: float) -> float:
+    """Return the microseconds of one launch in a graph that took so long."""
+    return 1e3 * graph_ms / LAUNCHES
+
+
+def open_device() -> Opened:
+    """Open the first visible device: "copy" and "launch" return its milliseconds. Raises `UserError` without one."""
+    if problem := cuda.device_problem():
+        raise UserError("the device's limits need a CUDA device", problem, "leave --plans out")
+    try:
+        driver = importlib.import_module("pycuda.driver")
+    except ImportError as error:
+        raise UserError("the device's limits need pycuda", str(error), "pip install pycuda") from None
+    try:
+        return _open(driver)
+    except (driver.Error, cuda.CudaError) as error:
+        raise UserError("the device's limits must be measured", str(error), "free the device's memory") from error
+
+
+def _open(driver: Any) -> Opened:
+    driver.init()
+    with ExitStack() as made:
+        context = driver.Device(cuda.DEVICE_INDEX).make_context()
+        made.callback(context.detach)
+        probe = _Probe(driver, made)
+        made.callback(probe.stream.synchronize)
+        return Opened(
+            {"copy": lambda _: {"copy": probe.copy_ms()}, "launch": lambda _: {"launch": probe.launch_ms()}},
+            cuda.device_name(),
+            "CUDA",
+            close=made.pop_all().close,
+        )
+
+
+class _Probe:
+    """Two buffers and a graph of launches on a stream of their own; all is released by `made`, the context last."""
+
+    def __init__(self, driver: Any, made: ExitStack) -> None:
+        self._driver = driver
+        self._buffers: list[Any] = []
+        self._module: Any = None
+        made.callback(self._forget)
+        self.stream: Any = driver.Stream()
+        self._events: tuple[Any, ...] = (driver.Event(), driver.Event())
+        for value in (0x5A, 0xA5):  # memory that was never written may be read as one page
+            self._buffers.append(driver.mem_alloc(COPY_BYTES))
+            made.callback(self._buffers[-1].free)
+            driver.memset_d8(self._buffers[-1], value, COPY_BYTES)
+        self._module = driver.module_from_buffer(NOTHING_PTX)
+        nothing = self._module.get_function("nothing")
+        self._graph = cuda.CapturedGraph(self.stream.handle, lambda: self._launch_all(nothing))
+        made.callback(self._graph.free)
+
+    def _forget(self) -> None:
+        """Drop pycuda's handles, which are destroyed with their last reference, while their context is there."""
+        self._events = ()
+        self._buffers.clear()
+        self._module = self.stream = None
+
+    def _launch_all(self, kernel: Any) -> None:
+        for _ in range(LAUNCHES):
+            kernel(block=(1, 1, 1), grid=(1, 1), stream=self.stream)
+
+    def copy_ms(self) -> float:
+        source, target = self._buffers
+        return self._timed(lambda: self._driver.memcpy_dtod_async(target, source, COPY_BYTES, self.stream))
+
+    def launch_ms(self) -> float:
+        return self._timed(self._graph.launch)
+
+    def _timed(self, enqueue: Any) -> float:
+        started, ended = self._events
+        started.record(self.stream)
+        enqueue()
+        ended.record(self.stream)
+        ended.synchronize()
+        return float(started.time_till(ended))

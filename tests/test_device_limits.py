@@ -1,0 +1,85 @@
+"""What a device takes for copies and launches: the probe's calls, counted on a stand-in for the driver."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import cuda
+from runtime.errors import UserError
+from runtime.report import device_limits, limits
+from runtime.report.device_limits import COPY_BYTES, LAUNCHES, NOTHING_PTX, gb_s, launch_us, open_device
+from runtime.report.models import Entry, ModelFile
+from runtime.report.schema import Work
+from runtime.report.worker import Subject
+from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
+    device = FakeDevice()
+    monkeypatch.setitem(sys.modules, "pycuda.driver", fake_driver(device))
+    monkeypatch.setattr(cuda, "device_problem", lambda: None)
+    monkeypatch.setattr(cuda, "device_name", lambda: "Stand-in")
+    monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
+    monkeypatch.setattr(device_limits, "COPY_BYTES", 1024)
+    return device
+
+
+def test_a_probe_copies_what_it_wrote_and_launches_from_a_graph(device: FakeDevice) -> None:
+    opened = open_device()
+    source, target = (thing for thing in device.live if thing.kind == "buffer")
+    assert set(source.data) == {0x5A} and set(target.data) == {0xA5}
+    assert opened.runs["copy"](1) == {"copy": 0.25}
+    assert set(target.data) == {0x5A}
+    before = device.calls.count("launch kernel")
+    assert opened.runs["launch"](1) == {"launch": 0.25}
+    assert device.calls.count("launch kernel") - before == LAUNCHES and device.calls.count("launch") == 1
+    opened.close()
+    assert device.live == device.stack == []
+
+
+@pytest.mark.parametrize("step", ["make buffer", "make graph", "load module", "make event"])
+def test_a_probe_that_fails_leaves_nothing(step: str, device: FakeDevice) -> None:
+    device.fail = step
+    with pytest.raises(UserError, match=f"must be measured; found {step} failed"):
+        open_device()
+    assert device.live == device.stack == []
+
+
+def test_rates_are_of_bytes_read_and_written_and_of_one_launch() -> None:
+    assert gb_s(1.0) == pytest.approx(2 * COPY_BYTES / 1e6) and launch_us(2.0) == pytest.approx(2000 / LAUNCHES)
+
+
+@pytest.mark.skipif(cuda.device_problem() is None, reason="a CUDA device is here")
+def test_without_a_device_there_are_no_limits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the device's limits need a CUDA device; found"):
+        open_device()
+    file = ModelFile("graph", tmp_path / "products-fp32.plan")
+    product = Entry("product", "", (128, 2048), "fp32", 1, file, None, Work(1e9, 1e6, 1e3))
+    assert limits.measure_limits((product,), Subject("", {}, (0, 0)), 1, bfloat16=False) is None
+
+
+def test_the_empty_kernel_compiles(tmp_path: Path) -> None:
+    ptxas = shutil.which("ptxas") or next(Path(sys.prefix).glob("lib/python3*/site-packages/**/bin/ptxas"), None)
+    if ptxas is None:
+        pytest.skip("ptxas is not installed")
+    (tmp_path / "nothing.ptx").write_bytes(NOTHING_PTX)
+    command = [str(ptxas), "--gpu-name", "sm_90", str(tmp_path / "nothing.ptx"), "-o", str(tmp_path / "nothing.cubin")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "nothing.cubin").stat().st_size > 0
+
+
+@pytest.mark.gpu
+def test_a_real_device_copies_and_launches() -> None:
+    if (problem := cuda.device_problem()) is not None:
+        pytest.skip(f"needs a CUDA device: {problem}")
+    pytest.importorskip("pycuda.driver", reason="pycuda is not installed")
+    opened = open_device()
+    copy_ms, launch_ms = (min(opened.runs[name](1)[name] for _ in range(5)) for name in ("copy", "launch"))
+    opened.close()
+    # from the smallest Jetson (68 GB/s, its memory shared with the CPU) to HBM; a launch within a graph
+    assert 10 < gb_s(copy_ms) < 20_000 and 0.1 < launch_us(launch_ms) < 50
