@@ -138,6 +138,12 @@ def _make_config(builder):
     return config
 
 
+def _set_tactic_sources(config, bits):
+    library = config._library
+    library.told.tactics = {source.name for source in library.TacticSource if bits & 1 << source}
+    return True
+
+
 def _build(builder, network, config):
     builder._library.told.network = network
     return PLAN if builder._library.builds else None
@@ -159,6 +165,8 @@ BEHAVIOUR = {
         "add_optimization_profile": lambda self, profile: self._library.told.profiles.append(profile._shapes),
         "set_compute_capability": lambda self, member, index: self._library.told.targets.append((index, member.name)),
         "can_run_on_DLA": lambda self, layer: layer.type.name in ("CONVOLUTION", "ACTIVATION"),
+        "get_tactic_sources": lambda self: (1 << len(self._library.TacticSource)) - 1,
+        "set_tactic_sources": _set_tactic_sources,
         "set_device_type": lambda self, layer, kind: self._library.told.devices.update({layer.name: kind.name}),
         "create_timing_cache": lambda self, data: self._library.ITimingCache(),
         "set_timing_cache": lambda self, cache, ignore_mismatch: True,

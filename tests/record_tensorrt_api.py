@@ -32,6 +32,7 @@ ENUMS = [
     "HardwareCompatibilityLevel",
     "ComputeCapability",
     "DynamicShapesKernelSpecializationStrategy",
+    "TacticSource",
 ]
 CLASSES = [
     "Builder",

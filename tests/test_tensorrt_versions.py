@@ -12,7 +12,7 @@ from export.tensorrt_inspect import LayerRow
 from export.tensorrt_options import BuildOptions
 from runtime.errors import UserError
 from runtime.files import sha256_of
-from tests.fake_tensorrt import FLAGS_FOR_TYPES, PLAN, RECORDED, TENSORRT, V8, V10_3, V11_4, recorded_library
+from tests.fake_tensorrt import FLAGS_FOR_TYPES, PLAN, RECORDED, RTX, TENSORRT, V8, V10_3, V11_4, recorded_library
 from tests.small_graphs import SIZE, small_model
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -217,3 +217,27 @@ def test_a_build_that_fails_is_one_line(tmp_path):
         library.builds = False
         with pytest.raises(UserError, match=rf"{version} must build small\.onnx as fp16"):
             build_plan(tmp_path / "small.onnx", BuildOptions("fp16"), Backend("tensorrt", library, library.__version__))
+
+
+EXTERNAL = {"CUBLAS", "CUBLAS_LT", "CUDNN"}
+
+
+@pytest.mark.parametrize("version", TENSORRT)
+@pytest.mark.parametrize(
+    ("installed", "left_out"),
+    [((), EXTERNAL), (("libcublas.so.12", "libcublasLt.so.12"), {"CUDNN"}), (("libcudnn.so.8",), EXTERNAL - {"CUDNN"})],
+)
+def test_kernels_of_libraries_that_are_not_there_are_not_tried(version, installed, left_out, build, monkeypatch):
+    monkeypatch.setattr(tensorrt_compat, "_loads", lambda library: library in installed)
+    _, told = build(version)
+    names = set(RECORDED[version]["enums"]["TacticSource"])
+    assert told.tactics == names - left_out and told.tactics >= {"JIT_CONVOLUTIONS"}
+
+
+def test_rtx_has_no_such_choice(build):
+    _, told = build(RTX)
+    assert not hasattr(told, "tactics")
+
+
+def test_a_library_loads_or_does_not():
+    assert tensorrt_compat._loads("libc.so.6") and not tensorrt_compat._loads("libcublas.so.0")
