@@ -19,10 +19,9 @@ from export.precision import calibrated_int8, to_fp16
 from export.to_onnx import export_detector, info_of
 from runtime.files import sha256_of
 from runtime.metadata import INPUT_NAME, Artefact, Metadata, write_sidecar
-from runtime.report.models import Entry, ModelFile, detector_stem
+from runtime.report.models import OPERANDS, Entry, ModelFile, detector_stem
 from runtime.report.schema import Work
 
-OPERANDS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 FLOAT_BYTES = 4
 FORM_PRECISIONS = ("fp32", "fp16")  # INT8 would be calibrated once more for each
 CAMERA_SIZE = (1080, 1920)  # height and width of the frames that an engine resizes itself

@@ -16,7 +16,7 @@ from export.flops import weight_bytes
 from export.gpu_peak import CHANNELS, SIDE, product_flops, product_of_frames
 from export.onnx_files import load_model, save_model
 from export.tensorrt_build import build_plan
-from export.tensorrt_compat import Backend, find_backend, has_aux_streams
+from export.tensorrt_compat import Backend, choose_targets, find_backend, has_aux_streams
 from export.tensorrt_options import BuildOptions
 from export.tensorrt_precision import Precision
 from runtime.errors import UserError, run_command
@@ -24,6 +24,7 @@ from runtime.files import write_bytes, write_text
 from runtime.metadata import Metadata, Threshold, read_sidecar, write_sidecar
 from runtime.report.models import (
     FORM_KINDS,
+    OPERANDS,
     PLANS_FOLDER,
     Entry,
     ModelFile,
@@ -36,7 +37,6 @@ from runtime.report.schema import Work
 from runtime.tensorrt_log import library_log, make
 
 LARGEST_BATCH = 32  # of the plan that batches are swept with; the others are tuned for one frame
-OPERANDS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 PRODUCT = "product"
 TIMING_CACHE = "timing.cache"  # most layers of the plans of one encoder are the same
 
@@ -99,7 +99,9 @@ class Compiler:
             newer = path.stat().st_mtime >= onnx.stat().st_mtime
         except (OSError, UserError):  # none, or half of it: built anew
             return False
-        return newer and (artefact.library, artefact.version) == (self.backend.library, self.backend.version)
+        built = artefact.library, artefact.version, artefact.compute_capability
+        targets = "+".join(choose_targets(self.backend, self.targets))
+        return newer and built == (self.backend.library, self.backend.version, targets)
 
 
 def compile_models(models: ModelList, compiler: Compiler, wants: Wants = lambda _: True) -> ModelList:

@@ -103,6 +103,9 @@ def test_what_stands_is_kept_and_what_changed_is_built_again(
     plan_entry(encoder, compiler)
     plan_entry(encoder, compiler)
     assert said == [f"building resnet18-{SIDE}-encoder-fp32.plan"]
+    said.clear()
+    plan_entry(encoder, replace(compiler, targets=("8.9",)))  # for another GPU
+    assert said == [f"building resnet18-{SIDE}-encoder-fp32.plan"]
     other = replace(compiler, backend=replace(compiler.backend, version="0.1"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_plans, "build_plan", lambda *_: (_ for _ in ()).throw(UserError("it must build", "0.1")))

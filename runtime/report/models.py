@@ -18,6 +18,7 @@ from runtime.report.schema import Work, parse
 SCHEMA = "cflow-edge/report-models/1"
 LIST_NAME = "models.json"
 PLANS_FOLDER = "plans"  # within a folder of models: what export.report_plans made of them
+OPERANDS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}  # of most products, by a file's precision
 SUFFIXES = (".onnx", ".plan")
 BASELINE_KINDS = ("padim", "spade")
 FORM_KINDS = ("gemm", "camera", "one-stream", "launches")  # CFLOW-AD otherwise than the kit builds or runs it
