@@ -15,6 +15,7 @@ from export.flops import count_flops, weight_bytes
 from export.report_models import Wanted, prepare
 from export.report_plans import Compiler, compile_models, plan_entry
 from export.tensorrt_compat import find_backend
+from export.tensorrt_options import BuildOptions
 from runtime import cuda
 from runtime.errors import UserError, run_command
 from runtime.metadata import INPUT_NAME, read_sidecar
@@ -98,7 +99,9 @@ def test_what_stands_is_kept_and_what_changed_is_built_again(
     compiler = Compiler(folder / "plans", find_backend("tensorrt_rtx"), said.append, forms=True, targets=("8.6",))
     again = compile_models(read_list(folder), compiler)
     assert said == [] and again == compiled[0]
-    encoder = next(entry for entry in read_list(folder).entries if entry.kind == "encoder")
+    encoder, cflow = (
+        next(entry for entry in read_list(folder).entries if entry.kind == kind) for kind in ("encoder", "cflow")
+    )
     os.utime(encoder.network.path)  # the graph was made anew
     plan_entry(encoder, compiler)
     plan_entry(encoder, compiler)
@@ -107,9 +110,18 @@ def test_what_stands_is_kept_and_what_changed_is_built_again(
     plan_entry(encoder, replace(compiler, targets=("8.9",)))  # for another GPU
     assert said == [f"building resnet18-{SIDE}-encoder-fp32.plan"]
     other = replace(compiler, backend=replace(compiler.backend, version="0.1"))
+    asked: dict[str, BuildOptions] = {}
+
+    def refuses(path: Path, options: BuildOptions, _: object) -> None:
+        asked[f"{path.name} {options.max_batch} {options.aux_streams}"] = options
+        raise UserError("it must build", "0.1")
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_plans, "build_plan", lambda *_: (_ for _ in ()).throw(UserError("it must build", "0.1")))
+        patch.setattr(report_plans, "build_plan", refuses)
         left = compile_models(read_list(folder), replace(other, folder=folder / "other"))
+        with pytest.raises(UserError):  # what a detector's own plans were asked for before
+            report_plans._build(cflow.verdict, cflow, other, "batch32", max_batch=32)
+    assert {f"resnet18-{SIDE}.onnx 1 0", f"resnet18-{SIDE}.onnx 32 None"} <= set(asked)
     assert [entry.kind for entry in left.entries] == ["eager"] and len(left.left_out) == 8
     assert f"CFLOW-AD-R18 {SIDE}x{SIDE} fp32 in one stream: it must build; found 0.1" in left.left_out
 

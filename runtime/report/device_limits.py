@@ -6,7 +6,6 @@ from typing import Any
 
 from runtime import cuda
 from runtime.errors import UserError
-from runtime.report.worker import Opened
 
 COPY_BYTES = 1 << 28  # a multiple of every cache, and little enough for the smallest Jetson
 LAUNCHES = 1000  # of a kernel that does nothing, one after the other in one CUDA graph
@@ -36,75 +35,79 @@ def launch_us(graph_ms: float) -> float:
     return 1e3 * graph_ms / LAUNCHES
 
 
-def open_device() -> Opened:
-    """Open the first visible device: "copy" and "launch" return its milliseconds. Raises `UserError` without one."""
+def open_device() -> "DeviceProbe":
+    """Open the first visible device. Raises `UserError` without one, or where its memory does not suffice."""
     if problem := cuda.device_problem():
         raise UserError("the device's limits need a CUDA device", problem, "leave --plans out")
     try:
         driver = importlib.import_module("pycuda.driver")
     except ImportError as error:
         raise UserError("the device's limits need pycuda", str(error), "pip install pycuda") from None
+    driver.init()
     try:
-        return _open(driver)
+        return DeviceProbe(driver)
     except (driver.Error, cuda.CudaError) as error:
         raise UserError("the device's limits must be measured", str(error), "free the device's memory") from error
 
 
-def _open(driver: Any) -> Opened:
-    driver.init()
-    with ExitStack() as made:
-        context = driver.Device(cuda.DEVICE_INDEX).make_context()
-        made.callback(context.detach)
-        probe = _Probe(driver, made)
-        made.callback(probe.stream.synchronize)
-        return Opened(
-            {"copy": lambda _: {"copy": probe.copy_ms()}, "launch": lambda _: {"launch": probe.launch_ms()}},
-            cuda.device_name(),
-            "CUDA",
-            close=made.pop_all().close,
-        )
+class DeviceProbe:
+    """Two buffers and a graph of launches on a stream of their own, in a context of its own.
 
+    A constructor that fails frees what it has made, and raises pycuda's error or `CudaError`.
+    """
 
-class _Probe:
-    """Two buffers and a graph of launches on a stream of their own; all is released by `made`, the context last."""
-
-    def __init__(self, driver: Any, made: ExitStack) -> None:
+    def __init__(self, driver: Any) -> None:
         self._driver = driver
         self._buffers: list[Any] = []
+        self._events: tuple[Any, ...] = ()
+        self._stream: Any = None
         self._module: Any = None
-        made.callback(self._forget)
-        self.stream: Any = driver.Stream()
-        self._events: tuple[Any, ...] = (driver.Event(), driver.Event())
+        with ExitStack() as made:
+            made.callback(driver.Device(cuda.DEVICE_INDEX).make_context().detach)
+            made.callback(self._forget)
+            self._stream = driver.Stream()
+            self._events = (driver.Event(), driver.Event())
+            self._allocate(made)
+            self._module = driver.module_from_buffer(NOTHING_PTX)
+            nothing = self._module.get_function("nothing")
+            self._graph = cuda.CapturedGraph(self._stream.handle, lambda: self._launch_all(nothing))
+            made.callback(self._graph.free)
+            made.callback(self._stream.synchronize)
+            self._made = made.pop_all()
+
+    def _allocate(self, made: ExitStack) -> None:
         for value in (0x5A, 0xA5):  # memory that was never written may be read as one page
-            self._buffers.append(driver.mem_alloc(COPY_BYTES))
+            self._buffers.append(self._driver.mem_alloc(COPY_BYTES))
             made.callback(self._buffers[-1].free)
-            driver.memset_d8(self._buffers[-1], value, COPY_BYTES)
-        self._module = driver.module_from_buffer(NOTHING_PTX)
-        nothing = self._module.get_function("nothing")
-        self._graph = cuda.CapturedGraph(self.stream.handle, lambda: self._launch_all(nothing))
-        made.callback(self._graph.free)
+            self._driver.memset_d8(self._buffers[-1], value, COPY_BYTES)
+
+    def close(self) -> None:
+        """Release everything; a second call does nothing."""
+        self._made.close()
 
     def _forget(self) -> None:
         """Drop pycuda's handles, which are destroyed with their last reference, while their context is there."""
         self._events = ()
         self._buffers.clear()
-        self._module = self.stream = None
+        self._module = self._stream = None
 
     def _launch_all(self, kernel: Any) -> None:
         for _ in range(LAUNCHES):
-            kernel(block=(1, 1, 1), grid=(1, 1), stream=self.stream)
+            kernel(block=(1, 1, 1), grid=(1, 1), stream=self._stream)
 
     def copy_ms(self) -> float:
+        """Copy `COPY_BYTES` within the device's memory; return the milliseconds there."""
         source, target = self._buffers
-        return self._timed(lambda: self._driver.memcpy_dtod_async(target, source, COPY_BYTES, self.stream))
+        return self._timed(lambda: self._driver.memcpy_dtod_async(target, source, COPY_BYTES, self._stream))
 
     def launch_ms(self) -> float:
+        """Replay `LAUNCHES` kernels that do nothing; return the milliseconds on the device."""
         return self._timed(self._graph.launch)
 
     def _timed(self, enqueue: Any) -> float:
         started, ended = self._events
-        started.record(self.stream)
+        started.record(self._stream)
         enqueue()
-        ended.record(self.stream)
+        ended.record(self._stream)
         ended.synchronize()
         return float(started.time_till(ended))

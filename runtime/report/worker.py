@@ -89,9 +89,7 @@ def frames_of(batch: int, size: tuple[int, int]) -> NDArray[np.uint8]:
 def open_subject(subject: Subject) -> Opened:
     """Open an engine, a part of one, or the device itself. Raises `UserError` where this machine cannot."""
     if subject.runner == "device":
-        from runtime.report.device_limits import open_device
-
-        return open_device()
+        return _open_device()
     (path,) = set(map(Path, subject.paths.values()))
     if subject.runner == "engine":
         return _open_engine(subject, path)
@@ -164,6 +162,19 @@ def _open_plan_part(path: Path) -> Opened:
         session.kernels,
         session.device_bytes,
     )
+
+
+def _open_device() -> Opened:
+    """Open the device itself, for what no network gets around there."""
+    from runtime import cuda
+    from runtime.report.device_limits import open_device
+
+    probe = open_device()
+    runs: dict[str, RunBatch] = {
+        "copy": lambda _: {"copy": probe.copy_ms()},
+        "launch": lambda _: {"launch": probe.launch_ms()},
+    }
+    return Opened(runs, cuda.device_name(), "CUDA", close=probe.close)
 
 
 def _open_graph(subject: Subject, path: Path) -> Opened:
