@@ -40,7 +40,8 @@ def prepare_table6(arguments: argparse.Namespace) -> ModelList:
     folder: Path = arguments.models
     asked = [word for name in arguments.encoder or () for word in ("--encoder", name)]
     asked += [word for side in arguments.size or () for word in ("--size", str(side))]
-    asked += [word for name in arguments.precision or () if name in TYPED for word in ("--precision", name)]
+    precisions = ("fp32", *(name for name in arguments.precision or () if name in TYPED))
+    asked += [word for name in precisions for word in ("--precision", name)]
     asked += ["--forms"] if arguments.forms else []
     compiling = ["export.report_plans", str(folder), "--library", arguments.plans]
     if arguments.plans:  # before minutes of work
