@@ -236,7 +236,7 @@ def usable_tactic_sources(module: Any, wanted: int) -> int:
 
     TensorRT 8 asks for cuBLAS and cuDNN by default and reports each one that it misses as an error.
     """
-    sources = getattr(module, "TacticSource", None)
+    sources = module.TacticSource  # without those names where a version has no such sources
     for name, libraries in TACTIC_LIBRARIES.items():
         if hasattr(sources, name) and not any(_loads(library) for library in libraries):
             wanted &= ~(1 << int(getattr(sources, name)))

@@ -33,7 +33,7 @@ def configure(
     for name in compat.builder_flag_names(module, types, options):
         config.set_flag(getattr(module.BuilderFlag, name))
     config.clear_flag(module.BuilderFlag.TF32)  # on by default, and 10 bits of mantissa are not FP32
-    if hasattr(module, "TacticSource") and not compat.has_target_choice(module):
+    if not compat.has_target_choice(module):
         config.set_tactic_sources(compat.usable_tactic_sources(module, config.get_tactic_sources()))
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)

@@ -1,6 +1,5 @@
 """A TensorRT build that shows how far it is and stops on Ctrl-C."""
 
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -9,19 +8,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from runtime.interrupts import on_interrupt
+
 
 @contextmanager
 def interrupt_flag() -> Iterator[threading.Event]:
     """Turn Ctrl-C into a flag: an exception must not cross the library's frames between its calls to us."""
     interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
+    with on_interrupt(lambda *_: interrupted.set()):
         yield interrupted
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def progress_monitor(module: Any, show: bool, interrupted: threading.Event) -> Any:

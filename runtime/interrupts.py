@@ -12,6 +12,19 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @contextmanager
+def on_interrupt(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handle` take Ctrl-C while open; without effect outside of the main thread, which alone gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def lasting_interrupt() -> Iterator[Callable[[], None]]:
     """Let Ctrl-C raise `KeyboardInterrupt` as ever, and yield a check that raises it again where it got lost.
 
@@ -28,14 +41,8 @@ def lasting_interrupt() -> Iterator[Callable[[], None]]:
         if received.is_set():
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    with on_interrupt(handle):
         yield check
-        return
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class StopSignals:

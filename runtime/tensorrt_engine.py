@@ -49,7 +49,7 @@ class LoadedEngine:
     context that the constructor ran in to be current; `free` comes before that context goes. A
     constructor that fails frees what it has made, and raises `UserError` or pycuda's error.
 
-    With `judges` False the plan may have any outputs, and is there for `put`, `execute` and `enqueue`, not for `run`;
+    With `judges` False the plan may have any outputs, and is there for `execute` and `enqueue`, not for `run`;
     with `cuda_graph` False its kernels are launched one by one, which costs the host's time for each.
     """
 
@@ -146,13 +146,8 @@ class LoadedEngine:
             self._stream.synchronize()  # what was launched must not lose its graph
             self._set_batch(batch)
 
-    def put(self, frames: Frames) -> None:
-        """Copy uint8 (B, H, W, 3) to the device, for executions to come; wait until it is there."""
-        self._copy_in(frames)
-        self._stream.synchronize()
-
     def execute(self, frames: Frames) -> None:
-        """Execute for uint8 (B, H, W, 3) and wait; the results stay on the device."""
+        """Execute for uint8 (B, H, W, 3) and wait; frames and results stay on the device."""
         self.prepare(len(frames))
         self._copy_in(frames)
         self._execute()

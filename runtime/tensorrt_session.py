@@ -37,7 +37,7 @@ class TensorRTSession:
 
     `artefact` is the sidecar's entry for the file. Raises `UserError` where the device, a library or
     the plan is not what it must be. A plan of other outputs (an encoder alone) opens with `judges` False, for
-    `put`, `execute` and `execute_ms` only. `cuda_graph` False launches kernel by kernel, for profilers and to compare.
+    `execute` and `execute_ms` only. `cuda_graph` False launches kernel by kernel, for profilers and to compare.
     """
 
     slots = SLOTS
@@ -60,9 +60,8 @@ class TensorRTSession:
         self._context = _make_context(self._driver)  # and makes it current
         try:
             with _cuda_errors(self._driver, path.name):
-                free = self._driver.mem_get_info()[0]
+                self._free_before = self._driver.mem_get_info()[0]
                 self._engine = LoadedEngine(self._driver, self._library, path, metadata, artefact, judges, cuda_graph)
-                self._free_before = free
                 self.max_batch = self._engine.max_batch
         except BaseException:
             self._context.detach()  # destroys it, being the current one
@@ -82,8 +81,7 @@ class TensorRTSession:
         if judges:
             self.run(frames)
         else:
-            self.put(frames)
-            self.execute_ms(batch)
+            self.execute(frames)
         with self._current():
             self.device_bytes = max(0, self._free_before - self._driver.mem_get_info()[0])
 
@@ -111,20 +109,14 @@ class TensorRTSession:
         with self._current() as engine:
             return engine.kernels
 
-    def put(self, frames: Frames) -> None:
-        """Copy uint8 (B, H, W, 3) to the device, for `execute_ms`."""
-        with self._current() as engine:
-            _check_frames(frames, engine.min_batch, self.max_batch, self.frame_size)
-            engine.put(frames)
-
     def execute(self, frames: Frames) -> None:
-        """Copy frames to the device, execute and wait; the results stay there."""
+        """Copy uint8 (B, H, W, 3) to the device, execute and wait; frames and results stay there."""
         with self._current() as engine:
             _check_frames(frames, engine.min_batch, self.max_batch, self.frame_size)
             engine.execute(frames)
 
     def execute_ms(self, batch: int = 1) -> float:
-        """Execute once on the frames that were `put` there; return the milliseconds on the device, without any copy."""
+        """Execute once on the frames that are there; return the milliseconds on the device, without any copy."""
         with self._current() as engine:
             if not engine.min_batch <= batch <= self.max_batch:
                 raise UserError(f"the plan takes {engine.min_batch} to {self.max_batch} frames", str(batch))

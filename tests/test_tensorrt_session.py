@@ -197,16 +197,15 @@ def test_a_part_of_a_network_is_timed_but_judges_nothing(open_on):
     with open_on(device, outputs=taps, judges=False) as session:
         assert session.execute_ms() >= 0
         frames = frames_of(2)
-        session.put(frames)
+        session.execute(frames)
         memory = session._engine.device_memory("frames")
         np.testing.assert_array_equal(memory.data[: frames.nbytes], frames.reshape(-1))
-        session.execute(frames)  # another batch than before: captured anew
         device.order.clear()
         session.execute(frames_of(2, seed=4))
         assert [what for _, what in device.order if what != "record"] == ["copy in", "execute"]
         np.testing.assert_array_equal(memory.data[: frames.nbytes], frames_of(2, seed=4).reshape(-1))
         with pytest.raises(UserError, match="frames must be uint8"):
-            session.put(frames.astype(np.float32))
+            session.execute(frames.astype(np.float32))
         sizes = sorted(len(thing.data) for thing in device.live if thing.kind == "buffer")
         assert sizes == sorted(MAX_BATCH * count for count in (3 * SIZE[0] * SIZE[1], 4 * 8 * 4 * 6, 4 * 16 * 2 * 3))
     assert device.live == device.stack == []

@@ -72,14 +72,6 @@ def paper_full_to_encoder(row: Row, rows: Sequence[Row]) -> float | None:
     return row.paper.fps / alone.fps if row.paper and alone and row.paper.fps and alone.fps else None
 
 
-def verdict_to_encoder(row: Row, rows: Sequence[Row]) -> float | None:
-    """Return `full_to_encoder` from a frame in the host's memory: to the verdict there, and to the taps on the GPU."""
-    alone = _encoder_row(row, rows)
-    if row.kind != "cflow" or row.verdict is None or alone is None or alone.verdict is None:
-        return None
-    return speed_ratio(alone.verdict.rounds_ms, row.verdict.rounds_ms)
-
-
 def findings(report: Report) -> list[Finding]:
     """Return every ratio that the report's rows allow, by group."""
     return [finding for rows in report.groups() for finding in _of_group(rows)]
@@ -94,9 +86,10 @@ def _of_group(rows: Sequence[Row]) -> Iterator[Finding]:
             text = f"{row.name} {where} {row.precision} has {{}} of its encoder's frames per second"
             moved = _noise(_encoder_timing(row, rows), row.network)
             yield Finding(text, share, moved, paper_full_to_encoder(row, rows))
-        if (share := verdict_to_encoder(row, rows)) is not None:
+        alone = _encoder_row(row, rows)
+        if row.kind == "cflow" and alone is not None:
             text = f"{row.name} {where} {row.precision} has {{}} of its encoder's, from a frame in the host's memory"
-            yield Finding(text, share, _noise(_encoder_row(row, rows).verdict, row.verdict))  # type: ignore[union-attr]
+            yield from _verdict_to_encoder(text, row, alone)
     for row in rows:
         ratio = times_anchor(row, anchor)
         if row is anchor or row.kind == "encoder" or ratio is None:
@@ -116,6 +109,13 @@ def _of_group(rows: Sequence[Row]) -> Iterator[Finding]:
         if row.kind in BASELINE_KINDS:
             text = f"{anchor.name} {where} takes {{}} of the bytes of {row.name}"
             yield Finding(text, anchor.size_mb / row.size_mb, 0.0, _paper_size(anchor, row))
+
+
+def _verdict_to_encoder(text: str, row: Row, alone: Row) -> Iterator[Finding]:
+    """Yield `full_to_encoder` from a frame in the host's memory: to the verdict there, and to the taps on the GPU."""
+    ratio = times_anchor(row, alone)
+    if ratio is not None:
+        yield Finding(text, ratio, _noise(alone.verdict, row.verdict))
 
 
 def _form(row: Row, built: Row, where: str) -> Iterator[Finding]:

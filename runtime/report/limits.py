@@ -31,7 +31,7 @@ def measure_limits(products: Sequence[Entry], base: Subject, threads: int, bfloa
     """
     if not products:
         return None
-    on_device = any(file.path.suffix == ".plan" for product in products for file in product.files)
+    on_device = any(product.compiled for product in products)
     with ExitStack() as stack:
         lanes = list(_lanes(products, base, bfloat16, on_device, stack))
         measure_in_turn([lane for _, _, lane in lanes], SECONDS, ROUNDS)

@@ -6,7 +6,6 @@ hot or busy slows all of them alike and the ratios stay.
 
 import argparse
 import importlib.util
-import os
 import shlex
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from runtime.report.measure import Options, make_report
 from runtime.report.models import BASELINE_KINDS, FORM_KINDS, LIST_NAME, PLANS_FOLDER, ModelList, entry_of, read_list
 from runtime.report.schema import Report, read_report
 from runtime.report.tables import FORMATS, to_json_with_findings, to_markdown, to_text
-from runtime.report.workers import ROOT
+from runtime.report.workers import project_environment
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
@@ -67,10 +66,8 @@ def prepare_table6(arguments: argparse.Namespace) -> ModelList:
 
 def _make(python: str, words: Sequence[str]) -> None:
     """Run a module of the package `export`, which this one never imports, with its output on standard error."""
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    environment = {**os.environ, "PYTHONPATH": paths}
     try:
-        ended = subprocess.run([python, "-m", *words], env=environment, stdout=sys.stderr, check=False)
+        ended = subprocess.run([python, "-m", *words], env=project_environment(), stdout=sys.stderr, check=False)
     except OSError as error:
         raise UserError("--torch-python must be a Python", str(error)) from None
     if ended.returncode in (USAGE_STATUS, INTERRUPTED_STATUS):  # it has said why

@@ -146,7 +146,7 @@ def _thread_sweep(
         return []
     say(f"threads: 1 to {cores}")
     counts = sorted({1, 2, *range(4, cores + 1, 4), cores} & set(range(1, cores + 1)))
-    anchors = [anchor for group in _smallest(groups) if not _is_plan(anchor := anchor_of(group))]
+    anchors = [anchor for group in _smallest(groups) if not (anchor := anchor_of(group)).entry.compiled]
     return measure_threads(anchors, options.subject, counts, opened)
 
 
@@ -171,11 +171,7 @@ def _profiled(groups: Sequence[Sequence[Variant]]) -> Iterator[Variant]:
     for group in _smallest(groups):
         anchor = anchor_of(group)
         yield anchor
-        yield from (v for v in group if v is not anchor and v.entry.kind == anchor.entry.kind and _is_plan(v))
-
-
-def _is_plan(variant: Variant) -> bool:
-    return any(file.path.suffix == ".plan" for file in variant.entry.files)
+        yield from (v for v in group if v is not anchor and v.entry.kind == anchor.entry.kind and v.entry.compiled)
 
 
 def _backends(path: Path, backend: Backend) -> list[Backend]:

@@ -84,6 +84,11 @@ class Entry:
         return self.name or LABELS[self.kind].format(PAPER_NAMES.get(self.encoder, self.encoder))
 
     @property
+    def compiled(self) -> bool:
+        """Whether it is a plan, which has a library of its own, on a GPU."""
+        return any(file.path.suffix == ".plan" for file in self.files)
+
+    @property
     def files(self) -> list[ModelFile]:
         """All of them that there are."""
         return [file for file in (self.network, self.verdict, self.swept) if file is not None]

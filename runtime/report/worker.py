@@ -142,7 +142,7 @@ def _open_plan_part(path: Path) -> Opened:
     metadata = read_sidecar(path)
     session = TensorRTSession(path, metadata, metadata.artefact_of(path), judges=False)
 
-    session.put(frames_of(session.max_batch, session.frame_size))
+    session.execute(frames_of(session.max_batch, session.frame_size))  # they stay there for the network's runs
 
     def network(batch: int) -> StageMs:
         return {"network": session.execute_ms(batch)}

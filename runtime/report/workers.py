@@ -24,6 +24,12 @@ IDLE_THREADS_SLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_
 END_S = 10.0
 
 
+def project_environment() -> dict[str, str]:
+    """Return this process's environment with the project's root first among what another Python imports from."""
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "PYTHONPATH": paths}
+
+
 class Worker:
     """A process with one model open. Raises `UserError` where the model cannot be opened here.
 
@@ -34,14 +40,13 @@ class Worker:
         self.subject = subject
         python = str(torch_python) if torch_python and subject.runner == "torch" else sys.executable
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
-        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
         self._process = subprocess.Popen(
             [python, "-m", module or MODULES.get(subject.runner, OWN_MODULE), subject.to_text()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **IDLE_THREADS_SLEEP, "PYTHONPATH": paths},
+            env={**project_environment(), **IDLE_THREADS_SLEEP},
         )
         try:
             ready = self._receive()
