@@ -4,9 +4,22 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.tiny_engine import tiny_metadata
+
 CHANNELS = 16
 SIZE = (16, 24)
+MAX_BATCH = 3  # of its plans
 HALF_STEPS = 127  # symmetric INT8: -127..127
+
+
+def metadata_for(path):
+    """Return the sidecar's content for an ONNX of a small graph."""
+    return tiny_metadata(path, SIZE, ("layer2",))
+
+
+def frames_of(batch, seed=3):
+    """Return random frames for it."""
+    return np.random.default_rng(seed).integers(0, 256, (batch, *SIZE, 3), np.uint8)
 
 
 class GraphBuilder:

@@ -13,8 +13,8 @@ from runtime.inspection import Inspection, Options
 from runtime.tensorrt_session import TensorRTSession
 from tests.controlled_source import ControlledSource
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
-from tests.small_graphs import SIZE
-from tests.test_tensorrt_session import ARTEFACT, MAX_BATCH, metadata_for
+from tests.small_graphs import MAX_BATCH, SIZE, metadata_for
+from tests.test_tensorrt_session import ARTEFACT
 from tests.tiny_engine import write_tiny_engine
 
 

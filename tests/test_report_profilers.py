@@ -19,7 +19,6 @@ import pytest
 from export.frame_size import resize_inside
 from export.onnx_files import save_model
 from export.tensorrt_build import build_plan
-from export.tensorrt_compat import find_backend, target_names
 from export.tensorrt_options import BuildOptions
 from runtime import cuda
 from runtime.backends import Backend
@@ -35,6 +34,7 @@ from runtime.tensorrt_session import TensorRTSession
 from tests.export_fixtures import exported, small_config
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.fake_tensorrt import PLAN, RECORDED, V10_3
+from tests.gpu_backend import gpu_backend
 from tests.tiny_engine import tiny_metadata, write_tiny_engine
 
 CONFIG = small_config()
@@ -370,14 +370,7 @@ def test_a_device_that_fails_is_one_line(plan: Path, device_with: Opened):
 
 @pytest.mark.gpu
 def test_a_real_plans_layers_take_time(engine: Path, tmp_path: Path):
-    if NO_DEVICE is not None:
-        pytest.skip(f"needs a CUDA device: {NO_DEVICE}")
-    pytest.importorskip("pycuda.driver", reason="pycuda is not installed")
-    backend = find_backend()
-    capability = cuda.compute_capability()
-    if backend.builds_without_device and capability not in target_names(backend.module):
-        pytest.skip(f"{backend.library} does not build for compute capability {capability}")
-    targets = (capability,) if backend.builds_without_device else ()
+    backend, targets = gpu_backend()
     built = build_plan(engine, BuildOptions("fp32", 1, compute_capabilities=targets), backend)
     path = tmp_path / "cable.plan"
     path.write_bytes(built.data)

@@ -12,8 +12,9 @@ from runtime.errors import UserError
 from runtime.resident import resident_bytes
 from runtime.tensorrt_session import TensorRTSession
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
-from tests.small_graphs import SIZE
-from tests.test_tensorrt_session import ARTEFACT, MAX_BATCH, frames_of, metadata_for, on_device  # noqa: F401
+from tests.small_graphs import MAX_BATCH, SIZE, frames_of, metadata_for
+from tests.test_tensorrt_device import on_device  # noqa: F401
+from tests.test_tensorrt_session import ARTEFACT
 
 MAIN, COPY = 17, 18  # handles of the stand-in's streams, in the order that they are made
 
