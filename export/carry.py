@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MANIFEST = "parts.json"
 MIB = 1 << 20
 CHUNK = 1 << 20
-PRESET = 1  # of xz, the fastest but one: 1.5 GB of libraries took five minutes
+PRESET = 1  # of xz, one of its fastest: gigabytes of libraries still take minutes
 UNFINISHED = ".unfinished"
 
 
