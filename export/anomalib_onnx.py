@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 
 def cflow(encoder: str, taps: Sequence[str], size: tuple[int, int]) -> Any:

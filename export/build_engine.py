@@ -28,9 +28,9 @@ from export.tensorrt_options import BuildOptions, add_plan_arguments, plan_optio
 from export.tensorrt_precision import Precision
 from export.to_onnx import export_checkpoint
 from export.typed_graph import TypingOptions, type_graph
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of, write_bytes
-from runtime.metadata import Artefact, Metadata, read_sidecar, sidecar_path, write_sidecar
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of, write_bytes
+from runtime.engines.sidecar import Artefact, Metadata, read_sidecar, sidecar_path, write_sidecar
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from onnxruntime.quantization.calibrate import create_calibrator
 from tqdm import tqdm
 
 from export.calibration_data import CalibrationData
-from runtime.errors import UserError
-from runtime.metadata import INPUT_NAME
-from runtime.preprocess import read_image, resize
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import INPUT_NAME
+from runtime.images.preprocess import read_image, resize
 
 Range = tuple[float, float]
 METHODS = {

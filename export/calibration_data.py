@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of, write_json
-from runtime.frame import Frame
-from runtime.preprocess import list_images, read_image
-from runtime.sources import SourceKind, SourceSpec, open_source
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of, write_json
+from runtime.images.preprocess import list_images, read_image
+from runtime.sources.frame import Frame
+from runtime.sources.open import SourceKind, SourceSpec, open_source
 
 SCHEMA = "cflow-edge/calibration/1"
 MANIFEST_NAME = "manifest.json"

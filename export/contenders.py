@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.onnx_files import cpu_session, get_info, load_model
-from runtime.errors import UserError
-from runtime.files import sha256_of
-from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata, read_sidecar, sidecar_path
-from runtime.session import Frames, Maps, Scores
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.session import Frames, Maps, Scores
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata, read_sidecar, sidecar_path
 
 Judge = Callable[[Frames], tuple[Maps, Scores]]
 FORMS = {".pt": "torch", ".unfused.onnx": "unfused", ".onnx": "fused", ".fp16.onnx": "fp16", ".int8.onnx": "int8"}

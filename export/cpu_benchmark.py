@@ -26,11 +26,11 @@ from export.model.encoder import ENCODERS, calibrate_batch_norm
 from export.model.score import freeze_constants
 from export.onnx_files import ExportInfo
 from export.to_onnx import info_of
-from runtime.cores import available_cores
-from runtime.errors import UserError, run_command
-from runtime.files import write_text
-from runtime.metadata import Metadata, Threshold
-from runtime.openvino_session import openvino_core
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import write_text
+from runtime.common.machine import available_cores
+from runtime.engines.openvino_session import openvino_core
+from runtime.engines.sidecar import Metadata, Threshold
 
 HEADER = (
     "",

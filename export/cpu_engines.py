@@ -9,8 +9,8 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from runtime.backends import CpuPrecision
-from runtime.plain_graph import Array, Run, open_onnxruntime, open_openvino
+from runtime.engines.any_onnx import Array, Run, open_onnxruntime, open_openvino
+from runtime.engines.session import CpuPrecision
 
 __all__ = ["Array", "Run", "measure_in_turn", "with_onnxruntime", "with_openvino", "with_torch"]
 

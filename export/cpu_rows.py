@@ -17,9 +17,9 @@ from export.model.checkpoint import Checkpoint
 from export.onnx_files import ExportInfo, set_info
 from export.precision import calibrated_int8, to_fp16
 from export.to_onnx import export_detector
-from runtime.backends import CpuPrecision
-from runtime.errors import UserError
-from runtime.metadata import INPUT_NAME
+from runtime.common.errors import UserError
+from runtime.engines.session import CpuPrecision
+from runtime.engines.sidecar import INPUT_NAME
 
 CALIBRATION_IMAGES = 4  # enough for ranges that make nothing overflow; how accurate they are takes no time
 UNFUSED = "unfused, ONNX Runtime"

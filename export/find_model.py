@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from runtime.errors import UserError
-from runtime.metadata import VARIANTS, sidecar_path
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import VARIANTS, sidecar_path
 
 # What a model can be built from, the best start first.
 SUFFIXES = (".pt", ".onnx", ".unfused.onnx")

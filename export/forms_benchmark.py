@@ -23,10 +23,10 @@ from export.forms import Form, Tap, decoders
 from export.model.cflow import ModelConfig
 from export.model.encoder import ENCODERS
 from export.upsampling_forms import UPSAMPLINGS, upsampling
-from runtime.cores import available_cores
-from runtime.errors import UserError, run_command
-from runtime.files import write_text
-from runtime.openvino_session import openvino_core
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import write_text
+from runtime.common.machine import available_cores
+from runtime.engines.openvino_session import openvino_core
 
 Clock = Callable[[], float]
 ENCODERS_MEASURED = ("resnet18", "mobilenet_v3_large", "wide_resnet50_2")

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from export.fp16_limits import ProductLimits, product_limits
 from export.passes.graph import producer
 from export.products import in_encoder, is_product
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 FP16_TOP = np.float16(np.finfo(np.float16).max)
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from export.products import is_product, product_bias, product_weight
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 FP16_MAX = float(np.finfo(np.float16).max)
 # Rounding of weights, inputs and partial sums to FP16 can add to a result: half of 2^-10, a few times over.

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from export.onnx_files import check_takes_input_size, cpu_session, get_info, load_model, save_model, set_info
 from export.passes.resize_frames import PREFIX, find_front, put_in_front
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of
-from runtime.metadata import INPUT_NAME, Artefact, read_sidecar, sidecar_path, write_sidecar
-from runtime.preprocess import resize
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import INPUT_NAME, Artefact, read_sidecar, sidecar_path, write_sidecar
+from runtime.images.preprocess import resize
 
 LARGEST_SIDE = 16384  # pixels; beyond every camera, and a typing error would build gigabytes of weights
 TOLERANCE = 1  # grey level

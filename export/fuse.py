@@ -22,8 +22,8 @@ from export.onnx_files import (
 )
 from export.passes import LAYOUTS, Layout, opset17, rewrites, unread_initializers
 from export.passes.graph import RewriteCount, run
-from runtime.errors import UserError, run_command
-from runtime.metadata import INPUT_NAME, sidecar_path
+from runtime.common.errors import UserError, run_command
+from runtime.engines.sidecar import INPUT_NAME, sidecar_path
 
 LAYOUT_HELP = "the decoders' products: 1 x 1 convolutions on images, or matrix products on (positions, channels)"
 TOLERANCE = 1e-4  # what float32 rounding leaves, with room for a trained model's less well-conditioned flows

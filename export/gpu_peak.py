@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.passes.opset17 import IR_VERSION, OPSET
-from runtime.metadata import INPUT_NAME
+from runtime.engines.sidecar import INPUT_NAME
 
 CHANNELS = 2048
 SIDE = 128  # positions of each product: 128 x 128

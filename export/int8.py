@@ -16,7 +16,7 @@ from export.calibration import Range
 from export.fp16 import type_layers, type_products
 from export.passes.graph import producer
 from export.products import WEIGHTED, in_encoder, is_permutation, is_product
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 INT8_MAX = 127  # symmetric: -128 is not used
 

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from export.masks import MaskSlice, load_mask
-from runtime.errors import UserError
-from runtime.preprocess import list_images
+from runtime.common.errors import UserError
+from runtime.images.preprocess import list_images
 
 GOOD = "good"
 

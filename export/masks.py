@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from runtime.errors import UserError
-from runtime.preprocess import read_with
+from runtime.common.errors import UserError
+from runtime.images.preprocess import read_with
 
 LARGEST_LABEL = 32  # a mask with no brighter level numbers its defects 1, 2, ...; a soft edge would need more levels
 

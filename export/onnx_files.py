@@ -10,9 +10,9 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from export.passes.graph import ModelFacts
-from runtime.errors import UserError
-from runtime.files import whole_file
-from runtime.metadata import Metadata
+from runtime.common.errors import UserError
+from runtime.common.files import whole_file
+from runtime.engines.sidecar import Metadata
 
 INFO_KEY = "cflow-edge"
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from export.labelled import auroc
 from export.onnx_files import cpu_session
 from export.parity_images import Images
-from runtime.errors import UserError
-from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME
 
 POINTS_PER_NOISE = 100 * math.exp(-0.5) / math.sqrt(2 * math.pi) / 2  # 12.1 points of AUROC at a ratio of 1
 SMALLEST_SPREAD = 1e-6  # score units: a single image, or images that are all alike, have none of their own

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from export.calibration import calibration_frames
 from export.calibration_data import CalibrationData
 from export.labelled import check_classes, labelled_images, read_mask
-from runtime.errors import UserError
-from runtime.preprocess import read_image, resize
+from runtime.common.errors import UserError
+from runtime.images.preprocess import read_image, resize
 
 Frame = NDArray[np.uint8]
 

@@ -24,8 +24,8 @@ from export.fp16 import decoder_products, type_encoder, type_products
 from export.int8 import permutation_layers, quantise
 from export.onnx_files import check_takes_input_size, get_info, load_model, save_model, set_info
 from export.products import WEIGHTED
-from runtime.errors import UserError, run_command
-from runtime.metadata import sidecar_path
+from runtime.common.errors import UserError, run_command
+from runtime.engines.sidecar import sidecar_path
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

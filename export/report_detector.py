@@ -17,8 +17,8 @@ from export.model.checkpoint import Checkpoint, save_checkpoint
 from export.onnx_files import ExportInfo, save_model, set_info
 from export.precision import calibrated_int8, to_fp16
 from export.to_onnx import export_detector, info_of
-from runtime.files import sha256_of
-from runtime.metadata import INPUT_NAME, Artefact, Metadata, write_sidecar
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import INPUT_NAME, Artefact, Metadata, write_sidecar
 from runtime.report.models import OPERANDS, Entry, ModelFile, detector_stem
 from runtime.report.schema import Work
 

@@ -26,9 +26,9 @@ from export.flops import weight_bytes
 from export.model.encoder import ENCODERS
 from export.report_detector import FORM_PRECISIONS, detector_entries
 from export.report_rivals import anomalib_entry, anomalib_models, baseline_entry
-from runtime.errors import UserError, run_command
-from runtime.paper_table import PAPER_NAMES
+from runtime.common.errors import UserError, run_command
 from runtime.report.models import OPERANDS, Entry, ModelFile, ModelList, read_list, write_list
+from runtime.report.paper_table import PAPER_NAMES
 from runtime.report.schema import Work
 
 WEIGHTS = "seeded random"

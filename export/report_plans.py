@@ -19,9 +19,10 @@ from export.tensorrt_build import build_plan
 from export.tensorrt_compat import Backend, choose_targets, find_backend, has_aux_streams
 from export.tensorrt_options import BuildOptions
 from export.tensorrt_precision import Precision
-from runtime.errors import UserError, run_command
-from runtime.files import write_bytes, write_text
-from runtime.metadata import Metadata, Threshold, read_sidecar, write_sidecar
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import write_bytes, write_text
+from runtime.engines.sidecar import Metadata, Threshold, read_sidecar, write_sidecar
+from runtime.engines.trt.log import library_log, make
 from runtime.report.models import (
     FORM_KINDS,
     OPERANDS,
@@ -34,7 +35,6 @@ from runtime.report.models import (
     write_list,
 )
 from runtime.report.schema import Work
-from runtime.tensorrt_log import library_log, make
 
 LARGEST_BATCH = 32  # of the plan that batches are swept with; the others are tuned for one frame
 PRODUCT = "product"

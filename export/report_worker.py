@@ -18,10 +18,10 @@ from export.baselines.padim import Padim
 from export.baselines.spade import Spade
 from export.model.cflow import Detector
 from export.model.checkpoint import load_checkpoint
-from runtime.backends import choose_backend
-from runtime.cores import available_cores
-from runtime.errors import UserError
-from runtime.plain_graph import Run, open_onnxruntime, open_openvino
+from runtime.common.errors import UserError
+from runtime.common.machine import available_cores
+from runtime.engines.any_onnx import Run, open_onnxruntime, open_openvino
+from runtime.engines.backends import choose_backend
 from runtime.report.worker import ENGINES, Opened, RunBatch, StageMs, Subject, frames_of, serve
 
 ENGINE = "PyTorch"

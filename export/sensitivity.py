@@ -22,8 +22,8 @@ from export.parity import POINTS_PER_NOISE, Parity, answers_of, compare_answers
 from export.parity_images import Images, read_good, read_labelled
 from export.precision import to_int8
 from export.products import WEIGHTED
-from runtime.errors import UserError, run_command
-from runtime.text_table import align
+from runtime.common.errors import UserError, run_command
+from runtime.common.text_table import align
 
 RANKING_IMAGES = 16  # good ones that every group is judged on: their order needs fewer than the budget does
 RANKING_LABELLED = 64  # where labels are known: about a quarter of a test set's are good

@@ -16,12 +16,12 @@ from export.tensorrt_inspect import LayerRow, check_engine, engine_rows, format_
 from export.tensorrt_options import BuildOptions
 from export.tensorrt_precision import check_precision, constrain_layers, count_weighted_layers, onnx_tensor_types
 from export.tensorrt_progress import interrupt_flag, progress_monitor
-from runtime.cuda import compute_capability, device_problem
-from runtime.errors import UserError
-from runtime.files import sha256_of
-from runtime.metadata import INPUT_NAME, Artefact
-from runtime.tensorrt_log import NOT_A_REASON, library_log, make
-from runtime.tensorrt_plan import create_runtime, refit
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import INPUT_NAME, Artefact
+from runtime.engines.trt.cuda import compute_capability, device_problem
+from runtime.engines.trt.log import NOT_A_REASON, library_log, make
+from runtime.engines.trt.plan import create_runtime, refit
 
 
 @dataclass(frozen=True)

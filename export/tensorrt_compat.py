@@ -28,8 +28,8 @@ from functools import reduce
 from typing import Any, Literal
 
 from export.tensorrt_options import BuildOptions
-from runtime.cuda import compute_capability, device_problem
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.engines.trt.cuda import compute_capability, device_problem
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 

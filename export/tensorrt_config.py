@@ -11,10 +11,10 @@ from export import tensorrt_compat as compat
 from export.tensorrt_compat import Backend
 from export.tensorrt_options import BuildOptions
 from export.tensorrt_precision import layers_of
-from runtime.errors import UserError
-from runtime.files import write_bytes
-from runtime.metadata import INPUT_NAME
-from runtime.tensorrt_log import library_log
+from runtime.common.errors import UserError
+from runtime.common.files import write_bytes
+from runtime.engines.sidecar import INPUT_NAME
+from runtime.engines.trt.log import library_log
 
 MIB = 1 << 20
 COUPLING_BLOCK = re.compile(r"(.+?)/block\d+/")  # of a node's name: the tap that the decoder belongs to

@@ -3,7 +3,7 @@
 from typing import Any
 
 from export.tensorrt_precision import layers_of
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 ENCODER = "encoder/"  # what the exporter's names of the encoder's nodes begin with
 

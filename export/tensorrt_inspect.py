@@ -21,7 +21,7 @@ from export.tensorrt_precision import (
     layers_of,
     producers_of,
 )
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 MEGABYTE = 10**6
 OTHER = "other"

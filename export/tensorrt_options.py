@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export.tensorrt_precision import Precision
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 LEVELS = range(6)  # of builder_optimization_level
 

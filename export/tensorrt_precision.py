@@ -11,7 +11,7 @@ from typing import Any, Literal
 import onnx
 
 from export.passes.resize_frames import PREFIX
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 Precision = Literal["fp32", "fp16", "int8"]
 

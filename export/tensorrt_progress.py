@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from runtime.interrupts import on_interrupt
+from runtime.common.interrupts import on_interrupt
 
 
 @contextmanager

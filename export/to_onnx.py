@@ -16,9 +16,9 @@ import torch
 from export.model.cflow import Detector, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint
 from export.onnx_files import ExportInfo, save_model, set_info
-from runtime.errors import run_command
-from runtime.files import sha256_of
-from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata
+from runtime.common.errors import run_command
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata
 
 OPSET = 18
 _PACKAGES = ("torch", "torchvision", "FrEIA", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime")

@@ -17,7 +17,7 @@ from export.parity_images import Images, good_images, read_good, read_labelled
 from export.precision import to_fp16
 from export.products import WEIGHTED
 from export.sensitivity import ranking_table
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 PARITY_FRAMES = 32  # good images that the differences are measured on, at most
 FEWEST_IMAGES = 4  # with fewer there is no spread to hold INT8's noise against

@@ -18,11 +18,11 @@ from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.contenders import Contender, find_contenders
 from export.parity import BUDGETS, Answers, Parity, areas, compare_answers
 from export.parity_images import Images, read_good, read_labelled
-from runtime import paper_table
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of, write_json
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of, write_json
+from runtime.common.text_table import align
+from runtime.report import paper_table
 from runtime.report.accuracy import SCHEMA
-from runtime.text_table import align
 
 # Of FP32 forms. Their score is a mean over positions, and rounding of a float32 network, which trained flows amplify on
 # what they never saw, reaches the fifth digit at single positions; a wrong rewrite moves the first.

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtime.backends import Backend, CpuPrecision
     from runtime.detector import Detector
+    from runtime.engines.backends import Backend
+    from runtime.engines.session import CpuPrecision
 
 __all__ = ["load"]
 

@@ -10,12 +10,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.argument_types import count, seconds
-from runtime.errors import UserError, run_command
-from runtime.source_arguments import add_arguments, describe_sources, sources_from, views_from
+from runtime.common.argument_types import count, seconds
+from runtime.common.errors import UserError, run_command
+from runtime.sources.arguments import add_arguments, describe_sources, sources_from, views_from
 
 if TYPE_CHECKING:
-    from runtime.frame import Frame, Image8
+    from runtime.images.pixels import Image8
+    from runtime.sources.frame import Frame
 
 LIMIT = 200
 EVERY_S = 1.0  # of a live source: neighbouring frames teach a detector nothing new
@@ -76,7 +77,7 @@ def file_name(frame: "Frame", live: bool) -> str:
 def _write(image: "Image8", path: Path) -> None:
     from PIL import Image  # here, so that --help is quick
 
-    from runtime.files import whole_file
+    from runtime.common.files import whole_file
 
     if path.exists():
         raise UserError(f"{path} must not be there yet", "a file", "choose another folder")

@@ -4,39 +4,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends import Backend, CpuPrecision, open_cpu_session
-from runtime.errors import UserError
-from runtime.metadata import Metadata, Threshold, read_sidecar
-from runtime.preprocess import check_frame, resize
-from runtime.session import Frames, Maps, Pending, Scores, Session
-
-Verdict = Literal["good", "anomalous"]
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What the engine says of one frame.
-
-    `anomaly_map` is float32 (H, W) at the engine's input size, in [0, number of taps]; `image_score` one number
-    in the same units; the verdict is "anomalous" where it is above `threshold`. A position of the map is outside
-    what good images show where it is above `map_threshold`. `latency_ms` holds milliseconds by stage
-    ("preprocess", the session's stages such as "execute", "total"); frames judged in one batch share theirs.
-    """
-
-    anomaly_map: NDArray[np.float32]
-    image_score: float
-    verdict: Verdict
-    threshold: float
-    map_threshold: float
-    latency_ms: dict[str, float]
+from runtime.common.errors import UserError
+from runtime.engines.backends import Backend, open_cpu_session
+from runtime.engines.session import CpuPrecision, Frames, Maps, Pending, Scores, Session
+from runtime.engines.sidecar import Metadata, Threshold, read_sidecar
+from runtime.images.preprocess import check_frame, resize
+from runtime.result import Result, Verdict
 
 
 class Detector:
@@ -222,7 +201,7 @@ def load(
         raise UserError(f"{path.name} must be a {path.suffix[1:]}", f"a {artefact.kind}", "rename it back")
     session: Session
     if artefact.kind == "plan":
-        from runtime.tensorrt_session import TensorRTSession
+        from runtime.engines.trt.session import TensorRTSession
 
         if (backend, precision) != ("auto", "float32"):
             raise UserError(

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from runtime import sink_arguments, source_arguments
-from runtime.argument_types import count
-from runtime.backends import add_arguments, load_options
-from runtime.errors import run_command
+from runtime.common.argument_types import count
+from runtime.common.errors import run_command
+from runtime.engines.backends import add_arguments, load_options
 from runtime.serve import arguments as serve_arguments
+from runtime.sinks import arguments as sink_arguments
+from runtime.sources import arguments as source_arguments
 
 if TYPE_CHECKING:
     from runtime.inspection import Inspection
-    from runtime.judgement import Judgement
-    from runtime.queueing import Counts
+    from runtime.sinks.judgement import Judgement
+    from runtime.sinks.queueing import Counts
 
 PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
 UNDELIVERED_STATUS = 1  # a sink did not get every result of a file
@@ -63,11 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 def _run(args: argparse.Namespace) -> int | None:
     """Open engine, sources and sinks, inspect, and print the summary however it ends."""
-    from runtime.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
+    from runtime.common.interrupts import StopSignals
+    from runtime.common.keyboard import key_reader
     from runtime.detector import load
     from runtime.inspection import Inspection, Options
-    from runtime.interrupts import StopSignals
-    from runtime.keys import key_reader
+    from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
 
     with contextlib.ExitStack() as stack:
         detector = stack.enter_context(

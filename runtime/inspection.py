@@ -1,6 +1,6 @@
 """The inspection: frames of one or several sources are judged, and every judgement is offered to the sinks.
 
-    sources ─▶ feed (a thread each) ─▶ view ▸ detector ▸ refine ─▶ judgement ─▶ receiver (see `runtime.delivery`)
+    sources ─▶ feed (a thread each) ─▶ view ▸ detector ▸ refine ─▶ judgement ─▶ receiver (see `runtime.sinks.delivery`)
 
 Everything here runs in the thread that calls `run`; what waits for devices, disks or networks has threads of its own.
 """
@@ -15,18 +15,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.detector import Detector, Result, Submitted
-from runtime.errors import UserError
-from runtime.feed import Arrival, Feed
-from runtime.frame import Frame, Image8, Source
-from runtime.judgement import Judgement
-from runtime.summary import Summary
+from runtime.common.errors import UserError
+from runtime.common.summary import Summary
+from runtime.detector import Detector, Submitted
+from runtime.images.pixels import Image8
+from runtime.result import Result
+from runtime.sinks.judgement import Judgement
+from runtime.sources.feed import Arrival, Feed
+from runtime.sources.frame import Frame, Source
 
 TICK_S = 0.1  # how soon a request to stop is seen while no frame comes
 
 
 class View(Protocol):
-    """What of a source's frames is judged, and how its results are held to that (see `runtime.view`)."""
+    """What of a source's frames is judged, and how its results are held to that (see `runtime.images.view`)."""
 
     def __call__(self, image: Image8) -> Image8:
         """Return what is judged of a frame."""
@@ -64,7 +66,7 @@ class Options:
 
 @dataclass(frozen=True)
 class SourceState:
-    """A source as it is now (see `runtime.frame.Source`); `dropped` counts what the feed let go, too."""
+    """A source as it is now (see `runtime.sources.frame.Source`); `dropped` counts what the feed let go, too."""
 
     name: str
     live: bool

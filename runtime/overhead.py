@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends import add_arguments, load_options
-from runtime.delivery import Deliveries
-from runtime.detector import Detector, Result, load
-from runtime.errors import UserError, run_command
-from runtime.frame import Frame, Source
+from runtime.common.errors import UserError, run_command
+from runtime.detector import Detector, load
+from runtime.engines.backends import add_arguments, load_options
+from runtime.images.opencv import opencv
+from runtime.images.regions import regions_above
 from runtime.inspection import Inspection
-from runtime.judgement import Judgement
-from runtime.lines import JsonLines, LinesSink, as_json, encode
-from runtime.opencv import opencv
-from runtime.regions import regions_above
+from runtime.result import Result
+from runtime.sinks.delivery import Deliveries
+from runtime.sinks.json_lines import JsonLines, LinesSink, as_json, encode
+from runtime.sinks.judgement import Judgement
+from runtime.sources.frame import Frame, Source
 
 SEED = 0
 SIZE = (480, 640)

@@ -15,18 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends import add_arguments, load_options
-from runtime.delivery import Deliveries
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import write_json
+from runtime.common.machine import resident_bytes
 from runtime.detector import Detector, load
-from runtime.errors import UserError, run_command
-from runtime.files import write_json
-from runtime.frame import Frame, Image8, Source
+from runtime.engines.backends import add_arguments, load_options
+from runtime.images.opencv import opencv
+from runtime.images.pixels import Image8
 from runtime.inspection import Inspection
-from runtime.judgement import Judgement
-from runtime.lines import LinesSink
-from runtime.opencv import opencv
-from runtime.resident import resident_bytes
-from runtime.sources import VideoFile
+from runtime.sinks.delivery import Deliveries
+from runtime.sinks.json_lines import LinesSink
+from runtime.sinks.judgement import Judgement
+from runtime.sources.frame import Frame, Source
+from runtime.sources.open import VideoFile
 
 GROWTH_LIMIT = 0.01  # of resident memory, after the warm-up
 TAIL_LIMIT = 1.5  # p99 of the execution over its p50
@@ -34,7 +35,7 @@ WARM_UP = 0.1  # of the time: libraries allocate, files and rings reach their si
 SAMPLES = 600  # of resident memory over the whole time
 SIDES = (480, 640)
 LINES_NAME = "frames.jsonl"
-PATIENCE_S = 30.0  # see `runtime.delivery`: a file's frames wait for a slow disk
+PATIENCE_S = 30.0  # see `runtime.sinks.delivery`: a file's frames wait for a slow disk
 CLIP_FRAMES = 150
 FPS = 30
 SEED = 0

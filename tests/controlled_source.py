@@ -4,7 +4,7 @@ import queue
 
 import numpy as np
 
-from runtime.frame import Frame, Source
+from runtime.sources.frame import Frame, Source
 
 
 class ControlledSource(Source):

@@ -18,7 +18,7 @@ from export.model.encoder import ENCODERS, calibrate_batch_norm
 from export.model.score import freeze_constants
 from export.onnx_files import ExportInfo, set_info
 from export.to_onnx import export_detector
-from runtime.metadata import Metadata, Threshold
+from runtime.engines.sidecar import Metadata, Threshold
 
 CALIBRATION_DATA = Path(__file__).parents[1] / "calibration_data"
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from runtime.cuda import CudaError
+from runtime.engines.trt.cuda import CudaError
 from tests.fake_tensorrt import PLAN, V10_3, recorded_library
 
 
@@ -331,7 +331,7 @@ def _takes(count):
 
 
 def fake_captured_graph(device):
-    """A stand-in for runtime.cuda.CapturedGraph: the captured work runs at every launch."""
+    """A stand-in for runtime.engines.trt.cuda.CapturedGraph: the captured work runs at every launch."""
 
     class CapturedGraph(Tracked):
         kind = "graph"

@@ -3,7 +3,7 @@
 import pytest
 
 from export.tensorrt_compat import find_backend, target_names
-from runtime import cuda
+from runtime.engines.trt import cuda
 
 
 def gpu_backend():

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from runtime.detector import Result
-from runtime.frame import Frame
-from runtime.judgement import Judgement
+from runtime.result import Result
+from runtime.sinks.judgement import Judgement
+from runtime.sources.frame import Frame
 
 TIME_S = 1_700_000_000.25  # 2023-11-14 22:13:20.250 UTC
 FRAME_S = 0.04

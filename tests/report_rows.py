@@ -1,6 +1,6 @@
 """Reports with figures that are chosen by hand, for tests of what is made of them."""
 
-from runtime.paper_table import rows_for
+from runtime.report.paper_table import rows_for
 from runtime.report.schema import Conditions, Limits, Machine, Method, Report, Row, Timing, Work
 
 METHOD = Method("python -m runtime.report", "2000-01-01T00:00:00+00:00", None, 60.0, 0, "seeded random", 5.0)

@@ -14,10 +14,10 @@ import numpy as np
 
 import runtime
 from runtime.detector import Detector
-from runtime.frame import Frame
-from runtime.judgement import Judgement
 from runtime.serve.address import Address
 from runtime.serve.server import ServeOptions, Server
+from runtime.sinks.judgement import Judgement
+from runtime.sources.frame import Frame
 from tests.tiny_engine import write_tiny_engine
 
 TOKEN = "correct-horse-battery-staple"

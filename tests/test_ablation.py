@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
 from export.model.cflow import CFlow, ModelConfig
-from runtime.errors import UserError, run_command
+from runtime.common.errors import UserError, run_command
 from train import ablation, decoder_pool
 from train.ablation_results import Judge
 from train.data import Dataset, ImageCache, open_dataset, read_mask, split_held_out

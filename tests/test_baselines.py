@@ -19,12 +19,12 @@ from export.baselines.padim import Padim, PadimConfig, random_padim
 from export.baselines.spade import Spade, SpadeConfig, random_spade
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from export.model.encoder import calibrate_batch_norm
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 ENCODER = "resnet18"
 SIZES = [(64, 64), (64, 112)]  # crops of 56 x 56 and 56 x 98: taps of 14, 7, 4 and 25, 13, 7 columns, no whole factors
 NEIGHBOURS = 4
-TABLE = json.loads((Path(__file__).parents[1] / "runtime" / "table6.json").read_text())
+TABLE = json.loads((Path(__file__).parents[1] / "runtime" / "report" / "table6.json").read_text())
 SIZE_MB = {row["model"]: row["size_mb"] for row in TABLE["rows"]}
 NO_CROP = (293, 293)  # frames whose crop is 256 x 256: on STC the papers resize to that and do not crop
 

@@ -16,10 +16,10 @@ from export import build_engine
 from export.find_model import find_model
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import Checkpoint, save_checkpoint
+from runtime.common.errors import UserError
 from runtime.detector import Detector
-from runtime.errors import UserError
-from runtime.metadata import Threshold, read_sidecar, sidecar_path
-from runtime.preprocess import read_image
+from runtime.engines.sidecar import Threshold, read_sidecar, sidecar_path
+from runtime.images.preprocess import read_image
 from train.data import ImageCache
 from train.fit import build_model
 from train.score import freeze
@@ -205,7 +205,7 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path: Path) -> None:
     try:
         (disk / "cable.json").write_text("old")
         program = (
-            "import sys; from runtime.errors import run_command; from runtime.files import write_bytes\n"
+            "import sys; from runtime.common.errors import run_command; from runtime.common.files import write_bytes\n"
             "sys.exit(run_command(lambda argv: write_bytes(sys.argv[1], bytes(1 << 20))))"
         )
         command = [sys.executable, "-c", program, str(disk / "cable.json")]

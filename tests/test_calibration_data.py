@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from export.calibration_data import MANIFEST_NAME, SCHEMA, _spaced, main, read_calibration_data
-from runtime.errors import UserError, run_command
-from runtime.frame import Frame
-from runtime.opencv import opencv
-from runtime.preprocess import read_image
+from runtime.common.errors import UserError, run_command
+from runtime.images.opencv import opencv
+from runtime.images.preprocess import read_image
+from runtime.sources.frame import Frame
 
 SHIPPED = Path(__file__).parents[1] / "calibration_data"
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from runtime import capture
-from runtime.errors import run_command
-from runtime.frame import Frame
+from runtime.common.errors import run_command
+from runtime.sources.frame import Frame
 from tests.fake_camera import FakeCamera
 
 

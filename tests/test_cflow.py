@@ -7,7 +7,7 @@ import torch
 from export.model.cflow import CFlow, Detector, ModelConfig
 from export.model.flow import position_code
 from export.model.score import anomaly_map, freeze_constants, image_score, likelihood_ratios
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 
 def bilinear_corners(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,8 +9,8 @@ import torch
 
 from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from runtime.errors import UserError
-from runtime.metadata import Threshold
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import Threshold
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from export.cpu_rows import ANOMALIB, UNFUSED, Row, encoder_taps, up_to
 from export.flops import count_flops
 from export.model.cflow import Detector
 from export.model.checkpoint import save_checkpoint
-from runtime.errors import UserError, run_command
+from runtime.common.errors import UserError, run_command
 from tests.export_fixtures import checkpoint_of, exported, small_config
 
 

@@ -8,12 +8,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.cpu_session import CpuSession
-from runtime.errors import UserError
-from runtime.files import sha256_of
-from runtime.metadata import Artefact, read_sidecar, write_sidecar
-from runtime.onnxruntime_session import OnnxRuntimeSession
-from runtime.openvino_session import OpenVinoSession
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.cpu_session import CpuSession
+from runtime.engines.onnxruntime_session import OnnxRuntimeSession
+from runtime.engines.openvino_session import OpenVinoSession
+from runtime.engines.sidecar import Artefact, read_sidecar, write_sidecar
 from tests.export_fixtures import exported, small_config
 from tests.tiny_engine import write_tiny_engine
 

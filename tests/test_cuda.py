@@ -55,7 +55,7 @@ int cuGraphExecDestroy(uintptr_t executable) { printf("free %lx\n", executable);
 """
 
 CAPTURE = """
-from runtime.cuda import CapturedGraph
+from runtime.engines.trt.cuda import CapturedGraph
 graph = CapturedGraph(0x7CCC00001111, lambda: print("enqueue", flush=True))
 print(graph.kernels, "kernels", flush=True)
 graph.launch()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError
-from runtime.preprocess import resize
+from runtime.common.errors import UserError
+from runtime.images.preprocess import resize
 from train.data import ImageCache, list_classes, open_dataset, read_mask, rotate, split_held_out
 
 

@@ -9,10 +9,10 @@ from types import TracebackType
 import numpy as np
 import pytest
 
-from runtime.delivery import Deliveries, Delivery
-from runtime.frame import Frame
-from runtime.judgement import Judgement
-from runtime.queueing import Counts, Queueing
+from runtime.sinks.delivery import Deliveries, Delivery
+from runtime.sinks.judgement import Judgement
+from runtime.sinks.queueing import Counts, Queueing
+from runtime.sources.frame import Frame
 from tests.judgements import judgement
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import runtime
-from runtime.errors import UserError
-from runtime.metadata import sidecar_path
-from runtime.preprocess import resize
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import sidecar_path
+from runtime.images.preprocess import resize
 from tests.tiny_engine import THRESHOLD, write_tiny_engine
 
 

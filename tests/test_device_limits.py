@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime import cuda
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.engines.trt import cuda
 from runtime.report import device_limits, limits
 from runtime.report.device_limits import COPY_BYTES, LAUNCHES, NOTHING_PTX, gb_s, launch_us, open_device
 from runtime.report.models import Entry, ModelFile

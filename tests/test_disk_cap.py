@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.disk_cap import SPARE_LINES, DiskCap
+from runtime.sinks.disk_cap import SPARE_LINES, DiskCap
 
 
 def _write(cap: DiskCap, group: str, name: str, size: int = 100) -> Path:

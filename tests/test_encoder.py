@@ -18,7 +18,7 @@ from export.model.encoder import (
     load_encoder_state,
     load_encoder_weights,
 )
-from runtime.errors import UserError, run_command
+from runtime.common.errors import UserError, run_command
 from tests.foreign_checkpoints import good_images, network
 from train import fit
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from export.model.cflow import Detector
 from export.model.checkpoint import load_checkpoint
-from runtime.errors import run_command
-from runtime.metadata import read_sidecar
-from runtime.preprocess import read_image, resize
+from runtime.common.errors import run_command
+from runtime.engines.sidecar import read_sidecar
+from runtime.images.preprocess import read_image, resize
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_engine import write_tiny_engine
 from train import evaluate

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError
-from runtime.metadata import Threshold
-from runtime.overlay import score_colours
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import Threshold
+from runtime.images.overlay import score_colours
 from tests.report_reader import Page, decode
 from train.data import GOOD, LabelledImage
 from train.evaluation_report import HEADINGS, write_report

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.delivery import Delivery
-from runtime.errors import UserError
-from runtime.event_ring import Ring, Shot, Window
-from runtime.event_sink import EventOptions, EventSink
-from runtime.lines import as_json
-from runtime.overlay import draw
+from runtime.common.errors import UserError
+from runtime.images.overlay import draw
+from runtime.sinks.delivery import Delivery
+from runtime.sinks.event_ring import Ring, Shot, Window
+from runtime.sinks.events import EventOptions, EventSink
+from runtime.sinks.json_lines import as_json
 from tests.judgements import FRAME_S, TIME_S, judgement
 from tests.small_disk import small_disk
 

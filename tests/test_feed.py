@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from runtime.errors import UserError
-from runtime.feed import AHEAD, Feed
+from runtime.common.errors import UserError
+from runtime.sources.feed import AHEAD, Feed
 from tests.controlled_source import ControlledSource
 
 
@@ -95,10 +95,10 @@ def test_a_batch_waits_for_a_frame_that_can_be_expected_and_not_for_a_silent_sou
     until(lambda: quick.asked == 3)
     threading.Timer(0.05, slow.put, (4,)).start()
     assert sorted(grey(arrival) for arrival in feed.take(2, 5.0, gather_s=30.0)) == [3, 4]  # it came in time
-    monkeypatch.setattr("runtime.feed.RECENT_S", 0.0)  # from here on, nothing can be expected
+    monkeypatch.setattr("runtime.sources.feed.RECENT_S", 0.0)  # from here on, nothing can be expected
     quick.put(5)
     assert [grey(arrival) for arrival in feed.take(2, 5.0, gather_s=1e6)] == [5]  # and so does not wait for ever
-    monkeypatch.setattr("runtime.feed.RECENT_S", 1e6)
+    monkeypatch.setattr("runtime.sources.feed.RECENT_S", 1e6)
     quick.put(6)
     assert [grey(arrival) for arrival in feed.take(2, 5.0, gather_s=0.01)] == [6]  # expected, but not for longer
 
@@ -135,6 +135,6 @@ def test_frames_are_passed_on_as_they_are(feed_of):
 
 
 def image_frame(image):
-    from runtime.frame import Frame
+    from runtime.sources.frame import Frame
 
     return Frame(image, "exact", 0, 0.0)

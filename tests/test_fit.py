@@ -10,7 +10,7 @@ from PIL import Image
 
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
-from runtime.errors import run_command
+from runtime.common.errors import run_command
 from train import fit
 from train.data import open_dataset
 from train.schedule import Recipe

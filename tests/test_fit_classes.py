@@ -11,7 +11,7 @@ from PIL import Image
 
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
-from runtime.errors import UserError, run_command
+from runtime.common.errors import UserError, run_command
 from train import fit, fit_classes
 from train.class_table import ClassResult, averages, format_table, read_results, write_results
 from train.data import Dataset, open_dataset

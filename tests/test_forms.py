@@ -6,7 +6,7 @@ import pytest
 from export.forms import Form, decoders, random_blocks
 from export.forms_benchmark import ALTERNATIVES, figures, main
 from export.upsampling_forms import UPSAMPLINGS, upsampling
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from tests.export_fixtures import interpolation, session_of
 
 TAPS = [(8, 4, 6), (12, 2, 3)]

@@ -16,7 +16,7 @@ from export.onnx_files import get_info, set_info
 from export.precision import to_fp16
 from export.products import WEIGHTED
 from export.to_onnx import export_detector
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from tests.export_fixtures import (
     config_of,
     exported,

@@ -9,7 +9,7 @@ from export.fuse import compare, fuse, main
 from export.model.checkpoint import save_checkpoint
 from export.onnx_files import get_info, load_model, save_model
 from export.to_onnx import main as export_main
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from tests.export_fixtures import (
     build,
     checkpoint_of,

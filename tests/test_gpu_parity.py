@@ -13,9 +13,9 @@ from export.onnx_files import save_model
 from export.precision import calibrated_int8, to_fp16
 from export.tensorrt_build import build_plan
 from export.tensorrt_options import BuildOptions
-from runtime.onnxruntime_session import OnnxRuntimeSession
-from runtime.session import Session
-from runtime.tensorrt_session import TensorRTSession
+from runtime.engines.onnxruntime_session import OnnxRuntimeSession
+from runtime.engines.session import Session
+from runtime.engines.trt.session import TensorRTSession
 from tests.export_fixtures import CALIBRATION_DATA, exported, small_config
 from tests.gpu_backend import gpu_backend
 

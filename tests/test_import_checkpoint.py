@@ -12,7 +12,7 @@ from torch import Tensor
 
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
-from runtime.errors import run_command
+from runtime.common.errors import run_command
 from tests.foreign_checkpoints import (
     SIDE,
     Foreign,

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from runtime import infer
-from runtime.errors import run_command
+from runtime.common.errors import run_command
 from tests.fake_camera import FakeCamera
 from tests.tiny_engine import write_tiny_engine
 
@@ -201,7 +201,7 @@ ON_A_TERMINAL = """
 import fcntl, itertools, sys, termios, threading, time
 import pytest
 from runtime import infer
-from runtime.errors import run_command
+from runtime.common.errors import run_command
 from tests.fake_camera import FakeCamera
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # makes the terminal this session's own
 camera = FakeCamera().install(pytest.MonkeyPatch())

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import runtime
-from runtime import cuda
+from runtime.common.errors import UserError
 from runtime.detector import Detector
-from runtime.errors import UserError
+from runtime.engines.trt import cuda
+from runtime.engines.trt.session import TensorRTSession
 from runtime.inspection import Inspection, Options
-from runtime.tensorrt_session import TensorRTSession
 from tests.controlled_source import ControlledSource
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.small_graphs import MAX_BATCH, SIZE, metadata_for
@@ -99,7 +99,7 @@ def test_overlapped_runs_judge_every_frame_of_every_source_once_in_order(open_on
 
 
 def test_frames_of_several_cameras_go_into_one_execution(detector, monkeypatch):
-    monkeypatch.setattr("runtime.feed.RECENT_S", 1e6)  # however slow this machine is, a frame can be expected
+    monkeypatch.setattr("runtime.sources.feed.RECENT_S", 1e6)  # however slow this machine is, a frame can be expected
     batches = []
     run = detector.session.run
     monkeypatch.setattr(detector.session, "run", lambda frames: (batches.append(len(frames)), run(frames))[1])
@@ -250,7 +250,7 @@ def test_each_source_has_its_view(detector):
 
 
 def test_memory_does_not_grow_with_the_frames(detector):
-    from runtime.resident import resident_bytes
+    from runtime.common.machine import resident_bytes
 
     class Many(ControlledSource):
         def __iter__(self):

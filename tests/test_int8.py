@@ -11,7 +11,7 @@ from export.calibration_data import read_calibration_data
 from export.onnx_files import get_info
 from export.precision import to_int8
 from export.products import WEIGHTED
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from tests.export_fixtures import CALIBRATION_DATA, run_model, session_of
 from tests.onnx_inspection import (
     HALF,

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from runtime.interrupts import StopSignals, lasting_interrupt
+from runtime.common.interrupts import StopSignals, lasting_interrupt
 
 
 @pytest.mark.parametrize(

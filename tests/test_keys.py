@@ -5,11 +5,11 @@ import termios
 
 import pytest
 
-from runtime.keys import key_reader
+from runtime.common.keyboard import key_reader
 
 PROGRAM = """
 import fcntl, sys, termios, time
-from runtime.keys import key_reader
+from runtime.common.keyboard import key_reader
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # makes the terminal this session's own
 with key_reader() as pressed:
     print("ready", flush=True)

@@ -4,7 +4,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from export.labelled import GOOD, auroc, labelled_images, read_mask
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 
 @pytest.fixture

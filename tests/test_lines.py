@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from runtime.delivery import Delivery
-from runtime.lines import JsonLines, LinesSink, as_json
+from runtime.sinks.delivery import Delivery
+from runtime.sinks.json_lines import JsonLines, LinesSink, as_json
 from tests.judgements import judgement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,8 +125,8 @@ def test_a_broken_last_line_is_mended_on_opening(tmp_path: Path, before: bytes, 
 
 PRINT_LINES = """
 import sys
-from runtime.delivery import Delivery
-from runtime.lines import LinesSink
+from runtime.sinks.delivery import Delivery
+from runtime.sinks.json_lines import LinesSink
 from tests.judgements import judgement
 delivery = Delivery(LinesSink())
 for i in range(int(sys.argv[1])):

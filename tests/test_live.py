@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.backoff import Backoff
-from runtime.camera import CameraRequest
-from runtime.errors import UserError
-from runtime.live import MOST_LEFT_BEHIND, Live, LiveOptions
-from runtime.reader import Origin, to_rgb
-from runtime.sources import OpenOptions, SourceSpec, open_source
+from runtime.common.errors import UserError
+from runtime.sources.backoff import Backoff
+from runtime.sources.camera import CameraRequest
+from runtime.sources.live import MOST_LEFT_BEHIND, Live, LiveOptions
+from runtime.sources.open import OpenOptions, SourceSpec, open_source
+from runtime.sources.reader import Origin, to_rgb
 from tests.fake_camera import FakeCamera
 from tests.waiting import wait_until
 
@@ -127,7 +127,7 @@ def _picture(level: int) -> np.ndarray:
 def test_a_silent_capture_is_replaced_and_what_it_says_later_is_ignored(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("runtime.live.GRACE_S", 0.05)
+    monkeypatch.setattr("runtime.sources.live.GRACE_S", 0.05)
     captures = [Capture(), Capture()]
     opening = iter(captures)
     origin = Origin("stream", "stream", lambda: next(opening))
@@ -156,8 +156,8 @@ def test_a_capture_that_keeps_delivering_is_never_silent(said: list[str]):
 
 
 def test_captures_stuck_for_ever_do_not_pile_up(said: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("runtime.live.GRACE_S", 0.01)
-    monkeypatch.setattr("runtime.live.JOIN_S", 0.01)
+    monkeypatch.setattr("runtime.sources.live.GRACE_S", 0.01)
+    monkeypatch.setattr("runtime.sources.live.JOIN_S", 0.01)
     captures: list[Capture] = []
 
     def open_another() -> Capture:

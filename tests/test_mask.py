@@ -10,12 +10,12 @@ from PIL import Image
 from export.model import score as graph_score
 from export.model.cflow import Detector
 from export.model.checkpoint import load_checkpoint
-from runtime import mask
-from runtime.detector import Result
-from runtime.errors import UserError
-from runtime.mask import mask_at, result_inside
-from runtime.regions import regions_above
-from runtime.view import View, ViewOptions
+from runtime.common.errors import UserError
+from runtime.images import mask
+from runtime.images.mask import mask_at, result_inside
+from runtime.images.regions import regions_above
+from runtime.images.view import View, ViewOptions
+from runtime.result import Result
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 SIDE = 128

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from export.masks import MaskSlice, load_mask, open_array
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 DEFECT = np.random.default_rng(3).random((7, 11)) < 0.3
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import UserError
-from runtime.files import sha256_of
-from runtime.metadata import Artefact, Metadata, Threshold, read_sidecar, sidecar_path, write_sidecar
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import Artefact, Metadata, Threshold, read_sidecar, sidecar_path, write_sidecar
 from tests.tiny_engine import tiny_metadata, write_tiny_engine
 
 

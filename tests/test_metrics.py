@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from export.labelled import auroc
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.data import GOOD, LabelledImage
 from train.judged import Judged
 from train.metrics import PixelCurves, aupro, best_pixel_f1, evaluate_judged, pixel_auroc, pixel_curves

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.delivery import Delivery
-from runtime.errors import UserError
-from runtime.lines import as_json
-from runtime.mqtt_sink import MqttOptions, MqttSink
-from runtime.queueing import Queueing
+from runtime.common.errors import UserError
+from runtime.sinks.delivery import Delivery
+from runtime.sinks.json_lines import as_json
+from runtime.sinks.mqtt import MqttOptions, MqttSink
+from runtime.sinks.queueing import Queueing
 from tests.judgements import judgement
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -162,7 +162,7 @@ def test_a_broker_that_stands_still_is_counted_and_closing_does_not_wait_for_it(
 
 def test_without_a_broker_the_program_starts_and_says_why_nothing_arrives(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("paho.mqtt.client")
-    monkeypatch.setattr("runtime.mqtt_sink.CONFIRM_S", 0.5)
+    monkeypatch.setattr("runtime.sinks.mqtt.CONFIRM_S", 0.5)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         sink = MqttSink(MqttOptions("127.0.0.1", taken.getsockname()[1], "a"))
@@ -180,7 +180,7 @@ def test_user_and_password_come_from_a_file_and_a_wrong_one_is_said(tmp_path: Pa
         pytest.skip("no mosquitto_passwd here")
     subprocess.run([tool, "-b", "-c", str(passwords), "line", "right"], check=True, timeout=30, capture_output=True)
     broker = Broker(tmp_path, "allow_anonymous false", f"password_file {passwords}")
-    monkeypatch.setattr("runtime.mqtt_sink.CONFIRM_S", 1.0)
+    monkeypatch.setattr("runtime.sinks.mqtt.CONFIRM_S", 1.0)
     credentials = tmp_path / "credentials"
     try:
         for password, delivered in (("right", 1), ("wrong", 0)):
@@ -206,7 +206,7 @@ def test_tls_takes_the_brokers_certificate_only_from_a_trusted_authority(
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, timeout=60, capture_output=True)
     broker = Broker(tmp_path, "allow_anonymous true", f"keyfile {key}", f"certfile {certificate}")
-    monkeypatch.setattr("runtime.mqtt_sink.CONFIRM_S", 2.0)
+    monkeypatch.setattr("runtime.sinks.mqtt.CONFIRM_S", 2.0)
     url = broker.url().replace("mqtt://", "mqtts://")
     try:
         for ca, delivered in ((certificate, 1), (None, 0)):

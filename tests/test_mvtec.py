@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.mvtec import PAPER_INPUT_SIDES, classes, paper_size
 
 

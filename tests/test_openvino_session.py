@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 import runtime
-from runtime import backends
-from runtime.backends import choose_backend
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of
+from runtime.engines import backends
+from runtime.engines.backends import choose_backend
+from runtime.engines.openvino_session import OpenVinoSession, check_bfloat16, openvino_core
+from runtime.engines.sidecar import Artefact, read_sidecar, write_sidecar
 from runtime.infer import main as infer
-from runtime.metadata import Artefact, read_sidecar, write_sidecar
-from runtime.openvino_session import OpenVinoSession, check_bfloat16, openvino_core
 from runtime.report.main import main as report
 from tests.export_fixtures import exported, small_config
 from tests.tiny_engine import write_tiny_engine
@@ -76,7 +76,7 @@ def test_one_frame_and_many_are_two_compiled_graphs_whatever_the_number(tmp_path
 def test_importing_openvino_tells_nobody(tmp_path: Path):
     program = """
 import sys
-from runtime.openvino_session import import_openvino, openvino_core
+from runtime.engines.openvino_session import import_openvino, openvino_core
 import_openvino(); import_openvino().Core()
 sys.exit(any(name.startswith("openvino_telemetry") for name in sys.modules))
 """
@@ -143,7 +143,7 @@ def test_the_commands_take_the_choice(tmp_path: Path, capsys: pytest.CaptureFixt
 SIGNALS_AFTER_TWO_SESSIONS = """
 import faulthandler, os, signal, sys
 faulthandler.enable()  # a stack for signals that is there before OpenVINO's
-from runtime.openvino_session import OpenVinoSession
+from runtime.engines.openvino_session import OpenVinoSession
 first, second = OpenVinoSession(sys.argv[1]), OpenVinoSession(sys.argv[1])
 first.close()
 second.close()

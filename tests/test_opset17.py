@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from export.passes.opset17 import lower_to_opset17
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from tests.graph_text import evaluate, model_of, normal
 
 

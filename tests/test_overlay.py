@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.detector import Result
-from runtime.overlay import Tile, contact_sheet, draw, score_colours, thumbnail
-from runtime.regions import Region, regions_above
+from runtime.images.overlay import Tile, contact_sheet, draw, score_colours, thumbnail
+from runtime.images.regions import Region, regions_above
+from runtime.result import Result
 
 THRESHOLD, MAXIMUM = 1.0, 3.0
 

@@ -20,7 +20,7 @@ from export.parity import (
 )
 from export.parity_images import Images, good_images
 from export.precision import to_fp16
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from tests.export_fixtures import run_model
 from tests.onnx_inspection import SIZE, small_model
 

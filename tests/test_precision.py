@@ -4,8 +4,8 @@ import pytest
 from export.onnx_files import get_info, load_model, save_model
 from export.precision import main, to_fp16, to_int8
 from export.products import WEIGHTED
-from runtime.errors import UserError
-from runtime.paper_table import cflow_row
+from runtime.common.errors import UserError
+from runtime.report.paper_table import cflow_row
 from tests.export_fixtures import CALIBRATION_DATA, exported, small_config
 from tests.onnx_inspection import copy_of, mobilenet, nodes_of, small_model
 

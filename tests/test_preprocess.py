@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError
-from runtime.preprocess import list_images, read_image, resize, to_rgb8
+from runtime.common.errors import UserError
+from runtime.images.preprocess import list_images, read_image, resize, to_rgb8
 
 
 def _noise(shape: tuple[int, ...], high: int = 256, dtype: type = np.uint8) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.model.checkpoint import load_checkpoint
-from runtime.files import sha256_of
+from runtime.common.files import sha256_of
 from train.class_table import read_results
 from train.data import open_dataset
 from train.processes import one_process

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import paper_table
-from runtime.errors import run_command
-from runtime.files import sha256_of
+from runtime.common.errors import run_command
+from runtime.common.files import sha256_of
+from runtime.report import paper_table
 from runtime.report.main import main
 from runtime.report.schema import read_report
 from tests.tiny_engine import write_tiny_engine

@@ -16,9 +16,8 @@ import pytest
 from matplotlib.text import Text
 from scipy.stats import gaussian_kde
 
-from runtime import paper_table
-from runtime.errors import UserError
-from runtime.paper_table import PAPER_NAMES, PaperRow
+from runtime.common.errors import UserError
+from runtime.report import paper_table
 from runtime.report.charts import PICTURES, draw_charts
 from runtime.report.charts.accuracy import accuracy_data
 from runtime.report.charts.fps import fps_data, kept_speed
@@ -30,6 +29,7 @@ from runtime.report.charts.roofline import roofline_data
 from runtime.report.charts.style import INK, SOFT, log_ticks, styled, written
 from runtime.report.charts.sweeps import batches_data, threads_data
 from runtime.report.charts.text import number, shortened, text_width
+from runtime.report.paper_table import PAPER_NAMES, PaperRow
 from runtime.report.schema import (
     Accuracy,
     Conditions,

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.report.findings import full_to_encoder, times_anchor
 from runtime.report.groups import Variant, anchor_of, by_group, measure_group, measure_threads, sets_of, variants_of
 from runtime.report.models import Entry, ModelFile

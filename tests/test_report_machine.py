@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import cuda
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.engines.trt import cuda
 from runtime.report import bandwidth
 from runtime.report.bandwidth import available_bytes, last_level_cache_bytes, read_gb_s
 from runtime.report.machine import ask_command, cuda_device, describe_machine, gpu_values

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import UserError
-from runtime.files import sha256_of
-from runtime.metadata import read_sidecar, write_sidecar
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import read_sidecar, write_sidecar
 from runtime.report.models import Entry, ModelFile, ModelList, entry_of, read_list, write_list
 from runtime.report.schema import Work
 from runtime.report.worker import Subject

@@ -21,13 +21,13 @@ from export.model.encoder import ENCODERS, build_encoder
 from export.report_models import Wanted, prepare
 from export.report_rivals import export_features
 from export.report_worker import open_torch
-from runtime.errors import UserError, run_command
-from runtime.metadata import INPUT_NAME
-from runtime.paper_table import PAPER_NAMES, rows_for
-from runtime.plain_graph import open_onnxruntime
+from runtime.common.errors import UserError, run_command
+from runtime.engines.any_onnx import open_onnxruntime
+from runtime.engines.sidecar import INPUT_NAME
 from runtime.report import limits
 from runtime.report.groups import Variant, measure_group
 from runtime.report.models import FORM_KINDS, read_list
+from runtime.report.paper_table import PAPER_NAMES, rows_for
 from runtime.report.rounds import Lane
 from runtime.report.schema import Limits
 from runtime.report.worker import Subject, frames_of

@@ -16,9 +16,9 @@ from export.report_models import Wanted, prepare
 from export.report_plans import Compiler, compile_models, plan_entry
 from export.tensorrt_compat import find_backend
 from export.tensorrt_options import BuildOptions
-from runtime import cuda
-from runtime.errors import UserError, run_command
-from runtime.metadata import INPUT_NAME, read_sidecar
+from runtime.common.errors import UserError, run_command
+from runtime.engines.sidecar import INPUT_NAME, read_sidecar
+from runtime.engines.trt import cuda
 from runtime.report.groups import Variant, measure_group
 from runtime.report.models import Entry, ModelFile, ModelList, read_list
 from runtime.report.worker import Subject, frames_of
@@ -155,7 +155,7 @@ def test_compiling_needs_no_torch(folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['FrEIA'] = None\n"
         "from export import report_plans\n"
-        "from runtime.errors import run_command\n"
+        "from runtime.common.errors import run_command\n"
         f"sys.exit(run_command(report_plans.main, [{str(tmp_path)!r}, '--library', 'tensorrt_rtx']))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)

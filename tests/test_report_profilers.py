@@ -20,17 +20,17 @@ from export.frame_size import resize_inside
 from export.onnx_files import save_model
 from export.tensorrt_build import build_plan
 from export.tensorrt_options import BuildOptions
-from runtime import cuda
-from runtime.backends import Backend
-from runtime.errors import UserError
-from runtime.files import sha256_of
-from runtime.metadata import Artefact, Metadata, read_sidecar, write_sidecar
-from runtime.openvino_session import openvino_core
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.backends import Backend
+from runtime.engines.openvino_session import openvino_core
+from runtime.engines.sidecar import Artefact, Metadata, read_sidecar, write_sidecar
+from runtime.engines.trt import cuda
+from runtime.engines.trt.session import TensorRTSession
 from runtime.report import profilers
 from runtime.report.layers import LayerTime, group_of
 from runtime.report.profilers import WARM_UP, profile, profile_onnxruntime, profile_openvino
 from runtime.report.tensorrt_profiler import profile_session, profile_tensorrt
-from runtime.tensorrt_session import TensorRTSession
 from tests.export_fixtures import exported, small_config
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.fake_tensorrt import PLAN, RECORDED, V10_3

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.report.rounds import (
     ENOUGH_ROUNDS,
     FEWEST_ROUNDS,

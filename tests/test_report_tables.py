@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.report import compare
 from runtime.report.findings import findings
 from runtime.report.roofline import roof_of, roof_of_point

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import cuda
-from runtime.errors import UserError
-from runtime.files import sha256_of
-from runtime.metadata import Artefact, write_sidecar
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import Artefact, write_sidecar
+from runtime.engines.trt import cuda
 from runtime.report.worker import Subject, frames_of, peak_memory_mb
 from runtime.report.workers import Worker
 from tests.tiny_engine import tiny_metadata, write_tiny_engine

@@ -19,9 +19,9 @@ from export.model.checkpoint import save_checkpoint
 from export.onnx_files import get_info, save_model
 from export.precision import to_fp16
 from runtime import infer
-from runtime.errors import UserError, run_command
-from runtime.metadata import Metadata, read_sidecar
-from runtime.preprocess import resize
+from runtime.common.errors import UserError, run_command
+from runtime.engines.sidecar import Metadata, read_sidecar
+from runtime.images.preprocess import resize
 from runtime.report import main as report
 from runtime.report.schema import read_report
 from tests.export_fixtures import CALIBRATION_DATA, checkpoint_of, exported, run_model, small_config

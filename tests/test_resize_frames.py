@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from export.passes.resize_frames import MIN_CHANNELS, find_front, phases_of, put_in_front
-from runtime.preprocess import list_images, read_image, resize
+from runtime.images.preprocess import list_images, read_image, resize
 from tests.export_fixtures import session_of
 
 SCREWS = Path(__file__).resolve().parents[2] / "shared/data/mvtec_screw/test/scratch_head"

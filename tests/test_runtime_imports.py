@@ -26,7 +26,9 @@ def _modules_loaded_by(program: str, *arguments: str) -> set[str]:
 def test_judging_a_frame_loads_no_training_library(tmp_path: Path, library: str):
     program = """
 import sys, numpy, runtime
-from runtime import infer, sinks, sources
+from runtime import infer
+from runtime.sinks import folder as sinks
+from runtime.sources import open as sources
 with runtime.load(sys.argv[1], backend=sys.argv[2]) as detector:
     detector(numpy.zeros((8, 8, 3), numpy.uint8))
 """

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.schedule import FAST, PAPER, SCHEDULES, Recipe, learning_rate
 
 

@@ -13,7 +13,7 @@ from export.parity import Budget, measure_parity
 from export.parity_images import good_images
 from export.precision import to_fp16, to_int8
 from export.sensitivity import int8_share, layer_groups, multiply_adds, rank_groups, ranking_table
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from tests.export_fixtures import CALIBRATION_DATA, exported, small_config
 from tests.onnx_inspection import SIZE, mobilenet, nodes_of, small_model
 from tests.test_int8 import small_ranges

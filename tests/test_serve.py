@@ -15,8 +15,8 @@ from PIL import Image
 from prometheus_client import parser
 
 import runtime
-from runtime.errors import UserError
-from runtime.metadata import read_sidecar, write_sidecar
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import read_sidecar, write_sidecar
 from runtime.serve import connections, views
 from runtime.serve.address import Address
 from runtime.serve.server import ServeOptions, Server

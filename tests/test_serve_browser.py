@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from runtime.metadata import read_sidecar
+from runtime.engines.sidecar import read_sidecar
 from tests.serve_rig import TOKEN, ADelivery, ASource, Rig, serving, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 import runtime
-from runtime.detector import Result
-from runtime.errors import UserError
-from runtime.frame import Frame
-from runtime.judgement import Judgement
-from runtime.metadata import Threshold
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import Threshold
+from runtime.result import Result
 from runtime.serve import history as history_module
 from runtime.serve.access import SESSION_S, Access, same_origin
 from runtime.serve.address import Address, host_of, is_loopback, read_token
@@ -24,6 +22,8 @@ from runtime.serve.history import MINUTES, MOST_STAGES, RECENT, History
 from runtime.serve.pictures import KEPT, PENDING, Pictures
 from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.troubles import Troubles
+from runtime.sinks.judgement import Judgement
+from runtime.sources.frame import Frame
 from tests.serve_rig import TOKEN, until
 from tests.tiny_engine import write_tiny_engine
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 import runtime
 from export.model.checkpoint import load_checkpoint
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of
-from runtime.metadata import Artefact, Metadata, Threshold, read_sidecar, write_sidecar
-from runtime.preprocess import read_image
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import Artefact, Metadata, Threshold, read_sidecar, write_sidecar
+from runtime.images.preprocess import read_image
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_engine import THRESHOLD, write_tiny_engine
 from train import set_threshold

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.delivery import Deliveries
-from runtime.errors import UserError
-from runtime.sink_arguments import add_arguments, check_arguments, sinks_from
+from runtime.common.errors import UserError
+from runtime.sinks.arguments import add_arguments, check_arguments, sinks_from
+from runtime.sinks.delivery import Deliveries
 from tests.judgements import judgement
 from tests.tiny_engine import tiny_metadata, write_tiny_engine
 
@@ -100,7 +100,7 @@ def test_a_wrong_command_line_is_status_2(arguments: tuple[str, ...], capsys: py
 def test_the_options_load_no_library_and_a_missing_one_is_named(metadata, monkeypatch: pytest.MonkeyPatch):
     program = """
 import argparse, sys
-from runtime.sink_arguments import add_arguments
+from runtime.sinks.arguments import add_arguments
 parser = argparse.ArgumentParser()
 add_arguments(parser)
 parser.format_help()

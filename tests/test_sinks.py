@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.detector import Result
-from runtime.frame import Frame
-from runtime.judgement import Judgement
-from runtime.overlay import draw
-from runtime.sinks import FolderSink, Worst, overlay_name
+from runtime.images.overlay import draw
+from runtime.result import Result
+from runtime.sinks.folder import FolderSink, Worst, overlay_name
+from runtime.sinks.judgement import Judgement
+from runtime.sources.frame import Frame
 
 TIME_S = 1_700_000_000.25  # 2023-11-14 22:13:20.250 UTC
 

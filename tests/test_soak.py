@@ -6,7 +6,7 @@ import pytest
 
 import runtime
 from runtime import overhead, soak
-from runtime.errors import run_command
+from runtime.common.errors import run_command
 from runtime.soak import Outcome
 from tests.tiny_engine import write_tiny_engine
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError
-from runtime.source_arguments import (
+from runtime.common.errors import UserError
+from runtime.sources.arguments import (
     add_arguments,
     describe_sources,
     options_from,
@@ -16,7 +16,7 @@ from runtime.source_arguments import (
     specs_from,
     views_from,
 )
-from runtime.sources import SourceKind, SourceSpec
+from runtime.sources.open import SourceKind, SourceSpec
 from tests.fake_camera import FakeCamera
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,9 +133,9 @@ def test_a_wrong_word_is_refused_by_the_parser(words: tuple[str, ...], capsys: p
 
 def test_help_needs_none_of_what_sources_need():
     program = (
-        "import argparse, sys; from runtime.source_arguments import add_arguments; p = argparse.ArgumentParser();"
+        "import argparse, sys; from runtime.sources.arguments import add_arguments; p = argparse.ArgumentParser();"
         "add_arguments(p); p.format_help();"
-        "print(sorted({'numpy', 'cv2', 'PIL', 'runtime.sources'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'cv2', 'PIL', 'runtime.sources.open'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError
-from runtime.sources import SourceKind, SourceSpec, open_source
+from runtime.common.errors import UserError
+from runtime.sources.open import SourceKind, SourceSpec, open_source
 from tests.fake_camera import FakeCamera
 
 LEVELS = (10, 60, 110, 160, 210)

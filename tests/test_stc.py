@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.data import list_classes, open_dataset, read_mask
 from train.stc import scenes
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.backoff import Backoff
-from runtime.camera import CameraRequest
-from runtime.errors import UserError
-from runtime.frame import Source
-from runtime.live import LiveOptions
-from runtime.opencv import opencv
-from runtime.sources import OpenOptions, SourceKind, SourceSpec, open_source
-from runtime.streams import csi_pipeline, gstreamer_lack, without_secrets
+from runtime.common.errors import UserError
+from runtime.images.opencv import opencv
+from runtime.sources.backoff import Backoff
+from runtime.sources.camera import CameraRequest
+from runtime.sources.frame import Source
+from runtime.sources.live import LiveOptions
+from runtime.sources.open import OpenOptions, SourceKind, SourceSpec, open_source
+from runtime.sources.streams import csi_pipeline, gstreamer_lack, without_secrets
 from tests.waiting import wait_until
 
 FAST = Backoff(first_s=0.05, cap_s=0.2)

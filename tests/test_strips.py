@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import preprocess, strips
-from runtime.strips import resize_in_strips, strip_edges
+from runtime.images import parallel_resize as strips
+from runtime.images import preprocess
+from runtime.images.parallel_resize import resize_in_strips, strip_edges
 
 SIZES = [
     ((480, 640), (256, 256)),

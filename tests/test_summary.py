@@ -1,6 +1,6 @@
 import pytest
 
-from runtime.summary import Summary
+from runtime.common.summary import Summary
 
 
 def test_counts_verdicts_and_percentiles_by_stage():
@@ -22,7 +22,7 @@ def test_an_empty_run_has_no_table():
 
 
 def test_several_sources_have_a_line_each_and_the_newest_latencies_count(monkeypatch):
-    monkeypatch.setattr("runtime.summary.KEPT", 10)
+    monkeypatch.setattr("runtime.common.summary.KEPT", 10)
     summary = Summary()
     for ms in range(25):
         summary.add("good" if ms % 2 else "anomalous", {"execute": float(ms)}, "left" if ms < 20 else "right")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of
 from train.cable_renderer import VISIBLE_LEVELS, draw, render
 from train.cable_scene import DEFECTS, random_scene
 from train.synthetic import RECORD_NAME, main, write_dataset

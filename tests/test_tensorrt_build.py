@@ -19,10 +19,10 @@ from export.tensorrt_inspect import LayerRow
 from export.tensorrt_options import BuildOptions
 from export.tensorrt_precision import layers_of
 from export.tensorrt_progress import interrupt_flag, progress_monitor
-from runtime.cuda import device_problem
-from runtime.errors import UserError
-from runtime.metadata import Artefact
-from runtime.tensorrt_log import library_log
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import Artefact
+from runtime.engines.trt.cuda import device_problem
+from runtime.engines.trt.log import library_log
 from tests.small_graphs import small_model
 
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -6,8 +6,8 @@ import pytest
 
 from export.tensorrt_build import build_plan
 from export.tensorrt_options import BuildOptions
-from runtime.onnxruntime_session import OnnxRuntimeSession
-from runtime.tensorrt_session import TensorRTSession
+from runtime.engines.onnxruntime_session import OnnxRuntimeSession
+from runtime.engines.trt.session import TensorRTSession
 from tests.gpu_backend import gpu_backend
 from tests.small_graphs import MAX_BATCH, frames_of, metadata_for, small_maps, small_model
 

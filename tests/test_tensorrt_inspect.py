@@ -1,7 +1,7 @@
 import pytest
 
 from export.tensorrt_inspect import LayerRow, check_engine, engine_rows, format_table
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 
 def inspected(kind, text, **others):

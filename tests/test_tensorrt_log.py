@@ -2,8 +2,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from runtime.errors import UserError
-from runtime.tensorrt_log import KEPT_ENTRIES, library_log, make
+from runtime.common.errors import UserError
+from runtime.engines.trt.log import KEPT_ENTRIES, library_log, make
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from export.tensorrt_options import BuildOptions, add_plan_arguments, plan_options
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 EXCLUSIVE = [
     ({"strip_weights": True, "refittable": True}, "--strip-weights .*found --refittable"),

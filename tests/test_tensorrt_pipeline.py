@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from runtime import cuda
+from runtime.common.errors import UserError
+from runtime.common.machine import resident_bytes
 from runtime.detector import Detector
-from runtime.errors import UserError
-from runtime.resident import resident_bytes
-from runtime.tensorrt_session import TensorRTSession
+from runtime.engines.trt import cuda
+from runtime.engines.trt.session import TensorRTSession
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.small_graphs import MAX_BATCH, SIZE, frames_of, metadata_for
 from tests.test_tensorrt_device import on_device  # noqa: F401

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import UserError
-from runtime.metadata import Artefact
-from runtime.tensorrt_plan import check_built_for, find_weights
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import Artefact
+from runtime.engines.trt.plan import check_built_for, find_weights
 
 ARTEFACT = Artefact("plan", "fp16", "0" * 64, "tensorrt", "10.3.0", "8.6+8.7")
 PLAN = Path("cable.plan")

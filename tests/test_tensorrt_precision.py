@@ -14,7 +14,7 @@ from export.tensorrt_precision import (
     layers_of,
     onnx_tensor_types,
 )
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from tests.fake_tensorrt import V8, network_of, recorded_library
 from tests.small_graphs import small_model
 

@@ -4,11 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime import cuda, tensorrt_engine
-from runtime.errors import UserError
-from runtime.files import sha256_of
-from runtime.metadata import Artefact
-from runtime.tensorrt_session import TensorRTSession, cpu_alternative
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import Artefact
+from runtime.engines.trt import cuda
+from runtime.engines.trt import engine as tensorrt_engine
+from runtime.engines.trt.session import TensorRTSession, cpu_alternative
 from tests.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.fake_tensorrt import RECORDED, TENSORRT, V10_3
 from tests.small_graphs import MAX_BATCH, SIZE, frames_of, metadata_for

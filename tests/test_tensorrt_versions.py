@@ -10,8 +10,8 @@ from export.tensorrt_build import build_plan
 from export.tensorrt_compat import Backend
 from export.tensorrt_inspect import LayerRow
 from export.tensorrt_options import BuildOptions
-from runtime.errors import UserError
-from runtime.files import sha256_of
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
 from tests.fake_tensorrt import FLAGS_FOR_TYPES, PLAN, RECORDED, RTX, TENSORRT, V8, V10_3, V11_4, recorded_library
 from tests.small_graphs import SIZE, small_model
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.threshold import CONFIDENCE, best_f1, from_good_images
 
 

@@ -12,7 +12,7 @@ import torch
 
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
-from runtime.errors import run_command
+from runtime.common.errors import run_command
 from train import evaluate, fit
 from train.data import ImageCache
 from train.schedule import FAST

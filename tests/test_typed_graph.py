@@ -14,8 +14,8 @@ from export.parity import Budget, measure_parity
 from export.parity_images import good_images
 from export.precision import to_fp16
 from export.typed_graph import HELD_OUT_EVERY, TypingOptions, type_graph
-from runtime.errors import UserError
-from runtime.preprocess import read_image, resize
+from runtime.common.errors import UserError
+from runtime.images.preprocess import read_image, resize
 from tests.export_fixtures import CALIBRATION_DATA, run_model
 from tests.onnx_inspection import SIZE, nodes_of, small_model
 

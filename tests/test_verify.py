@@ -21,10 +21,10 @@ from export.parity_images import good_images
 from export.precision import to_fp16, to_int8
 from export.to_onnx import info_of
 from export.verify import table, verify
-from runtime.errors import run_command
-from runtime.files import sha256_of
-from runtime.metadata import Artefact, write_sidecar
-from runtime.preprocess import read_image
+from runtime.common.errors import run_command
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import Artefact, write_sidecar
+from runtime.images.preprocess import read_image
 from runtime.report.accuracy import read_accuracy
 from tests.export_fixtures import CALIBRATION_DATA, checkpoint_of, exported, run_model, small_config
 from tests.onnx_inspection import nodes_of

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.delivery import Delivery
-from runtime.errors import UserError
-from runtime.overlay import draw
-from runtime.video_sink import VideoOptions, VideoSink
+from runtime.common.errors import UserError
+from runtime.images.overlay import draw
+from runtime.sinks.delivery import Delivery
+from runtime.sinks.video import VideoOptions, VideoSink
 from tests.judgements import judgement
 from tests.small_disk import small_disk
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError
-from runtime.view import FILL, View, ViewOptions
+from runtime.common.errors import UserError
+from runtime.images.view import FILL, View, ViewOptions
 
 SIZE = (40, 60)  # (height, width) of the camera's frame
 TURNS = (0, 90, 180, 270)

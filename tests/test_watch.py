@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import UserError
-from runtime.frame import Frame
-from runtime.watch import WatchedFolder, WatchOptions
+from runtime.common.errors import UserError
+from runtime.sources.frame import Frame
+from runtime.sources.watch import WatchedFolder, WatchOptions
 from tests.waiting import wait_until
 
 
@@ -233,7 +233,7 @@ def test_a_mount_point_without_its_share_forgets_nothing(inbox: Path, watching: 
 def test_what_the_system_does_not_let_read_is_tried_again(
     inbox: Path, watching: Watching, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("runtime.watch.RETRY_S", 0.05)
+    monkeypatch.setattr("runtime.sources.watch.RETRY_S", 0.05)
     read = Path.read_bytes
     refused = {"locked.png"}
     attempts = []

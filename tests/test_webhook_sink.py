@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.delivery import Delivery
-from runtime.errors import UserError
-from runtime.lines import as_json
-from runtime.webhook_sink import WebhookOptions, WebhookSink
+from runtime.common.errors import UserError
+from runtime.sinks.delivery import Delivery
+from runtime.sinks.json_lines import as_json
+from runtime.sinks.webhook import WebhookOptions, WebhookSink
 from tests.judgements import judgement
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from runtime.files import sha256_of
-from runtime.metadata import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Metadata, Threshold, write_sidecar
+from runtime.common.files import sha256_of
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Metadata, Threshold, write_sidecar
 
 THRESHOLD = 1.0
 

@@ -24,8 +24,8 @@ import torch
 
 from export.labelled import check_classes
 from export.model.cflow import ModelConfig
-from runtime.errors import UserError, run_command
-from runtime.files import write_json
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import write_json
 from train.ablation_results import Judge, format_results, result_json
 from train.data import Dataset, ImageCache, open_dataset, split_held_out
 from train.decoder_pool import Keep, train_decoders

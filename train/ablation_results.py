@@ -12,7 +12,7 @@ from torch import Tensor
 from export.labelled import auroc
 from export.model.cflow import ModelConfig
 from export.model.score import Score, anomaly_map, freeze_constants, image_score, likelihood_ratios
-from runtime.text_table import align, percent
+from runtime.common.text_table import align, percent
 from train.data import Dataset, read_mask
 from train.decoder_run import DecoderRun
 from train.judged import Judged

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
-from runtime.errors import run_command
+from runtime.common.errors import run_command
 from train.data import ImageCache, open_dataset, split_held_out
 from train.fit import build_model, parse_size
 from train.schedule import FAST, PAPER, Recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from runtime.files import write_json
+from runtime.common.files import write_json
 from train.mvtec import PAPER_INPUT_SIDES
 from train.paper import average_rows, format_rows
 from train.stc import is_stc

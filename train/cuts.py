@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from export.labelled import check_classes
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 Scores = NDArray[np.floating[Any]]
 

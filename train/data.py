@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.labelled import GOOD, LabelledImage, labelled_images, read_mask
-from runtime.errors import UserError
-from runtime.preprocess import list_images, read_image, resize
+from runtime.common.errors import UserError
+from runtime.images.preprocess import list_images, read_image, resize
 from train.dataset import Dataset
 from train.mvtec import classes, paper_size
 from train.stc import is_stc, open_stc, scenes

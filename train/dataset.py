@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.labelled import LabelledImage
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
-from runtime.files import sha256_of
+from runtime.common.files import sha256_of
 from train.synthetic import RECORD_NAME
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from export.model.checkpoint import read_tensors
 from export.model.flow import Decoder
-from runtime.errors import UserError
-from runtime.files import whole_file
+from runtime.common.errors import UserError
+from runtime.common.files import whole_file
 from train.feature_store import FeatureStore, FiberSource
 from train.processes import Processes
 from train.schedule import Recipe, learning_rate

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import USAGE_STATUS, UserError, run_command
+from runtime.common.errors import USAGE_STATUS, UserError, run_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CALIBRATION_DATA = REPOSITORY / "calibration_data"

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from export.labelled import check_classes
-from runtime.errors import UserError, run_command
-from runtime.files import write_json
-from runtime.metadata import sidecar_path
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import write_json
+from runtime.engines.sidecar import sidecar_path
 from train.data import Dataset, open_dataset
 from train.judged import Judged, judge
 from train.metrics import Evaluation, evaluate_judged

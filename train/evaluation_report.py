@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.files import write_text
-from runtime.metadata import Threshold
-from runtime.overlay import score_colours
+from runtime.common.files import write_text
+from runtime.engines.sidecar import Threshold
+from runtime.images.overlay import score_colours
 from train.judged import Judged
 from train.metrics import Evaluation, PixelCurves, pixel_curves
 from train.report_cases import Judgement, defect_types, show_cases, typical_detections, worst_false_alarms, worst_misses

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.data import ImageCache, rotate
 
 BATCH = 8  # images encoded at a time

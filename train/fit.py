@@ -13,7 +13,7 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, save_checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
-from runtime.errors import UserError, run_command
+from runtime.common.errors import UserError, run_command
 from train.data import Dataset, ImageCache, open_dataset, split_held_out
 from train.processes import Processes, one_process, processes
 from train.schedule import SCHEDULES, Recipe

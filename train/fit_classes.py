@@ -18,8 +18,8 @@ from typing import TypeVar
 
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of
 from train import fit
 from train.class_table import ClassResult, format_table, paper_averages, read_results, write_results
 from train.data import Dataset, list_classes, open_dataset

@@ -20,8 +20,8 @@ from export.model.checkpoint import Checkpoint, installed_versions, save_checkpo
 from export.model.encoder import load_encoder_state
 from export.model.flow import Clamp
 from export.model.tensor_files import read_with_stand_ins
-from runtime.errors import UserError, run_command
-from runtime.files import sha256_of
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of
 from train.data import ImageCache, open_dataset
 from train.fit import parse_size
 from train.foreign.anomalib import is_lightning, read_anomalib

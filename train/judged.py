@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import runtime
 from export.model.checkpoint import load_checkpoint
-from runtime.preprocess import read_image
+from runtime.images.preprocess import read_image
 from train.data import ImageCache, LabelledImage, read_mask
 from train.score import score_images
 

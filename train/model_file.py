@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.model.checkpoint import load_checkpoint, save_checkpoint
-from runtime.errors import UserError
-from runtime.metadata import Threshold
-from runtime.thresholds import own_sidecar, store_in_sidecar
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import Threshold
+from runtime.engines.thresholds import own_sidecar, store_in_sidecar
 
 SUFFIXES = (".pt", ".onnx", ".plan")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from export.labelled import GOOD
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 # Side in pixels of the paper's best WideResNet-50 result of each class (CFLOW-AD, WACV 2022, Table 2; the commands in
 # the reference implementation's README). The keys are the data set's 15 classes.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.text_table import align, percent
+from runtime.common.text_table import align, percent
 from train.judged import Judged
 from train.metrics import Evaluation, evaluate_judged
 from train.model_file import ModelFacts

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export.model.encoder import REFLECT
-from runtime.text_table import align, percent
+from runtime.common.text_table import align, percent
 from train.mvtec import PAPER_INPUT_SIDES
 
 TABLE_FILE = Path(__file__).with_name("paper_tables.json")

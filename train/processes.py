@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(hours=2)  # while the first process evaluates a class; the library's own is 10 minutes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.preprocess import read_image, resize
+from runtime.images.preprocess import read_image, resize
 from train.data import LabelledImage
 from train.judged import Judged
 from train.report_page import text

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.frame import Image8
-from runtime.opencv import opencv
-from runtime.overlay import score_colours
-from runtime.preprocess import resize
+from runtime.images.opencv import opencv
+from runtime.images.overlay import score_colours
+from runtime.images.pixels import Image8
+from runtime.images.preprocess import resize
 
 LARGEST = (256, 384)  # height and width of a picture in pixels
 JPEG_QUALITY = 85

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
 

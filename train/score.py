@@ -9,7 +9,7 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, Detector
 from export.model.score import freeze_constants
-from runtime.metadata import Threshold
+from runtime.engines.sidecar import Threshold
 from train.data import ImageCache
 from train.threshold import from_good_images
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from export.labelled import check_classes
-from runtime.errors import UserError, run_command
-from runtime.metadata import Threshold
-from runtime.preprocess import list_images
-from runtime.thresholds import BY_HAND, by_hand
+from runtime.common.errors import UserError, run_command
+from runtime.engines.sidecar import Threshold
+from runtime.engines.thresholds import BY_HAND, by_hand
+from runtime.images.preprocess import list_images
 from train.data import GOOD, LabelledImage, open_dataset
 from train.judged import Judged, judge
 from train.metrics import best_pixel_f1, pixel_curves

@@ -16,8 +16,8 @@ import numpy as np
 
 from export.labelled import GOOD, LabelledImage
 from export.masks import MaskSlice, open_array
-from runtime.errors import UserError
-from runtime.preprocess import list_images
+from runtime.common.errors import UserError
+from runtime.images.preprocess import list_images
 from train.dataset import Dataset
 
 MEAN = (0.5, 0.5, 0.5)  # the reference implementation's for STC

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from runtime.errors import UserError, run_command
-from runtime.files import write_bytes, write_json
+from runtime.common.errors import UserError, run_command
+from runtime.common.files import write_bytes, write_json
 from train.cable_renderer import render
 from train.cable_scene import DEFECTS
 

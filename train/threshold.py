@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from runtime.errors import UserError
-from runtime.metadata import Threshold
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import Threshold
 from train import cuts
 
 CONFIDENCE = 0.95  # of the interval of the false-alarm rate

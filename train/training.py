@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from export.model.cflow import CFlow
 from export.model.checkpoint import read_tensors
-from runtime.errors import UserError
-from runtime.files import whole_file
-from runtime.interrupts import lasting_interrupt
+from runtime.common.errors import UserError
+from runtime.common.files import whole_file
+from runtime.common.interrupts import lasting_interrupt
 from train.data import ImageCache, rotate
 from train.look_ahead import look_ahead
 from train.processes import Processes, one_process

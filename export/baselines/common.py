@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from export.model.encoder import build_encoder, calibrate_batch_norm, check_taps, load_encoder_weights
-from runtime.errors import UserError
-from runtime.files import whole_file
+from runtime.common.errors import UserError
+from runtime.common.files import whole_file
 
 Size = tuple[int, int]  # (height, width) in pixels
 Features = Callable[[Tensor], list[Tensor]]  # normalised images (B, 3, h, w) to one (B, D, h/stride, w/stride) per tap

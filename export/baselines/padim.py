@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from export.baselines.common import Baseline, BaselineConfig, Size, ToPixels, random_encoder, tap_batches
 from export.model.encoder import ENCODERS
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 TAPS = ("layer1", "layer2", "layer3")
 DIMENSIONS = {"resnet18": 100, "wide_resnet50_2": 550}  # the paper's, of 448 and 1792 channels

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from export.baselines.common import Baseline, BaselineConfig, Size, ToPixels, random_encoder, tap_batches
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 SCALES = ("layer1", "layer2", "layer3")  # where positions are compared
 POOLED = "layer4"  # whose average over positions compares whole images

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from export.model.encoder import ENCODERS, build_encoder
 from export.model.flow import CONDITION_DIMS, Clamp, Decoder, log_likelihood, position_code
 from export.model.score import SCORES, Score, anomaly_map, image_score, likelihood_ratios
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -13,9 +13,9 @@ from torch import Tensor
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
 from export.model.tensor_files import read_torch_file
-from runtime.errors import UserError
-from runtime.files import whole_file
-from runtime.metadata import Threshold
+from runtime.common.errors import UserError
+from runtime.common.files import whole_file
+from runtime.engines.sidecar import Threshold
 
 FORMAT = "cflow-edge/checkpoint/2"
 EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per tap

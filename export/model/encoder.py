@@ -21,8 +21,8 @@ import torchvision
 from torch import Tensor, nn
 
 from export.model.tensor_files import read_torch_file
-from runtime.errors import UserError
-from runtime.files import sha256_of
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
 
 
 @dataclass(frozen=True)

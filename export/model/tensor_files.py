@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 
 class StandIn:

@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx.defs import SchemaError, get_schema
 from onnx.helper import make_opsetid
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 OPSET = 17
 IR_VERSION = 8  # the file format of ONNX 1.12, the first release with opset 17

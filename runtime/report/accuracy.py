@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.report.schema import Accuracy
 
 SCHEMA = "cflow-edge/verify/1"

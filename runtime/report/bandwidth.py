@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cores import available_cores
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.common.machine import available_cores
 from runtime.report.machine import CPUS, read_text
 
 MIB = 2**20

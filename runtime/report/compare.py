@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from runtime.common.text_table import align
 from runtime.report.findings import Finding, findings
 from runtime.report.schema import Report, Row
-from runtime.text_table import align
 
 TIMES_NOISE = 3.0  # a change that the noise of the two medians rarely makes
 LEAST_CHANGE = 0.02  # below that nothing is called a change, however quiet both were

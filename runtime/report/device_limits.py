@@ -4,8 +4,8 @@ import importlib
 from contextlib import ExitStack
 from typing import Any
 
-from runtime import cuda
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.engines.trt import cuda
 
 COPY_BYTES = 1 << 28  # a multiple of every cache, and little enough for the smallest Jetson
 LAUNCHES = 1000  # of a kernel that does nothing, one after the other in one CUDA graph

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from runtime import paper_table
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.report import paper_table
 from runtime.report.models import BASELINE_KINDS, FORM_KINDS, Entry
 from runtime.report.rounds import Lane, measure_in_turn
 from runtime.report.schema import Row, SweepPoint

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from runtime.metadata import MAP_NAME, SCORE_NAME
+from runtime.engines.sidecar import MAP_NAME, SCORE_NAME
 from runtime.report.schema import LayerGroup
 
 LayerTime = tuple[str, float]  # a layer's name, and its milliseconds per run of one frame

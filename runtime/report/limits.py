@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from runtime.backends import Backend, CpuPrecision
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.engines.backends import Backend
+from runtime.engines.session import CpuPrecision
 from runtime.report import bandwidth, device_limits
 from runtime.report.models import Entry
 from runtime.report.rounds import Lane, measure_in_turn

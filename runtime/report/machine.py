@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from runtime import cuda
-from runtime.cores import available_cores
+from runtime.common.machine import available_cores
+from runtime.engines.trt import cuda
 from runtime.report.schema import Machine
 
 Ask = Callable[[Sequence[str]], str]  # a command, to what it prints ("" where it cannot be had)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from runtime.backends import BACKENDS
-from runtime.errors import INTERRUPTED_STATUS, USAGE_STATUS, UserError, run_command
-from runtime.files import write_text
-from runtime.notices import say
+from runtime.common.errors import INTERRUPTED_STATUS, USAGE_STATUS, UserError, run_command
+from runtime.common.files import write_text
+from runtime.common.notices import say
+from runtime.engines.backends import BACKENDS
 from runtime.report import compare
 from runtime.report.measure import Options, make_report
 from runtime.report.models import BASELINE_KINDS, FORM_KINDS, LIST_NAME, PLANS_FOLDER, ModelList, entry_of, read_list

@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 
-from runtime.backends import Backend, choose_backend
-from runtime.cores import available_cores
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.common.machine import available_cores
+from runtime.engines.backends import Backend, choose_backend
 from runtime.report.accuracy import read_accuracy
 from runtime.report.conditions import Watch, conditions, slowdown
 from runtime.report.groups import BFLOAT16, Outcome, Variant, anchor_of, by_group, measure_group, measure_threads

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from runtime.errors import UserError
-from runtime.files import sha256_of, write_json
-from runtime.metadata import Artefact, Metadata, read_sidecar
-from runtime.paper_table import PAPER_NAMES
+from runtime.common.errors import UserError
+from runtime.common.files import sha256_of, write_json
+from runtime.engines.sidecar import Artefact, Metadata, read_sidecar
+from runtime.report.paper_table import PAPER_NAMES
 from runtime.report.schema import Work, parse
 
 SCHEMA = "cflow-edge/report-models/1"

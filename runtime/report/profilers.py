@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends import Backend, CpuPrecision, choose_backend
-from runtime.cpu_session import CpuSession, Signature
-from runtime.errors import UserError
-from runtime.metadata import INPUT_NAME, Metadata, read_sidecar
-from runtime.onnxruntime_session import OnnxRuntimeSession, import_onnxruntime, session_options
-from runtime.openvino_session import OpenVinoSession, compile_options
+from runtime.common.errors import UserError
+from runtime.engines.backends import Backend, choose_backend
+from runtime.engines.cpu_session import CpuSession, Signature
+from runtime.engines.onnxruntime_session import OnnxRuntimeSession, import_onnxruntime, session_options
+from runtime.engines.openvino_session import OpenVinoSession, compile_options
+from runtime.engines.session import CpuPrecision
+from runtime.engines.sidecar import INPUT_NAME, Metadata, read_sidecar
 from runtime.report.layers import INSERTED, LayerTime, group_layers, named_nodes
 from runtime.report.onnx_nodes import node_behind, read_producers
 from runtime.report.schema import Profile

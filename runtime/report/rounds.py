@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.report.schema import Timing
 from runtime.report.worker import StageMs
 

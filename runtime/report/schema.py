@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.errors import UserError
-from runtime.paper_table import PaperRow
+from runtime.common.errors import UserError
+from runtime.report.paper_table import PaperRow
 from runtime.report.statistics import noise, percentiles_ms
 
 SCHEMA = "cflow-edge/report/2"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.summary import PERCENTILES
+from runtime.common.summary import PERCENTILES
 
 BLOCKS = 5  # parts of a measurement that are compared with each other to see how far its median moves
 Rounds = Sequence[Sequence[float]]  # milliseconds by round; a round may be empty

@@ -4,11 +4,11 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from runtime import paper_table
+from runtime.common.text_table import align
+from runtime.report import paper_table
 from runtime.report.findings import anchor_row, findings, full_to_encoder, paper_full_to_encoder, times_anchor
 from runtime.report.roofline import roof_of, roof_of_point
 from runtime.report.schema import Limits, Profile, Report, Row, SweepPoint, Timing, to_json
-from runtime.text_table import align
 
 TEXT_WIDTH = 120  # columns of a line of prose in the text report
 NOTHING = "-"

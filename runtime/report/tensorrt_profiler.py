@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import UserError
-from runtime.metadata import Metadata
+from runtime.common.errors import UserError
+from runtime.engines.sidecar import Metadata
+from runtime.engines.trt.engine import LoadedEngine
+from runtime.engines.trt.session import TensorRTSession
 from runtime.report.layers import LayerTime, named_nodes
 from runtime.report.worker import frames_of
-from runtime.tensorrt_engine import LoadedEngine
-from runtime.tensorrt_session import TensorRTSession
 
 WARM_UP = 2  # runs that do not count
 NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")  # as the inspector's "Metadata" names the nodes of a layer

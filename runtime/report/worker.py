@@ -21,8 +21,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends import Backend, CpuPrecision, choose_backend
-from runtime.errors import UserError
+from runtime.common.errors import UserError
+from runtime.engines.backends import Backend, choose_backend
+from runtime.engines.session import CpuPrecision
 
 FRAME_SEED = 0
 ENGINES = {
@@ -136,8 +137,8 @@ def _open_plan_part(path: Path) -> Opened:
     Its network's time is the device's, what the paper timed has no copies either; its whole way begins with the frames
     in the host's memory and ends with the results on the device, where a decoder would read them.
     """
-    from runtime.metadata import read_sidecar
-    from runtime.tensorrt_session import TensorRTSession
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.engines.trt.session import TensorRTSession
 
     metadata = read_sidecar(path)
     session = TensorRTSession(path, metadata, metadata.artefact_of(path), judges=False)
@@ -166,7 +167,7 @@ def _open_plan_part(path: Path) -> Opened:
 
 def _open_device() -> Opened:
     """Open the device itself, for what no network gets around there."""
-    from runtime import cuda
+    from runtime.engines.trt import cuda
     from runtime.report.device_limits import open_device
 
     probe = open_device()
@@ -178,8 +179,8 @@ def _open_device() -> Opened:
 
 
 def _open_graph(subject: Subject, path: Path) -> Opened:
-    from runtime.cores import available_cores
-    from runtime.plain_graph import open_onnxruntime, open_openvino
+    from runtime.common.machine import available_cores
+    from runtime.engines.any_onnx import open_onnxruntime, open_openvino
 
     threads = available_cores() if subject.threads is None else subject.threads
     batch = _input(subject)

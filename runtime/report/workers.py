@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.report.models import Entry, ModelFile
 from runtime.report.worker import StageMs, Subject
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 TOKEN_VARIABLE = "CFLOW_TOKEN"
 SHORTEST_TOKEN = 16  # characters: what nobody guesses over a network

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.serve.address import TOKEN_VARIABLE, Address, read_token
 
 if TYPE_CHECKING:

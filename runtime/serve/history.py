@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.judgement import Judgement
-from runtime.summary import PERCENTILES
+from runtime.common.summary import PERCENTILES
+from runtime.sinks.judgement import Judgement
 
 RECENT = 3000  # frames whose scores the page shows and tries a threshold on
 MINUTES = 24 * 60  # of which the lowest and highest score are kept

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.common.errors import run_command
 from runtime.detector import Detector, load
-from runtime.errors import run_command
-from runtime.frame import Frame
-from runtime.judgement import Judgement
 from runtime.serve.address import Address
 from runtime.serve.server import ServeOptions, Server
 from runtime.serve.status import SourceStatus
+from runtime.sinks.judgement import Judgement
+from runtime.sources.frame import Frame
 
 SOURCE = "camera:0"
 FRAME = (480, 640)  # height, width in pixels

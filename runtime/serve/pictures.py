@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from runtime.detector import Result
-from runtime.frame import Image8
-from runtime.judgement import Judgement
-from runtime.opencv import opencv
-from runtime.overlay import draw, thumbnail
+from runtime.images.opencv import opencv
+from runtime.images.overlay import draw, thumbnail
+from runtime.images.pixels import Image8
+from runtime.result import Result
+from runtime.sinks.judgement import Judgement
 
 LIVE_WIDTH = 960  # pixels; wider frames are scaled down before drawing
 ANOMALY_WIDTH = 480

@@ -14,9 +14,8 @@ from typing import Any
 
 from aiohttp import web
 
+from runtime.common.errors import UserError
 from runtime.detector import Detector
-from runtime.errors import UserError
-from runtime.judgement import Judgement
 from runtime.serve.access import Access
 from runtime.serve.address import Address, require_token
 from runtime.serve.connections import Connections
@@ -24,11 +23,12 @@ from runtime.serve.guard import Guard
 from runtime.serve.history import History
 from runtime.serve.metrics import Metrics
 from runtime.serve.pictures import Pictures
-from runtime.serve.report import Report
+from runtime.serve.snapshot import Report
 from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
 from runtime.serve.views import Views
+from runtime.sinks.judgement import Judgement
 
 BODY_BYTES = 16 * 1024  # the largest body that an action may have
 KEEP_ALIVE_S = 30.0

@@ -26,7 +26,7 @@ class SourceStatus:
 
     @classmethod
     def of(cls, source: Any) -> "SourceStatus":
-        """Read a `runtime.frame.Source`; one without a state is taken to deliver. A status is returned as it is."""
+        """Read a source; one without a state is taken to deliver. A status is returned as it is."""
         if isinstance(source, cls):
             return source
         state = str(getattr(source, "state", LIVE))

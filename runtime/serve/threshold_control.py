@@ -5,10 +5,10 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.common.errors import UserError
 from runtime.detector import Detector
-from runtime.errors import UserError
-from runtime.metadata import Threshold
-from runtime.thresholds import BY_HAND, by_hand, store_in_sidecar
+from runtime.engines.sidecar import Threshold
+from runtime.engines.thresholds import BY_HAND, by_hand, store_in_sidecar
 
 
 class ThresholdMoved(Exception):

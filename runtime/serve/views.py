@@ -9,14 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.serve.access import Access
 from runtime.serve.guard import READING_S, Guard
 from runtime.serve.health import health
 from runtime.serve.history import History
 from runtime.serve.metrics import CONTENT_TYPE, Metrics
 from runtime.serve.pictures import Picture, Pictures
-from runtime.serve.report import Report
+from runtime.serve.snapshot import Report
 from runtime.serve.threshold_control import ThresholdControl, ThresholdMoved
 
 LONG_POLL_S = 10.0  # how long a request for a live picture waits for one

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from export.model.flow import CLAMP
 from export.model.tensor_files import StandIn
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.foreign.source import Source, State, Stated
 
 _ENCODER, _DECODERS = "model.encoder.feature_extractor.", "model.decoders."

@@ -10,7 +10,7 @@ from torch import Tensor
 from export.model.cflow import ModelConfig
 from export.model.encoder import ENCODERS, REFLECT, build_encoder, check_size
 from export.model.flow import CONDITION_DIMS
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.foreign.source import Source, State, Stated, agreed
 
 BLOCK_WEIGHTS = {

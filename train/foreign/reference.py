@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train import stc
 from train.foreign.source import Source, State, Stated
 

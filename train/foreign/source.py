@@ -8,7 +8,7 @@ from torch import Tensor
 
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from export.model.flow import Clamp
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 
 State = Mapping[str, Tensor]
 Claim = TypeVar("Claim")

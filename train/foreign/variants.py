@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from export.model.cflow import ModelConfig
 from export.model.encoder import REFLECT, build_encoder, load_encoder_state
 from export.model.flow import Clamp
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from train.foreign.proof import draw, mean_log_likelihood
 from train.foreign.source import Source, State
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.files import write_bytes
+from runtime.common.files import write_bytes
 from runtime.report.charts.accuracy import draw_accuracy
 from runtime.report.charts.fps import draw_fps
 from runtime.report.charts.latency import draw_latency

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from runtime.paper_table import PAPER_NAMES
 from runtime.report.charts.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION
+from runtime.report.paper_table import PAPER_NAMES
 from runtime.report.schema import Report, Row, Timing
 
 Size = tuple[int, int]  # (height, width) in pixels

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from runtime.errors import UserError
+from runtime.common.errors import UserError
 from runtime.report.charts.text import text_width, wrapped
 
 if TYPE_CHECKING:

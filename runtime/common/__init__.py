@@ -1,0 +1,1 @@
+"""What every room of the runtime uses: errors in one line, whole files, words of the command line, the machine."""

@@ -1,0 +1,65 @@
+"""ONNX Runtime on the CPU: the same engine contract without a GPU, and the reference that plans are compared with."""
+
+from pathlib import Path
+from typing import Any
+
+from runtime.common.errors import UserError
+from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature, unreadable
+from runtime.engines.session import Frames, Maps, Scores
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME
+
+FATAL_ONLY = 4  # ONNX Runtime's log severity: errors come as exceptions, once
+TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}  # others keep ONNX Runtime's name
+
+
+class OnnxRuntimeSession(CpuSession):
+    """An `.onnx` of the engine contract on ONNX Runtime's CPU provider (see `CpuSession`)."""
+
+    library = "ONNX Runtime"
+
+    def _open(self, path: Path) -> Signature:
+        options = session_options(self.threads)
+        onnxruntime = import_onnxruntime()
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base class below Exception
+            raise unreadable(path, self.library, error) from None
+        tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
+        return {
+            tensor.name: (
+                TYPES.get(tensor.type, tensor.type),
+                tuple(side if isinstance(side, int) else BATCH_AXIS for side in tensor.shape),
+            )
+            for tensor in tensors
+        }
+
+    def _infer(self, frames: Frames) -> tuple[Maps, Scores]:
+        maps, scores = self._session.run([MAP_NAME, SCORE_NAME], {INPUT_NAME: frames})
+        return maps, scores
+
+    def _release(self) -> None:
+        self._session = None
+
+    def _version(self) -> str:
+        return str(import_onnxruntime().__version__)
+
+
+def session_options(threads: int) -> Any:
+    """Return ONNX Runtime's options for judging: `threads` threads that sleep when idle, all graph optimisations."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = FATAL_ONLY
+    # idle threads that spin take the cores from capture, decoding and drawing
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime. Raises `UserError` where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("ONNX Runtime must be installed", str(error), "pip install onnxruntime") from None
+    return onnxruntime

@@ -1,0 +1,139 @@
+"""OpenVINO on the CPU: the engine contract, faster than ONNX Runtime in FP32, with bfloat16 and INT8 kernels."""
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from runtime.common.errors import UserError
+from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature, unreadable
+from runtime.engines.session import CpuPrecision, Frames, Maps, Scores
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
+TELEMETRY = "openvino_telemetry"
+TYPES = {"u8": "uint8", "f32": "float32"}  # others keep OpenVINO's name
+
+
+class OpenVinoSession(CpuSession):
+    """An `.onnx` of the engine contract on OpenVINO's CPU plugin (see `runtime.engines.cpu_session.CpuSession`).
+
+    `precision` "float32" is exact; "bfloat16" rounds the operands of FP32 products (8 bits of mantissa) and raises
+    `UserError` on a CPU that has no such products. INT8 graphs run their Q/DQ parts in INT8 with either.
+
+    A batch of one, a camera's frame, has a compiled graph of fixed shape, 6 % faster than one of any batch;
+    other batches share one of any batch that is compiled when the first of them comes.
+    """
+
+    library = "OpenVINO"
+
+    def __init__(
+        self,
+        path: str | Path,
+        threads: int | None = None,
+        metadata: Metadata | None = None,
+        precision: CpuPrecision = "float32",
+    ) -> None:
+        self._core: Any = openvino_core()
+        self._precision = precision
+        if precision == "bfloat16":
+            capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            check_bfloat16(capabilities, self._core.get_property("CPU", "FULL_DEVICE_NAME"))
+        self._requests: dict[bool, Any] = {}  # by whether the batch is one
+        super().__init__(path, threads, metadata)
+        if precision != "float32":
+            self.device += f", {precision}"
+
+    def _open(self, path: Path) -> Signature:
+        try:
+            self._model: Any = self._core.read_model(str(path))
+        except Exception as error:  # OpenVINO raises RuntimeError and what the parser below it raises
+            raise unreadable(path, self.library, error) from None
+        tensors = [*self._model.inputs, *self._model.outputs]
+        return {tensor.get_any_name(): (_type_of(tensor), _shape_of(tensor)) for tensor in tensors}
+
+    def _infer(self, frames: Frames) -> tuple[Maps, Scores]:
+        single = len(frames) == 1
+        if single not in self._requests:
+            self._requests[single] = self._compile(1 if single else -1)
+        results = self._requests[single].infer({INPUT_NAME: frames})  # copies in and out
+        return results[MAP_NAME], results[SCORE_NAME]
+
+    def _compile(self, batch: int) -> Any:
+        """Return a request of the graph for `batch` frames (-1: any number)."""
+        self._model.reshape({INPUT_NAME: [batch, *self.frame_size, 3]})
+        options = compile_options(self.threads, self._precision)
+        return self._core.compile_model(self._model, "CPU", options).create_infer_request()
+
+    def _release(self) -> None:
+        self._requests.clear()
+        self._model = self._core = None
+
+    def _version(self) -> str:
+        return str(import_openvino().__version__).partition("-")[0]
+
+
+def compile_options(threads: int, precision: CpuPrecision) -> dict[str, Any]:
+    """Return OpenVINO's options for judging one frame soon.
+
+    The precision is always named: left alone, OpenVINO takes bfloat16 (on ARM FP16) wherever the CPU has it.
+    Threads are not bound to cores: two sessions would be bound to the same ones, and would shut out capture.
+    """
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def check_bfloat16(capabilities: Sequence[str], cpu: str) -> None:
+    """Raise `UserError` unless OpenVINO lists bfloat16 among what the CPU is good at."""
+    if "BF16" not in capabilities:
+        raise UserError(
+            "bfloat16 needs a CPU with such products (AVX512_BF16, AMX)",
+            f"{cpu.strip()} with {', '.join(capabilities)}",
+            "leave bfloat16 out",
+        )
+
+
+def _type_of(tensor: Any) -> str:
+    name: str = tensor.get_element_type().get_type_name()
+    return TYPES.get(name, name)
+
+
+def _shape_of(tensor: Any) -> tuple[int | str, ...]:
+    shape = tensor.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return ("?",)
+    return tuple(BATCH_AXIS if side.is_dynamic else side.get_length() for side in shape)
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the process's one OpenVINO core, which is never let go.
+
+    A core gives the thread that makes it another stack for signals, and on its end gives back the one that it
+    found: of two cores, the first one's, gone by then. The next signal, a Ctrl-C, would end the process in a crash.
+    """
+    return import_openvino().Core()
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO, which would otherwise report the import to a web service, without its telemetry.
+
+    Where that module is missing OpenVINO does without, so it is made to look missing. Raises `UserError` if
+    OpenVINO is not installed.
+    """
+    hidden = TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # Python's way to say "cannot be imported"
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError("OpenVINO must be installed", str(error), "pip install openvino") from None
+    finally:
+        if hidden:
+            del sys.modules[TELEMETRY]
+    return openvino

@@ -1,0 +1,1 @@
+"""TensorRT plans on an NVIDIA GPU: the file, the deserialised engine, its buffers, streams and CUDA graph."""

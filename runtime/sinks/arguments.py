@@ -1,0 +1,148 @@
+"""The command line of the sinks: where verdicts, overlays and events go. Importing this loads none of them."""
+
+import argparse
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.engines.sidecar import Metadata
+    from runtime.sinks.judgement import Sink
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+DEFAULT_CAP = "2GB"
+DEFAULT_LINES_CAP = "1GB"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `sinks_from` reads."""
+    _add_files(parser.add_argument_group("files"))
+    _add_network(parser.add_argument_group("network"))
+
+
+def _add_files(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--output", type=Path, metavar="DIR", help="write frames.jsonl and overlays/ here (default: write nothing)"
+    )
+    group.add_argument("--no-overlays", action="store_true", help="write frames.jsonl only")
+    group.add_argument(
+        "--contact-sheet", action="store_true", help="also write one picture of the frames with the highest scores"
+    )
+    group.add_argument("--json", action="store_true", help="one JSON object a frame on stdout")
+    group.add_argument("--json-file", type=Path, metavar="FILE", help="one JSON object a frame, added to FILE")
+    group.add_argument(
+        "--json-cap",
+        type=_size,
+        default=DEFAULT_LINES_CAP,
+        metavar="SIZE",
+        help=f"cut FILE (and frames.jsonl) into pieces and keep this much of them (default: {DEFAULT_LINES_CAP})",
+    )
+    group.add_argument("--video", type=Path, metavar="FILE.mp4", help="overlays as a video: FILE_000001.mp4, ...")
+    group.add_argument(
+        "--video-fps", type=_fps, default=25.0, metavar="F", help="frames a second that the video plays (default: 25)"
+    )
+    group.add_argument("--events", type=Path, metavar="DIR", help="save anomalies only: a folder per event")
+    for side in ("before", "after"):
+        group.add_argument(
+            f"--event-{side}", default="10", metavar="N", help=f"frames {side} an event, or seconds: 2s (default: 10)"
+        )
+    group.add_argument(
+        "--disk-cap",
+        type=_size,
+        metavar="SIZE",
+        help="the most that overlays, video and events may take, each; the oldest go first "
+        f"(default: {DEFAULT_CAP} for video and events, none for overlays)",
+    )
+
+
+def _add_network(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--mqtt", metavar="URL", help="publish every verdict: mqtt[s]://HOST[:PORT]/TOPIC")
+    group.add_argument(
+        "--mqtt-credentials",
+        type=Path,
+        metavar="FILE",
+        help="user and password, two lines (default: CFLOW_MQTT_USER and CFLOW_MQTT_PASSWORD)",
+    )
+    group.add_argument("--mqtt-ca", type=Path, metavar="FILE", help="trusted certificates of an mqtts:// broker, PEM")
+    group.add_argument("--webhook", metavar="URL", help="POST every anomalous verdict here as JSON")
+    group.add_argument("--webhook-all", action="store_true", help="POST the good ones too")
+    group.add_argument(
+        "--webhook-token", type=Path, metavar="FILE", help="a Bearer token (default: CFLOW_WEBHOOK_TOKEN)"
+    )
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the command (status 2) where an option stands without the one that it belongs to."""
+    if args.output is None and (args.no_overlays or args.contact_sheet):
+        parser.error("--no-overlays and --contact-sheet need --output DIR")
+    if args.mqtt is None and (args.mqtt_credentials or args.mqtt_ca):
+        parser.error("--mqtt-credentials and --mqtt-ca need --mqtt URL")
+    if args.webhook is None and (args.webhook_all or args.webhook_token):
+        parser.error("--webhook-all and --webhook-token need --webhook URL")
+
+
+def sinks_from(args: argparse.Namespace, metadata: "Metadata", sources: int = 1) -> "list[Sink]":
+    """Open every sink that was asked for; `sources` is how many sources are judged at once.
+
+    Raises `UserError` or `OSError`, with none left open, if one cannot be.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = _open_sinks(args, metadata.score_maximum, by_source=sources > 1)
+        found = [stack.enter_context(sink) for sink in opened]
+        stack.pop_all()
+    return found
+
+
+def _open_sinks(args: argparse.Namespace, maximum: float, by_source: bool) -> "Iterator[Sink]":
+    if args.output is not None:
+        from runtime.sinks.folder import FolderSink
+
+        caps = args.json_cap, args.disk_cap
+        yield FolderSink(args.output, maximum, not args.no_overlays, args.contact_sheet, *caps, by_source=by_source)
+    if args.json or args.json_file is not None:
+        from runtime.sinks.json_lines import LinesSink
+
+        if args.json:
+            yield LinesSink()
+        if args.json_file is not None:
+            yield LinesSink(args.json_file, args.json_cap)
+    if args.video is not None:
+        from runtime.sinks.video import VideoOptions, VideoSink
+
+        video = VideoOptions(fps=args.video_fps, cap_bytes=args.disk_cap or _size(DEFAULT_CAP))
+        yield VideoSink(args.video, maximum, video, by_source)
+    if args.events is not None:
+        from runtime.sinks.event_ring import Window
+        from runtime.sinks.events import EventOptions, EventSink
+
+        before, after = Window.parse(args.event_before), Window.parse(args.event_after)
+        yield EventSink(args.events, maximum, EventOptions(before, after, args.disk_cap or _size(DEFAULT_CAP)))
+    if args.mqtt is not None:
+        from runtime.sinks.mqtt import MqttOptions, MqttSink
+
+        yield MqttSink(MqttOptions.parse(args.mqtt, args.mqtt_credentials, args.mqtt_ca))
+    if args.webhook is not None:
+        from runtime.sinks.webhook import WebhookOptions, WebhookSink
+
+        yield WebhookSink(WebhookOptions.parse(args.webhook, args.webhook_token, args.webhook_all))
+
+
+def _size(text: str) -> int:
+    """Return bytes for "2GB", "500 MB", "1e6"; powers of 1000, as disks are sold."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)b?", text.strip().lower())
+    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"expected a size such as 500MB or 2GB, found {text!r}")
+    return size
+
+
+def _fps(text: str) -> float:
+    try:
+        fps = float(text)
+    except ValueError:
+        fps = 0.0
+    if not 0.1 <= fps <= 1000:
+        raise argparse.ArgumentTypeError(f"expected frames a second from 0.1 to 1000, found {text!r}")
+    return fps

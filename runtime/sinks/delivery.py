@@ -1,0 +1,206 @@
+"""Between the inspection and its sinks: a bounded queue and a thread per sink, and a count of everything.
+
+    offer ──▶ queue (bounded in number and bytes) ──▶ thread ──▶ sink.write
+
+Whatever is offered ends in exactly one count: delivered, failed (the sink said so) or lost (it never got to the
+sink). A sink that is slow, dead or hangs for ever costs the inspection nothing but the time to append to a queue.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from runtime.sinks.judgement import Judgement, Sink
+from runtime.sinks.queueing import Counts, Queueing, error_line, to_stderr
+
+CLOSE_TIMEOUT_S = 10.0
+INTERRUPT_GRACE_S = 0.5  # what an interrupted sink gets to end in good order
+SAY_EVERY_S = 600.0  # trouble that lasts is said this often at most, and counted always
+
+
+class Delivery:
+    """Offers judgements to `sink` from a thread of its own; owns the sink and closes it.
+
+    `patience_s` is how long `offer` waits for room in a full queue. It is 0, no wait ever, for live sources; frames
+    of files can wait, and then nothing is lost to a sink that is merely slow. One that used it up is dead until it
+    takes something, and is not waited for again. `queueing` defaults to the sink's own, `say` gets one line when
+    trouble begins and one when it ends, not one a frame.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        queueing: Queueing | None = None,
+        *,
+        patience_s: float = 0.0,
+        say: Callable[[str], None] = to_stderr,
+    ) -> None:
+        self.sink = sink
+        self.queueing: Queueing = queueing if queueing is not None else getattr(sink, "queueing", Queueing())
+        self._patience_s = patience_s
+        self._say = say
+        self._said: dict[str, float] = {}
+        self._queue: deque[Judgement] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._writing = self._closing = self._abandoned = self._dead = self._failing = False
+        self._delivered = self._lost = self._failed = 0
+        self._last_error = ""
+        # a daemon: a sink that hangs for ever must not keep the process alive
+        self._thread = threading.Thread(target=self._run, name=f"deliver to {sink.name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, judgement: Judgement) -> None:
+        """Queue one judgement, or count what the full queue gives up for it as lost. Never raises, never waits long."""
+        if self.queueing.anomalies_only and not judgement.anomalous:
+            return
+        if not self.queueing.pictures:
+            judgement = judgement.without_picture()
+        with self._changed:
+            if self._patience_s and not (self._dead or self._fits(judgement)):
+                self._dead = not self._changed.wait_for(
+                    lambda: self._closing or self._fits(judgement), self._patience_s
+                )
+            lost_before = self._lost
+            if not self._closing and self.queueing.keep == "newest":
+                while not self._fits(judgement):
+                    self._bytes -= self._queue.popleft().nbytes
+                    self._lost += 1
+            if self._closing or not self._fits(judgement):
+                self._lost += 1
+            else:
+                self._queue.append(judgement)
+                self._bytes += judgement.nbytes
+                self._changed.notify_all()
+            overflow = self._lost > lost_before
+        if overflow:
+            self._say_rarely("lost", "is too slow or dead, judgements are lost to it (counted, the inspection goes on)")
+
+    def counts(self) -> Counts:
+        """Return what became of the judgements offered so far."""
+        with self._changed:
+            queued = len(self._queue) + self._writing
+            return Counts(self.sink.name, self._delivered, self._lost, self._failed, queued, self._last_error)
+
+    def begin_close(self) -> None:
+        """Take no more and let the thread finish; for closing several at the same time."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Deliver what is queued and close the sink, within `timeout_s`; the rest counts as lost. May be repeated."""
+        self.begin_close()
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            return
+        with self._changed:
+            self._lost += len(self._queue)
+            self._queue.clear()
+            self._bytes = 0
+        interrupt = getattr(self.sink, "interrupt", None)
+        if interrupt is not None:
+            interrupt()
+            self._thread.join(INTERRUPT_GRACE_S)
+        with self._changed:
+            if self._thread.is_alive() and not self._abandoned:
+                self._abandoned = True
+                self._lost += self._writing
+                self._writing = False
+                self._last_error = self._last_error or f"did not end within {timeout_s:g} s"
+
+    def _fits(self, judgement: Judgement) -> bool:
+        full = len(self._queue) >= self.queueing.capacity or self._bytes + judgement.nbytes > self.queueing.max_bytes
+        return not self._queue or not full
+
+    def _run(self) -> None:
+        while (judgement := self._next()) is not None:
+            try:
+                self.sink.write(judgement)
+            except Exception as error:  # also a sink's defect: it must not end the deliveries
+                self._count(error)
+            else:
+                self._count(None)
+            del judgement  # or it would stay in memory while the queue is empty
+        try:
+            self.sink.close()
+        except Exception as error:
+            with self._changed:
+                self._last_error = error_line(error)
+            self._say_rarely("close", f"could not be closed: {error_line(error)}")
+
+    def _next(self) -> Judgement | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            if not self._queue:
+                return None
+            judgement = self._queue.popleft()
+            self._bytes -= judgement.nbytes
+            self._writing = True
+            self._dead = False
+            self._changed.notify_all()
+            return judgement
+
+    def _count(self, error: Exception | None) -> None:
+        with self._changed:
+            if self._abandoned:  # counted as lost when it was given up
+                return
+            self._writing = False
+            before, self._failing = self._failing, error is not None
+            if error is None:
+                self._delivered += 1
+            else:
+                self._failed += 1
+                self._last_error = error_line(error)
+        if error is not None:
+            self._say_rarely("failed", f"cannot deliver: {self._last_error} (counted, the inspection goes on)")
+        elif before and self._said.pop("told failed", 0):
+            self._say(f"{self.sink.name}: delivers again, {self._failed + self._lost} not delivered so far")
+
+    def _say_rarely(self, kind: str, text: str) -> None:
+        now = time.monotonic()
+        if now - self._said.get(kind, -SAY_EVERY_S) >= SAY_EVERY_S:
+            self._said[kind] = self._said[f"told {kind}"] = now
+            self._say(f"{self.sink.name}: {text}")
+
+
+class Deliveries:
+    """All sinks of an inspection: each offer goes to every one. A context manager that closes them together."""
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        patience_s: float = 0.0,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
+        say: Callable[[str], None] = to_stderr,
+    ) -> None:
+        self._close_timeout_s = close_timeout_s
+        self._deliveries = tuple(Delivery(sink, patience_s=patience_s, say=say) for sink in sinks)
+
+    def offer(self, judgement: Judgement) -> None:
+        """Offer one judgement to every sink."""
+        for delivery in self._deliveries:
+            delivery.offer(judgement)
+
+    def counts(self) -> tuple[Counts, ...]:
+        """Return the counts of every sink, in their order."""
+        return tuple(delivery.counts() for delivery in self._deliveries)
+
+    def close(self) -> None:
+        """Close all at the same time, so that the slowest decides how long it takes; a second call does nothing."""
+        deadline = time.monotonic() + self._close_timeout_s
+        for delivery in self._deliveries:
+            delivery.begin_close()
+        for delivery in self._deliveries:
+            delivery.close(max(0.0, deadline - time.monotonic()))
+
+    def __enter__(self) -> "Deliveries":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,151 @@
+"""A cap on the disk space that a sink uses: the oldest goes first, and nothing goes that the sink did not write.
+
+Beside the files stands a ledger with every file written: its group (an event, a video segment), size and time of
+change. Only a file that is in the ledger and still has that size and time is removed, also after a restart.
+"""
+
+import contextlib
+import errno
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from runtime.common.files import write_text
+
+SPARE_LINES = 1000  # the ledger is written anew when it has more lines of removed files than this and than of others
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a `group`, by its path within the folder. A growing file's `mtime_ns` is None: it is known by name."""
+
+    group: str
+    path: str
+    bytes: int
+    mtime_ns: int | None
+
+
+class DiskCap:
+    """Holds the files written into `folder` to `cap_bytes` in all, by removing whole groups, the oldest first.
+
+    `kind` ("events", "video", ...) names the ledger, so that several sinks may share a folder. Groups in `held` are
+    being written and stay. One process at a time may use a folder so.
+    """
+
+    def __init__(self, folder: Path, cap_bytes: int, kind: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.cap_bytes = cap_bytes
+        self.held: set[str] = set()
+        self._groups: dict[str, dict[str, Entry]] = {}  # the oldest first
+        self._ledger = folder / f".cflow-edge-{kind}.jsonl"
+        self._ledger_lines = 0
+        self._load()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the files in the ledger."""
+        return self._used
+
+    def add(self, group: str, path: Path, growing: bool = False) -> None:
+        """Count a file just written (or written again) and make room.
+
+        `growing` is for a file that goes on growing: it is added again when it has its end. Raises `OSError` if the
+        file does not fit although everything older is gone, or cannot be entered; it is then removed again.
+        """
+        state = path.stat()
+        name = path.relative_to(self.folder).as_posix()
+        entry = Entry(group, name, state.st_size, None if growing else state.st_mtime_ns)
+        try:
+            self._append(entry)
+        except OSError:
+            path.unlink()
+            raise
+        self._keep(entry)
+        self._make_room(group)
+        if self._used > self.cap_bytes:
+            self._forget(self._groups[group].pop(name))
+            path.unlink()
+            raise OSError(errno.EDQUOT, f"the disk cap of {self.cap_bytes} bytes is too small", str(path))
+
+    def drop(self, group: str, path: Path) -> None:
+        """Count a file no more; it has another name now, or is gone."""
+        entry = self._groups.get(group, {}).pop(path.relative_to(self.folder).as_posix(), None)
+        if entry is not None:
+            self._forget(entry)
+
+    def _make_room(self, newest: str) -> None:
+        for group in [group for group in self._groups if group != newest and group not in self.held]:
+            if self._used <= self.cap_bytes:
+                break
+            self._remove(group)
+        live = sum(len(files) for files in self._groups.values())
+        if self._ledger_lines > 2 * live + SPARE_LINES:
+            self._rewrite()
+
+    def _remove(self, group: str) -> None:
+        for entry in self._groups.pop(group).values():
+            self._forget(entry)
+            path = self.folder / entry.path
+            if self._is_ours(entry):
+                path.unlink(missing_ok=True)
+            self._remove_empty_folders(path)
+
+    def _is_ours(self, entry: Entry) -> bool:
+        with contextlib.suppress(OSError):
+            state = (self.folder / entry.path).stat()
+            return entry.mtime_ns is None or (state.st_size, state.st_mtime_ns) == (entry.bytes, entry.mtime_ns)
+        return False
+
+    def _remove_empty_folders(self, path: Path) -> None:
+        with contextlib.suppress(OSError):  # one that holds something else stays
+            for parent in path.relative_to(self.folder).parents[:-1]:
+                (self.folder / parent).rmdir()
+
+    def _keep(self, entry: Entry) -> None:
+        files = self._groups.setdefault(entry.group, {})
+        if (before := files.get(entry.path)) is not None:
+            self._forget(before)
+            if len(files) == 1:  # written anew as a whole: it is the newest now
+                self._groups[entry.group] = self._groups.pop(entry.group)
+        files[entry.path] = entry
+        self._used += entry.bytes
+
+    def _forget(self, entry: Entry) -> None:
+        self._used -= entry.bytes
+
+    def _append(self, entry: Entry) -> None:
+        with self._ledger.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(entry)) + "\n")
+        self._ledger_lines += 1
+
+    def _load(self) -> None:
+        self._used = 0
+        for entry in self._read():
+            self._keep(entry)
+        for group, files in list(self._groups.items()):
+            for entry in [entry for entry in files.values() if not self._is_ours(entry)]:
+                self._forget(files.pop(entry.path))
+            for entry in [entry for entry in files.values() if entry.mtime_ns is None]:  # it grew since
+                self._forget(entry)
+                grown = replace(entry, bytes=(self.folder / entry.path).stat().st_size)
+                files[entry.path] = grown
+                self._used += grown.bytes
+            if not files:
+                del self._groups[group]
+
+    def _read(self) -> Iterator[Entry]:
+        if not self._ledger.exists():
+            return
+        for line in self._ledger.read_text(encoding="utf-8").splitlines():
+            self._ledger_lines += 1
+            with contextlib.suppress(ValueError, TypeError, AttributeError):  # half a line after a power cut
+                entry = Entry(**json.loads(line))
+                if entry.path and ".." not in Path(entry.path).parts and not Path(entry.path).is_absolute():
+                    yield entry
+
+    def _rewrite(self) -> None:
+        entries = [entry for files in self._groups.values() for entry in files.values()]
+        write_text(self._ledger, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
+        self._ledger_lines = len(entries)

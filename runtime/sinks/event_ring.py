@@ -1,0 +1,118 @@
+"""The last frames before an event, as JPEG in memory, so that the past can still be saved when something happens."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.common.errors import UserError
+from runtime.images.opencv import opencv
+from runtime.images.pixels import Image8
+from runtime.sinks.json_lines import as_json
+from runtime.sinks.judgement import Judgement
+
+JPEG_QUALITY = 95
+RING_BYTES = 64 << 20  # a source's ring never takes more memory, whatever the window asks for
+RING_FRAMES = 2000
+
+
+@dataclass(frozen=True)
+class Window:
+    """So much before or after an event: a number of `frames` or, where that is None, `seconds`."""
+
+    frames: int | None = None
+    seconds: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Window":
+        """Read "20" (frames) or "2.5s". Raises `UserError` for anything else."""
+        number = text.removesuffix("s")
+        try:
+            window = cls(None, float(number)) if number != text else cls(int(number))
+        except ValueError:
+            window = cls(-1)
+        if (window.frames or 0) < 0 or not 0 <= window.seconds <= 3600:
+            raise UserError("a window is a number of frames or of seconds up to an hour", repr(text), "as 20 or 2.5s")
+        return window
+
+    def covers(self, frames: int, seconds: float) -> bool:
+        """Whether a frame so many `frames` and `seconds` away is inside."""
+        return frames <= self.frames if self.frames is not None else 0 <= seconds <= self.seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A judged frame as an event keeps it: JPEG bytes and its line (`runtime.sinks.json_lines`)."""
+
+    name: str
+    index: int
+    captured_s: float
+    anomalous: bool
+    line: dict[str, Any]
+    jpeg: bytes
+
+    @classmethod
+    def of(cls, judgement: Judgement) -> "Shot":
+        """Compress one judgement."""
+        frame = judgement.frame
+        line = as_json(judgement)
+        return cls(frame.name, frame.index, frame.captured_s, judgement.anomalous, line, jpeg(frame.image))
+
+
+class Ring:
+    """The newest shots of one source that `window` covers."""
+
+    def __init__(self, window: Window, max_bytes: int = RING_BYTES) -> None:
+        self._window = window
+        self._max_bytes = max_bytes
+        self._shots: deque[Shot] = deque()
+        self._bytes = 0
+
+    def push(self, shot: Shot) -> None:
+        """Add the newest shot; those that the window has left behind go."""
+        self._shots.append(shot)
+        self._bytes += len(shot.jpeg)
+        while self._shots and not self._keeps_oldest(shot.captured_s):
+            self._bytes -= len(self._shots.popleft().jpeg)
+
+    def _keeps_oldest(self, now_s: float) -> bool:
+        # the event's first frame is the next: the newest shot here is one frame before it
+        covered = self._window.covers(len(self._shots), now_s - self._shots[0].captured_s)
+        return covered and self._bytes <= self._max_bytes and len(self._shots) <= RING_FRAMES
+
+    def before(self, first: Shot) -> list[Shot]:
+        """Return what the window holds before `first`, the newest frame of all, the oldest first."""
+        return [
+            shot
+            for age, shot in zip(range(len(self._shots), 0, -1), self._shots, strict=True)
+            if self._window.covers(age, first.captured_s - shot.captured_s)
+        ]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._shots.clear()
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[Shot]:
+        return iter(self._shots)
+
+    def __len__(self) -> int:
+        return len(self._shots)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pictures held."""
+        return self._bytes
+
+
+def jpeg(image: Image8) -> bytes:
+    """Return uint8 (H, W, 3) RGB as JPEG. Raises `OSError` for a picture that JPEG cannot hold (over 65535 pixels)."""
+    cv2 = opencv()
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    try:
+        done, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    except cv2.error as error:
+        raise OSError(f"a frame of {image.shape[1]}x{image.shape[0]} is no JPEG: {error}") from None
+    if not done:
+        raise OSError(f"a frame of {image.shape[1]}x{image.shape[0]} is no JPEG")
+    return bytes(encoded)

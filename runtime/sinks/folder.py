@@ -1,0 +1,119 @@
+"""A folder with one JSON line and one overlay a frame, and a contact sheet of the worst."""
+
+import heapq
+from pathlib import Path
+from types import TracebackType
+
+from PIL import Image
+
+from runtime.common.files import safe_name, whole_file
+from runtime.images.overlay import Tile, contact_sheet, draw, thumbnail
+from runtime.images.pixels import Image8
+from runtime.sinks.disk_cap import DiskCap
+from runtime.sinks.json_lines import JsonLines, as_json
+from runtime.sinks.judgement import Judgement
+from runtime.sinks.queueing import Queueing
+
+LINES_NAME = "frames.jsonl"
+OVERLAYS_NAME = "overlays"
+SHEET_NAME = "contact_sheet.png"
+SHEET_TILES = 48  # the highest scores of a run: what a person looks at first
+SHEET_COLUMNS = 6
+SHEET_TILE_WIDTH = 320
+
+
+class Worst:
+    """Keeps thumbnails of the highest scores seen, so that a run of any length fits into memory."""
+
+    def __init__(self, count: int = SHEET_TILES) -> None:
+        self._count = count
+        self._seen = 0
+        self._heap: list[tuple[float, int, Tile]] = []  # the lowest score kept is first; ties go to the earlier frame
+
+    def add(self, name: str, score: float, overlay: Image8) -> None:
+        """Offer one overlay."""
+        self._seen += 1
+        if len(self._heap) == self._count and score <= self._heap[0][0]:
+            return
+        tile = Tile(thumbnail(overlay, SHEET_TILE_WIDTH), f"{name}  {score:.3f}")
+        put = heapq.heappush if len(self._heap) < self._count else heapq.heapreplace
+        put(self._heap, (score, -self._seen, tile))
+
+    def tiles(self) -> list[Tile]:
+        """Return what was kept, the highest score first."""
+        return [tile for _, _, tile in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+
+
+class FolderSink:
+    """Writes into `folder`: `frames.jsonl`, `overlays/<name>.png` and, on closing, `contact_sheet.png`.
+
+    `maximum` is the largest score the engine can give. An existing `frames.jsonl` is continued; an overlay of the
+    same name is replaced. `lines_cap_bytes` bounds the lines (`JsonLines`), `cap_bytes` the overlays: the oldest go
+    first. With `by_source`, for several sources in one process, each has a folder of its own inside `overlays`.
+    """
+
+    queueing = Queueing(capacity=32, keep="oldest")
+
+    def __init__(
+        self,
+        folder: Path,
+        maximum: float,
+        overlays: bool = True,
+        sheet: bool = False,
+        lines_cap_bytes: int | None = None,
+        cap_bytes: int | None = None,
+        by_source: bool = False,
+    ) -> None:
+        self.name = str(folder)
+        self._by_source = by_source
+        self.folder = folder
+        self._maximum = maximum
+        self._overlays = overlays
+        self._worst = Worst() if sheet else None
+        self._lines = JsonLines(folder / LINES_NAME, lines_cap_bytes)
+        self._cap = (
+            DiskCap(folder / OVERLAYS_NAME, cap_bytes, "overlays") if overlays and cap_bytes is not None else None
+        )
+
+    def write(self, judgement: Judgement) -> None:
+        """Write one frame's overlay, then its line: a line's overlay is always there."""
+        frame, result = judgement.frame, judgement.result
+        if self._overlays or self._worst:
+            overlay = draw(frame.image, result, self._maximum)
+            if self._overlays:
+                self._save(safe_name(judgement.source) if self._by_source else "", frame.name, overlay)
+            if self._worst:
+                self._worst.add(frame.name, result.image_score, overlay)
+        self._lines.append(as_json(judgement))
+
+    def _save(self, source: str, name: str, overlay: Image8) -> None:
+        path = self.folder / OVERLAYS_NAME / source / overlay_name(name)
+        save_png(path, overlay)
+        if self._cap is not None:
+            self._cap.add(f"{source}/{path.name}", path)
+
+    def close(self) -> None:
+        """Write the contact sheet, if any was asked for, and close the lines; a second call does nothing."""
+        self._lines.close()
+        worst, self._worst = self._worst, None
+        if worst and (tiles := worst.tiles()):
+            save_png(self.folder / SHEET_NAME, contact_sheet(tiles, min(SHEET_COLUMNS, len(tiles)), SHEET_TILE_WIDTH))
+
+    def __enter__(self) -> "FolderSink":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def overlay_name(name: str) -> str:
+    """Return the overlay's file name; `a.jpg` becomes `a.jpg.png`, beside the overlay of an `a.png`."""
+    return name if name.endswith(".png") else f"{name}.png"
+
+
+def save_png(path: Path, image: Image8) -> None:
+    """Write uint8 (H, W, 3) RGB as PNG, whole or not at all."""
+    with whole_file(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG", compress_level=1)  # level 6 takes four times as long

@@ -1,0 +1,154 @@
+"""JSON lines: one object a frame, on stdout or in a file that is cut into pieces before it fills the disk."""
+
+import errno
+import json
+import os
+import re
+import sys
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from runtime.images.regions import regions_above
+from runtime.sinks.judgement import Judgement
+from runtime.sinks.queueing import Queueing
+
+PIECES = 16  # a capped file is at most this many pieces; the oldest goes when the next is begun
+TAIL_BYTES = 1 << 20  # longer than any line
+
+
+def as_json(judgement: Judgement) -> dict[str, Any]:
+    """Return what a line says: time in UTC, scores, boxes in pixels of the judged frame, latencies in milliseconds.
+
+    Where the camera's frame was cut, turned or masked before, "view" says how.
+    """
+    frame, result = judgement.frame, judgement.result
+    captured = datetime.fromtimestamp(frame.captured_s, timezone.utc)
+    boxes = regions_above(result.anomaly_map, result.map_threshold, frame.image.shape[:2])
+    line: dict[str, Any] = {
+        "time": captured.isoformat(timespec="milliseconds"),
+        "source": judgement.source,
+        "name": frame.name,
+        "frame": frame.index,
+        "score": result.image_score,
+        "threshold": result.threshold,
+        "verdict": result.verdict,
+        "boxes": [asdict(box) for box in boxes],
+        "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
+    }
+    if judgement.view:
+        line["view"] = dict(judgement.view)
+    return line
+
+
+def encode(value: Any) -> bytes:
+    """Return `value` as JSON in UTF-8. Raises `ValueError` for NaN and infinities, which JSON has not."""
+    return json.dumps(value, allow_nan=False).encode()
+
+
+class JsonLines:
+    """Appends objects to a file, one a line; a line is there as a whole or not at all.
+
+    With `cap_bytes` the file `frames.jsonl` and its older pieces `frames.000001.jsonl`, ... together stay below that:
+    the oldest piece is removed. A piece of a line that a power cut left behind is removed on opening.
+    """
+
+    def __init__(self, path: Path, cap_bytes: int | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._piece_bytes = None if cap_bytes is None else max(1, cap_bytes // PIECES)
+        self._file = self._open()
+        _mend_end(self.path)
+
+    def append(self, value: Any) -> None:
+        """Write `value` as one line. Raises `OSError` for a full disk and takes a part of a line back."""
+        line = encode(value) + b"\n"
+        start = self._file.seek(0, os.SEEK_END)
+        if self._piece_bytes is not None and start and start + len(line) > self._piece_bytes:
+            self._begin_piece()
+            start = 0
+        if self._file.write(line) != len(line):
+            self._file.truncate(start)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def pieces(self) -> list[Path]:
+        """Return the older pieces, the oldest first."""
+        pattern = re.compile(re.escape(self.path.stem) + r"\.\d{6,}" + re.escape(self.path.suffix))
+        found = [path for path in self.path.parent.iterdir() if pattern.fullmatch(path.name)]
+        return sorted(found, key=self._number)
+
+    def _number(self, piece: Path) -> int:
+        return int(piece.stem.rpartition(".")[2])
+
+    def _open(self) -> Any:
+        return self.path.open("ab", buffering=0)  # unbuffered: one write is one line on the disk, Ctrl-C or not
+
+    def _begin_piece(self) -> None:
+        older = self.pieces()
+        number = self._number(older[-1]) + 1 if older else 1
+        self._file.close()
+        try:
+            self.path.replace(self.path.with_name(f"{self.path.stem}.{number:06d}{self.path.suffix}"))
+            for piece in older[: max(0, len(older) + 2 - PIECES)]:  # the new piece and the open file count
+                piece.unlink()
+        finally:
+            self._file = self._open()
+
+
+def _mend_end(path: Path) -> None:
+    """Remove what follows the last line's end if it is the beginning of a line of ours; close any other last line."""
+    if not path.is_file():  # a pipe or a device has no end to mend
+        return
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL_BYTES))
+        tail = file.read(TAIL_BYTES).rpartition(b"\n")[2]
+        if tail.startswith(b'{"time":'):
+            file.truncate(size - len(tail))
+        elif tail:
+            file.write(b"\n")
+
+
+class LinesSink:
+    """One JSON line a frame, to the file `path` (see `JsonLines`) or, without one, to stdout."""
+
+    queueing = Queueing(capacity=1024, max_bytes=256 << 20, keep="oldest", pictures=False)
+
+    def __init__(self, path: Path | None = None, cap_bytes: int | None = None) -> None:
+        self.name = "JSON lines" if path is None else str(path)
+        self._lines: JsonLines | _Stdout = _Stdout() if path is None else JsonLines(path, cap_bytes)
+
+    def write(self, judgement: Judgement) -> None:
+        """Append one line. Raises `OSError` for a full disk or a reader that has gone."""
+        self._lines.append(as_json(judgement))
+
+    def close(self) -> None:
+        """Close the file (stdout stays open); a second call does nothing."""
+        self._lines.close()
+
+    def __enter__(self) -> "LinesSink":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Stdout:
+    """Lines on stdout, past Python's buffer, in which a reader that has gone would leave something for the exit."""
+
+    def append(self, value: Any) -> None:
+        sys.stdout.flush()
+        line = memoryview(encode(value) + b"\n")
+        while line:
+            line = line[os.write(sys.stdout.fileno(), line) :]
+
+    def close(self) -> None:
+        """Nothing is held back."""

@@ -1,0 +1,69 @@
+"""What one frame came to, and where such judgements can go."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from runtime.result import Result
+from runtime.sources.frame import Frame
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """A frame with the engine's result.
+
+    `source` is the name of the source that the frame came from, one of several where several cameras are judged in
+    one process. `frame.image` is what was judged: after region of interest, mask, rotation and flip; `view` says
+    what these were, so that a box can be traced back to the camera's pixels (empty: the camera's frame itself).
+    Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
+    """
+
+    source: str
+    frame: Frame
+    result: Result
+    view: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether the verdict is "anomalous"."""
+        return self.result.verdict == "anomalous"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its arrays keep in memory."""
+        image = self.frame.image
+        return (image.nbytes if any(image.strides) else image.itemsize) + self.result.anomaly_map.nbytes
+
+    def without_picture(self) -> "Judgement":
+        """Return the same with a black picture of the same size that takes one byte; the map stays."""
+        black = np.broadcast_to(np.zeros((), np.uint8), self.frame.image.shape)
+        return replace(self, frame=replace(self.frame, image=black))
+
+
+class Sink(Protocol):
+    """Takes judgements one by one, in order.
+
+    `write` may raise `OSError` or `UserError` for one that it could not deliver; the next is tried all the same.
+    `close` finishes what was begun; a second call does nothing. One thread calls both (`runtime.sinks.delivery`). Two
+    things a sink may have beside: an attribute `queueing` says how its queue behaves (`runtime.sinks.queueing`), and a
+    method `interrupt`, called from another thread, ends its waiting.
+    """
+
+    name: str
+
+    def write(self, judgement: Judgement) -> None:
+        """Deliver one judgement; may take its time (see `runtime.sinks.delivery`)."""
+        ...
+
+    def close(self) -> None:
+        """Finish and release everything."""
+        ...
+
+    def __enter__(self) -> "Sink": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...

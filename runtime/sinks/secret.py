@@ -1,0 +1,19 @@
+"""Passwords and tokens come from a file or the environment: a command line can be read by every process."""
+
+import os
+from pathlib import Path
+
+from runtime.common.errors import UserError
+
+
+def read_secret(path: Path | None, variable: str) -> list[str]:
+    """Return the lines of the file at `path` or, without one, the environment's `variable` (none where not set).
+
+    Raises `OSError` for a file that cannot be read and `UserError` for one that is no text.
+    """
+    if path is None:
+        return os.environ.get(variable, "").splitlines()
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} must be a text file (UTF-8)", "other bytes") from None

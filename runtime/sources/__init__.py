@@ -1,0 +1,1 @@
+"""Where frames enter: files, folders, cameras and streams."""

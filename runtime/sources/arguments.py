@@ -1,0 +1,192 @@
+"""The command line's part on sources: which, how cameras are asked, what is borne, and what of a frame is judged."""
+
+import argparse
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.common.argument_types import camera, fourcc, positive, roi, seconds, size
+from runtime.common.errors import UserError
+from runtime.sources.backoff import SETTLE_S, STALL_AFTER_S
+
+if TYPE_CHECKING:
+    from runtime.images.view import View
+    from runtime.sources.frame import Source
+    from runtime.sources.open import OpenOptions, SourceSpec
+
+LONG_S = 86_400  # where silence is no loss
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add everything on sources to `parser`; light, for --help."""
+    which = parser.add_argument_group("sources").add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--camera",
+        action="append",
+        type=camera,
+        metavar="N",
+        help="number of a camera, or csi:N on a Jetson; repeat for several",
+    )
+    which.add_argument(
+        "--source",
+        action="append",
+        metavar="WHAT",
+        help="a stream's URL (rtsp, http, udp, ...), 'gst: ... ! appsink', an image, a folder of images, a video, "
+        "camera:N, csi:N, or watch:DIR; repeat for several",
+    )
+    which.add_argument(
+        "--watch", action="append", metavar="DIR", help="a folder whose new images are judged as they arrive"
+    )
+    _add_camera_arguments(parser.add_argument_group("cameras and streams"))
+    folders = parser.add_argument_group("watched folders")
+    folders.add_argument("--skip-existing", action="store_true", help="judge only images that arrive from now on")
+    folders.add_argument(
+        "--settle",
+        type=seconds,
+        default=SETTLE_S,
+        metavar="S",
+        help="an image unchanged for S seconds is whole (default: %(default)s)",
+    )
+    _add_view_arguments(parser.add_argument_group("what of a frame is judged (once for all sources, or once for each)"))
+
+
+def _add_camera_arguments(group: Any) -> None:
+    group.add_argument("--camera-size", type=size, metavar="WxH", help="ask cameras for frames of W x H pixels")
+    group.add_argument("--camera-fps", type=positive, metavar="F", help="ask cameras for F frames per second")
+    group.add_argument("--exposure", type=positive, metavar="MS", help="ask cameras to expose for MS milliseconds")
+    group.add_argument("--camera-format", type=fourcc, metavar="CODE", help="ask for a pixel format, such as MJPG")
+    group.add_argument("--no-reconnect", action="store_true", help="end with status 2 when a camera or stream is lost")
+    group.add_argument(
+        "--wait-for-sources", action="store_true", help="start though a camera or stream is not there yet"
+    )
+    group.add_argument(
+        "--stall-after",
+        type=seconds,
+        default=STALL_AFTER_S,
+        metavar="S",
+        help="no frame for S seconds is a loss (default: %(default)g; 0: never, for cameras with a trigger)",
+    )
+    group.add_argument("--dry-run", action="store_true", help="print what would be opened, and end")
+
+
+def _add_view_arguments(group: Any) -> None:
+    group.add_argument("--roi", action="append", type=roi, metavar="X,Y,W,H", help="judge this region only (pixels)")
+    group.add_argument(
+        "--mask", action="append", metavar="FILE", help="an image as large as the camera's frame, white = inspect"
+    )
+    group.add_argument(
+        "--mask-fill",
+        action="store_true",
+        help="also paint over what is not inspected; only for a detector trained on frames painted so",
+    )
+    group.add_argument(
+        "--rotate", action="append", type=int, choices=(0, 90, 180, 270), help="turn frames clockwise by degrees"
+    )
+    group.add_argument(
+        "--flip",
+        action="append",
+        choices=("h", "v", "none"),
+        help="mirror frames: h swaps left and right, v up and down",
+    )
+
+
+def specs_from(args: argparse.Namespace) -> "list[SourceSpec]":
+    """Return the sources that were asked for, in order. Raises `UserError` for one that cannot be, or comes twice."""
+    from runtime.sources.open import SourceKind, SourceSpec
+
+    specs = [SourceSpec.parse(text) for text in [*(args.camera or ()), *(args.source or ())]]
+    specs += [SourceSpec(SourceKind.WATCH, text) for text in args.watch or ()]
+    for i, spec in enumerate(specs):
+        if spec in specs[:i]:
+            raise UserError("each source must be named once", f"{spec.kind.value} twice", "leave one of them out")
+    return specs
+
+
+def options_from(args: argparse.Namespace) -> "OpenOptions":
+    """Return how the sources are opened. Raises `UserError` for options that exclude each other."""
+    from runtime.sources.backoff import Backoff
+    from runtime.sources.camera import CameraRequest
+    from runtime.sources.live import LiveOptions
+    from runtime.sources.open import OpenOptions
+    from runtime.sources.watch import WatchOptions
+
+    if args.no_reconnect and args.wait_for_sources:
+        raise UserError("--wait-for-sources needs reconnecting", "--no-reconnect", "leave one of them out")
+    backoff = None if args.no_reconnect else Backoff()
+    return OpenOptions(
+        LiveOptions(backoff, args.stall_after or None, args.wait_for_sources),
+        CameraRequest(args.camera_size, args.camera_fps, args.exposure, args.camera_format),
+        WatchOptions(existing=not args.skip_existing, settle_s=args.settle),
+    )
+
+
+def sources_from(args: argparse.Namespace) -> "list[Source]":
+    """Open every source that was asked for; close each. Raises `UserError`, with none left open, if one does not."""
+    # V4L2's own patience, which OpenCV reads when it is imported; `read` would call 10 s of silence a failure
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(max(1, round(args.stall_after or LONG_S))))
+    from runtime.sources.camera import CameraRequest
+    from runtime.sources.open import SourceKind, open_source
+
+    specs, options = specs_from(args), options_from(args)
+    asked = options.request != CameraRequest()
+    if asked and not any(spec.kind in (SourceKind.CAMERA, SourceKind.CSI) for spec in specs):
+        raise UserError("size, rate, exposure and format can be asked of a camera", "no camera", "leave them out")
+    with contextlib.ExitStack() as stack:
+        sources = [stack.enter_context(open_source(spec, options)) for spec in specs]
+        stack.pop_all()
+    return sources
+
+
+def views_from(args: argparse.Namespace) -> "list[View]":
+    """Return one view for each source, in order. Raises `UserError` for a mask that cannot be read."""
+    from runtime.images.view import View, ViewOptions
+
+    count = sum(len(given or ()) for given in (args.camera, args.source, args.watch))
+    rois, masks, turns, flips = (
+        _one_each(name, getattr(args, name), count) for name in ("roi", "mask", "rotate", "flip")
+    )
+    return [
+        View(
+            ViewOptions(
+                roi=region or None,
+                mask=None if mask in (None, "none") else Path(mask),
+                fill=args.mask_fill,
+                rotate=turn or 0,
+                flip="" if flip in (None, "none") else flip,
+            )
+        )
+        for region, mask, turn, flip in zip(rois, masks, turns, flips, strict=True)
+    ]
+
+
+def _one_each(name: str, given: list[Any] | None, count: int) -> list[Any]:
+    if given is None or len(given) == 1:
+        return (given or [None]) * count
+    if len(given) != count:
+        raise UserError(f"--{name} must be given once, or once for each source", f"{len(given)} for {count}")
+    return given
+
+
+def describe_sources(args: argparse.Namespace) -> str:
+    """Return, for --dry-run, a line on every source and on what stands in its way; opens none."""
+    from runtime.sources.camera import available_cameras
+    from runtime.sources.open import SourceKind
+    from runtime.sources.streams import csi_pipeline, gstreamer_lack, without_secrets
+
+    request = options_from(args).request
+    lines = []
+    for spec in specs_from(args):
+        said = spec.target
+        if spec.kind is SourceKind.CAMERA:
+            said = f"{spec.target}; {available_cameras()}"
+        elif spec.kind is SourceKind.CSI:
+            said = f"{spec.target}; GStreamer pipeline: {csi_pipeline(int(spec.target), request)}"
+        elif spec.kind is SourceKind.URL:
+            said = without_secrets(spec.target)
+        lines.append(f"{spec.kind.value} {said}")
+        if spec.kind in (SourceKind.CSI, SourceKind.PIPELINE) and (lack := gstreamer_lack()):
+            lines.append(f"would not open: it needs an OpenCV with GStreamer, and here is {lack}")
+    views = [view.describe() for view in views_from(args)]
+    lines += [f"view of source {i}: {view}" for i, view in enumerate(views) if view]
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""What every source delivers: frames in order, with where and when they were taken."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from runtime.images.pixels import Image8
+
+Opened = TypeVar("Opened", bound="Source")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture: `image` is uint8 (H, W, 3) RGB.
+
+    `name` is unique within its source and usable as a file name. `index` counts from 0 and skips
+    the numbers of frames that a live source dropped. `captured_s` is the time of capture (of
+    reading, for files) in seconds since 1970.
+    """
+
+    image: Image8
+    name: str
+    index: int
+    captured_s: float
+
+
+class Source(Protocol):
+    """A context manager that yields frames once, in order; leaving it releases the device or file.
+
+    `name` is what a person calls it, `live` says whether frames are lost when nobody asks for them. The counters
+    only ever grow, and may be read from any thread; what is here is what files have that are read to their end.
+    """
+
+    name: str
+    live: bool
+
+    @property
+    def dropped(self) -> int:
+        """Frames captured (files seen) but never yielded: a newer one took their place, or they went."""
+        return 0
+
+    @property
+    def unreadable(self) -> int:
+        """Files that could not be read and were passed over; only a watched folder passes any over."""
+        return 0
+
+    @property
+    def reconnects(self) -> int:
+        """How often the source came back after it was lost."""
+        return 0
+
+    @property
+    def state(self) -> str:
+        """For a person: "live", "reconnecting since 2026-03-01T12:00:00+00:00 (why)", "ended", "file"."""
+        return "file"
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """Release everything; a second call does nothing."""
+
+    def __enter__(self: Opened) -> Opened:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,172 @@
+"""Where frames come from: cameras, streams, an image, a folder of images, a folder to watch, a video."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from runtime.common.errors import UserError
+from runtime.images.opencv import opencv
+from runtime.images.preprocess import IMAGE_SUFFIXES, list_images, read_image
+from runtime.sources.camera import CameraRequest, camera_origin
+from runtime.sources.frame import Frame, Source
+from runtime.sources.live import Live, LiveOptions
+from runtime.sources.reader import Origin
+from runtime.sources.streams import check_pipeline, check_url, csi_origin, is_url, pipeline_origin, url_origin
+from runtime.sources.watch import WatchedFolder, WatchOptions
+
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
+
+
+class SourceKind(Enum):
+    """What a source is, which decides how it is opened."""
+
+    CAMERA = "camera"
+    CSI = "csi"
+    URL = "url"
+    PIPELINE = "gst"
+    WATCH = "watch"
+    IMAGE = "image"
+    FOLDER = "folder"
+    VIDEO = "video"
+
+
+NUMBERED = {"camera": SourceKind.CAMERA, "csi": SourceKind.CSI}
+LIVE = frozenset({SourceKind.CAMERA, SourceKind.CSI, SourceKind.URL, SourceKind.PIPELINE})
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A source that is named but not yet open: `target` is a number, URL, pipeline or path, as text."""
+
+    kind: SourceKind
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> "SourceSpec":
+        """Tell the kind of `text`: `camera:0`, `csi:0`, `gst: ... ! appsink`, `watch:DIR`, a URL, or a path.
+
+        Raises `UserError` for a path that does not exist, a suffix that is neither an image's nor a video's, a
+        camera that is no number, a scheme that no stream has, or a pipeline without an appsink at its end.
+        """
+        prefix, colon, rest = text.partition(":")
+        if colon and prefix in NUMBERED:
+            if not (rest.isascii() and rest.isdigit()):
+                raise UserError(f"a camera is {prefix}:N with N = 0, 1, ...", repr(text), f"for example {prefix}:0")
+            return cls(NUMBERED[prefix], rest)
+        if colon and prefix == "gst":
+            check_pipeline(rest)
+            return cls(SourceKind.PIPELINE, rest.strip())
+        if colon and prefix == "watch":
+            return cls(SourceKind.WATCH, rest)
+        if is_url(text):
+            check_url(text)
+            return cls(SourceKind.URL, text)
+        return cls(_kind_of_path(Path(text)), text)
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How sources are opened; each kind takes what concerns it."""
+
+    live: LiveOptions = field(default_factory=LiveOptions)
+    request: CameraRequest = field(default_factory=CameraRequest)
+    watch: WatchOptions = field(default_factory=WatchOptions)
+
+
+def _kind_of_path(path: Path) -> SourceKind:
+    if path.is_dir():
+        return SourceKind.FOLDER
+    if not path.exists():
+        expected = f"{path} must be an image, a video, a folder, a stream's URL or camera:N"
+        raise UserError(expected, "no such file", "check the path")
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return SourceKind.IMAGE
+    if suffix in VIDEO_SUFFIXES:
+        return SourceKind.VIDEO
+    known = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+    raise UserError(f"{path} must end in one of {known}", repr(path.suffix), "convert or rename it")
+
+
+class ImageFiles(Source):
+    """Images read from disk one after the other; none is lost. Raises `UserError` naming an unreadable one."""
+
+    live = False
+
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        self.name = name
+        self._paths = tuple(paths)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, path in enumerate(self._paths):
+            image = read_image(path)
+            yield Frame(image, path.name, index, time.time())
+
+    def close(self) -> None:
+        """Nothing stays open between two images."""
+
+
+class VideoFile(Source):
+    """Every frame of a video file. Raises `UserError` if it is no video or holds no frame."""
+
+    live = False
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._stem = path.stem
+        self._capture = opencv().VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise self._no_frames()
+
+    def _no_frames(self) -> UserError:
+        return UserError(f"{self.name} must be a video with frames", "none that can be decoded", "try to play it")
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        while True:
+            ok, bgr = self._capture.read()
+            if not ok:
+                break
+            image = opencv().cvtColor(bgr, opencv().COLOR_BGR2RGB)
+            yield Frame(image, f"{self._stem}_{index:06d}", index, time.time())
+            index += 1
+        if index == 0:
+            raise self._no_frames()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._capture.release()
+
+
+def live_origin(spec: SourceSpec, options: OpenOptions) -> Origin:
+    """Return how the live source `spec` is opened, without opening it."""
+    if spec.kind is SourceKind.CAMERA:
+        return camera_origin(int(spec.target), options.request, options.live.say)
+    if spec.kind is SourceKind.CSI:
+        return csi_origin(int(spec.target), options.request)
+    if spec.kind is SourceKind.PIPELINE:
+        return pipeline_origin(spec.target)
+    return url_origin(spec.target, options.live.stall_after_s)
+
+
+def open_source(spec: SourceSpec, options: OpenOptions | None = None) -> Source:
+    """Open what `spec` names; use the result in a `with` statement. Raises `UserError` if it does not open.
+
+    Without `options` the first loss of a live source ends it.
+    """
+    options = options or OpenOptions()
+    if spec.kind in LIVE:
+        return Live(live_origin(spec, options), options.live)
+    path = Path(spec.target)
+    if spec.kind is SourceKind.WATCH:
+        return WatchedFolder(path, options.watch)
+    if spec.kind is SourceKind.VIDEO:
+        return VideoFile(path)
+    if spec.kind is SourceKind.IMAGE:
+        return ImageFiles(spec.target, [path])
+    paths = list_images(path)
+    if not paths:
+        raise UserError(f"{path} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})", "none", "check the folder")
+    return ImageFiles(spec.target, paths)

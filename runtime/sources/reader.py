@@ -1,0 +1,89 @@
+"""One connection to a live source: a thread that opens it, reads until it fails, and releases it."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.common.errors import UserError
+from runtime.images.opencv import opencv
+from runtime.images.pixels import Image8
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A live source that is not open yet.
+
+    `open` returns an OpenCV capture or raises `UserError`; `prefix` begins its frames' names, a part of a file name.
+    """
+
+    name: str
+    prefix: str
+    open: Callable[[], Any]
+
+
+class Reader:
+    """Reads `capture` (opens `origin` where that is None) in a thread of its own, which also releases it.
+
+    Hands every picture with itself to `put`. `done` is set once everything is released, `why` then says what ended
+    it. `alive_s` is the time (monotonic) of the last picture, at first of the start.
+    """
+
+    def __init__(self, origin: Origin, capture: Any, put: Callable[["Reader", Image8], None]) -> None:
+        self.done = threading.Event()
+        self.why = ""
+        self.pictures = 0
+        self.alive_s = time.monotonic()
+        self._origin = origin
+        self._capture = capture
+        self._put = put
+        self._stopping = threading.Event()
+        threading.Thread(target=self._run, name=f"{origin.name} reader", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it does as soon as the driver returns from what it is at."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        try:
+            self._read_all()
+        except UserError as error:
+            self.why = str(error)
+        except Exception as error:  # whatever a driver's binding raises, the connection is lost and can be tried again
+            self.why = f"{type(error).__name__}: {error}"
+        finally:
+            if self._capture is not None:
+                with contextlib.suppress(Exception):
+                    self._capture.release()
+            self.done.set()
+
+    def _read_all(self) -> None:
+        if self._capture is None:
+            self._capture = self._origin.open()
+        while not self._stopping.is_set():
+            ok, pixels = self._capture.read()
+            if not ok or pixels is None:
+                self.why = "none any more"
+                return
+            self.alive_s = time.monotonic()
+            self.pictures += 1
+            self._put(self, to_rgb(pixels))
+        self.why = "stopped"
+
+
+def to_rgb(pixels: Any) -> Image8:
+    """Return what a capture gives (BGR, BGRA or grey, 8 bits) as uint8 (H, W, 3) RGB.
+
+    Raises `UserError` for anything else.
+    """
+    cv2 = opencv()
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if pixels.dtype != np.uint8 or channels not in codes:
+        raise UserError("a capture must give 8-bit BGR, BGRA or grey", f"{pixels.dtype} {pixels.shape}")
+    rgb: Image8 = cv2.cvtColor(pixels, codes[channels])
+    return rgb
