@@ -14,20 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from export.calibration import METHODS
 from export.calibration_data import DEFAULT_FOLDER
 from export.find_model import find_model
 from export.frame_size import parse_frame_size, resize_file_inside
 from export.fuse import LAYOUT_HELP, fuse_file
-from export.onnx_files import get_info, load_model, save_model
-from export.parity import BUDGETS, Budget
+from export.graph.onnx_files import get_info, load_model, save_model
 from export.passes import LAYOUTS, Layout
-from export.tensorrt_build import build_plan
-from export.tensorrt_compat import Backend, check_options, find_backend
-from export.tensorrt_options import BuildOptions, add_plan_arguments, plan_options
-from export.tensorrt_precision import Precision
+from export.precisions.parity import BUDGETS, Budget
+from export.precisions.ranges import METHODS
+from export.precisions.typed_graph import TypingOptions, type_graph
 from export.to_onnx import export_checkpoint
-from export.typed_graph import TypingOptions, type_graph
+from export.trt.build import build_plan
+from export.trt.compat import Backend, check_options, find_backend
+from export.trt.options import BuildOptions, add_plan_arguments, plan_options
+from export.trt.precision import Precision
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_bytes
 from runtime.engines.sidecar import Artefact, Metadata, read_sidecar, sidecar_path, write_sidecar

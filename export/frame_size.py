@@ -17,7 +17,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from export.onnx_files import check_takes_input_size, cpu_session, get_info, load_model, save_model, set_info
+from export.graph.onnx_files import check_takes_input_size, cpu_session, get_info, load_model, save_model, set_info
 from export.passes.resize_frames import PREFIX, find_front, put_in_front
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of

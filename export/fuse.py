@@ -11,7 +11,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from export.onnx_files import (
+from export.graph.onnx_files import (
     ExportInfo,
     check_takes_input_size,
     cpu_session,
@@ -21,7 +21,7 @@ from export.onnx_files import (
     set_info,
 )
 from export.passes import LAYOUTS, Layout, opset17, rewrites, unread_initializers
-from export.passes.graph import RewriteCount, run
+from export.passes.rewrite import RewriteCount, run
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import INPUT_NAME, sidecar_path
 

@@ -2,69 +2,24 @@
 
 TensorRT from 10 on reads precision from the graph and nothing else, so this is where it is decided:
 
-- FP16 (`export.fp16`): the encoder as a whole, and in the decoders the products and the subnets' hidden layers.
-  The transformed state, tanh, exp, log-determinants, norms and the map stay FP32.
-- INT8 (`export.int8`): symmetric Q/DQ in front of convolutions and the subnets' products, and FP16 for the layers
-  that are left out. The permutations are, unless asked for: they carry the state itself, and a range seen on
-  good images would clip away exactly what a defect does.
+- FP16 (`export.precisions.fp16`): the encoder as a whole, and in the decoders the products and the subnets' hidden
+  layers. The transformed state, tanh, exp, log-determinants, norms and the map stay FP32.
+- INT8 (`export.precisions.int8`): symmetric Q/DQ in front of convolutions and the subnets' products, and FP16 for
+  the layers that are left out. The permutations are, unless asked for: they carry the state itself, and a range seen
+  on good images would clip away exactly what a defect does.
 """
 
 import argparse
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
-import onnx_graphsurgeon as gs
-
-from export.calibration import METHODS, Range, collect_ranges
-from export.calibration_data import DEFAULT_FOLDER, CalibrationData, read_calibration_data
-from export.fp16 import decoder_products, type_encoder, type_products
-from export.int8 import permutation_layers, quantise
-from export.onnx_files import check_takes_input_size, get_info, load_model, save_model, set_info
-from export.products import WEIGHTED
+from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
+from export.graph.onnx_files import check_takes_input_size, get_info, load_model, save_model
+from export.precisions.ranges import METHODS
+from export.precisions.typing import calibrated_int8, to_fp16
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import sidecar_path
-
-
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the fused FP32 `model` with FP16 convolutions and matrix products."""
-    graph = gs.import_onnx(model)
-    type_encoder(graph)
-    type_products(graph, decoder_products(graph))
-    return _finish(model, graph, "fp16")
-
-
-def to_int8(
-    model: onnx.ModelProto, ranges: Mapping[str, Range], *, kept: Collection[str] | None = None
-) -> onnx.ModelProto:
-    """Return the fused FP32 `model` with symmetric Q/DQ; `ranges` maps tensor names to (lowest, highest).
-
-    The layers named in `kept` (None: the permutations) are FP16 instead.
-    """
-    graph = gs.import_onnx(model)
-    quantise(graph, ranges, permutation_layers(model) if kept is None else kept)
-    return _finish(model, graph, "int8")
-
-
-def _finish(model: onnx.ModelProto, graph: gs.Graph, precision: str) -> onnx.ModelProto:
-    graph.cleanup(remove_unused_graph_inputs=False).toposort()
-    typed = gs.export_onnx(graph)
-    typed.ir_version = model.ir_version
-    del typed.graph.value_info[:]
-    typed = onnx.shape_inference.infer_shapes(typed, strict_mode=True, data_prop=True)
-    set_info(typed, replace(get_info(model, "the fused model"), precision=precision))
-    return typed
-
-
-def calibrated_int8(
-    model: onnx.ModelProto, data: CalibrationData, *, method: str = "minmax", quantise_permutations: bool = False
-) -> onnx.ModelProto:
-    """Measure ranges on the calibration images and return the INT8 model."""
-    size = get_info(model, "the fused model").metadata.input_size
-    ranges = collect_ranges(model, data, size, WEIGHTED, method)
-    return to_int8(model, ranges, kept=() if quantise_permutations else None)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

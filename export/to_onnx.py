@@ -13,9 +13,9 @@ from pathlib import Path
 import onnx
 import torch
 
+from export.graph.onnx_files import ExportInfo, save_model, set_info
 from export.model.cflow import Detector, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint
-from export.onnx_files import ExportInfo, save_model, set_info
 from runtime.common.errors import run_command
 from runtime.common.files import sha256_of
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
-from export.contenders import Contender, find_contenders
-from export.parity import BUDGETS, Answers, Parity, areas, compare_answers
-from export.parity_images import Images, read_good, read_labelled
+from export.images.parity_images import Images, read_good, read_labelled
+from export.precisions.detector_forms import Contender, find_contenders
+from export.precisions.parity import BUDGETS, Answers, Parity, areas, compare_answers
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
 from runtime.common.text_table import align

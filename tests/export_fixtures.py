@@ -12,11 +12,11 @@ from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from export.fuse import fuse, probe_frames
+from export.graph.onnx_files import ExportInfo, set_info
 from export.model.cflow import CFlow, Detector, ModelConfig
 from export.model.checkpoint import Checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm
 from export.model.score import freeze_constants
-from export.onnx_files import ExportInfo, set_info
 from export.to_onnx import export_detector
 from runtime.engines.sidecar import Metadata, Threshold
 

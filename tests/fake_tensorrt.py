@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import onnx
 from onnx import numpy_helper
 
-from export.tensorrt_precision import onnx_tensor_types
+from export.trt.precision import onnx_tensor_types
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_tensorrt_apis.json").read_text())
 V8, V10_3, V10_13, V11_0, V11_4, RTX_1_4, RTX = RECORDED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from export.tensorrt_compat import find_backend, target_names
+from export.trt.compat import find_backend, target_names
 from runtime.engines.trt import cuda
 
 

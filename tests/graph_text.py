@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from export.passes.graph import run
+from export.passes.rewrite import run
 
 # Values are around 1 and sums over at most 8 of them: float32 rounding in another order stays below this.
 TOLERANCE = 1e-5

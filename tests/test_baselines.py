@@ -14,9 +14,9 @@ from sklearn.neighbors import NearestNeighbors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.baselines.common import CentreCrop, gaussian_matrix, random_encoder
-from export.baselines.padim import Padim, PadimConfig, random_padim
-from export.baselines.spade import Spade, SpadeConfig, random_spade
+from export.bench.baselines.common import CentreCrop, gaussian_matrix, random_encoder
+from export.bench.baselines.padim import Padim, PadimConfig, random_padim
+from export.bench.baselines.spade import Spade, SpadeConfig, random_spade
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from export.model.encoder import calibrate_batch_norm
 from runtime.common.errors import UserError

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from export import cpu_benchmark
-from export.cpu_benchmark import main, random_checkpoint, summarise, table
-from export.cpu_engines import measure_in_turn, with_onnxruntime, with_openvino, with_torch
-from export.cpu_rows import ANOMALIB, UNFUSED, Row, encoder_taps, up_to
-from export.flops import count_flops
+from export.bench import cpu as cpu_benchmark
+from export.bench.cpu import main, random_checkpoint, summarise, table
+from export.bench.cpu_engines import measure_in_turn, with_onnxruntime, with_openvino, with_torch
+from export.bench.cpu_rows import ANOMALIB, UNFUSED, Row, encoder_taps, up_to
+from export.graph.flops import count_flops
 from export.model.cflow import Detector
 from export.model.checkpoint import save_checkpoint
 from runtime.common.errors import UserError, run_command
@@ -71,7 +71,7 @@ def test_each_has_its_turn_in_each_round_after_one_that_does_not_count():
 
 
 def test_a_checkpoint_in_every_engine(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("export.cpu_peak.SIDE", 64)
+    monkeypatch.setattr("export.bench.cpu_peak.SIDE", 64)
     model, out = tmp_path / "cable.pt", tmp_path / "figures.json"
     save_checkpoint(model, checkpoint_of(small_config()))
     assert run_command(main, [str(model), "--threads", "1", "--runs", "1", "--json", str(out)]) == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.flops import count_flops
+from export.graph.flops import count_flops
 
 
 def _model(nodes, inputs, constants):

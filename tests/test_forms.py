@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from export.forms import Form, decoders, random_blocks
-from export.forms_benchmark import ALTERNATIVES, figures, main
-from export.upsampling_forms import UPSAMPLINGS, upsampling
+from export.bench.decoder_forms import Form, decoders, random_blocks
+from export.bench.forms import ALTERNATIVES, figures, main
+from export.bench.upsampling_forms import UPSAMPLINGS, upsampling
 from runtime.common.errors import UserError
 from tests.export_fixtures import interpolation, session_of
 

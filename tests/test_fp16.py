@@ -8,13 +8,13 @@ import torch
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from export.fp16_limits import FP16_MAX, HEADROOM, product_limits
 from export.fuse import fuse, probe_frames
+from export.graph.onnx_files import get_info, set_info
+from export.graph.weighted_layers import WEIGHTED
 from export.model.cflow import Detector, ModelConfig
 from export.model.score import freeze_constants
-from export.onnx_files import get_info, set_info
-from export.precision import to_fp16
-from export.products import WEIGHTED
+from export.precisions.fp16_limits import FP16_MAX, HEADROOM, product_limits
+from export.precisions.typing import to_fp16
 from export.to_onnx import export_detector
 from runtime.common.errors import UserError
 from tests.export_fixtures import (

@@ -6,8 +6,8 @@ import pytest
 
 from export import fuse as fuse_module
 from export.fuse import compare, fuse, main
+from export.graph.onnx_files import get_info, load_model, save_model
 from export.model.checkpoint import save_checkpoint
-from export.onnx_files import get_info, load_model, save_model
 from export.to_onnx import main as export_main
 from runtime.common.errors import UserError
 from tests.export_fixtures import (

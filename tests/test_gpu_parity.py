@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from export.calibration_data import read_calibration_data
-from export.onnx_files import save_model
-from export.precision import calibrated_int8, to_fp16
-from export.tensorrt_build import build_plan
-from export.tensorrt_options import BuildOptions
+from export.graph.onnx_files import save_model
+from export.precisions.typing import calibrated_int8, to_fp16
+from export.trt.build import build_plan
+from export.trt.options import BuildOptions
 from runtime.engines.onnxruntime_session import OnnxRuntimeSession
 from runtime.engines.session import Session
 from runtime.engines.trt.session import TensorRTSession

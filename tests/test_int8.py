@@ -6,11 +6,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from export.calibration import calibration_frames, collect_ranges
 from export.calibration_data import read_calibration_data
-from export.onnx_files import get_info
-from export.precision import to_int8
-from export.products import WEIGHTED
+from export.graph.onnx_files import get_info
+from export.graph.weighted_layers import WEIGHTED
+from export.precisions.ranges import calibration_frames, collect_ranges
+from export.precisions.typing import to_int8
 from runtime.common.errors import UserError
 from tests.export_fixtures import CALIBRATION_DATA, run_model, session_of
 from tests.onnx_inspection import (
@@ -73,13 +73,13 @@ class TestInt8Structure:
 
     def test_permutations_only_when_asked_for(self):
         ranges = small_ranges()
-        model = to_int8(small_model(), ranges, kept=())
+        model = to_int8(small_model(), ranges, left_out=())
         makers = producers_of(model)
         assert all(makers[node.input[1]].op_type == "DequantizeLinear" for node in nodes_of(model, *WEIGHTED))
 
     def test_layers_kept_out_of_it_are_fp16(self):
         kept = {"encoder/layer1/0/bn1/Conv", "layer2/block1/subnet2/scale"}
-        model = to_int8(small_model(), small_ranges(), kept=kept)
+        model = to_int8(small_model(), small_ranges(), left_out=kept)
         onnx.checker.check_model(model, full_check=True)
         types = types_of(model)
         for node in nodes_of(model, *WEIGHTED):
@@ -87,7 +87,7 @@ class TestInt8Structure:
 
     def test_an_unknown_layer_is_an_error(self):
         with pytest.raises(UserError, match="must be a weighted layer of the graph; found nonsense"):
-            to_int8(small_model(), small_ranges(), kept={"nonsense"})
+            to_int8(small_model(), small_ranges(), left_out={"nonsense"})
 
     @pytest.mark.parametrize("encoder", ["resnet18", "mobilenet_v3_large"])
     def test_identities_share_the_quantised_tensor(self, encoder):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from export.labelled import GOOD, auroc, labelled_images, read_mask
+from export.images.labelled import GOOD, auroc, labelled_images, read_mask
 from runtime.common.errors import UserError
 
 

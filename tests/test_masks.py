@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.masks import MaskSlice, load_mask, open_array
+from export.images.masks import MaskSlice, load_mask, open_array
 from runtime.common.errors import UserError
 
 DEFECT = np.random.default_rng(3).random((7, 11)) < 0.3

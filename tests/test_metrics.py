@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from export.labelled import auroc
+from export.images.labelled import auroc
 from runtime.common.errors import UserError
 from train.data import GOOD, LabelledImage
 from train.judged import Judged

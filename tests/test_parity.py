@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from export.parity import (
+from export.images.parity_images import Images, good_images
+from export.precisions.parity import (
     PIXEL_STEP,
     POINTS_PER_NOISE,
     Answers,
@@ -18,8 +19,7 @@ from export.parity import (
     compare_answers,
     measure_parity,
 )
-from export.parity_images import Images, good_images
-from export.precision import to_fp16
+from export.precisions.typing import to_fp16
 from runtime.common.errors import UserError
 from tests.export_fixtures import run_model
 from tests.onnx_inspection import SIZE, small_model

@@ -14,7 +14,7 @@ from export.passes import (
     scale_into_subnet,
     unread_initializers,
 )
-from export.passes.graph import ModelFacts
+from export.passes.rewrite import ModelFacts
 from tests.graph_text import assert_rewritten, assert_untouched, model_of, normal, rewritten
 
 

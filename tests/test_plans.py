@@ -7,17 +7,17 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from export.calibration import collect_ranges
 from export.calibration_data import read_calibration_data
 from export.fuse import fuse, probe_frames
+from export.graph.onnx_files import save_model, set_info
+from export.graph.weighted_layers import WEIGHTED
 from export.model.cflow import Detector
-from export.onnx_files import save_model, set_info
-from export.precision import to_fp16, to_int8
-from export.products import WEIGHTED
-from export.tensorrt_build import build_plan
-from export.tensorrt_compat import find_backend
-from export.tensorrt_options import BuildOptions
+from export.precisions.ranges import collect_ranges
+from export.precisions.typing import to_fp16, to_int8
 from export.to_onnx import export_detector
+from export.trt.build import build_plan
+from export.trt.compat import find_backend
+from export.trt.options import BuildOptions
 from tests.export_fixtures import CALIBRATION_DATA, config_of, info_of, seeded_model
 
 pytest.importorskip("tensorrt_rtx", reason="compiling a plan without a GPU needs the package tensorrt-rtx")

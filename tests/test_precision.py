@@ -1,9 +1,10 @@
 import onnx
 import pytest
 
-from export.onnx_files import get_info, load_model, save_model
-from export.precision import main, to_fp16, to_int8
-from export.products import WEIGHTED
+from export.graph.onnx_files import get_info, load_model, save_model
+from export.graph.weighted_layers import WEIGHTED
+from export.precision import main
+from export.precisions.typing import to_fp16, to_int8
 from runtime.common.errors import UserError
 from runtime.report.paper_table import cflow_row
 from tests.export_fixtures import CALIBRATION_DATA, exported, small_config

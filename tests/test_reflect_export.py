@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from export.model.cflow import ModelConfig
-from export.precision import to_fp16, to_int8
+from export.precisions.typing import to_fp16, to_int8
 from tests.export_fixtures import exported, run_model
 from tests.onnx_inspection import HALF, nodes_of, run_as_written, types_of, weights_of
 

@@ -185,7 +185,7 @@ def test_torch_may_be_in_another_python(
     assert run_command(main, [*arguments, "--torch-python", str(python)]) == 2
     told = capfd.readouterr().err
     assert (
-        f"asked: -m export.report_models --out {tmp_path}/models --anomalib --precision fp32 --precision fp16 --forms"
+        f"asked: -m export.bench.models --out {tmp_path}/models --anomalib --precision fp32 --precision fp16 --forms"
         in told
     )
     assert "the models must be made; found exit status 3" in told

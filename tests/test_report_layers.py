@@ -10,8 +10,8 @@ import pytest
 
 from export.frame_size import resize_inside
 from export.fuse import fuse
-from export.onnx_files import save_model
-from export.precision import to_fp16
+from export.graph.onnx_files import save_model
+from export.precisions.typing import to_fp16
 from runtime.report.layers import FRAMES, LAYOUT, OTHER, SCORE, STEM, TAPS, group_layers, group_of, named_nodes
 from runtime.report.onnx_nodes import node_behind, read_producers
 from runtime.report.schema import LayerGroup

@@ -75,7 +75,7 @@ def test_another_file_is_refused_with_the_command_that_makes_one(
         (tmp_path / "models.json").write_text(content)
     with pytest.raises(UserError, match=expected) as error:
         read_list(tmp_path)
-    assert "python -m export.report_models" in str(error.value)
+    assert "python -m export.bench.models" in str(error.value)
 
 
 def test_a_named_engine_is_what_its_sidecar_says(tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 import runtime
-from export import report_models
-from export.baselines.padim import random_padim
-from export.cpu_rows import likelihood_tensors, up_to
-from export.flops import weight_bytes
+from export.bench import models as report_models
+from export.bench.baselines.padim import random_padim
+from export.bench.cpu_rows import likelihood_tensors, up_to
+from export.bench.models import Wanted, prepare
+from export.bench.rivals import export_features
+from export.bench.torch_worker import open_torch
+from export.graph.flops import weight_bytes
 from export.model.cflow import Detector
 from export.model.checkpoint import load_checkpoint
 from export.model.encoder import ENCODERS, build_encoder
-from export.report_models import Wanted, prepare
-from export.report_rivals import export_features
-from export.report_worker import open_torch
 from runtime.common.errors import UserError, run_command
 from runtime.engines.any_onnx import open_onnxruntime
 from runtime.engines.sidecar import INPUT_NAME

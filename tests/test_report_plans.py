@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from export import gpu_peak, report_plans
-from export.flops import count_flops, weight_bytes
-from export.report_models import Wanted, prepare
-from export.report_plans import Compiler, compile_models, plan_entry
-from export.tensorrt_compat import find_backend
-from export.tensorrt_options import BuildOptions
+from export.bench import gpu_peak
+from export.bench import plans as report_plans
+from export.bench.models import Wanted, prepare
+from export.bench.plans import Compiler, compile_models, plan_entry
+from export.graph.flops import count_flops, weight_bytes
+from export.trt.compat import find_backend
+from export.trt.options import BuildOptions
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import INPUT_NAME, read_sidecar
 from runtime.engines.trt import cuda

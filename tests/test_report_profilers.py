@@ -17,9 +17,9 @@ import openvino
 import pytest
 
 from export.frame_size import resize_inside
-from export.onnx_files import save_model
-from export.tensorrt_build import build_plan
-from export.tensorrt_options import BuildOptions
+from export.graph.onnx_files import save_model
+from export.trt.build import build_plan
+from export.trt.options import BuildOptions
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.backends import Backend

@@ -63,7 +63,7 @@ def test_what_needs_torch_is_opened_by_the_python_that_has_it(tmp_path: Path) ->
     with pytest.raises(UserError, match="must be a file of format"):  # an engine is no checkpoint
         Worker(_subject(path, "torch", what="eager"), torch_python=python)
     Worker(_subject(path), torch_python=python).close()
-    assert (tmp_path / "asked").read_text() == "export.report_worker\n"
+    assert (tmp_path / "asked").read_text() == "export.bench.torch_worker\n"
 
 
 def test_a_plan_that_no_device_runs_is_one_line(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from PIL import Image
 import runtime
 from export import build_engine, frame_size, fuse, precision
 from export.frame_size import check_resize, parse_frame_size, resize_inside
+from export.graph.onnx_files import get_info, save_model
 from export.model.checkpoint import save_checkpoint
-from export.onnx_files import get_info, save_model
-from export.precision import to_fp16
+from export.precisions.typing import to_fp16
 from runtime import infer
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import Metadata, read_sidecar

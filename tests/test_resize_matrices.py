@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.resize_matrices import FIXED_POINT, repeated_rows, resize_matrix, split_into_bands
+from export.passes.resize_matrices import FIXED_POINT, repeated_rows, resize_matrix, split_into_bands
 
 # down and up, odd and prime sides, single pixels, no change
 LENGTHS = [(1920, 256), (1080, 256), (1280, 320), (721, 97), (7, 3), (5, 1), (1, 1), (1, 9), (3, 7), (64, 96), (50, 50)]

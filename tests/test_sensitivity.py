@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from export import sensitivity
-from export.int8 import permutation_layers, weighted_layers
-from export.onnx_files import save_model
-from export.opt_out import Search, kept_by_default
-from export.parity import Budget, measure_parity
-from export.parity_images import good_images
-from export.precision import to_fp16, to_int8
-from export.sensitivity import int8_share, layer_groups, multiply_adds, rank_groups, ranking_table
+from export.graph.onnx_files import save_model
+from export.images.parity_images import good_images
+from export.precisions.int8 import permutation_layers, weighted_layers
+from export.precisions.opt_out import Search, left_out_by_default
+from export.precisions.parity import Budget, measure_parity
+from export.precisions.ranking import int8_share, layer_groups, multiply_adds, rank_groups, ranking_table
+from export.precisions.typing import to_fp16, to_int8
 from runtime.common.errors import UserError
 from tests.export_fixtures import CALIBRATION_DATA, exported, small_config
 from tests.onnx_inspection import SIZE, mobilenet, nodes_of, small_model
@@ -67,7 +67,7 @@ class TestRanking:
     def test_costs_are_those_of_the_group_quantised_alone(self, ranking):
         cost = ranking[3]
         others = set(weighted_layers(small_model())) - set(cost.layers)
-        alone = to_int8(small_model(), small_ranges(), kept=others)
+        alone = to_int8(small_model(), small_ranges(), left_out=others)
         weights = nodes_of(alone, "DequantizeLinear")
         assert len([node for node in weights if node.name.endswith("/weight/DQ")]) == len(cost.layers)
         assert cost.parity == measure_parity(small_model(), alone, images(), 1.0)
@@ -107,7 +107,7 @@ class TestChoice:
     def test_a_wide_budget_frees_nothing_and_ranks_nothing(self):
         choice = search(100).choose()
         assert (choice.freed, choice.ranking) == ((), ())
-        assert choice.kept == permutation_layers(small_model())
+        assert choice.left_out == permutation_layers(small_model())
 
     def test_frees_the_costliest_and_no_more_than_it_takes(self):
         everything = search(100).choose().parity
@@ -119,21 +119,21 @@ class TestChoice:
         assert not Budget(budget, budget).excess(choice.parity)
         assert choice.parity == measure_parity(small_model(), choice.model, images(), 1.0)
         by_name = {cost.name: cost.layers for cost in choice.ranking}
-        fewer = choice.kept - set(by_name[choice.freed[-1]])
-        one_less = measure_parity(small_model(), to_int8(small_model(), small_ranges(), kept=fewer), images(), 1.0)
+        fewer = choice.left_out - set(by_name[choice.freed[-1]])
+        one_less = measure_parity(small_model(), to_int8(small_model(), small_ranges(), left_out=fewer), images(), 1.0)
         assert Budget(budget, budget).excess(one_less)
 
     def test_a_budget_that_nothing_meets_frees_all_and_says_what_is_left(self):
         choice = search(0).choose()
-        assert choice.kept == set(weighted_layers(small_model())) and choice.int8_share == 0
+        assert choice.left_out == set(weighted_layers(small_model())) and choice.int8_share == 0
         assert Budget(0, 0).excess(choice.parity)
 
     def test_permutations_are_out_unless_asked_for(self):
-        assert kept_by_default(small_model(), quantise_permutations=False) == permutation_layers(small_model())
-        assert kept_by_default(small_model(), quantise_permutations=True) == frozenset()
+        assert left_out_by_default(small_model(), quantise_permutations=False) == permutation_layers(small_model())
+        assert left_out_by_default(small_model(), quantise_permutations=True) == frozenset()
         choice = search(0, always=()).choose()
         assert {"layer1/permutation", "layer2/permutation"} <= set(choice.freed)
 
     def test_without_images_the_default_is_taken_and_nothing_measured(self):
         choice = search(0).default()
-        assert (choice.parity, choice.freed, choice.kept) == (None, (), permutation_layers(small_model()))
+        assert (choice.parity, choice.freed, choice.left_out) == (None, (), permutation_layers(small_model()))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from export.precision import to_fp16, to_int8
-from export.products import WEIGHTED
+from export.graph.weighted_layers import WEIGHTED
+from export.precisions.typing import to_fp16, to_int8
 from runtime.report.paper_table import cflow_row
 from tests.export_fixtures import config_of, exported
 from tests.onnx_inspection import nodes_of

@@ -11,14 +11,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export import tensorrt_compat as compat
-from export.tensorrt_build import build_plan, parse_onnx
-from export.tensorrt_compat import find_backend
-from export.tensorrt_config import attach_timing_cache
-from export.tensorrt_inspect import LayerRow
-from export.tensorrt_options import BuildOptions
-from export.tensorrt_precision import layers_of
-from export.tensorrt_progress import interrupt_flag, progress_monitor
+from export.trt import compat
+from export.trt.build import build_plan, parse_onnx
+from export.trt.compat import find_backend
+from export.trt.config import attach_timing_cache
+from export.trt.inspect import LayerRow
+from export.trt.options import BuildOptions
+from export.trt.precision import layers_of
+from export.trt.progress import interrupt_flag, progress_monitor
 from runtime.common.errors import UserError
 from runtime.engines.sidecar import Artefact
 from runtime.engines.trt.cuda import device_problem
@@ -261,7 +261,7 @@ def test_ctrl_c_cancels_the_build(backend, save, monkeypatch):
 
         return Interrupting()
 
-    monkeypatch.setattr("export.tensorrt_build.progress_monitor", interrupting_monitor)
+    monkeypatch.setattr("export.trt.build.progress_monitor", interrupting_monitor)
     path = save(small_model())
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -271,7 +271,7 @@ def test_ctrl_c_cancels_the_build(backend, save, monkeypatch):
     monkeypatch.undo()
     seen.clear()
     monkeypatch.setattr(
-        "export.tensorrt_build.progress_monitor",
+        "export.trt.build.progress_monitor",
         lambda module, show, _: interrupting_monitor(module, show, threading.Event()),
     )
     with pytest.raises(KeyboardInterrupt):  # the same build whose monitor does not look at the flag runs to its end
@@ -339,7 +339,7 @@ def test_without_strong_typing_functions_are_inlined_and_types_told(backend, sav
     told = []
     monkeypatch.setattr(compat, "is_strongly_typed", lambda module, on_dla: False)
     monkeypatch.setattr(compat, "has_local_functions", lambda module: False)
-    monkeypatch.setattr("export.tensorrt_build.constrain_layers", lambda *arguments: told.append(arguments))
+    monkeypatch.setattr("export.trt.build.constrain_layers", lambda *arguments: told.append(arguments))
     log = library_log(backend.module)
     builder = backend.module.Builder(log)
     network = builder.create_network(0)

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from export import tensorrt_compat as compat
-from export.tensorrt_options import BuildOptions
+from export.trt import compat
+from export.trt.options import BuildOptions
 from runtime.common.errors import UserError
 from runtime.engines.trt.cuda import device_problem
 from tests.fake_tensorrt import FLAGS_FOR_TYPES, RECORDED, RTX, RTX_1_4, TENSORRT, V8, V10_3, recorded_library

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from export.tensorrt_build import build_plan
-from export.tensorrt_options import BuildOptions
+from export.trt.build import build_plan
+from export.trt.options import BuildOptions
 from runtime.engines.onnxruntime_session import OnnxRuntimeSession
 from runtime.engines.trt.session import TensorRTSession
 from tests.gpu_backend import gpu_backend

@@ -1,6 +1,6 @@
 import pytest
 
-from export.tensorrt_inspect import LayerRow, check_engine, engine_rows, format_table
+from export.trt.inspect import LayerRow, check_engine, engine_rows, format_table
 from runtime.common.errors import UserError
 
 

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from export.tensorrt_options import BuildOptions, add_plan_arguments, plan_options
+from export.trt.options import BuildOptions, add_plan_arguments, plan_options
 from runtime.common.errors import UserError
 
 EXCLUSIVE = [

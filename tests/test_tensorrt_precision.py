@@ -5,8 +5,8 @@ part is tested on what a network tells of itself; the counting in real networks 
 import pytest
 from onnx import TensorProto
 
-from export.tensorrt_compat import PRECISION_FLAGS
-from export.tensorrt_precision import (
+from export.trt.compat import PRECISION_FLAGS
+from export.trt.precision import (
     WANTED_TYPE,
     check_precision,
     constrain_layers,

@@ -5,11 +5,12 @@ import json
 import onnx
 import pytest
 
-from export import tensorrt_build, tensorrt_compat
-from export.tensorrt_build import build_plan
-from export.tensorrt_compat import Backend
-from export.tensorrt_inspect import LayerRow
-from export.tensorrt_options import BuildOptions
+from export.trt import build as tensorrt_build
+from export.trt import compat as tensorrt_compat
+from export.trt.build import build_plan
+from export.trt.compat import Backend
+from export.trt.inspect import LayerRow
+from export.trt.options import BuildOptions
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from tests.fake_tensorrt import FLAGS_FOR_TYPES, PLAN, RECORDED, RTX, TENSORRT, V8, V10_3, V11_4, recorded_library

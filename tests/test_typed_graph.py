@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from export import typed_graph
 from export.calibration_data import read_calibration_data
-from export.onnx_files import get_info
-from export.parity import Budget, measure_parity
-from export.parity_images import good_images
-from export.precision import to_fp16
-from export.typed_graph import HELD_OUT_EVERY, TypingOptions, type_graph
+from export.graph.onnx_files import get_info
+from export.images.parity_images import good_images
+from export.precisions import typed_graph
+from export.precisions.parity import Budget, measure_parity
+from export.precisions.typed_graph import HELD_OUT_EVERY, TypingOptions, type_graph
+from export.precisions.typing import to_fp16
 from runtime.common.errors import UserError
 from runtime.images.preprocess import read_image, resize
 from tests.export_fixtures import CALIBRATION_DATA, run_model

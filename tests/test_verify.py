@@ -14,11 +14,11 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from export import verify as command
-from export.contenders import find_contenders
+from export.graph.onnx_files import get_info, load_model, save_model, set_info
+from export.images.parity_images import good_images
 from export.model.checkpoint import save_checkpoint
-from export.onnx_files import get_info, load_model, save_model, set_info
-from export.parity_images import good_images
-from export.precision import to_fp16, to_int8
+from export.precisions.detector_forms import find_contenders
+from export.precisions.typing import to_fp16, to_int8
 from export.to_onnx import info_of
 from export.verify import table, verify
 from runtime.common.errors import run_command
@@ -174,7 +174,7 @@ def test_a_wrong_graph_is_an_error(checkpoint, capsys):
 def test_a_precision_over_its_budget_is_an_error(checkpoint, tmp_path, capsys):
     fused = load_model(checkpoint.with_suffix(".onnx"))
     names = {node.input[0] for node in nodes_of(fused, *WEIGHTED)}
-    save_model(to_int8(fused, dict.fromkeys(names, (-0.1, 0.1)), kept=()), checkpoint.with_suffix(".int8.onnx"))
+    save_model(to_int8(fused, dict.fromkeys(names, (-0.1, 0.1)), left_out=()), checkpoint.with_suffix(".int8.onnx"))
     status, out, error = run(capsys, checkpoint, "--images", CALIBRATION_DATA)
     assert (status, error) == (0, "") and "not held to a budget" in out  # generated images, another model
     own = tmp_path / "own"

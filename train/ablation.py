@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.labelled import check_classes
+from export.images.labelled import check_classes
 from export.model.cflow import ModelConfig
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json

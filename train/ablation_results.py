@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.labelled import auroc
+from export.images.labelled import auroc
 from export.model.cflow import ModelConfig
 from export.model.score import Score, anomaly_map, freeze_constants, image_score, likelihood_ratios
 from runtime.common.text_table import align, percent

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from export.labelled import check_classes
+from export.images.labelled import check_classes
 from runtime.common.errors import UserError
 
 Scores = NDArray[np.floating[Any]]

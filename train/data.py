@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.labelled import GOOD, LabelledImage, labelled_images, read_mask
+from export.images.labelled import GOOD, LabelledImage, labelled_images, read_mask
 from runtime.common.errors import UserError
 from runtime.images.preprocess import list_images, read_image, resize
 from train.dataset import Dataset

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.labelled import LabelledImage
+from export.images.labelled import LabelledImage
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from runtime.common.files import sha256_of
 from train.synthetic import RECORD_NAME

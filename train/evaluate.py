@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.labelled import check_classes
+from export.images.labelled import check_classes
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
 from runtime.engines.sidecar import sidecar_path

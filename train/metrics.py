@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from export.labelled import auroc
+from export.images.labelled import auroc
 from train.cuts import Scores, best_cut, best_f1, check_finite, distinct_scores, sums_from_above
 from train.judged import Judged
 

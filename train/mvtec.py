@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from export.labelled import GOOD
+from export.images.labelled import GOOD
 from runtime.common.errors import UserError
 
 # Side in pixels of the paper's best WideResNet-50 result of each class (CFLOW-AD, WACV 2022, Table 2; the commands in

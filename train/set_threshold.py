@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.labelled import check_classes
+from export.images.labelled import check_classes
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand

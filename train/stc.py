@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.labelled import GOOD, LabelledImage
-from export.masks import MaskSlice, open_array
+from export.images.labelled import GOOD, LabelledImage
+from export.images.masks import MaskSlice, open_array
 from runtime.common.errors import UserError
 from runtime.images.preprocess import list_images
 from train.dataset import Dataset

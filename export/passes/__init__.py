@@ -15,7 +15,7 @@ from export.passes import (
     scale_into_subnet,
     separate_halves,
 )
-from export.passes.graph import Rewrite
+from export.passes.rewrite import Rewrite
 
 Layout = Literal["convolution", "gemm"]
 LAYOUTS: tuple[Layout, ...] = ("convolution", "gemm")

@@ -11,7 +11,7 @@ has taken up every affine that a soft permutation follows, so of those only the 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import (
+from export.passes.rewrite import (
     Array,
     Match,
     ModelFacts,

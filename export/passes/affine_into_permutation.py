@@ -6,7 +6,7 @@ Wp (g ⊙ x + o)  =  (Wp diag g) x + Wp o
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import (
+from export.passes.rewrite import (
     Array,
     Match,
     ModelFacts,

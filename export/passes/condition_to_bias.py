@@ -10,7 +10,7 @@ a sum of two small tables. One H x W table would cost more memory traffic than t
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import (
+from export.passes.rewrite import (
     Array,
     Match,
     ModelFacts,

@@ -6,7 +6,7 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import (
+from export.passes.rewrite import (
     Match,
     ModelFacts,
     Rewrite,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import Match, ModelFacts, Rewrite, constant, gemm_bias, gemm_weight, is_over_channels
+from export.passes.rewrite import Match, ModelFacts, Rewrite, constant, gemm_bias, gemm_weight, is_over_channels
 
 _ANY_LAYOUT = ("Relu", "Tanh", "Exp")
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Sum")

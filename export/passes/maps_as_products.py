@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import Array, Match, ModelFacts, Rewrite, constant, insert, producer, scalar_and_other
+from export.passes.rewrite import Array, Match, ModelFacts, Rewrite, constant, insert, producer, scalar_and_other
 
 
 @dataclass

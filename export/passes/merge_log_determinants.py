@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import (
+from export.passes.rewrite import (
     Match,
     ModelFacts,
     Rewrite,

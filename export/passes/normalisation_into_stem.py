@@ -8,7 +8,7 @@ The offset stays, so that what the convolution pads with keeps meaning: zero, th
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import Match, ModelFacts, Rewrite, constant, constant_and_other, has_other_readers, producer
+from export.passes.rewrite import Match, ModelFacts, Rewrite, constant, constant_and_other, has_other_readers, producer
 
 _BETWEEN = ("Pad", "Sub", "Add")
 

@@ -5,7 +5,7 @@ y = Wp x,  Wp with a single 1 in each row     =>     y_j = x_p(j)
 
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import Match, ModelFacts, Rewrite, constant, gemm_bias, gemm_weight
+from export.passes.rewrite import Match, ModelFacts, Rewrite, constant, gemm_bias, gemm_weight
 
 
 def _find(node: gs.Node) -> Match | None:

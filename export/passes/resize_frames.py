@@ -2,7 +2,7 @@
 
     round(A_height round(A_width x)),    round(v) = floor(v + 1/2)
 
-with the banded matrices of `export.resize_matrices`, width first and a whole grey level after each pass, as Pillow
+with the banded matrices of `resize_matrices`, width first and a whole grey level after each pass, as Pillow
 does it (Pillow 13 takes the height of some portrait frames first: there 12 % of the values differ by one level). Both
 matrices are almost empty (16 of 1920 entries a row for 1080p to 256), so neither pass is a dense product:
 
@@ -24,8 +24,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from export.passes.graph import has_other_readers
-from export.resize_matrices import repeated_rows, resize_matrix, split_into_bands
+from export.passes.resize_matrices import repeated_rows, resize_matrix, split_into_bands
+from export.passes.rewrite import has_other_readers
 
 PREFIX = "resize/"  # of the names of all nodes of this pass
 PLANAR = [0, 3, 1, 2]

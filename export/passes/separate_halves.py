@@ -9,7 +9,7 @@ permuted state's passive half (that the next subnet reads) and active half (that
 
 import onnx_graphsurgeon as gs
 
-from export.passes.graph import Match, ModelFacts, Rewrite, constant, gemm_bias, gemm_weight, set_gemm
+from export.passes.rewrite import Match, ModelFacts, Rewrite, constant, gemm_bias, gemm_weight, set_gemm
 
 _SUBNET, _STATE = ("scale", "shift"), ("passive", "active")
 

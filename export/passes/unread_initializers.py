@@ -6,7 +6,7 @@ Our model does not keep it and the exporter writes what is read, so a count of 0
 
 import onnx
 
-from export.passes.graph import RewriteCount
+from export.passes.rewrite import RewriteCount
 
 NAME = "unread initializers (inverse permutations)"
 

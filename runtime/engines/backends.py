@@ -38,7 +38,7 @@ def open_cpu_session(
 def choose_backend(backend: Backend, precision: "CpuPrecision") -> Literal["onnxruntime", "openvino"]:
     """Return the library for an `.onnx`: "auto" is OpenVINO where it is installed, else ONNX Runtime.
 
-    OpenVINO was the faster in every precision where both were measured in turn (`python -m export.cpu_benchmark`,
+    OpenVINO was the faster in every precision where both were measured in turn (`python -m export.bench.cpu`,
     x86-64 with AVX-512). Raises `UserError` for values that are not known and for bfloat16 without OpenVINO.
     """
     if backend not in BACKENDS:
@@ -84,5 +84,5 @@ class LoadOptions(TypedDict):
 
 def load_options(arguments: argparse.Namespace) -> LoadOptions:
     """Return what `add_arguments` has parsed as arguments of `runtime.load`."""
-    precision: "CpuPrecision" = "bfloat16" if arguments.bf16 else "float32"
+    precision: CpuPrecision = "bfloat16" if arguments.bf16 else "float32"
     return {"backend": arguments.backend, "precision": precision, "cuda_graph": not arguments.no_cuda_graph}

@@ -42,19 +42,19 @@ def prepare_table6(arguments: argparse.Namespace) -> ModelList:
     precisions = ("fp32", *(name for name in arguments.precision or () if name in TYPED))
     asked += [word for name in precisions for word in ("--precision", name)]
     asked += ["--forms"] if arguments.forms else []
-    compiling = ["export.report_plans", str(folder), "--library", arguments.plans]
+    compiling = ["export.bench.plans", str(folder), "--library", arguments.plans]
     if arguments.plans:  # before minutes of work
         _make(sys.executable, [*compiling, "--check"])
     has_torch = bool(arguments.torch_python or importlib.util.find_spec("torch"))
     if has_torch and importlib.util.find_spec("export"):
         python = str(arguments.torch_python or sys.executable)
         baselines = ["--baselines"] if arguments.baselines else []
-        _make(python, ["export.report_models", "--out", str(folder), "--anomalib", *asked, *baselines])
+        _make(python, ["export.bench.models", "--out", str(folder), "--anomalib", *asked, *baselines])
     elif not (folder / LIST_NAME).is_file():
         raise UserError(
             f"{folder} must hold the models of Table 6, or torch must be installed to make them",
             "neither",
-            f"copy a folder that another machine made: python -m export.report_models --out {folder}, "
+            f"copy a folder that another machine made: python -m export.bench.models --out {folder}, "
             "or name the Python that has torch: --torch-python FILE",
         )
     if arguments.plans:

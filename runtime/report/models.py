@@ -1,6 +1,6 @@
 """What a report measures: files, what each is and how it is run; a folder of them has a list, `models.json`.
 
-`export.report_models` writes such folders. Files that a user names are entries of their own.
+`export.bench.models` writes such folders. Files that a user names are entries of their own.
 """
 
 import json
@@ -17,7 +17,7 @@ from runtime.report.schema import Work, parse
 
 SCHEMA = "cflow-edge/report-models/1"
 LIST_NAME = "models.json"
-PLANS_FOLDER = "plans"  # within a folder of models: what export.report_plans made of them
+PLANS_FOLDER = "plans"  # within a folder of models: what export.bench.plans made of them
 OPERANDS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}  # of most products, by a file's precision
 SUFFIXES = (".onnx", ".plan")
 BASELINE_KINDS = ("padim", "spade")
@@ -143,7 +143,7 @@ def _relative(path: Path, folder: Path) -> str:
 def read_list(folder: Path) -> ModelList:
     """Read the list of `folder`. Raises `UserError` where there is none, or one of another schema."""
     path = folder / LIST_NAME
-    cure = f"prepare them: python -m export.report_models --out {folder}"
+    cure = f"prepare them: python -m export.bench.models --out {folder}"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from runtime.report.worker import StageMs, Subject
 ROOT = Path(__file__).resolve().parents[2]
 OWN_MODULE = "runtime.report.worker"
 # a torch model is opened by the package that has torch, which this one starts but never imports
-MODULES = {"torch": "export.report_worker"}
+MODULES = {"torch": "export.bench.torch_worker"}
 # a worker that waits for its turn must not keep a core busy
 IDLE_THREADS_SLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 END_S = 10.0

@@ -1,0 +1,1 @@
+"""The models that reports and comparisons measure, and the libraries that run them."""

@@ -1,0 +1,1 @@
+"""ONNX files and what stands in them: our facts, layers with weights, operations."""

@@ -1,0 +1,1 @@
+"""FP16 and INT8 in the graph: ranges, what is left out, what it costs."""

@@ -1,0 +1,187 @@
+"""One step of the build: the fused FP32 graph to a typed one whose parity is measured and held to a budget."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from export.calibration_data import ENOUGH_IMAGES, REFILL, CalibrationData, read_calibration_data
+from export.fuse import probe_frames
+from export.graph.onnx_files import ExportInfo, get_info
+from export.graph.weighted_layers import WEIGHTED
+from export.images.parity_images import Images, good_images, read_good, read_labelled
+from export.precisions.opt_out import Choice, Search, left_out_by_default
+from export.precisions.parity import BUDGETS, Budget, Parity, measure_parity
+from export.precisions.ranges import collect_ranges
+from export.precisions.ranking import ranking_table
+from export.precisions.typing import to_fp16
+from runtime.common.errors import UserError
+
+PARITY_FRAMES = 32  # good images that the differences are measured on, at most
+FEWEST_IMAGES = 4  # with fewer there is no spread to hold INT8's noise against
+HELD_OUT_EVERY = 3  # a third of the calibration images gives no ranges, so that what ranges clip can be seen
+SPLIT_FROM = 12  # images; with fewer all do both
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TypingOptions:
+    """How to type a graph, what its parity is measured on, and the budget it is held to (None: the precision's own).
+
+    `labelled` is an MVTec-style folder. With `allow_miss` a missed budget is said and recorded, but no error.
+    """
+
+    precision: Literal["fp32", "fp16", "int8"]
+    calibration_folder: Path
+    calibrator: str = "minmax"
+    quantise_permutations: bool = False
+    labelled: Path | None = None
+    budget: Budget | None = None
+    allow_miss: bool = False
+
+    @property
+    def held_to(self) -> Budget:
+        """The budget that counts."""
+        return self.budget or BUDGETS[self.precision]
+
+
+@dataclass(frozen=True, eq=False)
+class TypedGraph:
+    """A typed graph, its parity as the sidecar holds it, and the hash of its calibration images."""
+
+    model: onnx.ModelProto
+    parity: dict[str, float] = field(default_factory=dict)
+    calibration_sha256: str = ""
+
+
+def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print) -> TypedGraph:
+    """Type the fused `model` and measure what that costs.
+
+    Raises `UserError` where INT8 has too few calibration images, and where the budget is missed and may not be.
+    """
+    if options.precision == "fp32":
+        return TypedGraph(model)
+    info = get_info(model, "the fused model")
+    size, threshold = info.metadata.input_size, info.metadata.threshold.value
+    data = _calibration_data(options, info, say)
+    labelled = None if options.labelled is None else read_labelled(options.labelled, size)
+    good = good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size)
+    judged = labelled or (None if data is None or data.stands_in_for(info.data_origin) else good)
+    say(f"typing the graph as {options.precision}")
+    if options.precision == "fp16":
+        typed = to_fp16(model)
+    else:
+        assert data is not None
+        typed = _int8(model, options, data, judged, say)
+    parity = measure_parity(model, typed, good, threshold)
+    say(describe(parity, options.precision, "random frames" if data is None else "good images"))
+    verdict, values = parity, parity.to_json()
+    if labelled is not None:
+        verdict = measure_parity(model, typed, labelled, threshold)
+        say(describe(verdict, options.precision, "labelled images"))
+        of_labels = verdict.to_json()
+        values |= {name: value for name, value in of_labels.items() if "auroc" in name}
+        values["labelled_frames"] = of_labels["frames"]
+    if verdict.verdicts_changed:
+        say(
+            f"note: the image scores of good images lie {parity.image_score_shift:+.1e} from FP32's; "
+            "choose the threshold with the engine that you ship: python -m train.set_threshold ENGINE --good DIR"
+        )
+    excess = options.held_to.excess(verdict) if judged is not None else ""
+    _hold(excess, options, say)
+    values |= {"budget_image": options.held_to.image, "budget_pixel": options.held_to.pixel}
+    if judged is not None:
+        values["within_budget"] = float(not excess)
+    return TypedGraph(typed, values, data.sha256 if data is not None and options.precision == "int8" else "")
+
+
+def _hold(excess: str, options: TypingOptions, say: Say) -> None:
+    if not excess:
+        return
+    precision = options.precision
+    if not options.allow_miss:
+        cure = "more calibration images, --fp16" if precision == "int8" else "--fp32"
+        raise UserError(
+            f"{precision} must keep to its parity budget",
+            f"a cost of {excess}",
+            f"{cure}, or --allow-parity-miss to build it all the same; nothing was built",
+        )
+    say(f"PARITY MISSED: {precision} costs {excess}; built all the same, as asked for")
+
+
+def _int8(
+    model: onnx.ModelProto, options: TypingOptions, data: CalibrationData, judged: Images | None, say: Say
+) -> onnx.ModelProto:
+    """Return the INT8 graph with the layers left out that the budget needs; the default's where nothing can judge."""
+    info = get_info(model, "the fused model")
+    ranged = CalibrationData(_ranged(data), data.sha256, data.origin)
+    ranges = collect_ranges(model, ranged, info.metadata.input_size, WEIGHTED, options.calibrator)
+    left_out = left_out_by_default(model, options.quantise_permutations)
+    threshold = info.metadata.threshold.value
+    search = Search(model, ranges, judged or good_images([]), threshold, options.held_to, left_out)
+    choice = search.choose() if judged is not None else search.default()
+    say_choice(choice, say)
+    return choice.model
+
+
+def say_choice(choice: Choice, say: Say) -> None:
+    """Print which layers an INT8 graph leaves out, after what ranking."""
+    if choice.ranking:
+        say(ranking_table(choice.ranking, choice.left_out))
+    freed = ", ".join(choice.freed) or "none"
+    say(
+        f"INT8 does {100 * choice.int8_share:.0f} % of the weighted layers' multiply-adds, FP16 the rest; "
+        f"freed for accuracy: {freed}"
+    )
+
+
+def describe(parity: Parity, precision: str, what: str) -> str:
+    """Return a line on what a precision changes."""
+    line = (
+        f"{precision} against fp32 on {parity.frames} {what}: image score differs by {parity.image_score_median:.1e} "
+        f"(median), {parity.image_score_p95:.1e} (95 %), {parity.image_score_max:.1e} (largest); "
+        f"{parity.verdicts_changed} verdicts changed; noise {parity.image_noise:.3f} by image, "
+        f"{parity.pixel_noise:.3f} by pixel"
+    )
+    if parity.image_auroc is None or parity.image_auroc_fp32 is None:
+        return line
+    line += f"; image AUROC {100 * parity.image_auroc_fp32:.2f} -> {100 * parity.image_auroc:.2f}"
+    if parity.pixel_auroc is not None and parity.pixel_auroc_fp32 is not None:
+        line += f", pixel AUROC {100 * parity.pixel_auroc_fp32:.2f} -> {100 * parity.pixel_auroc:.2f}"
+    return line
+
+
+def _ranged(data: CalibrationData) -> tuple[Path, ...]:
+    """Return the images that give the ranges."""
+    if len(data.paths) < SPLIT_FROM:
+        return data.paths
+    return tuple(path for index, path in enumerate(data.paths) if index % HELD_OUT_EVERY)
+
+
+def _held_out(options: TypingOptions, data: CalibrationData, size: tuple[int, int]) -> Images:
+    """Return the images that differences are measured on: for INT8 those that gave no ranges, if there are enough."""
+    if options.precision == "int8" and len(data.paths) >= SPLIT_FROM:
+        data = CalibrationData(data.paths[::HELD_OUT_EVERY], data.sha256, data.origin)
+    return read_good(data, size, PARITY_FRAMES)
+
+
+def _calibration_data(options: TypingOptions, info: ExportInfo, say: Say) -> CalibrationData | None:
+    """Read the calibration images; only INT8 must have them, and is told when they are few or foreign."""
+    folder, int8 = options.calibration_folder, options.precision == "int8"
+    if not int8 and not folder.is_dir():
+        return None
+    data = read_calibration_data(folder)
+    count = len(data.paths)
+    if int8 and count < FEWEST_IMAGES:
+        raise UserError(f"INT8 needs {FEWEST_IMAGES} or more calibration images", f"{count} in {folder}", REFILL)
+    if data.stands_in_for(info.data_origin):
+        say(
+            f"note: {folder} holds the generated stand-in images, which say nothing of this model's scores: parity is "
+            f"not held to a budget; {REFILL}"
+        )
+    elif int8 and count < ENOUGH_IMAGES:
+        say(f"note: {count} calibration images; fewer than {ENOUGH_IMAGES} give ranges that clip good parts; {REFILL}")
+    return data

@@ -1,0 +1,1 @@
+"""TensorRT plans: what each version wants, the build, and what was built."""
