@@ -14,18 +14,19 @@ from sklearn.metrics import roc_auc_score
 
 from export.model.cflow import CFlow, ModelConfig
 from runtime.common.errors import UserError, run_command
-from train import ablation, decoder_pool
-from train.ablation_results import Judge
-from train.data import Dataset, ImageCache, open_dataset, read_mask, split_held_out
-from train.decoder_pool import Keep, train_decoders
-from train.decoder_run import DecoderRun, train_decoder
-from train.feature_store import FeatureStore
+from train import ablation
+from train.comparing import decoder_pool
+from train.comparing.decoder_pool import Keep, train_decoders
+from train.comparing.decoder_run import DecoderRun, train_decoder
+from train.comparing.feature_store import FeatureStore
+from train.comparing.results import Judge
+from train.comparing.variants import Flow, Variant, all_variants, default_variants
+from train.data.open import Dataset, ImageCache, open_dataset, read_mask, split_held_out
 from train.fit import build_model
-from train.processes import Processes
-from train.schedule import Recipe
+from train.loop.processes import Processes
+from train.loop.schedule import Recipe
+from train.loop.training import Trainer
 from train.synthetic import write_dataset
-from train.training import Trainer
-from train.variants import Flow, Variant, all_variants, default_variants
 
 CONFIG = ModelConfig("resnet18", ("layer1", "layer2"), (64, 64))
 RECIPE = Recipe(

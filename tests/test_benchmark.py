@@ -7,7 +7,7 @@ import torch
 
 from export.model.cflow import CFlow, ModelConfig
 from train import benchmark
-from train.schedule import Recipe
+from train.loop.schedule import Recipe
 from train.synthetic import write_dataset
 
 TINY = ["--taps", "layer1", "--size", "32"]

@@ -20,9 +20,9 @@ from runtime.common.errors import UserError
 from runtime.detector import Detector
 from runtime.engines.sidecar import Threshold, read_sidecar, sidecar_path
 from runtime.images.preprocess import read_image
-from train.data import ImageCache
+from train.data.open import ImageCache
 from train.fit import build_model
-from train.score import freeze
+from train.judging.scores import freeze
 
 pytest.importorskip("tensorrt_rtx", reason="compiles engines without a GPU: pip install tensorrt-rtx")
 CALIBRATION_DATA = Path(__file__).resolve().parents[1] / "calibration_data"

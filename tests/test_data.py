@@ -8,7 +8,7 @@ from PIL import Image
 
 from runtime.common.errors import UserError
 from runtime.images.preprocess import resize
-from train.data import ImageCache, list_classes, open_dataset, read_mask, rotate, split_held_out
+from train.data.open import ImageCache, list_classes, open_dataset, read_mask, rotate, split_held_out
 
 
 def picture(path: Path, value: int = 128, size: tuple[int, int] = (12, 8)) -> Path:

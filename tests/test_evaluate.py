@@ -17,7 +17,7 @@ from runtime.images.preprocess import read_image, resize
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_engine import write_tiny_engine
 from train import evaluate
-from train.data import open_dataset
+from train.data.open import open_dataset
 from train.synthetic import write_dataset
 
 SIZE = (32, 64)  # of 64 x 64: the pixel nearest to a place is never a matter of rounding

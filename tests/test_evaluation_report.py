@@ -12,13 +12,13 @@ from runtime.common.errors import UserError
 from runtime.engines.sidecar import Threshold
 from runtime.images.overlay import score_colours
 from tests.report_reader import Page, decode
-from train.data import GOOD, LabelledImage
-from train.evaluation_report import HEADINGS, write_report
-from train.judged import Judged
-from train.metrics import evaluate_judged
-from train.report_charts import POINTS, histogram_curve, thin
-from train.report_page import text
-from train.report_pictures import JPEG_QUALITY, LARGEST, MASK_PALETTE
+from train.data.open import GOOD, LabelledImage
+from train.judging.judged_set import Judged
+from train.judging.metrics import evaluate_judged
+from train.page.charts import POINTS, histogram_curve, thin
+from train.page.html import text
+from train.page.pictures import JPEG_QUALITY, LARGEST, MASK_PALETTE
+from train.page.write import HEADINGS, write_report
 
 SIZE = (48, 64)  # of the maps
 THRESHOLD = Threshold(1.0, "false-alarm rate <= 5% from 19 <good> images")

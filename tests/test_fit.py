@@ -12,8 +12,8 @@ from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import run_command
 from train import fit
-from train.data import open_dataset
-from train.schedule import Recipe
+from train.data.open import open_dataset
+from train.loop.schedule import Recipe
 from train.synthetic import write_dataset
 
 CONFIG = ModelConfig("resnet18", ("layer1",), (32, 48), coupling_blocks=1)

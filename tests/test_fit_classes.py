@@ -13,11 +13,11 @@ from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import UserError, run_command
 from train import fit, fit_classes
-from train.class_table import ClassResult, averages, format_table, read_results, write_results
-from train.data import Dataset, open_dataset
+from train.data.open import Dataset, open_dataset
 from train.evaluate import evaluate
+from train.judging.class_table import ClassResult, averages, format_table, read_results, write_results
+from train.loop.training import resume_path
 from train.synthetic import write_dataset
-from train.training import resume_path
 
 OPTIONS = ["--encoder", "resnet18", "--taps", "layer1", "--blocks", "1", "--batch", "4", "--weights", "random"]
 OPTIONS += ["--meta-epochs", "2", "--sub-epochs", "1", "--learning-rate", "1e-3"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from export.model.encoder import ENCODERS
 from export.model.flow import Decoder, log_likelihood, position_code
 from tests.small_decoder import GRID, batch_of, decoder_of
-from train.flow_gradient import FlowGradient
+from train.loop.flow_gradient import FlowGradient
 
 
 def by_autograd(decoder: Decoder, fibers: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

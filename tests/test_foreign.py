@@ -9,9 +9,9 @@ import torch
 from export.model.cflow import ModelConfig
 from export.model.tensor_files import StandIn, read_with_stand_ins
 from runtime.common.errors import UserError
+from train.foreign.ambiguities import choose, variants_of
 from train.foreign.anomalib import plain
 from train.foreign.reference import stated_by_name
-from train.foreign.variants import choose, variants_of
 
 
 class DictConfig:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from train.look_ahead import look_ahead
+from train.loop.prefetch import look_ahead
 
 PATIENCE = 30  # seconds until a test gives up on another thread
 

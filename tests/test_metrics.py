@@ -12,9 +12,9 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from export.images.labelled import auroc
 from runtime.common.errors import UserError
-from train.data import GOOD, LabelledImage
-from train.judged import Judged
-from train.metrics import PixelCurves, aupro, best_pixel_f1, evaluate_judged, pixel_auroc, pixel_curves
+from train.data.open import GOOD, LabelledImage
+from train.judging.judged_set import Judged
+from train.judging.metrics import PixelCurves, aupro, best_pixel_f1, evaluate_judged, pixel_auroc, pixel_curves
 
 # Both sides add the same few hundred terms in float64, in another order.
 ROUNDING = 1e-12

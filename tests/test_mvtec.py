@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runtime.common.errors import UserError
-from train.mvtec import PAPER_INPUT_SIDES, classes, paper_size
+from train.data.mvtec import PAPER_INPUT_SIDES, classes, paper_size
 
 
 def test_the_classes_of_a_root_are_its_folders_with_good_images(tmp_path: Path) -> None:

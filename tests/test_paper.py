@@ -5,8 +5,8 @@ from statistics import mean
 
 import pytest
 
-from train.mvtec import PAPER_INPUT_SIDES
-from train.paper import TABLE_FILE, FigureRow, average_rows, class_rows, find_class, format_rows
+from train.data.mvtec import PAPER_INPUT_SIDES
+from train.judging.paper_figures import TABLE_FILE, FigureRow, average_rows, class_rows, find_class, format_rows
 
 TABLES = json.loads(TABLE_FILE.read_text(encoding="utf-8"))
 # The paper's own averages of these do not follow from its classes; the note beside the table says so.

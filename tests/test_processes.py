@@ -10,9 +10,9 @@ import torch
 
 from export.model.checkpoint import load_checkpoint
 from runtime.common.files import sha256_of
-from train.class_table import read_results
-from train.data import open_dataset
-from train.processes import one_process
+from train.data.open import open_dataset
+from train.judging.class_table import read_results
+from train.loop.processes import one_process
 from train.synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +25,7 @@ import sys, torch
 from pathlib import Path
 from export.model.cflow import CFlow, ModelConfig
 from train import fit
-from train.flow_gradient import FlowGradient
+from train.loop.flow_gradient import FlowGradient
 
 def gradients(group):
     model = CFlow(ModelConfig("resnet18", ("layer1",), (64, 64), coupling_blocks=2))

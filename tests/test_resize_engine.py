@@ -25,8 +25,8 @@ from runtime.images.preprocess import resize
 from runtime.report import main as report
 from runtime.report.schema import read_report
 from tests.export_fixtures import CALIBRATION_DATA, checkpoint_of, exported, run_model, small_config
-from train.data import LabelledImage
-from train.judged import judge
+from train.data.open import LabelledImage
+from train.judging.judged_set import judge
 
 CAMERA = (720, 1280)
 SCORE_TOLERANCE = 1e-3  # of a range of 2: what a grey level in a few of ten thousand values does to the score

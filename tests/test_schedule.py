@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from runtime.common.errors import UserError
-from train.schedule import FAST, PAPER, SCHEDULES, Recipe, learning_rate
+from train.loop.schedule import FAST, PAPER, SCHEDULES, Recipe, learning_rate
 
 
 def reference_rates(meta_epochs: int, sub_epochs: int, batches: int) -> list[float]:

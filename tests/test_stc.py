@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from runtime.common.errors import UserError
-from train.data import list_classes, open_dataset, read_mask
-from train.stc import scenes
+from train.data.open import list_classes, open_dataset, read_mask
+from train.data.stc import scenes
 
 LABELS = {"01_0014": [0, 1, 1, 0], "01_0015": [0, 0], "02_0003": [1, 0, 0]}
 

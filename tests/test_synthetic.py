@@ -9,9 +9,10 @@ from PIL import Image
 
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
-from train.cable_renderer import VISIBLE_LEVELS, draw, render
-from train.cable_scene import DEFECTS, random_scene
-from train.synthetic import RECORD_NAME, main, write_dataset
+from train.data.cable_renderer import VISIBLE_LEVELS, draw, render
+from train.data.cable_scene import DEFECTS, random_scene
+from train.data.dataset import RECORD_NAME
+from train.synthetic import main, write_dataset
 
 SIZE = 96  # a strand is about one and a half pixels wide: small and quick, all shapes still there
 SEEDS = range(4)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from export.model.cflow import CFlow, ModelConfig
 from export.model.flow import log_likelihood, position_code
 from tests.small_decoder import GRID, decoder_of
-from train.processes import one_process
-from train.tap_training import CHUNK, Fibers, TapTraining
+from train.loop.processes import one_process
+from train.loop.tap_training import CHUNK, Fibers, TapTraining
 
 
 def test_a_step_is_adams_on_autograds_gradient_and_leaves_an_incomplete_batch_out() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from runtime.common.errors import UserError
-from train.threshold import CONFIDENCE, best_f1, from_good_images
+from train.judging.false_alarms import CONFIDENCE, best_f1, from_good_images
 
 
 @pytest.mark.parametrize(("count", "rate"), [(24, 0.05), (99, 0.01), (200, 0.1)])

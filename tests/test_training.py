@@ -14,10 +14,10 @@ from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import run_command
 from train import evaluate, fit
-from train.data import ImageCache
-from train.schedule import FAST
+from train.data.open import ImageCache
+from train.loop.schedule import FAST
+from train.loop.training import Trainer
 from train.synthetic import write_dataset
-from train.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [

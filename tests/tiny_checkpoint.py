@@ -7,9 +7,9 @@ import torch
 
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import Checkpoint, save_checkpoint
-from train.data import ImageCache
+from train.data.open import ImageCache
 from train.fit import build_model
-from train.score import freeze
+from train.judging.scores import freeze
 
 
 def write_tiny_checkpoint(path: Path, good: Sequence[Path], size: tuple[int, int], data_origin: str = "") -> Path:

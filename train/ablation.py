@@ -26,16 +26,16 @@ from export.images.labelled import check_classes
 from export.model.cflow import ModelConfig
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
-from train.ablation_results import Judge, format_results, result_json
-from train.data import Dataset, ImageCache, open_dataset, split_held_out
-from train.decoder_pool import Keep, train_decoders
-from train.decoder_run import Features
-from train.feature_store import FeatureStore, TurnedFeatures, stored_bytes
+from train.comparing.decoder_pool import Keep, train_decoders
+from train.comparing.decoder_run import Features
+from train.comparing.feature_store import FeatureStore, TurnedFeatures, stored_bytes
+from train.comparing.results import Judge, format_results, result_json
+from train.comparing.variants import Flow, all_variants, default_variants
+from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.fit import add_training_arguments, build_model, config_from, parse_size, recipe_from
-from train.paper import FigureRow, class_rows, find_class, format_rows
-from train.processes import one_process
-from train.schedule import Recipe
-from train.variants import Flow, all_variants, default_variants
+from train.judging.paper_figures import FigureRow, class_rows, find_class, format_rows
+from train.loop.processes import one_process
+from train.loop.schedule import Recipe
 
 SCHEMA = "cflow-edge/ablation/1"
 PAPER_ABLATION_ENCODER = "wide_resnet50_2"  # the one whose blocks, taps and flow the paper's Table 2 varies

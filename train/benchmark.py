@@ -23,10 +23,10 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
 from runtime.common.errors import run_command
-from train.data import ImageCache, open_dataset, split_held_out
+from train.data.open import ImageCache, open_dataset, split_held_out
 from train.fit import build_model, parse_size
-from train.schedule import FAST, PAPER, Recipe
-from train.training import Trainer
+from train.loop.schedule import FAST, PAPER, Recipe
+from train.loop.training import Trainer
 
 
 class PublishedLoop:

@@ -15,13 +15,13 @@ from export.images.labelled import check_classes
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
 from runtime.engines.sidecar import sidecar_path
-from train.data import Dataset, open_dataset
-from train.judged import Judged, judge
-from train.metrics import Evaluation, evaluate_judged
-from train.model_file import read_facts, store_threshold
-from train.mvtec import PAPER_INPUT_SIDES
-from train.outcome import Outcome, format_beside_paper, format_outcomes, outcome_json, outcome_of
-from train.paper import find_class
+from train.data.mvtec import PAPER_INPUT_SIDES
+from train.data.open import Dataset, open_dataset
+from train.judging.judged_set import Judged, judge
+from train.judging.metrics import Evaluation, evaluate_judged
+from train.judging.model_file import read_facts, store_threshold
+from train.judging.paper_figures import find_class
+from train.judging.results import Outcome, format_beside_paper, format_outcomes, outcome_json, outcome_of
 from train.set_threshold import BEST_F1, from_judged
 
 
@@ -67,7 +67,7 @@ def _check_own_thresholds(models: Sequence[Path]) -> None:
 
 
 def _write_report(path: Path, judged: Judged, outcome: Outcome, dataset: Dataset) -> None:
-    from train.evaluation_report import write_report  # draws charts: only where one is wanted
+    from train.page.write import write_report  # draws charts: only where one is wanted
 
     title = f"{outcome.model.name} on {dataset.origin}"
     threshold = outcome.facts.threshold

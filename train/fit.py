@@ -14,11 +14,11 @@ from export.model.checkpoint import Checkpoint, installed_versions, save_checkpo
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
 from runtime.common.errors import UserError, run_command
-from train.data import Dataset, ImageCache, open_dataset, split_held_out
-from train.processes import Processes, one_process, processes
-from train.schedule import SCHEDULES, Recipe
-from train.score import freeze
-from train.training import Trainer, resume_path
+from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
+from train.judging.scores import freeze
+from train.loop.processes import Processes, one_process, processes
+from train.loop.schedule import SCHEDULES, Recipe
+from train.loop.training import Trainer, resume_path
 
 CALIBRATION_IMAGES = 64  # for the batch norms of a random encoder
 

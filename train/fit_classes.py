@@ -21,11 +21,11 @@ from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
 from train import fit
-from train.class_table import ClassResult, format_table, paper_averages, read_results, write_results
-from train.data import Dataset, list_classes, open_dataset
+from train.data.open import Dataset, list_classes, open_dataset
 from train.evaluate import evaluate
-from train.processes import Processes, one_process, processes
-from train.training import resume_path
+from train.judging.class_table import ClassResult, format_table, paper_averages, read_results, write_results
+from train.loop.processes import Processes, one_process, processes
+from train.loop.training import resume_path
 
 RESULTS_NAME = "classes.json"
 PAPER = "paper"  # the size that the paper trains each class at

@@ -22,16 +22,16 @@ from export.model.flow import Clamp
 from export.model.tensor_files import read_with_stand_ins
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
-from train.data import ImageCache, open_dataset
+from train.data.open import ImageCache, open_dataset
 from train.fit import parse_size
+from train.foreign.ambiguities import choose, fits_of, variants_of
 from train.foreign.anomalib import is_lightning, read_anomalib
 from train.foreign.detect import blocks_of, config_of
 from train.foreign.proof import largest_difference
 from train.foreign.reference import is_reference, read_reference
-from train.foreign.source import Source, State, agreed
-from train.foreign.variants import choose, fits_of, variants_of
-from train.schedule import Recipe
-from train.score import freeze
+from train.foreign.weights import Source, State, agreed
+from train.judging.scores import freeze
+from train.loop.schedule import Recipe
 
 PROOF_IMAGES = 4
 TOLERANCE = 1e-4  # relative; float32 against float64 leaves 1e-6 to 1e-5

@@ -17,12 +17,12 @@ from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand
 from runtime.images.preprocess import list_images
-from train.data import GOOD, LabelledImage, open_dataset
-from train.judged import Judged, judge
-from train.metrics import best_pixel_f1, pixel_curves
-from train.model_file import ModelFacts, read_facts, store_threshold
-from train.schedule import Recipe
-from train.threshold import best_f1, from_good_images
+from train.data.open import GOOD, LabelledImage, open_dataset
+from train.judging.false_alarms import best_f1, from_good_images
+from train.judging.judged_set import Judged, judge
+from train.judging.metrics import best_pixel_f1, pixel_curves
+from train.judging.model_file import ModelFacts, read_facts, store_threshold
+from train.loop.schedule import Recipe
 
 BEST_F1 = "best_f1"
 

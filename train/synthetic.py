@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_bytes, write_json
-from train.cable_renderer import render
-from train.cable_scene import DEFECTS
+from train.data.cable_renderer import render
+from train.data.cable_scene import DEFECTS
+from train.data.dataset import RECORD_NAME
 
 SCHEMA = "cflow-edge/synthetic/1"
-RECORD_NAME = "synthetic.json"
 SMALLEST_SIZE = 32  # pixels; below this a strand is thinner than a pixel
 
 

@@ -90,7 +90,7 @@ def int8_share(model: onnx.ModelProto, left_out: Collection[str]) -> float:
 
 
 def ranking_table(ranking: Sequence[GroupCost], left_out: Collection[str] = ()) -> str:
-    """Return the ranking as a table of text; AUROC where labels told it. Groups of `left_out` layers are marked FP16."""
+    """Return the ranking as text; AUROC where labels told it. Groups of `left_out` layers are marked FP16."""
     labelled = any(cost.parity.measured for cost in ranking)
     header = ["group quantised alone", "multiply-adds %", "image noise", "pixel noise", "AUROC points, estimated"]
     rows = [header + (["image AUROC lost", "pixel AUROC lost"] if labelled else []) + [""]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from export.model.flow import CLAMP
 from export.model.tensor_files import StandIn
 from runtime.common.errors import UserError
-from train.foreign.source import Source, State, Stated
+from train.foreign.weights import Source, State, Stated
 
 _ENCODER, _DECODERS = "model.encoder.feature_extractor.", "model.decoders."
 _PRE_PROCESSOR = "anomalib_pre_processor_config"  # plain data, since 2.7

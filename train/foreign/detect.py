@@ -11,7 +11,7 @@ from export.model.cflow import ModelConfig
 from export.model.encoder import ENCODERS, REFLECT, build_encoder, check_size
 from export.model.flow import CONDITION_DIMS
 from runtime.common.errors import UserError
-from train.foreign.source import Source, State, Stated, agreed
+from train.foreign.weights import Source, State, Stated, agreed
 
 BLOCK_WEIGHTS = {
     "global_scale", "global_offset", "w_perm", "subnet.0.weight", "subnet.0.bias", "subnet.2.weight", "subnet.2.bias",

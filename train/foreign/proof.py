@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from export.model.cflow import CFlow, ModelConfig
 from export.model.flow import Clamp
 from train.foreign.detect import blocks_of
-from train.foreign.source import State
+from train.foreign.weights import State
 
 POSITIONS = 256  # compared per tap
 ALPHA = 1.9

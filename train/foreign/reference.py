@@ -13,8 +13,8 @@ from torch import Tensor
 
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from runtime.common.errors import UserError
-from train import stc
-from train.foreign.source import Source, State, Stated
+from train.data import stc
+from train.foreign.weights import Source, State, Stated
 
 _NAME = re.compile(
     r"(?P<dataset>mvtec|stc|video)_(?P<encoder>\w+)_(?P<flow>freia-c?flow)_pl(?P<taps>\d+)_cb(?P<blocks>\d+)"

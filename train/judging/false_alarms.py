@@ -9,7 +9,7 @@ from scipy import stats
 
 from runtime.common.errors import UserError
 from runtime.engines.sidecar import Threshold
-from train import cuts
+from train.judging import thresholds as cuts
 
 CONFIDENCE = 0.95  # of the interval of the false-alarm rate
 

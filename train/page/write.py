@@ -8,13 +8,13 @@ import numpy as np
 from runtime.common.files import write_text
 from runtime.engines.sidecar import Threshold
 from runtime.images.overlay import score_colours
-from train.judged import Judged
-from train.metrics import Evaluation, PixelCurves, pixel_curves
-from train.report_cases import Judgement, defect_types, show_cases, typical_detections, worst_false_alarms, worst_misses
-from train.report_figures import image_histogram, position_histogram, pro_chart, roc_chart
-from train.report_page import navigation, page, section, side_by_side, text, tiles
-from train.report_pictures import ScoreScale
-from train.report_tables import counts_table, figures_table, percent
+from train.judging.judged_set import Judged
+from train.judging.metrics import Evaluation, PixelCurves, pixel_curves
+from train.page.cases import Judgement, defect_types, show_cases, typical_detections, worst_false_alarms, worst_misses
+from train.page.figures import image_histogram, position_histogram, pro_chart, roc_chart
+from train.page.html import navigation, page, section, side_by_side, text, tiles
+from train.page.pictures import ScoreScale
+from train.page.tables import counts_table, figures_table, percent
 
 ROWS = 8  # of pictures in a section
 COLOUR_STOPS = 33  # of the colour bar's gradient

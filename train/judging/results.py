@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from runtime.common.text_table import align, percent
-from train.judged import Judged
-from train.metrics import Evaluation, evaluate_judged
-from train.model_file import ModelFacts
-from train.paper import FigureRow, class_rows, format_rows
+from train.judging.judged_set import Judged
+from train.judging.metrics import Evaluation, evaluate_judged
+from train.judging.model_file import ModelFacts
+from train.judging.paper_figures import FigureRow, class_rows, format_rows
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from tqdm import tqdm
 import runtime
 from export.model.checkpoint import load_checkpoint
 from runtime.images.preprocess import read_image
-from train.data import ImageCache, LabelledImage, read_mask
-from train.score import score_images
+from train.data.open import ImageCache, LabelledImage, read_mask
+from train.judging.scores import score_images
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from train.report_style import STYLE
+from train.page.style import STYLE
 
 # Nothing but what the file itself holds may be loaded, so that a report can be opened anywhere.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -10,9 +10,9 @@ from PIL import Image
 from export.images.labelled import GOOD, LabelledImage, labelled_images, read_mask
 from runtime.common.errors import UserError
 from runtime.images.preprocess import list_images, read_image, resize
-from train.dataset import Dataset
-from train.mvtec import classes, paper_size
-from train.stc import is_stc, open_stc, scenes
+from train.data.dataset import Dataset
+from train.data.mvtec import classes, paper_size
+from train.data.stc import is_stc, open_stc, scenes
 
 __all__ = [
     "GOOD",

@@ -12,10 +12,10 @@ import torch
 from tqdm import tqdm
 
 from export.model.cflow import CFlow, ModelConfig
-from train.decoder_run import DecoderRun, Features, load_run, save_run, train_decoder
-from train.processes import Processes
-from train.schedule import Recipe
-from train.variants import DecoderKey
+from train.comparing.decoder_run import DecoderRun, Features, load_run, save_run, train_decoder
+from train.comparing.variants import DecoderKey
+from train.loop.processes import Processes
+from train.loop.schedule import Recipe
 
 
 @dataclass(frozen=True)

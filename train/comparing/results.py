@@ -13,11 +13,11 @@ from export.images.labelled import auroc
 from export.model.cflow import ModelConfig
 from export.model.score import Score, anomaly_map, freeze_constants, image_score, likelihood_ratios
 from runtime.common.text_table import align, percent
-from train.data import Dataset, read_mask
-from train.decoder_run import DecoderRun
-from train.judged import Judged
-from train.metrics import Evaluation, evaluate_judged, pixel_auroc, pixel_curves
-from train.variants import DecoderKey, Variant
+from train.comparing.decoder_run import DecoderRun
+from train.comparing.variants import DecoderKey, Variant
+from train.data.open import Dataset, read_mask
+from train.judging.judged_set import Judged
+from train.judging.metrics import Evaluation, evaluate_judged, pixel_auroc, pixel_curves
 
 BATCH = 8  # images whose maps are computed at a time
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from train.cable_scene import DEFECTS, Core, LooseStrand, Opening, Point, Scene, random_scene
+from train.data.cable_scene import DEFECTS, Core, LooseStrand, Opening, Point, Scene, random_scene
 
 Array = NDArray[np.floating[Any]]  # float32 all through; numpy's stubs cannot tell
 

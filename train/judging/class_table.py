@@ -8,9 +8,9 @@ from statistics import mean
 from typing import Any
 
 from runtime.common.files import write_json
-from train.mvtec import PAPER_INPUT_SIDES
-from train.paper import average_rows, format_rows
-from train.stc import is_stc
+from train.data.mvtec import PAPER_INPUT_SIDES
+from train.data.stc import is_stc
+from train.judging.paper_figures import average_rows, format_rows
 
 SCHEMA = "cflow-edge/classes/1"
 COLUMNS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}  # figures that are tabled

@@ -18,7 +18,7 @@ from export.images.labelled import GOOD, LabelledImage
 from export.images.masks import MaskSlice, open_array
 from runtime.common.errors import UserError
 from runtime.images.preprocess import list_images
-from train.dataset import Dataset
+from train.data.dataset import Dataset
 
 MEAN = (0.5, 0.5, 0.5)  # the reference implementation's for STC
 STD = (0.225, 0.225, 0.225)

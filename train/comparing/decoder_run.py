@@ -19,10 +19,10 @@ from export.model.checkpoint import read_tensors
 from export.model.flow import Decoder
 from runtime.common.errors import UserError
 from runtime.common.files import whole_file
-from train.feature_store import FeatureStore, FiberSource
-from train.processes import Processes
-from train.schedule import Recipe, learning_rate
-from train.tap_training import Fibers, TapTraining
+from train.comparing.feature_store import FeatureStore, FiberSource
+from train.loop.processes import Processes
+from train.loop.schedule import Recipe, learning_rate
+from train.loop.tap_training import Fibers, TapTraining
 
 FORMAT = "cflow-edge/decoder-run/1"
 BATCH = 8  # images whose log-likelihoods are computed at a time

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from train.metrics import Evaluation
-from train.report_cases import Judgement, defect_types
-from train.report_page import table, text
+from train.judging.metrics import Evaluation
+from train.page.cases import Judgement, defect_types
+from train.page.html import table, text
 
 
 def counts_table(judgement: Judgement) -> str:

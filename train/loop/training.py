@@ -17,11 +17,11 @@ from export.model.checkpoint import read_tensors
 from runtime.common.errors import UserError
 from runtime.common.files import whole_file
 from runtime.common.interrupts import lasting_interrupt
-from train.data import ImageCache, rotate
-from train.look_ahead import look_ahead
-from train.processes import Processes, one_process
-from train.schedule import Recipe, learning_rate
-from train.tap_training import Fibers, TapTraining
+from train.data.open import ImageCache, rotate
+from train.loop.prefetch import look_ahead
+from train.loop.processes import Processes, one_process
+from train.loop.schedule import Recipe, learning_rate
+from train.loop.tap_training import Fibers, TapTraining
 
 STATE_FORMAT = "cflow-edge/training/2"
 HELD_OUT_BATCH = 8  # images

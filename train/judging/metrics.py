@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from export.images.labelled import auroc
-from train.cuts import Scores, best_cut, best_f1, check_finite, distinct_scores, sums_from_above
-from train.judged import Judged
+from train.judging.judged_set import Judged
+from train.judging.thresholds import Scores, best_cut, best_f1, check_finite, distinct_scores, sums_from_above
 
 FALSE_POSITIVE_LIMIT = 0.3  # of AUPRO, as in the paper and in MVTec AD's own evaluation
 EIGHT_CONNECTED = np.ones((3, 3), dtype=int)

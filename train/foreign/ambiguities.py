@@ -16,7 +16,7 @@ from export.model.encoder import REFLECT, build_encoder, load_encoder_state
 from export.model.flow import Clamp
 from runtime.common.errors import UserError
 from train.foreign.proof import draw, mean_log_likelihood
-from train.foreign.source import Source, State
+from train.foreign.weights import Source, State
 
 MARGIN = 0.05  # nats per dimension by which one variant must explain good images better
 

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.images.preprocess import read_image, resize
-from train.data import LabelledImage
-from train.judged import Judged
-from train.report_page import text
-from train.report_pictures import ScoreScale, fit, photograph, predicted_mask, score_map
+from train.data.open import LabelledImage
+from train.judging.judged_set import Judged
+from train.page.html import text
+from train.page.pictures import ScoreScale, fit, photograph, predicted_mask, score_map
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from train.metrics import FALSE_POSITIVE_LIMIT, Evaluation, PixelCurves
-from train.report_cases import Judgement
-from train.report_charts import Axis, Curve, Rule, draw_chart, histogram_curve, thin
-from train.report_tables import percent
+from train.judging.metrics import FALSE_POSITIVE_LIMIT, Evaluation, PixelCurves
+from train.page.cases import Judgement
+from train.page.charts import Axis, Curve, Rule, draw_chart, histogram_curve, thin
+from train.page.tables import percent
 
 IMAGE_BINS, POSITION_BINS = 40, 80
 HEADROOM = 1.08  # above the highest bar

@@ -1,7 +1,7 @@
 """What the synthetic cable looks like, as numbers: a scene, how scenes vary, and what each defect does to one.
 
 Every length is in sides of the image and every point is (x, y) from the image's top left corner, so
-that a scene has no resolution. Colours are RGB in [0, 1]. Nothing here draws: see `train.cable_renderer`.
+that a scene has no resolution. Colours are RGB in [0, 1]. Nothing here draws: see `train.data.cable_renderer`.
 """
 
 import math

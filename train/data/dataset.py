@@ -7,7 +7,8 @@ from pathlib import Path
 from export.images.labelled import LabelledImage
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from runtime.common.files import sha256_of
-from train.synthetic import RECORD_NAME
+
+RECORD_NAME = "synthetic.json"  # what `train.synthetic` leaves beside the images that it drew
 
 
 @dataclass(frozen=True)

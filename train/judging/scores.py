@@ -10,8 +10,8 @@ from torch import Tensor
 from export.model.cflow import CFlow, Detector
 from export.model.score import freeze_constants
 from runtime.engines.sidecar import Threshold
-from train.data import ImageCache
-from train.threshold import from_good_images
+from train.data.open import ImageCache
+from train.judging.false_alarms import from_good_images
 
 BATCH = 8
 

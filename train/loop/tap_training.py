@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from export.model.flow import Decoder
-from train.flow_gradient import FlowGradient
-from train.processes import Processes
+from train.loop.flow_gradient import FlowGradient
+from train.loop.processes import Processes
 
 CHUNK = 4096  # fibers evaluated at a time: bounds the memory
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from export.model.encoder import REFLECT
 from runtime.common.text_table import align, percent
-from train.mvtec import PAPER_INPUT_SIDES
+from train.data.mvtec import PAPER_INPUT_SIDES
 
 TABLE_FILE = Path(__file__).with_name("paper_tables.json")
 NOTES = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
 from runtime.common.errors import UserError
-from train.data import ImageCache, rotate
+from train.data.open import ImageCache, rotate
 
 BATCH = 8  # images encoded at a time
 LARGEST = torch.finfo(torch.float16).max

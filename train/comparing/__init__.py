@@ -1,0 +1,1 @@
+"""What an ablation shares between variants: features, decoders, figures."""

@@ -1,0 +1,1 @@
+"""Data folders: their layouts, and the synthetic cables."""

@@ -1,0 +1,1 @@
+"""What a detector says of labelled images: scores, figures, thresholds, tables."""
