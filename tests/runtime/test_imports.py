@@ -1,0 +1,53 @@
+"""The runtime is what a device with nothing but NumPy, Pillow, OpenCV and an inference library installs."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.tiny_engine import write_tiny_engine
+
+FORBIDDEN = {"torch", "torchvision", "onnx", "onnx_graphsurgeon", "FrEIA", "scipy", "sklearn", "train", "export"}
+
+
+def _modules_loaded_by(program: str, *arguments: str) -> set[str]:
+    program += "\nimport json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    run = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
+def test_judging_a_frame_loads_no_training_library(tmp_path: Path, library: str):
+    program = """
+import sys, numpy, runtime
+from runtime import infer
+from runtime.sinks import folder as sinks
+from runtime.sources import open as sources
+with runtime.load(sys.argv[1], backend=sys.argv[2]) as detector:
+    detector(numpy.zeros((8, 8, 3), numpy.uint8))
+"""
+    loaded = _modules_loaded_by(program, str(write_tiny_engine(tmp_path)), library)
+    assert library in loaded and not loaded & FORBIDDEN
+
+
+def test_import_runtime_and_help_are_light():
+    heavy = {"numpy", "cv2", "PIL", "onnxruntime", "openvino", *FORBIDDEN}
+    assert not _modules_loaded_by("import runtime") & heavy
+    assert not _modules_loaded_by("import runtime.infer; runtime.infer.build_parser().format_help()") & heavy
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "runtime").rglob("*.py")), ids=lambda path: path.name)
+def test_no_file_imports_a_training_library_anywhere(path: Path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.split(".")[0])
+    assert not imported & FORBIDDEN

@@ -1,0 +1,277 @@
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime import infer
+from runtime.common.errors import run_command
+from tests.support.fake_camera import FakeCamera
+from tests.support.paths import ROOT
+from tests.support.tiny_engine import write_tiny_engine
+
+GREYS = (10, 60, 100, 150, 220)  # scores 0.12, 0.71, 1.18, 1.76, 2.59 at a threshold of 1
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    return write_tiny_engine(tmp_path)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, grey in enumerate(GREYS):
+        Image.fromarray(np.full((24, 36, 3), grey, np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def _infer(*arguments: object) -> int:
+    return run_command(infer.main, [str(argument) for argument in arguments])
+
+
+def _process(*arguments: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "runtime.infer", *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background may ignore Ctrl-C, and a child would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def _lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_is_judged_image_by_image(engine: Path, images: Path, capsys: pytest.CaptureFixture[str]):
+    assert _infer("--engine", engine, "--source", images) == 0
+    (
+        first,
+        second,
+        third,
+        *_,
+    ) = capsys.readouterr().out.splitlines()
+    assert [first, second, third] == ["0.png  0.1176  good", "1.png  0.7059  good", "2.png  1.1765  anomalous"]
+    assert not (images.parent / "frames.jsonl").exists()
+
+
+def test_the_summary_has_counts_and_percentiles_of_every_stage(
+    engine: Path, images: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert _infer("--engine", engine, "--source", images, "--output", images.parent / "out") == 0
+    summary = capsys.readouterr().out.splitlines()[len(GREYS) :]
+    assert summary[0] == "5 frames: 2 good, 3 anomalous"
+    assert "frames per second on OpenVINO" in summary[1]
+    assert summary[2].split() == ["milliseconds", "p50", "p95", "p99"]
+    assert [line.split()[0] for line in summary[3:]] == [
+        "capture",
+        "view",
+        "preprocess",
+        "execute",
+        "total",
+        "deliver",
+    ]
+
+
+def test_threshold_limit_and_threads_are_obeyed(engine: Path, images: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ("--engine", engine, "--source", images, "--threshold", 0.5, "--limit", 2, "--threads", 1)
+    assert _infer(*arguments) == 0
+    out = capsys.readouterr().out
+    assert "2 frames: 1 good, 1 anomalous" in out and "1 thread\n" in out
+
+
+def test_the_output_folder_holds_what_was_asked_for(engine: Path, images: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    assert _infer("--engine", engine, "--source", images, "--output", out, "--contact-sheet") == 0
+    assert [line["verdict"] for line in _lines(out)] == ["good"] * 2 + ["anomalous"] * 3
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == [f"{i}.png" for i in range(5)]
+    assert (out / "contact_sheet.png").is_file()
+
+    lines_only = tmp_path / "lines_only"
+    assert _infer("--engine", engine, "--source", images, "--output", lines_only, "--no-overlays") == 0
+    assert [path.name for path in lines_only.iterdir()] == ["frames.jsonl"]
+
+
+def test_json_has_stdout_to_itself(engine: Path, images: Path):
+    with _process("--engine", engine, "--source", images, "--json") as child:
+        out, error = child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert [json.loads(line)["name"] for line in out.splitlines()] == [f"{i}.png" for i in range(5)]
+    assert error.startswith("5 frames: 2 good, 3 anomalous\n")
+
+
+def test_results_of_a_file_that_a_sink_did_not_get_are_told_and_status_1(engine: Path, images: Path, tmp_path: Path):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))  # a real refusal to write: two lines and a part of one
+
+    lines = tmp_path / "lines.jsonl"
+    program = [sys.executable, "-m", "runtime.infer", "--engine", str(engine), "--source", str(images)]
+    child = subprocess.run(
+        [*program, "--json-file", str(lines)], cwd=ROOT, capture_output=True, text=True, timeout=60, preexec_fn=limit
+    )
+    assert child.returncode == 1
+    assert "5 frames: 2 good, 3 anomalous" in child.stdout
+    written = len([json.loads(line) for line in lines.read_text().splitlines()])
+    assert 0 < written < 5
+    assert f"{lines}: {written} delivered, 0 lost, {5 - written} failed (" in child.stderr
+
+
+def test_an_unreadable_image_keeps_what_was_judged_before(
+    engine: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (images / "2.png").write_bytes(b"broken")
+    assert _infer("--engine", engine, "--source", images, "--output", tmp_path / "out") == 2
+    captured = capsys.readouterr()
+    assert "2.png must be a whole image" in captured.err and captured.err.count("\n") == 1
+    assert "2 frames: 2 good, 0 anomalous" in captured.out
+    assert [line["name"] for line in _lines(tmp_path / "out")] == ["0.png", "1.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--engine", "missing.onnx", "--source", "{images}"), "missing.onnx must exist"),
+        (("--engine", "{images}/0.png", "--source", "{images}"), ".plan or .onnx"),
+        (("--engine", "{engine}", "--source", "missing.png"), "no such file"),
+        (("--engine", "{engine}", "--source", "{engine}"), "must end in one of"),
+        (("--engine", "{engine}", "--source", "{images}", "--threshold", "nan"), "finite"),
+        (("--engine", "{engine}", "--source", "{images}", "--output", "{engine}"), "(" + "{engine}"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_status_2(
+    engine: Path, images: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+):
+    names = {"engine": engine, "images": images}
+    assert _infer(*(argument.format(**names) for argument in arguments)) == 2
+    error = capsys.readouterr().err
+    assert message.format(**names) in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--engine", "e.onnx"),
+        ("--source", "x"),
+        ("--engine", "e.onnx", "--source", "x", "--camera", "0"),
+        ("--engine", "e.onnx", "--camera", "-1"),
+        ("--engine", "e.onnx", "--camera", "front"),
+        ("--engine", "e.onnx", "--source", "x", "--limit", "0"),
+        ("--engine", "e.onnx", "--source", "x", "--contact-sheet"),
+        ("--engine", "e.onnx", "--source", "x", "--no-overlays"),
+    ],
+)
+def test_a_wrong_command_line_is_status_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        infer.main(arguments)
+    assert ended.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_a_camera_ends_at_the_limit(engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    camera = FakeCamera().install(monkeypatch)
+    camera.put(200, None)
+    assert _infer("--engine", engine, "--camera", 2, "--limit", 1) == 0
+    out = capsys.readouterr().out
+    # red and green of 200 and no blue: 400 / 3 / 255 * 3
+    assert out.startswith("camera2_000000  1.5686  anomalous\n1 frames: 0 good, 1 anomalous")
+    assert camera.released
+
+
+def test_a_camera_that_fails_still_has_a_summary(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    FakeCamera().install(monkeypatch).put(200, None)
+    assert _infer("--engine", engine, "--source", "camera:0", "--no-reconnect") == 2
+    captured = capsys.readouterr()
+    assert "1 frames: 0 good, 1 anomalous" in captured.out and "keep delivering" in captured.err
+
+
+ON_A_TERMINAL = """
+import fcntl, itertools, sys, termios, threading, time
+import pytest
+from runtime import infer
+from runtime.common.errors import run_command
+from tests.support.fake_camera import FakeCamera
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # makes the terminal this session's own
+camera = FakeCamera().install(pytest.MonkeyPatch())
+def deliver():
+    for i in itertools.count():
+        camera.put(i % 100)
+        time.sleep(0.005)
+threading.Thread(target=deliver, daemon=True).start()
+sys.exit(run_command(infer.main, ["--engine", sys.argv[1], "--camera", "0"]))
+"""
+
+
+def test_on_a_terminal_a_camera_has_one_status_line_and_ends_with_q(engine: Path):
+    controller, terminal = os.openpty()
+    program = [sys.executable, "-c", ON_A_TERMINAL, str(engine)]
+    with subprocess.Popen(program, cwd=ROOT, stdin=terminal, stdout=terminal, start_new_session=True) as child:
+        os.close(terminal)
+        out = b""
+        while out.count(b" fps ") < 5:
+            out += os.read(controller, 4096)
+        os.write(controller, b"q")
+        with contextlib.suppress(OSError):  # Linux's end of a terminal
+            while more := os.read(controller, 4096):
+                out += more
+    os.close(controller)
+    assert child.returncode == 0
+    status, summary = out.decode().split("\n", 1)  # all frames are on the first line
+    assert status.count("camera0_") >= 5 and "(q ends)" in status
+    assert " frames: " in summary and "camera0_" not in summary
+
+
+def test_as_a_process_it_ends_with_status_0_or_2_and_one_line(engine: Path, images: Path):
+    with _process("--engine", engine, "--source", images / "4.png") as child:
+        out, error = child.communicate(timeout=60)
+    assert child.returncode == 0 and error == "" and out.startswith("4.png  2.5882  anomalous\n")
+
+    video = images / "broken.mp4"
+    video.write_bytes(b"no video" * 100)
+    with _process("--engine", engine, "--source", video) as child:
+        out, error = child.communicate(timeout=60)
+    assert child.returncode == 2 and out == ""
+    assert "must be a video" in error and error.count("\n") == 1  # FFmpeg's own messages are off
+
+    engine.write_bytes(b"no engine")
+    with _process("--engine", engine, "--source", images) as child:
+        out, error = child.communicate(timeout=60)
+    assert child.returncode == 2 and out == ""
+    assert error.startswith("error: tiny.onnx must be one of the files") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_ends_with_its_status_a_summary_and_whole_files(
+    engine: Path, images: Path, tmp_path: Path, number: signal.Signals, word: str
+):
+    for i in range(2000):  # far more than are judged before the signal arrives
+        os.link(images / "3.png", images / f"more{i}.png")
+    out_folder = tmp_path / "out"
+    with _process("--engine", engine, "--source", images, "--output", out_folder, "--contact-sheet") as child:
+        assert child.stdout is not None
+        seen = [child.stdout.readline() for _ in range(4)]
+        child.send_signal(number)
+        rest, error = child.communicate(timeout=60)
+    assert child.returncode == 128 + number and word in error and "Traceback" not in error
+    assert len(seen) == 4 and " frames: 2 good, " in rest
+    text = (out_folder / "frames.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert text.endswith("\n") and 4 <= len(lines) < 2000
+    for line in lines:
+        with Image.open(out_folder / "overlays" / line["name"]) as overlay:
+            overlay.load()
+    left = [path.name for path in (*out_folder.iterdir(), *(out_folder / "overlays").iterdir())]
+    assert not [name for name in left if name.startswith(".")]  # no temporary file
+    assert "contact_sheet.png" in left

@@ -1,0 +1,64 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import runtime
+from runtime import overhead, soak
+from runtime.common.errors import run_command
+from runtime.soak import Outcome
+from tests.support.tiny_engine import write_tiny_engine
+
+GOOD = Outcome(60.0, 1000, 1000, 1000, 300_000_000, 302_000_000, 20.0, 29.0, 25.0, "a device")
+
+
+def test_a_short_soak_loses_nothing_and_keeps_its_memory(tmp_path: Path):
+    """The hour's short form; its time is too short and this machine too busy to hold percentiles against a limit."""
+    with runtime.load(write_tiny_engine(tmp_path)) as detector:
+        outcome = soak.soak(detector, 0.06, tmp_path)
+    assert outcome.frames_read == outcome.frames_judged == outcome.lines_written > soak.CLIP_FRAMES  # it loops
+    assert outcome.lost == 0
+    assert outcome.growth < 0.05  # an image kept a frame would be 0.9 MB of about 200 MB each
+    assert 0 < outcome.execute_p50_ms <= outcome.execute_p99_ms
+    lines = [json.loads(line) for line in (tmp_path / "frames.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(outcome.frames_read))
+    assert {line["verdict"] for line in lines} <= {"good", "anomalous"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, None),
+        ({"lines_written": 999}, "lost results: 1 of 1000"),
+        ({"memory_after": 303_100_000}, r"\+1\.03 %"),
+        ({"execute_p99_ms": 30.2}, "ratio 1.51"),
+    ],
+)
+def test_a_limit_that_is_not_held_is_told(changed: dict[str, float], said: str | None):
+    outcome = Outcome(**{**GOOD.__dict__, **changed})
+    not_held = [line for line in outcome.text().splitlines() if "NOT HELD" in line]
+    assert len(not_held) == sum(not held for _, held in outcome.checks()) == (said is not None)
+    assert said is None or re.search(said, not_held[0])
+
+
+def test_the_soak_command_keeps_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    engine = write_tiny_engine(tmp_path)
+    arguments = ["--engine", str(engine), "--minutes", "0.02", "--out", str(tmp_path / "out")]
+    assert run_command(soak.main, arguments) in (0, 1)  # as this machine's load has it
+    assert "lost results: 0 of" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "soak.json").read_text())["frames_read"] > 0
+    assert run_command(soak.main, arguments) == 2  # lines of two runs would not be told apart
+    assert "must not exist yet" in capsys.readouterr().err
+    assert run_command(soak.main, ["--engine", str(engine), "--minutes", "nan"]) == 2
+
+
+def test_the_overhead_is_told_by_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run_command(overhead.main, ["--engine", str(write_tiny_engine(tmp_path)), "--frames", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    stages = [line[2:36].strip() for line in lines[2:]]
+    assert stages[:5] == ["convert (capture's thread)", "capture", "preprocess", "execute", "overhead"]
+    values = {stage: float(line[36:].split()[0]) for stage, line in zip(stages, lines[2:], strict=True)}
+    assert all(value >= 0 for value in values.values())
+    # what the loop does one after the other cannot be more than all of it: resizing is a part of the overhead
+    assert values["overhead"] >= values["preprocess"]

@@ -1,0 +1,201 @@
+"""Detectors with seeded weights that are nowhere trivial, their ONNX, and what float64 says of them."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torchvision.models.mobilenetv3 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from export.fuse import fuse, probe_frames
+from export.graph.onnx_files import ExportInfo, set_info
+from export.model.cflow import CFlow, Detector, ModelConfig
+from export.model.checkpoint import Checkpoint
+from export.model.encoder import ENCODERS, calibrate_batch_norm
+from export.model.score import freeze_constants
+from export.to_onnx import export_detector
+from runtime.engines.sidecar import Metadata, Threshold
+from tests.support.paths import ROOT
+
+CALIBRATION_DATA = ROOT / "calibration_data"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One detector: `anomaly_map` (B, H, W), `image_score` (B,) are float64 evaluations on `frames`."""
+
+    info: ExportInfo
+    frames: np.ndarray
+    anomaly_map: np.ndarray
+    image_score: np.ndarray
+    unfused: onnx.ModelProto
+    fused: onnx.ModelProto
+    counts: dict[str, int]
+    nodes: tuple[int, int]  # before and after the rewrites
+
+
+def config_of(encoder, size, **changes):
+    return ModelConfig(encoder, ENCODERS[encoder].default_taps, size, **changes)
+
+
+def small_config(**changes):
+    """Two fine taps of a small encoder and two blocks: exported in seconds."""
+    return ModelConfig("resnet18", ("layer1", "layer2"), (64, 96), **{"coupling_blocks": 2, **changes})
+
+
+def info_of(config):
+    metadata = Metadata(
+        name="cable",
+        input_size=config.input_size,
+        batch=1,
+        encoder=config.encoder,
+        encoder_weights="random",
+        taps=config.taps,
+        clamp=config.clamp,
+        default_threshold="quantile",
+        thresholds={"quantile": Threshold(0.5 * len(config.taps), "half of the range")},
+        score=config.score,
+    )
+    return ExportInfo(metadata, config.coupling_blocks, config.conditional, config.soft_permutation)
+
+
+def seeded_model(config, frames):
+    """A model whose scale, offset, subnets, permutations and batch norms are all far from neutral."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = CFlow(config)
+    with torch.no_grad():
+        _calm_encoder(model)
+        _perturb_subnets(model.decoders, torch.Generator().manual_seed(2))
+        normalise_states(model, torch.from_numpy(frames))
+    return model.eval().requires_grad_(False)
+
+
+def _calm_encoder(model):
+    """Shrink residual branches and calibrate the batch norms on varied frames.
+
+    Deep random networks amplify any float32 rounding a thousandfold, which no trained one does and no graph can help.
+    """
+    for module in model.encoder.modules():
+        if isinstance(module, BasicBlock | Bottleneck):
+            (module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight *= 0.25
+        elif isinstance(module, InvertedResidual) and module.use_res_connect:
+            module.block[-1][1].weight *= 0.25
+    varied = probe_frames(info_of(model.config), count=7, seed=5)
+    calibrate_batch_norm(model.encoder, iter([model.normalise(torch.from_numpy(varied))]))
+
+
+def _perturb_subnets(decoders, generator):
+    for name, parameter in decoders.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.endswith("global_scale"):
+            parameter += noise  # g = 1 ± 0.1
+        elif name.endswith("global_offset"):
+            parameter += 0.1 * noise
+        elif ".subnet." in name:
+            parameter += 0.5 * parameter.std() * noise
+        if ".subnet.2." in name:
+            parameter *= 4  # so that the log-scales s reach some tenths
+
+
+def normalise_states(model, frames):
+    """Let every block leave its state at unit variance, as in a trained flow; else |logp| grows to hundreds of nats."""
+    for index, (tap, decoder) in enumerate(zip(model.encoder(model.normalise(frames)), model.decoders, strict=True)):
+        x, condition = model.fibers(tap, index)
+        for block in decoder.blocks:
+            (y,), _ = block([x], c=[] if condition is None else [condition])
+            rms = y.pow(2).mean().sqrt()
+            scale = block.global_scale_activation(block.global_scale) / rms
+            block.global_scale.data = 2 * torch.log(torch.expm1(5 * scale))  # g = 0.1·softplus(., beta=0.5)
+            block.global_offset.data /= rms
+            x = y / rms
+
+
+def float64_log_likelihoods(model, frames):
+    """Evaluate encoder and FrEIA blocks in float64: one logp (B, h, w) per tap, in nats per dimension."""
+    model.double()
+    maps = []
+    features = model.encoder(model.normalise(torch.from_numpy(frames)))
+    for index, (tap, decoder) in enumerate(zip(features, model.decoders, strict=True)):
+        u, log_det = (part.numpy() for part in decoder(*model.fibers(tap, index)))
+        logp = (log_det - 0.5 * (u**2).sum(axis=1)) / u.shape[1] - 0.5 * np.log(2 * np.pi)
+        maps.append(logp.reshape(len(frames), *model.config.tap_sizes[index][1:]))
+    model.float()  # exact: every value was a float32 before
+    return maps
+
+
+def interpolation(inputs, outputs):
+    """The matrix (outputs, inputs) of linear interpolation with the corners aligned."""
+    position = np.linspace(0, inputs - 1, outputs)
+    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
+
+
+def float64_constants(log_likelihoods, score):
+    """Levels and spreads (2, K) by their definition, in numpy."""
+    ordered = [np.sort(logp, axis=None) for logp in log_likelihoods]
+    if score == "paper":
+        return np.array([[values[-1] for values in ordered], [1.0] * len(ordered)])
+    levels = [values[len(values) // 2] for values in ordered]
+    return np.array(
+        [levels, [2 * (m - values[len(values) // 1000]) for m, values in zip(levels, ordered, strict=True)]]
+    )
+
+
+def float64_map(log_likelihoods, constants, size):
+    """The map's definition in numpy: S = Σ_k (1 - up(exp(min((logp_k - m_k) / τ_k, 0))))."""
+    total = 0.0
+    for logp, level, spread in zip(log_likelihoods, *constants, strict=True):
+        rows, columns = (interpolation(n, side) for n, side in zip(logp.shape[1:], size, strict=True))
+        total = total + 1 - rows @ np.exp(np.minimum((logp - level) / spread, 0)) @ columns.T
+    return total
+
+
+def float64_score(log_likelihoods, constants, anomaly_map, score):
+    """The image score's definition in numpy: the map's maximum, or the mean of the finest grid's largest 1 %."""
+    if score == "paper":
+        return anomaly_map.max(axis=(1, 2))
+    grid = log_likelihoods[0].shape[1:]
+    positions = np.sort(float64_map(log_likelihoods, constants, grid).reshape(len(anomaly_map), -1), axis=1)
+    return positions[:, -max(1, round(0.01 * grid[0] * grid[1])) :].mean(axis=1)
+
+
+def build(config):
+    """Draw, evaluate in float64, export and fuse one detector."""
+    info = info_of(config)
+    frames = probe_frames(info)
+    model = seeded_model(config, frames)
+    log_likelihoods = float64_log_likelihoods(model, frames)
+    constants = float64_constants(log_likelihoods, config.score).astype(np.float32)
+    wide = constants.astype(np.float64)
+    anomaly_map = float64_map(log_likelihoods, wide, config.input_size)
+    score = float64_score(log_likelihoods, wide, anomaly_map, config.score)
+    unfused = export_detector(Detector(model, torch.from_numpy(constants)))
+    set_info(unfused, info)
+    fused, counts = fuse(unfused, info)
+    matches = {count.name: count.matches for count in counts}
+    nodes = (counts[0].nodes_before, counts[-1].nodes_after)
+    return Exported(info, frames, anomaly_map, score, unfused, fused, matches, nodes)
+
+
+exported = functools.cache(build)
+
+
+def checkpoint_of(config):
+    frames = probe_frames(info_of(config))
+    model = seeded_model(config, frames)
+    constants = freeze_constants(model.log_likelihoods(torch.from_numpy(frames)), config.score)
+    return Checkpoint(model, constants, {"quantile": Threshold(1.0, "by hand")}, "quantile", "random, seed 1", "0" * 64)
+
+
+def session_of(model):
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run_model(model, frames):
+    """(anomaly_map, image_score) of `frames` in ONNX Runtime."""
+    return session_of(model).run(None, {"frames": frames})

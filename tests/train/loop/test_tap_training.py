@@ -1,0 +1,72 @@
+"""A tap's optimisation steps against torch's Adam on autograd's gradient, and its judgement of whole images."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from export.model.cflow import CFlow, ModelConfig
+from export.model.flow import log_likelihood, position_code
+from tests.support.small_decoder import GRID, decoder_of
+from train.loop.processes import one_process
+from train.loop.tap_training import CHUNK, Fibers, TapTraining
+
+
+def test_a_step_is_adams_on_autograds_gradient_and_leaves_an_incomplete_batch_out() -> None:
+    decoder = decoder_of()
+    reference = copy.deepcopy(decoder)
+    fibers = torch.randn(70, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))  # two images
+    order = torch.randperm(70, generator=torch.Generator().manual_seed(4))
+    optimizer = torch.optim.Adam([p for p in reference.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for start in (0, 32):
+        chosen = order[start : start + 32]
+        code = position_code(*GRID).double().flatten(0, 1)[chosen % 35]
+        loss = -F.logsigmoid(log_likelihood(*reference(fibers[chosen], code))).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    tap = TapTraining(decoder, GRID, 1e-3)
+    mean = tap.train(Fibers(fibers, order), 2, 32, 1e-2, one_process())
+    assert float(mean) == pytest.approx(math.fsum(losses) / 2, rel=1e-10)
+    for (name, ours), theirs in zip(decoder.named_parameters(), reference.parameters(), strict=True):
+        # Adam divides by the gradient's own size, which magnifies rounding where it is small
+        torch.testing.assert_close(ours.data, theirs.data, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_whole_images_are_judged_in_chunks() -> None:
+    decoder = decoder_of(blocks=1)
+    tap = TapTraining(decoder, GRID, 1e-3)
+    count = 35 * (CHUNK // 35 + 2)
+    fibers = torch.randn(count, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    code = position_code(*GRID).double().flatten(0, 1).repeat(count // 35, 1)
+    expected = log_likelihood(*decoder(fibers, code)).detach()
+    torch.testing.assert_close(tap.log_likelihood(fibers), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_positions_are_those_of_the_detector(conditional: bool) -> None:
+    """Rows and columns are not exchanged, over several images of a grid that is not square."""
+    model = CFlow(ModelConfig("resnet18", ("layer2",), (40, 72), coupling_blocks=2, conditional=conditional)).double()
+    features = torch.randn(3, 128, 5, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    fibers, condition = model.fibers(features, 0)
+    decoder = model.decoders[0]
+    expected = log_likelihood(*decoder(fibers, condition)).detach()
+    ours = TapTraining(decoder, (5, 9), 1e-3).log_likelihood(fibers)
+    # soft permutations are drawn in float32, and the last one, which we leave out, changes the norm by its rounding
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_standardised_start_takes_the_first_fibers_of_the_order() -> None:
+    tap, whole = (TapTraining(decoder_of(), GRID, 1e-3) for _ in range(2))
+    fibers = 3 + 0.1 * torch.randn(35 * 200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    order = torch.randperm(len(fibers), generator=torch.Generator().manual_seed(8))
+    before = tap.log_likelihood(fibers).mean()
+    tap.standardise(Fibers(fibers, order))
+    first = order[:CHUNK]
+    whole.flow.standardise(fibers[first], first % 35 // GRID[1], first % 35 % GRID[1])  # 35 positions an image
+    assert torch.equal(tap.flow.parameters, whole.flow.parameters)
+    assert tap.log_likelihood(fibers).mean() > before
