@@ -30,11 +30,11 @@ from export.trt.options import BuildOptions, add_plan_arguments, plan_options
 from export.trt.precision import Precision
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_bytes
-from runtime.engines.sidecar import Artefact, Metadata, read_sidecar, sidecar_path, write_sidecar
+from runtime.engines.sidecar import Artefact, Sidecar, read_sidecar, sidecar_path, write_sidecar
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildRequest:
     """What to build from `model`; `out` is the plan's path, its stem names everything written."""
 
     model: Path
@@ -49,7 +49,7 @@ class Options:
         return sidecar_path(self.out).with_suffix(suffix)
 
 
-def build_engine(options: Options, backend: Backend | None) -> Metadata:
+def build_engine(options: BuildRequest, backend: Backend | None) -> Sidecar:
     """Do what is missing between the model and the plan, and return the sidecar that was written.
 
     `backend` is None where only the ONNX files are wanted. Raises `UserError` for anything a user can mend.
@@ -63,7 +63,7 @@ def build_engine(options: Options, backend: Backend | None) -> Metadata:
     if precision != "fp32":
         typed_path = options.beside(f".{precision}.onnx")
         save_model(typed.model, typed_path)
-    frame_size = None if options.frame_size == info.metadata.input_size else options.frame_size
+    frame_size = None if options.frame_size == info.sidecar.input_size else options.frame_size
     if frame_size is not None:  # last: ranges and parity are measured on images resized as in training
         for path in dict.fromkeys((fused_path, typed_path)):
             _say(resize_file_inside(path, frame_size, path))
@@ -76,9 +76,9 @@ def build_engine(options: Options, backend: Backend | None) -> Metadata:
         write_bytes(options.out, plan.data)
         artefacts.append(plan.artefact)
         _say(plan.table())
-    metadata = _with_kept_thresholds(info.metadata, fused_path)
-    metadata = replace(
-        metadata,
+    sidecar = _with_kept_thresholds(info.sidecar, fused_path)
+    sidecar = replace(
+        sidecar,
         name=sidecar_path(options.out).stem,
         batch=options.build.max_batch,
         frame_size=frame_size,
@@ -86,15 +86,15 @@ def build_engine(options: Options, backend: Backend | None) -> Metadata:
         parity={precision: typed.parity} if typed.parity else {},
         artefacts=tuple(artefacts),
     )
-    write_sidecar(options.out, metadata)
-    return metadata
+    write_sidecar(options.out, sidecar)
+    return sidecar
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _export_and_fuse(options: Options, fused_path: Path) -> Path:
+def _export_and_fuse(options: BuildRequest, fused_path: Path) -> Path:
     """Bring `fused_path` up to date with the model and return where the unfused graph stands."""
     source = options.model
     unfused = sidecar_path(source).with_suffix(".unfused.onnx")
@@ -117,22 +117,22 @@ def _is_export_of(unfused: Path, checkpoint: Path) -> bool:
         info = get_info(load_model(unfused), unfused.name)
     except UserError:  # not ours or damaged: it is written anew
         return False
-    return info.metadata.checkpoint_sha256 == sha256_of(checkpoint)
+    return info.sidecar.checkpoint_sha256 == sha256_of(checkpoint)
 
 
 def _artefact(path: Path, precision: str) -> Artefact:
     return Artefact("onnx", precision, sha256_of(path))
 
 
-def _with_kept_thresholds(metadata: Metadata, path: Path) -> Metadata:
+def _with_kept_thresholds(sidecar: Sidecar, path: Path) -> Sidecar:
     """Keep thresholds that were edited in an earlier sidecar of the same checkpoint."""
     try:
         earlier = read_sidecar(path)
     except UserError:
-        return metadata
-    if earlier.checkpoint_sha256 != metadata.checkpoint_sha256:
-        return metadata
-    return replace(metadata, thresholds=earlier.thresholds, default_threshold=earlier.default_threshold)
+        return sidecar
+    if earlier.checkpoint_sha256 != sidecar.checkpoint_sha256:
+        return sidecar
+    return replace(sidecar, thresholds=earlier.thresholds, default_threshold=earlier.default_threshold)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _options(arguments: argparse.Namespace) -> Options:
+def _options(arguments: argparse.Namespace) -> BuildRequest:
     model = arguments.model or find_model(Path())
     if model.suffix not in (".pt", ".onnx"):
         raise UserError("the model must be a .pt or .onnx file", str(model))
@@ -195,7 +195,7 @@ def _options(arguments: argparse.Namespace) -> Options:
     if out.suffix != ".plan":
         raise UserError("--out must end in .plan", str(out))
     typing = _typing_options(arguments, precision)
-    return Options(model, out, build, typing, arguments.frame_size, arguments.layout)
+    return BuildRequest(model, out, build, typing, arguments.frame_size, arguments.layout)
 
 
 def _typing_options(arguments: argparse.Namespace, precision: Precision) -> TypingOptions:
@@ -220,10 +220,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     backend = None if arguments.no_plan else find_backend(arguments.backend)
     if backend is not None:
         check_options(backend, options.build)  # before minutes of export and calibration
-    metadata = build_engine(options, backend)
+    sidecar = build_engine(options, backend)
     wrote = [options.out] if backend else []
     wrote += [sidecar_path(options.out), options.beside(".onnx")]
-    print(f"wrote {', '.join(str(path) for path in wrote)}; threshold {metadata.threshold.value:.4f}")
+    print(f"wrote {', '.join(str(path) for path in wrote)}; threshold {sidecar.threshold.value:.4f}")
 
 
 def command() -> int:

@@ -62,22 +62,22 @@ def resize_inside(model: onnx.ModelProto, frame_size: tuple[int, int], origin: s
     front = find_front(graph)
     if isinstance(front, str):
         raise UserError(f"{origin} must start with Cast and Transpose to planes", front, "fuse it with export.fuse")
-    put_in_front(graph, front, frame_size, info.metadata.input_size)
+    put_in_front(graph, front, frame_size, info.sidecar.input_size)
     resized = gs.export_onnx(graph)
     resized.ir_version = model.ir_version
     del resized.graph.value_info[:]
     resized = onnx.shape_inference.infer_shapes(resized, strict_mode=True, data_prop=True)
-    set_info(resized, replace(info, metadata=replace(info.metadata, frame_size=frame_size)))
+    set_info(resized, replace(info, sidecar=replace(info.sidecar, frame_size=frame_size)))
     return resized
 
 
 def check_resize(model: onnx.ModelProto, origin: str) -> ResizeCheck:
     """Run the resize of `model` against Pillow's. Raises `UserError` if they differ by more than a grey level."""
-    metadata = get_info(model, origin).metadata
-    assert metadata.frame_size is not None
-    frames = hard_frames(metadata.frame_size)
+    sidecar = get_info(model, origin).sidecar
+    assert sidecar.frame_size is not None
+    frames = hard_frames(sidecar.frame_size)
     found = resized_levels(model, frames)
-    wanted = np.stack([resize(frame, metadata.input_size) for frame in frames])
+    wanted = np.stack([resize(frame, sidecar.input_size) for frame in frames])
     difference = np.abs(found - wanted)
     check = ResizeCheck(int(np.ceil(difference.max())), float((difference != 0).mean()))
     if not difference.max() <= TOLERANCE:  # NaN included
@@ -110,7 +110,7 @@ def resized_levels(model: onnx.ModelProto, frames: NDArray[np.uint8]) -> NDArray
 def resize_file_inside(path: Path, frame_size: tuple[int, int], out: Path) -> str:
     """Put the resize into the ONNX at `path`, write it to `out` and return a line that says how it compares."""
     model = load_model(path)
-    size = get_info(model, path.name).metadata.input_size
+    size = get_info(model, path.name).sidecar.input_size
     if frame_size == size:
         raise UserError("--frame-size must differ from the input size", _text(size), "leave it out: nothing to resize")
     resized = resize_inside(model, frame_size, path.name)
@@ -126,11 +126,9 @@ def _text(size: tuple[int, int]) -> str:
 def _write_own_sidecar(source: Path, out: Path) -> None:
     """Describe `out` as `source` is described, its thresholds included: the resize moves no score."""
     info = get_info(load_model(out), out.name)
-    metadata = read_sidecar(source) if sidecar_path(source).is_file() else info.metadata
+    sidecar = read_sidecar(source) if sidecar_path(source).is_file() else info.sidecar
     artefact = Artefact("onnx", info.precision, sha256_of(out))
-    described = replace(
-        metadata, name=sidecar_path(out).stem, frame_size=info.metadata.frame_size, artefacts=(artefact,)
-    )
+    described = replace(sidecar, name=sidecar_path(out).stem, frame_size=info.sidecar.frame_size, artefacts=(artefact,))
     write_sidecar(out, described)
 
 

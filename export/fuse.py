@@ -79,7 +79,7 @@ def fuse(
 
 def probe_frames(info: ExportInfo, count: int = 2, seed: int = 0) -> NDArray[np.uint8]:
     """Return seeded frames (count + 1, H, W, 3) to compare graphs on: smooth random ones, and one flat grey."""
-    height, width = info.metadata.input_size
+    height, width = info.sidecar.input_size
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3))
     smooth = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]

@@ -35,11 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not info.fused or info.precision != "fp32":
         found = info.precision if info.fused else "an unfused export"
         raise UserError(f"{options.onnx} must be a fused FP32 graph", found, "name the cable.onnx of export.fuse")
-    data, size = read_calibration_data(options.calibration_data), info.metadata.input_size
+    data, size = read_calibration_data(options.calibration_data), info.sidecar.input_size
     ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator)
     good = options.labelled is None
     images = read_good(data, size, RANKING_IMAGES) if good else read_labelled(options.labelled, size)
-    print(ranking_table(rank_groups(model, ranges, images, info.metadata.threshold.value)))
+    print(ranking_table(rank_groups(model, ranges, images, info.sidecar.threshold.value)))
 
 
 def command() -> int:

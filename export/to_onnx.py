@@ -14,17 +14,17 @@ import onnx
 import torch
 
 from export.graph.onnx_files import ExportInfo, save_model, set_info
-from export.model.cflow import Detector, ModelConfig
+from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint
 from runtime.common.errors import run_command
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 
 OPSET = 18
 _PACKAGES = ("torch", "torchvision", "FrEIA", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime")
 
 
-def export_detector(detector: Detector) -> onnx.ModelProto:
+def export_detector(detector: DetectorModule) -> onnx.ModelProto:
     """Trace a detector to ONNX: `frames` uint8 [batch, H, W, 3] to `anomaly_map`, `image_score`; batch is symbolic."""
     height, width = detector.model.config.input_size
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
@@ -103,10 +103,10 @@ def _readable(module: str, taps: Sequence[str]) -> str:
     return "/".join(parts).replace("blocks/", "block").replace("subnet/", "subnet")
 
 
-def metadata_of(checkpoint: Checkpoint, path: Path) -> Metadata:
+def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
     """Return what a sidecar says of the checkpoint at `path`, before any engine is built from it."""
     config = checkpoint.model.config
-    return Metadata(
+    return Sidecar(
         name=path.stem,
         input_size=config.input_size,
         batch=1,
@@ -127,7 +127,7 @@ def info_of(checkpoint: Checkpoint, path: Path) -> ExportInfo:
     """Return what the ONNX files of a checkpoint carry: the sidecar's content and what the rewrites should find."""
     config: ModelConfig = checkpoint.model.config
     return ExportInfo(
-        metadata=metadata_of(checkpoint, path),
+        sidecar=sidecar_of(checkpoint, path),
         blocks=config.coupling_blocks,
         conditional=config.conditional,
         soft_permutation=config.soft_permutation,
@@ -139,8 +139,8 @@ def export_checkpoint(checkpoint_path: Path, out: Path, name: str | None = None)
     """Export `checkpoint_path` to the unfused ONNX at `out` and return it; `name` is the stem by default."""
     checkpoint = load_checkpoint(checkpoint_path)
     info = info_of(checkpoint, checkpoint_path)
-    model = export_detector(Detector(checkpoint.model, checkpoint.constants))
-    set_info(model, replace(info, metadata=replace(info.metadata, name=name or info.metadata.name)))
+    model = export_detector(DetectorModule(checkpoint.model, checkpoint.constants))
+    set_info(model, replace(info, sidecar=replace(info.sidecar, name=name or info.sidecar.name)))
     save_model(model, out)
     return out
 

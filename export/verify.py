@@ -16,7 +16,7 @@ import numpy as np
 
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.images.parity_images import Images, read_good, read_labelled
-from export.precisions.detector_forms import Contender, find_contenders
+from export.precisions.detector_forms import DetectorForm, find_forms
 from export.precisions.parity import BUDGETS, Answers, Parity, areas, compare_answers
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
@@ -45,10 +45,10 @@ HEADER = (
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class FormRow:
     """What became of one form: its answers, how far they lie from the reference, or why there are none."""
 
-    contender: Contender
+    contender: DetectorForm
     answers: Answers | None = None
     parity: Parity | None = None
     unable: str = ""
@@ -67,12 +67,12 @@ class Row:
         return f"costs {excess}" if excess else ""
 
 
-def verify(contenders: Sequence[Contender], images: Images) -> list[Row]:
+def verify(contenders: Sequence[DetectorForm], images: Images) -> list[FormRow]:
     """Judge `images` with every form of a detector; the first is the reference that the others are compared with.
 
     Raises `UserError` where the first cannot be run.
     """
-    rows: list[Row] = []
+    rows: list[FormRow] = []
     reference: Answers | None = None
     for contender in contenders:
         try:
@@ -80,17 +80,17 @@ def verify(contenders: Sequence[Contender], images: Images) -> list[Row]:
         except UserError as error:
             if reference is None:
                 raise
-            rows.append(Row(contender, unable=str(error)))
+            rows.append(FormRow(contender, unable=str(error)))
             continue
         if reference is None:
             reference = answers
-            rows.append(Row(contender, answers))
+            rows.append(FormRow(contender, answers))
         else:
-            rows.append(Row(contender, answers, compare_answers(reference, answers, images, contender.threshold)))
+            rows.append(FormRow(contender, answers, compare_answers(reference, answers, images, contender.threshold)))
     return rows
 
 
-def _answers(contender: Contender, images: Images) -> Answers:
+def _answers(contender: DetectorForm, images: Images) -> Answers:
     judge = contender.open()
     step = contender.batch
     parts = [judge(np.stack(images.frames[start : start + step])) for start in range(0, len(images), step)]
@@ -98,7 +98,7 @@ def _answers(contender: Contender, images: Images) -> Answers:
     return Answers(maps, scores)
 
 
-def table(rows: Sequence[Row], images: Images) -> str:
+def table(rows: Sequence[FormRow], images: Images) -> str:
     """Return the rows as a table for a person, and below it what could not be run."""
     kind = "labelled" if images.labelled else "good"
     lines = [f"{len(images)} {kind} images, against {rows[0].contender.form} ({rows[0].contender.path.name}):"]
@@ -108,7 +108,7 @@ def table(rows: Sequence[Row], images: Images) -> str:
     return "\n".join(lines)
 
 
-def to_json(rows: Sequence[Row], images: Images, data: str) -> dict[str, Any]:
+def to_json(rows: Sequence[FormRow], images: Images, data: str) -> dict[str, Any]:
     """Return what each file's answers are worth, for `runtime.report --accuracy`."""
     found = [(row.contender, areas(row.answers, images)) for row in rows if row.answers is not None]
     return {
@@ -129,7 +129,7 @@ def to_json(rows: Sequence[Row], images: Images, data: str) -> dict[str, Any]:
     }
 
 
-def _cells(row: Row, images: Images) -> list[str]:
+def _cells(row: FormRow, images: Images) -> list[str]:
     contender, parity = row.contender, row.parity
     paper = paper_table.cflow_row(contender.encoder, contender.input_size)
     share = f"{100 * contender.size_mb / paper.size_mb:.0f}" if paper and paper.size_mb else "-"
@@ -150,7 +150,7 @@ def _cells(row: Row, images: Images) -> list[str]:
     return cells + ["-" if value is None else f"{100 * value:.2f}" for value in values]
 
 
-def _images(options: argparse.Namespace, model: Contender) -> tuple[Images, bool]:
+def _images(options: argparse.Namespace, model: DetectorForm) -> tuple[Images, bool]:
     """Return the images to compare on, and whether they are of the kind that the model was made for."""
     if options.data is None:
         data = read_calibration_data(options.images)
@@ -159,7 +159,7 @@ def _images(options: argparse.Namespace, model: Contender) -> tuple[Images, bool
     return read_labelled(root, model.input_size), True
 
 
-def _faults(rows: Sequence[Row], telling: bool) -> Iterator[str]:
+def _faults(rows: Sequence[FormRow], telling: bool) -> Iterator[str]:
     for row in rows:
         if fault := row.fault(telling):
             yield f"{row.contender.path.name} ({row.contender.form}) {fault}"
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.class_name and options.data is None:
         raise UserError("--class needs --data", "none", "name the folder that holds the classes")
-    contenders = find_contenders(options.models)
+    contenders = find_forms(options.models)
     images, telling = _images(options, contenders[0])
     rows = verify(contenders, images)
     print(table(rows, images))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.common.errors import UserError
 from runtime.engines.backends import Backend, open_cpu_session
 from runtime.engines.session import CpuPrecision, Frames, Maps, Pending, Scores, Session
-from runtime.engines.sidecar import Metadata, Threshold, read_sidecar
+from runtime.engines.sidecar import Sidecar, Threshold, read_sidecar
 from runtime.images.preprocess import check_frame, resize
 from runtime.result import Result, Verdict
 
@@ -21,16 +21,16 @@ from runtime.result import Result, Verdict
 class Detector:
     """Judges uint8 (H, W, 3) RGB frames with a loaded engine, one at a time or in batches.
 
-    Frames of any size are resized as in training, unless the engine does that itself (`Metadata.frame_size`). Such
+    Frames of any size are resized as in training, unless the engine does that itself (`Sidecar.frame_size`). Such
     an engine's frames must be of that very size: one resized to it first would meet the network smoothed twice,
     which lowers scores and so hides defects (in a trial by 0.4 of the good images' spread from 720p to 1080p, by 2.4
     from 256x256).
     """
 
-    def __init__(self, session: Session, metadata: Metadata, threshold: float | None = None) -> None:
+    def __init__(self, session: Session, sidecar: Sidecar, threshold: float | None = None) -> None:
         self.session = session
-        self.metadata = metadata
-        chosen = metadata.threshold
+        self.sidecar = sidecar
+        chosen = sidecar.threshold
         value = chosen.value if threshold is None else threshold
         self._limits = (value, value if chosen.map_value is None else chosen.map_value)
         if not math.isfinite(self.threshold):
@@ -195,8 +195,8 @@ def load(
         raise UserError("an engine is a .plan or .onnx file", str(path), "build one with export.build_engine")
     if not path.is_file():
         raise UserError(f"{path} must exist", "no such file", "build it with export.build_engine")
-    metadata = read_sidecar(path)
-    artefact = metadata.artefact_of(path)
+    sidecar = read_sidecar(path)
+    artefact = sidecar.artefact_of(path)
     if artefact.kind != path.suffix[1:]:
         raise UserError(f"{path.name} must be a {path.suffix[1:]}", f"a {artefact.kind}", "rename it back")
     session: Session
@@ -209,11 +209,11 @@ def load(
                 f"backend {backend}, precision {precision}",
                 "leave both out, or name an .onnx",
             )
-        session = TensorRTSession(path, metadata, artefact, cuda_graph=cuda_graph)
+        session = TensorRTSession(path, sidecar, artefact, cuda_graph=cuda_graph)
     else:
-        session = open_cpu_session(path, threads, metadata, backend, precision)
+        session = open_cpu_session(path, threads, sidecar, backend, precision)
     try:
-        return Detector(session, metadata, threshold)
+        return Detector(session, sidecar, threshold)
     except UserError:
         session.close()
         raise

@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> int | None:
     from runtime.common.interrupts import StopSignals
     from runtime.common.keyboard import key_reader
     from runtime.detector import load
-    from runtime.inspection import Inspection, Options
+    from runtime.inspection import Inspection, InspectionOptions
     from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
 
     with contextlib.ExitStack() as stack:
@@ -78,9 +78,9 @@ def _run(args: argparse.Namespace) -> int | None:
         views = source_arguments.views_from(args)
         sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
         live = any(source.live for source in sources)
-        sinks = sink_arguments.sinks_from(args, detector.metadata, len(sources))
+        sinks = sink_arguments.sinks_from(args, detector.sidecar, len(sources))
         deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
-        options = Options(args.limit, args.batch_cameras)
+        options = InspectionOptions(args.limit, args.batch_cameras)
         inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
         console = Console(inspection, sys.stderr if args.json else sys.stdout, live)
         if not args.json:

@@ -8,39 +8,22 @@ Everything here runs in the thread that calls `run`; what waits for devices, dis
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from runtime.common.errors import UserError
 from runtime.common.summary import Summary
 from runtime.detector import Detector, Submitted
-from runtime.images.pixels import Image8
-from runtime.result import Result
+from runtime.images.view import View
 from runtime.sinks.judgement import Judgement
 from runtime.sources.feed import Arrival, Feed
 from runtime.sources.frame import Frame, Source
 
 TICK_S = 0.1  # how soon a request to stop is seen while no frame comes
-
-
-class View(Protocol):
-    """What of a source's frames is judged, and how its results are held to that (see `runtime.images.view`)."""
-
-    def __call__(self, image: Image8) -> Image8:
-        """Return what is judged of a frame."""
-        ...
-
-    def inspected(self, result: Result, score: str) -> Result:
-        """Return what `result` says of the inspected part; `score` is the sidecar's kind."""
-        ...
-
-    def describe(self) -> Mapping[str, Any]:
-        """Return what was set, for JSON; empty: the frame as it is."""
-        ...
 
 
 class Receiver(Protocol):
@@ -52,7 +35,7 @@ class Receiver(Protocol):
 
 
 @dataclass(frozen=True)
-class Options:
+class InspectionOptions:
     """How to inspect.
 
     `limit` ends the run after so many frames. With `batch_cameras` the frames of several sources that are there go
@@ -97,14 +80,14 @@ class Inspection:
         sources: Sequence[Source],
         detector: Detector,
         receivers: Sequence[Receiver] = (),
-        options: Options | None = None,
+        options: InspectionOptions | None = None,
         views: Sequence[View] = (),
     ) -> None:
         self.sources = tuple(sources)
         self.summary = Summary()
         self._detector = detector
         self._receivers = tuple(receivers)
-        self._options = options or Options()
+        self._options = options or InspectionOptions()
         self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
         self._described = {key: view.describe() for key, view in self._views.items()}
         self._taken = 0
@@ -203,7 +186,7 @@ class Inspection:
     def _finish(self, batch: _UnderWay) -> None:
         for (source, frame), result in zip(batch.taken, batch.submitted.results(), strict=True):
             view = self._views.get(id(source))
-            judged = result if view is None else view.inspected(result, self._detector.metadata.score)
+            judged = result if view is None else view.inspected(result, self._detector.sidecar.score)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
             judgement = Judgement(source.name, frame, judged, self._described.get(id(source), {}))
             offering = time.perf_counter()

@@ -42,7 +42,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SoakResult:
     """What a soak came to; memory in bytes is the median of the first and last tenth of the samples after warm-up."""
 
     minutes: float
@@ -174,7 +174,7 @@ def write_clip(path: Path) -> None:
     writer.release()
 
 
-def soak(detector: Detector, minutes: float, folder: Path, fps: float | None = None) -> Outcome:
+def soak(detector: Detector, minutes: float, folder: Path, fps: float | None = None) -> SoakResult:
     """Judge the generated video for `minutes`, at `fps` or as fast as it goes; `folder` gets its clip and JSON lines.
 
     Raises `UserError` if `folder` has lines.
@@ -195,7 +195,7 @@ def soak(detector: Detector, minutes: float, folder: Path, fps: float | None = N
         written = len({json.loads(line)["frame"] for line in file} & set(range(source.read)))
     p50, _, p99 = inspection.summary.percentiles_ms()["execute"]
     before, after = watch.memory()
-    return Outcome(
+    return SoakResult(
         minutes=elapsed_s / 60,
         frames_read=source.read,
         frames_judged=inspection.summary.frames,

@@ -30,7 +30,7 @@ from train.comparing.decoder_pool import Keep, train_decoders
 from train.comparing.decoder_run import Features
 from train.comparing.feature_store import FeatureStore, TurnedFeatures, stored_bytes
 from train.comparing.results import Judge, format_results, result_json
-from train.comparing.variants import Flow, all_variants, default_variants
+from train.comparing.variants import FlowKind, all_variants, default_variants
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.fit import add_training_arguments, build_model, config_from, parse_size, recipe_from
 from train.judging.paper_figures import FigureRow, class_rows, find_class, format_rows
@@ -83,7 +83,7 @@ def paper_rows(dataset: Dataset, encoder: str) -> list[FigureRow]:
 
 
 def _check(options: argparse.Namespace, dataset: Dataset, config: ModelConfig) -> None:
-    if config != replace(config, **asdict(Flow())):
+    if config != replace(config, **asdict(FlowKind())):
         expected = "an ablation varies --blocks, --unconditional and --hard-permutation itself"
         raise UserError(expected, "one of them", "leave it out")
     if len(config.taps) < 2:

@@ -17,11 +17,11 @@ from runtime.common.files import write_json
 from runtime.engines.sidecar import sidecar_path
 from train.data.mvtec import PAPER_INPUT_SIDES
 from train.data.open import Dataset, open_dataset
-from train.judging.judged_set import Judged, judge
+from train.judging.judged_set import JudgedSet, judge
 from train.judging.metrics import Evaluation, evaluate_judged
 from train.judging.model_file import read_facts, store_threshold
 from train.judging.paper_figures import find_class
-from train.judging.results import Outcome, format_beside_paper, format_outcomes, outcome_json, outcome_of
+from train.judging.results import ModelResult, format_beside_paper, format_results, model_result, result_json
 from train.set_threshold import BEST_F1, from_judged
 
 
@@ -42,7 +42,7 @@ def _labelled(data: Path) -> Dataset:
     return dataset
 
 
-def _paper_class(outcome: Outcome, dataset: Dataset, wanted: str | None) -> str | None:
+def _paper_class(outcome: ModelResult, dataset: Dataset, wanted: str | None) -> str | None:
     """Return the class of MVTec AD that the data, else the model's training data, is named after."""
     return wanted or find_class(dataset.root.resolve().name) or find_class(outcome.facts.data_origin)
 
@@ -66,7 +66,7 @@ def _check_own_thresholds(models: Sequence[Path]) -> None:
         raise UserError("--save-best-f1 needs models that share no sidecar", names, "evaluate one at a time")
 
 
-def _write_report(path: Path, judged: Judged, outcome: Outcome, dataset: Dataset) -> None:
+def _write_report(path: Path, judged: JudgedSet, outcome: ModelResult, dataset: Dataset) -> None:
     from train.page.write import write_report  # draws charts: only where one is wanted
 
     title = f"{outcome.model.name} on {dataset.origin}"
@@ -75,7 +75,7 @@ def _write_report(path: Path, judged: Judged, outcome: Outcome, dataset: Dataset
     print(f"wrote {path}", file=sys.stderr)
 
 
-def _save_best_f1(model: Path, judged: Judged) -> None:
+def _save_best_f1(model: Path, judged: JudgedSet) -> None:
     threshold = from_judged(model, judged)
     store_threshold(model, BEST_F1, threshold, default=False)
     print(f"{model}: saved {BEST_F1} {threshold.value:.4f} ({threshold.method})", file=sys.stderr)
@@ -110,18 +110,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     for model, report in zip(options.models, reports, strict=True):
         facts = read_facts(model)
         judged = judge(model, dataset.test)
-        outcomes.append(outcome_of(model, facts, judged))
+        outcomes.append(model_result(model, facts, judged))
         if report is not None:
             _write_report(report, judged, outcomes[-1], dataset)
         if options.save_best_f1:
             _save_best_f1(model, judged)
     classes = [_paper_class(outcome, dataset, options.paper_class) for outcome in outcomes]
-    print(format_outcomes(outcomes))
+    print(format_results(outcomes))
     for name in dict.fromkeys(filter(None, classes)):
         print("\n" + format_beside_paper([o for o, c in zip(outcomes, classes, strict=True) if c == name], name))
     if options.json:
         pairs = zip(outcomes, classes, strict=True)
-        write_json(options.json, {str(outcome.model): outcome_json(outcome, name) for outcome, name in pairs})
+        write_json(options.json, {str(outcome.model): result_json(outcome, name) for outcome, name in pairs})
 
 
 def command() -> int:

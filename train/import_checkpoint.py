@@ -29,7 +29,7 @@ from train.foreign.anomalib import is_lightning, read_anomalib
 from train.foreign.detect import blocks_of, config_of
 from train.foreign.proof import largest_difference
 from train.foreign.reference import is_reference, read_reference
-from train.foreign.weights import Source, State, agreed
+from train.foreign.weights import ForeignWeights, State, agreed
 from train.judging.scores import freeze
 from train.loop.schedule import Recipe
 
@@ -38,7 +38,7 @@ TOLERANCE = 1e-4  # relative; float32 against float64 leaves 1e-6 to 1e-5
 
 
 @dataclass(frozen=True)
-class Options:
+class ImportOptions:
     """What the user says; None where the file or the weights are to tell."""
 
     size: tuple[int, int] | None = None  # (height, width) in pixels
@@ -56,7 +56,7 @@ class Imported:
     not_loaded: tuple[str, ...]  # types and functions that the file names
 
 
-def read_source(path: Path) -> tuple[Source, list[str]]:
+def read_source(path: Path) -> tuple[ForeignWeights, list[str]]:
     """Read a foreign checkpoint; return it with the names of the types in it that were not loaded.
 
     Raises `UserError` where it is neither of the formats known here.
@@ -76,7 +76,7 @@ def read_source(path: Path) -> tuple[Source, list[str]]:
     raise UserError(f"{path} must be {expected}", found)
 
 
-def build_model(config: ModelConfig, source: Source, decoders: Sequence[State]) -> CFlow:
+def build_model(config: ModelConfig, source: ForeignWeights, decoders: Sequence[State]) -> CFlow:
     """Build our detector around the source's weights."""
     model = CFlow(config).eval()
     load_encoder_state(model.encoder, source.encoder, source.origin)
@@ -98,7 +98,7 @@ def prove(model: CFlow, decoders: Sequence[State], frames: Tensor) -> float:
     return difference
 
 
-def import_checkpoint(path: Path, good: Path, options: Options) -> Imported:
+def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Imported:
     """Turn the foreign checkpoint at `path` into a detector, its constants frozen from the good images in `good`.
 
     Raises `UserError` where something is unknown or contradictory, and where the result does not give the
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--false-alarm-rate",
         type=float,
-        default=Options().false_alarm_rate,
+        default=ImportOptions().false_alarm_rate,
         help="of the threshold chosen from the good images (default: %(default)s)",
     )
     return parser
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out.is_dir():
         raise UserError("--out must be a file to write, e.g. cable.pt", f"the folder {arguments.out}")
     size = parse_size(arguments.size) if arguments.size else None
-    options = Options(size, arguments.clamp, arguments.false_alarm_rate)
+    options = ImportOptions(size, arguments.clamp, arguments.false_alarm_rate)
     imported = import_checkpoint(arguments.file, arguments.good, options)
     save_checkpoint(arguments.out, imported.checkpoint)
     _print_summary(imported, arguments.out)

@@ -19,9 +19,9 @@ from runtime.engines.thresholds import BY_HAND, by_hand
 from runtime.images.preprocess import list_images
 from train.data.open import GOOD, LabelledImage, open_dataset
 from train.judging.false_alarms import best_f1, from_good_images
-from train.judging.judged_set import Judged, judge
+from train.judging.judged_set import JudgedSet, judge
 from train.judging.metrics import best_pixel_f1, pixel_curves
-from train.judging.model_file import ModelFacts, read_facts, store_threshold
+from train.judging.model_file import ModelDescription, read_facts, store_threshold
 from train.loop.schedule import Recipe
 
 BEST_F1 = "best_f1"
@@ -57,7 +57,7 @@ def from_labelled_folder(model: Path, data: Path) -> Threshold:
     return from_judged(model, judge(model, test))
 
 
-def from_judged(model: Path, judged: Judged) -> Threshold:
+def from_judged(model: Path, judged: JudgedSet) -> Threshold:
     """Return the best-F1 threshold of a labelled set that `model` has judged; of pixels too where masks are known."""
     curves = pixel_curves(judged.maps, judged.masks)
     of_map = None if curves is None else best_pixel_f1(curves)[1]
@@ -78,7 +78,7 @@ def _choose(options: argparse.Namespace) -> tuple[str, Threshold]:
     return BY_HAND, by_hand(options.value, read_facts(options.model).threshold)
 
 
-def _describe(facts: ModelFacts) -> str:
+def _describe(facts: ModelDescription) -> str:
     threshold = facts.threshold
     return f"{facts.default_threshold}: {threshold.value:.6g} ({threshold.method})"
 

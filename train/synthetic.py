@@ -36,7 +36,7 @@ SMALLEST_SIZE = 32  # pixels; below this a strand is thinner than a pixel
 
 
 @dataclass(frozen=True)
-class Picture:
+class SyntheticImage:
     """One picture of the set: `folder` as in "test/missing_core", its number there, its defect or None."""
 
     folder: str
@@ -64,7 +64,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Options:
+class DatasetOptions:
     """How many pictures of each kind, their side in pixels, and the seed."""
 
     train: int = 60
@@ -81,12 +81,12 @@ class Options:
         if self.size < SMALLEST_SIZE:
             raise UserError(f"size must be {SMALLEST_SIZE} pixels or more", str(self.size), "give a larger number")
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Iterator[SyntheticImage]:
         """Yield every picture of the set in the order in which they are written."""
-        yield from (Picture("train/good", number, None) for number in range(self.train))
-        yield from (Picture("test/good", number, None) for number in range(self.test_good))
+        yield from (SyntheticImage("train/good", number, None) for number in range(self.train))
+        yield from (SyntheticImage("test/good", number, None) for number in range(self.test_good))
         for defect in DEFECTS:
-            yield from (Picture(f"test/{defect}", number, defect) for number in range(self.per_defect))
+            yield from (SyntheticImage(f"test/{defect}", number, defect) for number in range(self.per_defect))
 
 
 def write_dataset(
@@ -97,7 +97,7 @@ def write_dataset(
     An earlier set in `root` is replaced, and nothing else there is touched. Raises `UserError` for a
     negative count, a size below `SMALLEST_SIZE`, or a folder with other people's files.
     """
-    options = Options(train, test_good, per_defect, size, seed)
+    options = DatasetOptions(train, test_good, per_defect, size, seed)
     pictures = list(options.pictures())
     earlier = _earlier_files(root)
     files = [file for picture in pictures for file in picture.files]
@@ -113,7 +113,7 @@ def write_dataset(
     _write_record(root, options, files)
 
 
-def _write_record(root: Path, options: Options, files: list[str]) -> None:
+def _write_record(root: Path, options: DatasetOptions, files: list[str]) -> None:
     write_json(root / RECORD_NAME, {"schema": SCHEMA, "options": asdict(options), "files": files})
 
 
@@ -147,7 +147,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = Options()
+    defaults = DatasetOptions()
     parser = argparse.ArgumentParser(
         prog="python -m train.synthetic",
         description="Write a data set of synthetic cables, good and defective, in the layout of MVTec AD.",

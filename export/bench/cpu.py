@@ -30,7 +30,7 @@ from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_text
 from runtime.common.machine import available_cores
 from runtime.engines.openvino_session import openvino_core
-from runtime.engines.sidecar import Metadata, Threshold
+from runtime.engines.sidecar import Sidecar, Threshold
 
 HEADER = (
     "",
@@ -88,10 +88,10 @@ def random_checkpoint(encoder: str, size: tuple[int, int]) -> tuple[Checkpoint, 
         raise UserError(f"the encoder must be one of {', '.join(ENCODERS)}", encoder)
     config = ModelConfig(encoder, ENCODERS[encoder].default_taps, size)
     threshold = {"random": Threshold(0.5 * len(config.taps), "half of the range")}
-    metadata = Metadata(
+    sidecar = Sidecar(
         "random", size, 1, encoder, "random", config.taps, config.clamp, "random", threshold, config.score
     )
-    info = ExportInfo(metadata, config.coupling_blocks, config.conditional, config.soft_permutation)
+    info = ExportInfo(sidecar, config.coupling_blocks, config.conditional, config.soft_permutation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CFlow(config).eval()
@@ -118,7 +118,7 @@ def measure(
     after = possible_gflops(threads, bfloat16)  # the better of two: something else may have run during one of them
     possible = {kind: max(rate, after[kind]) for kind, rate in before.items()}
     figures = summarise(rows, times, maps, possible)
-    return Benchmark(cpu, threads, rounds, info.metadata.encoder, info.metadata.input_size, possible, figures)
+    return Benchmark(cpu, threads, rounds, info.sidecar.encoder, info.sidecar.input_size, possible, figures)
 
 
 def _bind(row: Row) -> Callable[[], Any]:

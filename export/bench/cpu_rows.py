@@ -13,7 +13,7 @@ from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.fuse import fuse, probe_frames
 from export.graph.flops import count_flops
 from export.graph.onnx_files import ExportInfo, set_info
-from export.model.cflow import Detector
+from export.model.cflow import DetectorModule
 from export.model.checkpoint import Checkpoint
 from export.precisions.typing import calibrated_int8, to_fp16
 from export.to_onnx import export_detector
@@ -55,7 +55,7 @@ class Graphs:
 
 def make_graphs(checkpoint: Checkpoint, info: ExportInfo, calibration: Path = DEFAULT_FOLDER) -> Graphs:
     """Export, fuse and type a detector as `export.build_engine` does."""
-    unfused = export_detector(Detector(checkpoint.model, checkpoint.constants))
+    unfused = export_detector(DetectorModule(checkpoint.model, checkpoint.constants))
     set_info(unfused, info)
     fused, _ = fuse(unfused, info)
     data = read_calibration_data(calibration)
@@ -95,7 +95,7 @@ def make_rows(
     graphs = make_graphs(checkpoint, info)
     frames = probe_frames(info, count=1)[:1]
     unfused_flops = count_flops(graphs.unfused, {INPUT_NAME: frames})
-    module = Detector(checkpoint.model, checkpoint.constants).eval()
+    module = DetectorModule(checkpoint.model, checkpoint.constants).eval()
     rows = [
         Row("PyTorch, eager", with_torch(module, threads), frames, unfused_flops),
         Row(UNFUSED, with_onnxruntime(graphs.unfused, threads), frames, unfused_flops),
@@ -143,9 +143,9 @@ def _with_encoder(
 
 
 def _anomalib(info: ExportInfo, threads: int) -> Row:
-    metadata = info.metadata
-    model = anomalib_onnx(lambda size: cflow(metadata.encoder, metadata.taps, size), metadata.input_size)
-    shape = (1, 3, *info.metadata.input_size)
+    sidecar = info.sidecar
+    model = anomalib_onnx(lambda size: cflow(sidecar.encoder, sidecar.taps, size), sidecar.input_size)
+    shape = (1, 3, *info.sidecar.input_size)
     batch = np.random.default_rng(0).random(shape, np.float32)
     flops = count_flops(model, {model.graph.input[0].name: batch})
     return Row(ANOMALIB, with_onnxruntime(model, threads), batch, flops, judges=False)

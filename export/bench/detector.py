@@ -13,13 +13,13 @@ from export.frame_size import resize_inside
 from export.fuse import fuse, probe_frames
 from export.graph.flops import count_flops, weight_bytes
 from export.graph.onnx_files import ExportInfo, save_model, set_info
-from export.model.cflow import Detector
+from export.model.cflow import DetectorModule
 from export.model.checkpoint import Checkpoint, save_checkpoint
 from export.precisions.typing import calibrated_int8, to_fp16
 from export.to_onnx import export_detector, info_of
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import INPUT_NAME, Artefact, Metadata, write_sidecar
-from runtime.report.models import OPERANDS, Entry, ModelFile, detector_stem
+from runtime.engines.sidecar import INPUT_NAME, Artefact, Sidecar, write_sidecar
+from runtime.report.models import OPERANDS, ModelEntry, ModelFile, detector_stem
 from runtime.report.schema import Work
 
 FLOAT_BYTES = 4
@@ -41,7 +41,7 @@ class _Exported:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.info.metadata.input_size
+        return self.info.sidecar.input_size
 
     def file(self, suffix: str) -> Path:
         return self.stem.with_name(self.stem.name + suffix)
@@ -49,7 +49,7 @@ class _Exported:
 
 def detector_entries(
     folder: Path, encoder: str, size: tuple[int, int], precisions: Sequence[str], forms: bool = False
-) -> list[Entry]:
+) -> list[ModelEntry]:
     """Write the files of a detector with seeded random weights into `folder` and return what they are.
 
     `precisions` are "fp32", "fp16" and "int8"; FP32 is always among the files, because the others are made from it.
@@ -67,17 +67,17 @@ def detector_entries(
             save_model(typed, path)
             artefacts.append(_artefact(path, precision))
         entries += _typed_entries(exported, typed, path, precision)
-    _write_sidecar(exported.file(".onnx"), exported.info.metadata, artefacts)
+    _write_sidecar(exported.file(".onnx"), exported.info.sidecar, artefacts)
     if forms:
         entries += _forms(exported, [precision for precision in precisions if precision in FORM_PRECISIONS])
     return entries
 
 
-def _write_sidecar(path: Path, metadata: Metadata, artefacts: Sequence[Artefact]) -> None:
-    write_sidecar(path, replace(metadata, name=path.stem, artefacts=tuple(artefacts)))
+def _write_sidecar(path: Path, sidecar: Sidecar, artefacts: Sequence[Artefact]) -> None:
+    write_sidecar(path, replace(sidecar, name=path.stem, artefacts=tuple(artefacts)))
 
 
-def _forms(exported: _Exported, precisions: Sequence[str]) -> Iterator[Entry]:
+def _forms(exported: _Exported, precisions: Sequence[str]) -> Iterator[ModelEntry]:
     """Write the detector's other forms and yield what they are, each with a sidecar of its own."""
     products, _ = fuse(exported.unfused, exported.info, "gemm")
     yield from _form(exported, "gemm", {precision: _typed(products, precision) for precision in precisions})
@@ -90,22 +90,22 @@ def _forms(exported: _Exported, precisions: Sequence[str]) -> Iterator[Entry]:
 
 def _form(
     exported: _Exported, kind: str, graphs: Mapping[str, onnx.ModelProto], frame_size: tuple[int, int] | None = None
-) -> Iterator[Entry]:
-    metadata, artefacts = replace(exported.info.metadata, frame_size=frame_size), []
+) -> Iterator[ModelEntry]:
+    sidecar, artefacts = replace(exported.info.sidecar, frame_size=frame_size), []
     for precision, graph in graphs.items():
         path = exported.file(f"-{kind}.onnx" if precision == "fp32" else f"-{kind}.{precision}.onnx")
         save_model(graph, path)
         artefacts.append(_artefact(path, precision))
         entry = _entry(exported, kind, precision, path, None, ModelFile("engine", path), None)
         yield replace(entry, name=f"{entry.label} {frame_size[0]}x{frame_size[1]}") if frame_size else entry
-    _write_sidecar(exported.file(f"-{kind}.onnx"), metadata, artefacts)
+    _write_sidecar(exported.file(f"-{kind}.onnx"), sidecar, artefacts)
 
 
 def _export(stem: Path, checkpoint: Checkpoint, info: ExportInfo) -> _Exported:
     path = stem.with_name(stem.name + ".pt")
     save_checkpoint(path, checkpoint)
     info = info_of(checkpoint, path)
-    unfused = export_detector(Detector(checkpoint.model, checkpoint.constants))
+    unfused = export_detector(DetectorModule(checkpoint.model, checkpoint.constants))
     set_info(unfused, info)
     fused, _ = fuse(unfused, info)
     ends = {"encoder": encoder_taps(fused), "network": likelihood_tensors(fused)}
@@ -127,7 +127,7 @@ def _typed(fused: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     return fused
 
 
-def _plain_entries(exported: _Exported) -> Iterator[Entry]:
+def _plain_entries(exported: _Exported) -> Iterator[ModelEntry]:
     """Yield what has no precision of its own: the graph as torch exports it, and the model in torch."""
     work = Work(exported.flops["unfused"], weight_bytes(exported.unfused), _frame_bytes(exported.size, whole=True))
     unfused, checkpoint = exported.file(".unfused.onnx"), exported.file(".pt")
@@ -136,7 +136,7 @@ def _plain_entries(exported: _Exported) -> Iterator[Entry]:
     yield _entry(exported, "eager", "fp32", checkpoint, eager, eager, work)
 
 
-def _typed_entries(exported: _Exported, typed: onnx.ModelProto, whole: Path, precision: str) -> Iterator[Entry]:
+def _typed_entries(exported: _Exported, typed: onnx.ModelProto, whole: Path, precision: str) -> Iterator[ModelEntry]:
     """Write what a detector's graph is up to its taps and up to their likelihoods; yield both rows of the table."""
     files = {}
     for part, tensors in exported.ends.items():
@@ -160,9 +160,9 @@ def _entry(
     network: ModelFile | None,
     verdict: ModelFile | None,
     work: Work | None,
-) -> Entry:
-    encoder = exported.info.metadata.encoder
-    return Entry(kind, encoder, exported.size, precision, sized.stat().st_size, network, verdict, work)
+) -> ModelEntry:
+    encoder = exported.info.sidecar.encoder
+    return ModelEntry(kind, encoder, exported.size, precision, sized.stat().st_size, network, verdict, work)
 
 
 def _frame_bytes(size: tuple[int, int], whole: bool) -> int:

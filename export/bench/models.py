@@ -27,7 +27,7 @@ from export.bench.rivals import anomalib_entry, anomalib_models, baseline_entry
 from export.graph.flops import weight_bytes
 from export.model.encoder import ENCODERS
 from runtime.common.errors import UserError, run_command
-from runtime.report.models import OPERANDS, Entry, ModelFile, ModelList, read_list, write_list
+from runtime.report.models import OPERANDS, ModelEntry, ModelFile, ModelList, read_list, write_list
 from runtime.report.paper_table import PAPER_NAMES
 from runtime.report.schema import Work
 
@@ -38,7 +38,7 @@ BASELINE_SIDE = 256  # the only one at which the paper has them, and anomalib's 
 BASELINES = (("padim", "resnet18"), ("padim", "wide_resnet50_2"), ("spade", "wide_resnet50_2"))  # of Table 6
 
 Say = Callable[[str], None]
-Step = Callable[[], list[Entry]]
+Step = Callable[[], list[ModelEntry]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _present(folder: Path) -> ModelList:
     return replace(models, entries=tuple(whole))
 
 
-def _identity(entry: Entry) -> tuple[str, str, tuple[int, int], str]:
+def _identity(entry: ModelEntry) -> tuple[str, str, tuple[int, int], str]:
     return entry.kind, entry.encoder, entry.input_size, entry.precision
 
 
@@ -135,11 +135,11 @@ def _anomalib_steps(
             )
 
 
-def _one(make: Callable[..., Entry], *arguments: object) -> list[Entry]:
+def _one(make: Callable[..., ModelEntry], *arguments: object) -> list[ModelEntry]:
     return [make(*arguments)]
 
 
-def _products(folder: Path) -> Iterator[Entry]:
+def _products(folder: Path) -> Iterator[ModelEntry]:
     """Write large products to measure the machine with, and yield what they are."""
     for precision, quantised in (("fp32", False), ("int8", True)):
         path = folder / f"product.{precision}.onnx"
@@ -147,7 +147,7 @@ def _products(folder: Path) -> Iterator[Entry]:
         onnx.save(model, str(path))
         work = Work(FLOPS, weight_bytes(model), 8 * SIDE**2, OPERANDS[precision])
         file = ModelFile("graph", path, input_shape=(SIDE, SIDE))
-        yield Entry("product", "", (SIDE, SIDE), precision, path.stat().st_size, file, None, work)
+        yield ModelEntry("product", "", (SIDE, SIDE), precision, path.stat().st_size, file, None, work)
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:

@@ -21,13 +21,13 @@ from export.trt.options import BuildOptions
 from export.trt.precision import Precision
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_bytes, write_text
-from runtime.engines.sidecar import Metadata, Threshold, read_sidecar, write_sidecar
+from runtime.engines.sidecar import Sidecar, Threshold, read_sidecar, write_sidecar
 from runtime.engines.trt.log import library_log, make
 from runtime.report.models import (
     FORM_KINDS,
     OPERANDS,
     PLANS_FOLDER,
-    Entry,
+    ModelEntry,
     ModelFile,
     ModelList,
     detector_stem,
@@ -40,7 +40,7 @@ LARGEST_BATCH = 32  # of the plan that batches are swept with; the others are tu
 PRODUCT = "product"
 TIMING_CACHE = "timing.cache"  # most layers of the plans of one encoder are the same
 
-PRODUCTS_METADATA = Metadata(
+PRODUCTS_SIDECAR = Sidecar(
     name="products",
     input_size=(SIDE, SIDE),
     batch=1,
@@ -53,7 +53,7 @@ PRODUCTS_METADATA = Metadata(
 )
 
 Say = Callable[[str], None]
-Wants = Callable[[Entry], bool]
+Wants = Callable[[ModelEntry], bool]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Compiler:
     targets: tuple[str, ...] = ()
     level: int | None = None
 
-    def plan(self, onnx: Path, metadata: Metadata, precision: str, name: str, **options: object) -> Path:
+    def plan(self, onnx: Path, sidecar: Sidecar, precision: str, name: str, **options: object) -> Path:
         """Return the plan `name` of a graph, built where it does not stand yet, beside it the table of its layers.
 
         Raises `UserError` for a graph that the library refuses, or builds in another precision.
@@ -90,7 +90,7 @@ class Compiler:
         plan = build_plan(onnx, build, self.backend)
         write_text(path.with_suffix(".txt"), plan.table() + "\n")
         write_bytes(path, plan.data)
-        write_sidecar(path, replace(metadata, name=path.stem, batch=build.max_batch, artefacts=(plan.artefact,)))
+        write_sidecar(path, replace(sidecar, name=path.stem, batch=build.max_batch, artefacts=(plan.artefact,)))
         return path
 
     def _stands(self, path: Path, onnx: Path) -> bool:
@@ -116,7 +116,7 @@ def compile_models(models: ModelList, compiler: Compiler, wants: Wants = lambda 
         known = sorted({f"{entry.encoder} {entry.input_size[0]} {entry.precision}" for entry in models.entries})
         raise UserError("what is asked for must be among the models", f"only {', '.join(known)}", "make it first")
     left_out = list(models.left_out)
-    found: list[Entry] = []
+    found: list[ModelEntry] = []
     for title, step in _steps(chosen, compiler):
         try:
             found.append(step())
@@ -128,7 +128,7 @@ def compile_models(models: ModelList, compiler: Compiler, wants: Wants = lambda 
     return read_list(compiler.folder)
 
 
-def _steps(entries: Sequence[Entry], compiler: Compiler) -> Iterator[tuple[str, Callable[[], Entry]]]:
+def _steps(entries: Sequence[ModelEntry], compiler: Compiler) -> Iterator[tuple[str, Callable[[], ModelEntry]]]:
     """Yield what is to be compiled, each with its title."""
     for precision in dict.fromkeys(entry.precision for entry in entries if entry.precision in OPERANDS):
         yield f"products in {precision}", partial(_products, precision, compiler)
@@ -142,17 +142,19 @@ def _steps(entries: Sequence[Entry], compiler: Compiler) -> Iterator[tuple[str, 
                 yield f"{title} in one stream", partial(_one_stream, entry, compiler)
 
 
-def _products(precision: str, compiler: Compiler) -> Entry:
+def _products(precision: str, compiler: Compiler) -> ModelEntry:
     """Compile large products of one precision, to learn a GPU's limit with."""
     onnx = compiler.folder / f"products.{precision}.onnx"
     if not onnx.is_file():
         save_model(product_of_frames(precision), onnx)
-    path = compiler.plan(onnx, PRODUCTS_METADATA, precision, f"products-{precision}")
+    path = compiler.plan(onnx, PRODUCTS_SIDECAR, precision, f"products-{precision}")
     work = Work(product_flops(), weight_bytes(load_model(onnx)), 3 * SIDE**2, OPERANDS[precision])
-    return Entry(PRODUCT, "", (SIDE, CHANNELS), precision, path.stat().st_size, ModelFile("graph", path), None, work)
+    return ModelEntry(
+        PRODUCT, "", (SIDE, CHANNELS), precision, path.stat().st_size, ModelFile("graph", path), None, work
+    )
 
 
-def plan_entry(entry: Entry, compiler: Compiler) -> Entry:
+def plan_entry(entry: ModelEntry, compiler: Compiler) -> ModelEntry:
     """Compile an entry's graphs and return it with the plans in their place; a module of torch stays as it is.
 
     Raises `UserError` as `Compiler.plan` does, and for a graph that TensorRT is not asked to compile: beside plans on
@@ -171,31 +173,31 @@ def plan_entry(entry: Entry, compiler: Compiler) -> Entry:
     return _sized(replace(entry, network=network, verdict=verdict, swept=swept))
 
 
-def _without_graph(entry: Entry, compiler: Compiler) -> Entry:
+def _without_graph(entry: ModelEntry, compiler: Compiler) -> ModelEntry:
     """Return the engine of a detector's entry, its kernels launched one by one."""
     assert entry.verdict is not None
     file = _build(entry.verdict, entry, compiler)
     return _sized(replace(entry, kind="launches", network=None, verdict=replace(file, cuda_graph=False), work=None))
 
 
-def _one_stream(entry: Entry, compiler: Compiler) -> Entry:
+def _one_stream(entry: ModelEntry, compiler: Compiler) -> ModelEntry:
     """Return the engine of a detector's entry, built without auxiliary streams."""
     assert entry.verdict is not None
     file = _build(entry.verdict, entry, compiler, "one-stream", aux_streams=0)
     return _sized(replace(entry, kind="one-stream", network=None, verdict=file, work=None))
 
 
-def _build(file: ModelFile, entry: Entry, compiler: Compiler, suffix: str = "", **options: object) -> ModelFile:
+def _build(file: ModelFile, entry: ModelEntry, compiler: Compiler, suffix: str = "", **options: object) -> ModelFile:
     name = _plan_name(file.path, entry.precision, suffix)
-    return replace(file, path=compiler.plan(file.path, _metadata(entry), entry.precision, name, **options))
+    return replace(file, path=compiler.plan(file.path, _sidecar(entry), entry.precision, name, **options))
 
 
-def _sized(entry: Entry) -> Entry:
+def _sized(entry: ModelEntry) -> ModelEntry:
     file = entry.verdict or entry.files[0]
     return replace(entry, size_bytes=file.path.stat().st_size)
 
 
-def _metadata(entry: Entry) -> Metadata:
+def _sidecar(entry: ModelEntry) -> Sidecar:
     """Return what the sidecars of an entry's plans say: its detector's, whatever part of it the plan holds."""
     if entry.verdict is not None:
         return read_sidecar(entry.verdict.path)
@@ -224,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--check", action="store_true", help="only say whether plans can be built here")
     arguments = parser.parse_args(argv)
 
-    def wants(entry: Entry) -> bool:
+    def wants(entry: ModelEntry) -> bool:
         return (
             (not arguments.encoder or entry.encoder in arguments.encoder)
             and (not arguments.size or entry.input_size[0] in arguments.size)

@@ -16,7 +16,7 @@ from export.graph.flops import count_flops, weight_bytes
 from export.graph.onnx_files import save_model
 from export.model.encoder import ENCODERS
 from export.to_onnx import trace
-from runtime.report.models import Entry, ModelFile
+from runtime.report.models import ModelEntry, ModelFile
 from runtime.report.schema import Work
 from runtime.report.worker import FRAME_SEED
 
@@ -25,7 +25,7 @@ Size = tuple[int, int]  # (height, width) in pixels
 IMAGES = "images"  # the input of an encoder's graph
 
 
-def baseline_entry(stem: Path, kind: str, encoder: str, size: tuple[int, int]) -> Entry:
+def baseline_entry(stem: Path, kind: str, encoder: str, size: tuple[int, int]) -> ModelEntry:
     """Write a baseline with random statistics and its encoder as an ONNX beside `stem`; return what they are."""
     baseline = BASELINES[kind](encoder, size)
     path, features = (stem.with_name(stem.name + suffix) for suffix in (".pt", ".features.onnx"))
@@ -38,7 +38,7 @@ def baseline_entry(stem: Path, kind: str, encoder: str, size: tuple[int, int]) -
     pixels = size[0] * size[1]
     work = Work(flops, read, (3 + FLOAT_BYTES) * pixels)
     judge = ModelFile("torch", path, what=kind, features=features)
-    return Entry(kind, encoder, size, "fp32", path.stat().st_size, None, judge, work)
+    return ModelEntry(kind, encoder, size, "fp32", path.stat().st_size, None, judge, work)
 
 
 def export_features(baseline: Baseline[Any]) -> onnx.ModelProto:
@@ -54,7 +54,9 @@ def anomalib_models(encoder: str) -> dict[str, Callable[[Size], Any]]:
     }
 
 
-def anomalib_entry(stem: Path, kind: str, encoder: str, size: tuple[int, int], make: Callable[[Size], Any]) -> Entry:
+def anomalib_entry(
+    stem: Path, kind: str, encoder: str, size: tuple[int, int], make: Callable[[Size], Any]
+) -> ModelEntry:
     """Write one of anomalib's models as its exporter does. Raises `UserError` where that is not to be had."""
     model = anomalib_onnx(make, size)
     path = stem.with_name(f"{stem.name}.onnx")
@@ -64,4 +66,4 @@ def anomalib_entry(stem: Path, kind: str, encoder: str, size: tuple[int, int], m
     flops = count_flops(model, {model.graph.input[0].name: images})
     work = Work(flops, weight_bytes(model), FLOAT_BYTES * 4 * size[0] * size[1])
     judge = ModelFile("graph", path, input_shape=shape)
-    return Entry(kind, encoder, size, "fp32", path.stat().st_size, None, judge, work)
+    return ModelEntry(kind, encoder, size, "fp32", path.stat().st_size, None, judge, work)

@@ -16,7 +16,7 @@ from torch import Tensor
 from export.bench.baselines.common import Baseline
 from export.bench.baselines.padim import Padim
 from export.bench.baselines.spade import Spade
-from export.model.cflow import Detector
+from export.model.cflow import DetectorModule
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import UserError
 from runtime.common.machine import available_cores
@@ -47,7 +47,7 @@ def _encoder_engine(subject: Subject) -> str:
 
 def _eager(path: Path, device: torch.device) -> dict[str, Callable[[Tensor], Sequence[Tensor]]]:
     checkpoint = load_checkpoint(path)
-    detector = Detector(checkpoint.model, checkpoint.constants).eval().to(device)
+    detector = DetectorModule(checkpoint.model, checkpoint.constants).eval().to(device)
     return {"network": detector.model.log_likelihoods, "verdict": detector}
 
 

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from export.passes.rewrite import ModelFacts
 from runtime.common.errors import UserError
 from runtime.common.files import whole_file
-from runtime.engines.sidecar import Metadata
+from runtime.engines.sidecar import Sidecar
 
 INFO_KEY = "cflow-edge"
 
@@ -21,7 +21,7 @@ INFO_KEY = "cflow-edge"
 class ExportInfo:
     """What an ONNX of ours carries beside its graph, so that it can be built on without its checkpoint."""
 
-    metadata: Metadata
+    sidecar: Sidecar
     blocks: int
     conditional: bool
     soft_permutation: bool
@@ -32,8 +32,8 @@ class ExportInfo:
     @property
     def facts(self) -> ModelFacts:
         """What the rewrites should find in the unfused graph."""
-        taps = len(self.metadata.taps)
-        maps = 2 if self.metadata.score == "deviation" and taps > 1 else 1
+        taps = len(self.sidecar.taps)
+        maps = 2 if self.sidecar.score == "deviation" and taps > 1 else 1
         return ModelFacts(taps, self.blocks, self.conditional, self.soft_permutation, maps)
 
 
@@ -47,20 +47,23 @@ def get_info(model: onnx.ModelProto, origin: str) -> ExportInfo:
     """Return the model's `ExportInfo`. Raises `UserError` if it is not an export of this project."""
     text = next((prop.value for prop in model.metadata_props if prop.key == INFO_KEY), None)
     if text is None:
-        raise UserError(f"{origin} must be an ONNX written by export.to_onnx", "one without its metadata")
+        raise UserError(f"{origin} must be an ONNX written by export.to_onnx", "one without its facts")
     known = {field.name for field in fields(ExportInfo)}
     try:
-        values: dict[str, Any] = {key: value for key, value in json.loads(text).items() if key in known}
-        return ExportInfo(**{**values, "metadata": Metadata.from_json(values["metadata"], origin)})
+        stored = json.loads(text)
+        if "metadata" in stored:  # as files of 0.1 call it
+            stored["sidecar"] = stored.pop("metadata")
+        values: dict[str, Any] = {key: value for key, value in stored.items() if key in known}
+        return ExportInfo(**{**values, "sidecar": Sidecar.from_json(values["sidecar"], origin)})
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(
-            f"{origin} must hold whole metadata of export.to_onnx", repr(error), "export it again"
+            f"{origin} must hold the whole facts of export.to_onnx", repr(error), "export it again"
         ) from None
 
 
 def check_takes_input_size(info: ExportInfo, origin: str) -> None:
     """Raise `UserError` if the resize is inside already: fusing and typing come before it."""
-    (height, width), frame_size = info.metadata.input_size, info.metadata.frame_size
+    (height, width), frame_size = info.sidecar.input_size, info.sidecar.frame_size
     if frame_size is not None:
         raise UserError(
             f"{origin} must take frames of its input size {height}x{width}",

@@ -111,7 +111,7 @@ class CFlow(nn.Module):
         return maps
 
 
-class Detector(nn.Module):
+class DetectorModule(nn.Module):
     """The engine's contract as a module: uint8 frames in, (anomaly_map, image_score) out."""
 
     constants: Tensor

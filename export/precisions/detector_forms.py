@@ -8,7 +8,7 @@ from export.graph.onnx_files import cpu_session, get_info, load_model
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.session import Frames, Maps, Scores
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata, read_sidecar, sidecar_path
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar, read_sidecar, sidecar_path
 
 Judge = Callable[[Frames], tuple[Maps, Scores]]
 FORMS = {".pt": "torch", ".unfused.onnx": "unfused", ".onnx": "fused", ".fp16.onnx": "fp16", ".int8.onnx": "int8"}
@@ -17,7 +17,7 @@ BATCH = 4  # frames at a time; a larger batch would only take memory
 
 
 @dataclass(frozen=True)
-class Contender:
+class DetectorForm:
     """One file: `form` is "torch", "unfused", "fused", "fp16", "int8" or, for a plan, "plan fp16" and the like.
 
     `checkpoint_sha256` is the hash of the checkpoint that it was made from, `data_origin` the name of what that was
@@ -47,7 +47,7 @@ class Contender:
         return self.path.stat().st_size / 1e6
 
 
-def find_contenders(models: Sequence[Path]) -> list[Contender]:
+def find_forms(models: Sequence[Path]) -> list[DetectorForm]:
     """Return the files to compare: `models` and what stands beside each under its name, the exact forms first.
 
     Raises `UserError` for a file that is none of the forms or not whole, and unless all come from one checkpoint.
@@ -73,7 +73,7 @@ def _beside(model: Path) -> list[Path]:
     return [path for path in candidates if path.is_file()]
 
 
-def _contender(path: Path) -> Contender:
+def _contender(path: Path) -> DetectorForm:
     if not path.is_file():
         raise UserError(f"a model must stand at {path}", "no such file", "build it with export.build_engine")
     if path.suffix == ".pt":
@@ -85,7 +85,7 @@ def _contender(path: Path) -> Contender:
     raise UserError("a model is a .pt, .onnx or .plan file", str(path))
 
 
-def _checkpoint(path: Path) -> Contender:
+def _checkpoint(path: Path) -> DetectorForm:
     from export.model.checkpoint import load_checkpoint  # torch: only where a checkpoint is to be judged
 
     checkpoint = load_checkpoint(path)
@@ -94,9 +94,9 @@ def _checkpoint(path: Path) -> Contender:
     def open_it() -> Judge:
         import torch
 
-        from export.model.cflow import Detector
+        from export.model.cflow import DetectorModule
 
-        detector = Detector(checkpoint.model, checkpoint.constants).eval()
+        detector = DetectorModule(checkpoint.model, checkpoint.constants).eval()
 
         def judge(frames: Frames) -> tuple[Maps, Scores]:
             with torch.inference_mode():
@@ -107,14 +107,14 @@ def _checkpoint(path: Path) -> Contender:
 
     config = checkpoint.model.config
     origin = checkpoint.data_origin
-    return Contender("torch", path, sha256_of(path), config.encoder, config.input_size, threshold, origin, open_it)
+    return DetectorForm("torch", path, sha256_of(path), config.encoder, config.input_size, threshold, origin, open_it)
 
 
-def _onnx(path: Path) -> Contender:
+def _onnx(path: Path) -> DetectorForm:
     model = load_model(path)
     info = get_info(model, str(path))
     form = info.precision if info.precision != "fp32" else "fused" if info.fused else "unfused"
-    metadata = info.metadata
+    sidecar = info.sidecar
 
     def open_it() -> Judge:
         session = cpu_session(model)
@@ -125,23 +125,23 @@ def _onnx(path: Path) -> Contender:
 
         return judge
 
-    return _described(form, path, metadata, info.data_origin, open_it)
+    return _described(form, path, sidecar, info.data_origin, open_it)
 
 
-def _plan(path: Path) -> Contender:
-    metadata = read_sidecar(path)
-    artefact = metadata.artefact_of(path)
+def _plan(path: Path) -> DetectorForm:
+    sidecar = read_sidecar(path)
+    artefact = sidecar.artefact_of(path)
 
     def open_it() -> Judge:
         import runtime
 
         return runtime.load(path).session.run
 
-    return _described(f"{PLAN} {artefact.precision}", path, metadata, "", open_it, min(BATCH, metadata.batch))
+    return _described(f"{PLAN} {artefact.precision}", path, sidecar, "", open_it, min(BATCH, sidecar.batch))
 
 
 def _described(
-    form: str, path: Path, metadata: Metadata, origin: str, open_it: Callable[[], Judge], batch: int = BATCH
-) -> Contender:
-    threshold, size = metadata.threshold.value, metadata.input_size
-    return Contender(form, path, metadata.checkpoint_sha256, metadata.encoder, size, threshold, origin, open_it, batch)
+    form: str, path: Path, sidecar: Sidecar, origin: str, open_it: Callable[[], Judge], batch: int = BATCH
+) -> DetectorForm:
+    described = (sidecar.checkpoint_sha256, sidecar.encoder, sidecar.input_size, sidecar.threshold.value)
+    return DetectorForm(form, path, *described, origin, open_it, batch)

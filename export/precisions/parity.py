@@ -53,14 +53,14 @@ def answers_of(model: onnx.ModelProto, images: Images) -> Answers:
 
 
 @dataclass(frozen=True)
-class Areas:
+class AurocPair:
     """AUROC by image and by pixel, in [0, 1]; by pixel None where no ground truth marks one."""
 
     image: float
     pixel: float | None
 
 
-def areas(answers: Answers, images: Images) -> Areas | None:
+def areas(answers: Answers, images: Images) -> AurocPair | None:
     """Return the AUROCs of labelled images, None of good ones."""
     if not images.labelled:
         return None
@@ -69,7 +69,7 @@ def areas(answers: Answers, images: Images) -> Areas | None:
     masks = (images.masks[i] for i in known)
     truth = np.stack([np.zeros(size, bool) if mask is None else mask for mask in masks])
     of_pixels = auroc(answers.maps[known], truth) if truth.any() and not truth.all() else None
-    return Areas(auroc(answers.scores, images.anomalous), of_pixels)
+    return AurocPair(auroc(answers.scores, images.anomalous), of_pixels)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print)
     if options.precision == "fp32":
         return TypedGraph(model)
     info = get_info(model, "the fused model")
-    size, threshold = info.metadata.input_size, info.metadata.threshold.value
+    size, threshold = info.sidecar.input_size, info.sidecar.threshold.value
     data = _calibration_data(options, info, say)
     labelled = None if options.labelled is None else read_labelled(options.labelled, size)
     good = good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size)
@@ -118,9 +118,9 @@ def _int8(
     """Return the INT8 graph with the layers left out that the budget needs; the default's where nothing can judge."""
     info = get_info(model, "the fused model")
     ranged = CalibrationData(_ranged(data), data.sha256, data.origin)
-    ranges = collect_ranges(model, ranged, info.metadata.input_size, WEIGHTED, options.calibrator)
+    ranges = collect_ranges(model, ranged, info.sidecar.input_size, WEIGHTED, options.calibrator)
     left_out = left_out_by_default(model, options.quantise_permutations)
-    threshold = info.metadata.threshold.value
+    threshold = info.sidecar.threshold.value
     search = Search(model, ranges, judged or good_images([]), threshold, options.held_to, left_out)
     choice = search.choose() if judged is not None else search.default()
     say_choice(choice, say)

@@ -48,6 +48,6 @@ def calibrated_int8(
     model: onnx.ModelProto, data: CalibrationData, *, method: str = "minmax", quantise_permutations: bool = False
 ) -> onnx.ModelProto:
     """Measure ranges on the calibration images and return the INT8 model."""
-    size = get_info(model, "the fused model").metadata.input_size
+    size = get_info(model, "the fused model").sidecar.input_size
     ranges = collect_ranges(model, data, size, WEIGHTED, method)
     return to_int8(model, ranges, left_out=() if quantise_permutations else None)

@@ -25,7 +25,7 @@ from runtime.engines.trt.plan import create_runtime, refit
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuiltPlan:
     """A serialised engine, what can open it, and counted facts about its layers.
 
     `artefact` is its entry for the sidecar, whose `compute_capability` lists the GPUs that it runs on ("8.6+8.9").
@@ -48,7 +48,7 @@ class Plan:
         return "\n".join([*lines, f"{'plan':<26}{'':<16}{len(self.data) / 1e6:>9.3f} MB"])
 
 
-def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> Plan:
+def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> BuiltPlan:
     """Compile the ONNX at `onnx_path`.
 
     Raises `UserError` for a graph that the library refuses, one of another precision than
@@ -89,7 +89,7 @@ def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> Plan
         weights_sha256=sha256_of(onnx_path) if options.strip_weights else "",
         dla_core=options.dla_core,
     )
-    plan = Plan(data, artefact, layers, network_rows(network, module, strongly_typed), (), on_dla)
+    plan = BuiltPlan(data, artefact, layers, network_rows(network, module, strongly_typed), (), on_dla)
     if device_problem() is not None or compute_capability() not in targets:
         return plan
     plan = replace(plan, engine=_inspect(plan, onnx_path, options.max_batch, backend))
@@ -158,7 +158,7 @@ def _compile(builder: Any, network: Any, config: Any, options: BuildOptions, bac
     return bytes(memory)
 
 
-def _inspect(plan: Plan, onnx_path: Path, batch: int, backend: Backend) -> tuple[LayerRow, ...]:
+def _inspect(plan: BuiltPlan, onnx_path: Path, batch: int, backend: Backend) -> tuple[LayerRow, ...]:
     """Return the table of the engine as the device's own compiler left it."""
     module = backend.module
     log = library_log(module)

@@ -10,7 +10,7 @@ from runtime.common.errors import UserError
 if TYPE_CHECKING:
     from runtime.engines.cpu_session import CpuSession
     from runtime.engines.session import CpuPrecision
-    from runtime.engines.sidecar import Metadata
+    from runtime.engines.sidecar import Sidecar
 
 Backend = Literal["auto", "onnxruntime", "openvino"]
 
@@ -21,7 +21,7 @@ PRECISIONS: tuple["CpuPrecision", ...] = ("float32", "bfloat16")
 def open_cpu_session(
     path: Path,
     threads: int | None,
-    metadata: "Metadata",
+    sidecar: "Sidecar",
     backend: Backend = "auto",
     precision: "CpuPrecision" = "float32",
 ) -> "CpuSession":
@@ -29,10 +29,10 @@ def open_cpu_session(
     if choose_backend(backend, precision) == "openvino":
         from runtime.engines.openvino_session import OpenVinoSession
 
-        return OpenVinoSession(path, threads, metadata, precision)
+        return OpenVinoSession(path, threads, sidecar, precision)
     from runtime.engines.onnxruntime_session import OnnxRuntimeSession
 
-    return OnnxRuntimeSession(path, threads, metadata)
+    return OnnxRuntimeSession(path, threads, sidecar)
 
 
 def choose_backend(backend: Backend, precision: "CpuPrecision") -> Literal["onnxruntime", "openvino"]:

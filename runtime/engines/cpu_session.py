@@ -11,7 +11,7 @@ import numpy as np
 from runtime.common.errors import UserError
 from runtime.common.machine import available_cores
 from runtime.engines.session import Finished, Frames, Maps, Run, Scores
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata, read_sidecar
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar, read_sidecar
 
 MAX_BATCH = 32  # the graph takes any batch; this bounds the memory of one run
 
@@ -23,7 +23,7 @@ class CpuSession(ABC):
     """An `.onnx` of the engine contract, opened on the CPU (see `runtime.engines.session.Session`).
 
     `threads` is the number of threads of one run (None: all cores that this process may use);
-    `metadata` is what the sidecar says (None: read it from beside `path`). Raises `UserError` for a
+    `sidecar` is what the sidecar says (None: read it from beside `path`). Raises `UserError` for a
     file that is no ONNX, or whose inputs and outputs are not those that the sidecar promises.
     """
 
@@ -31,16 +31,16 @@ class CpuSession(ABC):
     slots = 1  # there is no copy to hide, and two executions would share the same cores
     constant_batch = False
 
-    def __init__(self, path: str | Path, threads: int | None = None, metadata: Metadata | None = None) -> None:
+    def __init__(self, path: str | Path, threads: int | None = None, sidecar: Sidecar | None = None) -> None:
         path = Path(path)
-        metadata = metadata or read_sidecar(path)
+        sidecar = sidecar or read_sidecar(path)
         self.threads = available_cores() if threads is None else threads
         if self.threads < 1:
             raise UserError("threads must be 1 or more", str(self.threads))
-        self.input_size = metadata.input_size
+        self.input_size = sidecar.input_size
         self.max_batch = MAX_BATCH
         found = self._open(path)
-        self.frame_size = _frame_size(found, metadata)
+        self.frame_size = _frame_size(found, sidecar)
         check_contract(found, path, self.frame_size, self.input_size)
         self.device = f"{self.library} {self._version()} CPU, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self._closed = False
@@ -112,10 +112,10 @@ def unreadable(path: Path, library: str, error: Exception) -> UserError:
     return UserError(f"{path.name} must be an ONNX that {library} opens", one_line(error), "re-export it")
 
 
-def _frame_size(found: Signature, metadata: Metadata) -> tuple[int, int]:
+def _frame_size(found: Signature, sidecar: Sidecar) -> tuple[int, int]:
     """Return the size of the frames; of an engine with the resize inside, the unfused graph has none yet."""
     _, shape = found.get(INPUT_NAME, ("", ()))
-    return metadata.input_size if shape[1:3] == metadata.input_size else metadata.engine_frame_size
+    return sidecar.input_size if shape[1:3] == sidecar.input_size else sidecar.engine_frame_size
 
 
 def check_contract(found: Signature, path: Path, frame_size: tuple[int, int], size: tuple[int, int]) -> None:

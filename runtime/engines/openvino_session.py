@@ -9,7 +9,7 @@ from typing import Any
 from runtime.common.errors import UserError
 from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature, unreadable
 from runtime.engines.session import CpuPrecision, Frames, Maps, Scores
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
 TELEMETRY = "openvino_telemetry"
@@ -32,7 +32,7 @@ class OpenVinoSession(CpuSession):
         self,
         path: str | Path,
         threads: int | None = None,
-        metadata: Metadata | None = None,
+        sidecar: Sidecar | None = None,
         precision: CpuPrecision = "float32",
     ) -> None:
         self._core: Any = openvino_core()
@@ -41,7 +41,7 @@ class OpenVinoSession(CpuSession):
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             check_bfloat16(capabilities, self._core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._requests: dict[bool, Any] = {}  # by whether the batch is one
-        super().__init__(path, threads, metadata)
+        super().__init__(path, threads, sidecar)
         if precision != "float32":
             self.device += f", {precision}"
 

@@ -78,7 +78,7 @@ class Artefact:
 
 
 @dataclass(frozen=True)
-class Metadata:
+class Sidecar:
     """Everything that `cable.json` holds.
 
     `input_size` is (height, width) in pixels, the map's and the network's; `frame_size` is the camera's, where the
@@ -126,8 +126,8 @@ class Metadata:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Any, origin: str = "the sidecar") -> "Metadata":
-        """Rebuild the metadata. Raises `UserError` if `value` is not a sidecar of this schema."""
+    def from_json(cls, value: Any, origin: str = "the sidecar") -> "Sidecar":
+        """Rebuild the sidecar. Raises `UserError` if `value` is not a sidecar of this schema."""
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             found = value.get("schema", "no schema") if isinstance(value, dict) else type(value).__name__
             raise UserError(f"{origin} must have schema {SCHEMA}", str(found), "rebuild with export.build_engine")
@@ -141,16 +141,16 @@ class Metadata:
             values["taps"] = tuple(values["taps"])
             values["thresholds"] = {name: Threshold.from_json(item) for name, item in values["thresholds"].items()}
             values["artefacts"] = tuple(Artefact(**item) for item in values.get("artefacts", ()))
-            metadata = cls(**values)
+            sidecar = cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{origin} must hold every field of {SCHEMA}", f"{error!r}", "rebuild it") from None
-        if metadata.default_threshold not in metadata.thresholds:
+        if sidecar.default_threshold not in sidecar.thresholds:
             raise UserError(
-                f"{origin}: default_threshold must be one of {', '.join(metadata.thresholds) or 'the thresholds'}",
-                repr(metadata.default_threshold),
+                f"{origin}: default_threshold must be one of {', '.join(sidecar.thresholds) or 'the thresholds'}",
+                repr(sidecar.default_threshold),
                 "name a threshold that is listed",
             )
-        return metadata
+        return sidecar
 
     def artefact_of(self, path: Path) -> Artefact:
         """Return the entry for the file at `path`. Raises `UserError` if the sidecar is not this file's."""
@@ -175,7 +175,7 @@ def sidecar_path(path: str | Path) -> Path:
     return path.with_name(f"{stem}.json")
 
 
-def read_sidecar(path: str | Path) -> Metadata:
+def read_sidecar(path: str | Path) -> Sidecar:
     """Read the sidecar that stands beside the engine at `path` (`.plan` or `.onnx`).
 
     Raises `UserError` where it is missing, is no JSON, or has another schema.
@@ -191,11 +191,11 @@ def read_sidecar(path: str | Path) -> Metadata:
         value = json.loads(sidecar.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{sidecar} must be JSON", str(error), "rebuild with export.build_engine") from None
-    return Metadata.from_json(value, str(sidecar))
+    return Sidecar.from_json(value, str(sidecar))
 
 
-def write_sidecar(path: str | Path, metadata: Metadata) -> Path:
-    """Write `metadata` beside the engine at `path` and return where it went."""
-    sidecar = sidecar_path(path)
-    write_json(sidecar, metadata.to_json())
-    return sidecar
+def write_sidecar(path: str | Path, sidecar: Sidecar) -> Path:
+    """Write `sidecar` beside the engine at `path` and return where it went."""
+    beside = sidecar_path(path)
+    write_json(beside, sidecar.to_json())
+    return beside

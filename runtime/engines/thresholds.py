@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtime.common.errors import UserError
-from runtime.engines.sidecar import Metadata, Threshold, read_sidecar, write_sidecar
+from runtime.engines.sidecar import Sidecar, Threshold, read_sidecar, write_sidecar
 
 BY_HAND = "manual"  # the name that a threshold set by hand goes by
 
@@ -20,22 +20,22 @@ def by_hand(value: float, current: Threshold) -> Threshold:
     return Threshold(value, "set by hand", map_value=current.map_value)
 
 
-def own_sidecar(engine: Path) -> Metadata:
+def own_sidecar(engine: Path) -> Sidecar:
     """Return the sidecar of the engine at `engine`. Raises `UserError` for a sidecar of other files."""
-    metadata = read_sidecar(engine)
-    metadata.artefact_of(engine)
-    return metadata
+    sidecar = read_sidecar(engine)
+    sidecar.artefact_of(engine)
+    return sidecar
 
 
-def store_in_sidecar(engine: Path, name: str, threshold: Threshold, *, default: bool) -> Metadata:
+def store_in_sidecar(engine: Path, name: str, threshold: Threshold, *, default: bool) -> Sidecar:
     """Keep `threshold` as `name` beside `engine`, in the place of an earlier one of that name alone.
 
     `default` makes it the one that decides. The sidecar is written whole or not at all, and returned as it is then.
     Raises `UserError` as `own_sidecar` does.
     """
-    metadata = own_sidecar(engine)
-    thresholds = {**metadata.thresholds, name: threshold}
-    chosen = name if default else metadata.default_threshold
-    metadata = replace(metadata, thresholds=thresholds, default_threshold=chosen)
-    write_sidecar(engine, metadata)
-    return metadata
+    sidecar = own_sidecar(engine)
+    thresholds = {**sidecar.thresholds, name: threshold}
+    chosen = name if default else sidecar.default_threshold
+    sidecar = replace(sidecar, thresholds=thresholds, default_threshold=chosen)
+    write_sidecar(engine, sidecar)
+    return sidecar

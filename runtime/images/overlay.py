@@ -39,7 +39,7 @@ class Tile:
 def draw(frame: Image8, result: Result, maximum: float) -> Image8:
     """Return a copy of `frame` (uint8 (H, W, 3) RGB) with map, contour and caption of `result`.
 
-    `maximum` is the largest score that the engine can give (`Metadata.score_maximum`).
+    `maximum` is the largest score that the engine can give (`Sidecar.score_maximum`).
     """
     picture = _blend(frame, result, maximum)
     _draw_contours(picture, result)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from runtime.common.errors import UserError
 from runtime.report import paper_table
-from runtime.report.models import BASELINE_KINDS, FORM_KINDS, Entry
+from runtime.report.models import BASELINE_KINDS, FORM_KINDS, ModelEntry
 from runtime.report.rounds import Lane, measure_in_turn
 from runtime.report.schema import Row, SweepPoint
 from runtime.report.worker import Subject
@@ -31,10 +31,10 @@ Open = Callable[[Subject], Worker]
 
 
 @dataclass(frozen=True)
-class Variant:
+class GroupVariant:
     """An entry in one way to run it: its own precision, or an FP32 file's products in bfloat16."""
 
-    entry: Entry
+    entry: ModelEntry
     precision: str
 
     @property
@@ -51,7 +51,7 @@ class Variant:
 class _Measured:
     """A variant's lanes by what they time, and what its workers said of themselves."""
 
-    variant: Variant
+    variant: GroupVariant
     lanes: dict[str, Lane] = field(default_factory=dict)
     first_verdict_s: float | None = None
     memory_mb: float | None = None
@@ -67,7 +67,7 @@ class _Measured:
 
 
 @dataclass
-class Outcome:
+class GroupResult:
     """What came of a group: its rows, its batch sweep, and what could not be measured, each with its reason."""
 
     rows: list[Row] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Outcome:
     left_out: list[str] = field(default_factory=list)
 
 
-def variants_of(entries: Sequence[Entry], precisions: Sequence[str]) -> list[Variant]:
+def variants_of(entries: Sequence[ModelEntry], precisions: Sequence[str]) -> list[GroupVariant]:
     """Return every entry in its own precision where that is asked for, and FP32 files in bfloat16 where that is.
 
     What has only FP32 (torch, baselines, other projects' exports, files that a user named) is in any case there.
@@ -83,30 +83,30 @@ def variants_of(entries: Sequence[Entry], precisions: Sequence[str]) -> list[Var
     found = []
     for entry in entries:
         if entry.kind not in TYPED_KINDS or entry.precision in precisions:
-            found.append(Variant(entry, entry.precision))
+            found.append(GroupVariant(entry, entry.precision))
         if BFLOAT16 in precisions and entry.precision == "fp32" and entry.kind in ("encoder", "cflow", "engine"):
-            found.append(Variant(entry, BFLOAT16))
+            found.append(GroupVariant(entry, BFLOAT16))
     return found
 
 
-def by_group(variants: Sequence[Variant]) -> list[list[Variant]]:
+def by_group(variants: Sequence[GroupVariant]) -> list[list[GroupVariant]]:
     """Return the variants by encoder and input size, in the order of their first ones."""
-    groups: dict[tuple[str, tuple[int, int]], list[Variant]] = {}
+    groups: dict[tuple[str, tuple[int, int]], list[GroupVariant]] = {}
     for variant in variants:
         groups.setdefault(variant.group, []).append(variant)
     return list(groups.values())
 
 
-def anchor_of(group: Sequence[Variant]) -> Variant:
+def anchor_of(group: Sequence[GroupVariant]) -> GroupVariant:
     """Return the variant that others are compared with: CFLOW-AD in FP32, else the first."""
     exact = [v for v in group if v.entry.kind == ANCHOR and v.precision == "fp32"]
     return exact[0] if exact else group[0]
 
 
-def sets_of(group: Sequence[Variant]) -> list[list[Variant]]:
+def sets_of(group: Sequence[GroupVariant]) -> list[list[GroupVariant]]:
     """Return what of a group is open at the same time, the anchor left out."""
     anchor = anchor_of(group)
-    sets: dict[str, list[Variant]] = {}
+    sets: dict[str, list[GroupVariant]] = {}
     for variant in group:
         if variant is not anchor:
             name = "baselines" if variant.entry.kind in BASELINE_KINDS else variant.precision
@@ -115,19 +115,19 @@ def sets_of(group: Sequence[Variant]) -> list[list[Variant]]:
 
 
 def measure_group(
-    group: Sequence[Variant],
+    group: Sequence[GroupVariant],
     base: Subject,
     seconds: float,
     most: int,
     batches: Sequence[int] = (),
     open_worker: Open = Worker,
     tick: Callable[[], None] = lambda: None,
-) -> Outcome:
+) -> GroupResult:
     """Measure a group for about `seconds`, then at each of `batches` its anchor and what has a file for that.
 
     What does not open or run is left out with its reason; without its anchor a group has no figures at all.
     """
-    outcome = Outcome()
+    outcome = GroupResult()
     with ExitStack() as stack:
         anchor = _open(anchor_of(group), base, stack, open_worker, outcome)
         if anchor is None:
@@ -161,11 +161,11 @@ def measure_group(
 
 
 def _sweep_file(
-    variant: Variant,
+    variant: GroupVariant,
     base: Subject,
     batches: Sequence[int],
     open_worker: Open,
-    outcome: Outcome,
+    outcome: GroupResult,
     tick: Callable[[], None],
 ) -> list[SweepPoint]:
     """Return the points of a variant's file for batches."""
@@ -175,7 +175,9 @@ def _sweep_file(
         return list(_sweep(opened, base, batches, tick)) if opened is not None else []
 
 
-def _open(variant: Variant, base: Subject, stack: ExitStack, open_worker: Open, outcome: Outcome) -> "_Measured | None":
+def _open(
+    variant: GroupVariant, base: Subject, stack: ExitStack, open_worker: Open, outcome: GroupResult
+) -> "_Measured | None":
     measured = _Measured(variant)
     try:
         for subject in variant.subjects(base):
@@ -194,7 +196,7 @@ def _open(variant: Variant, base: Subject, stack: ExitStack, open_worker: Open, 
     return measured
 
 
-def _left_out(variant: Variant, why: str) -> str:
+def _left_out(variant: GroupVariant, why: str) -> str:
     height, width = variant.entry.input_size
     return f"{variant.entry.label} {height}x{width} {variant.precision}: {why}"
 
@@ -231,7 +233,7 @@ def _row(measured: _Measured, rounds: int) -> Row:
     )
 
 
-def _paper_row(entry: Entry) -> paper_table.PaperRow | None:
+def _paper_row(entry: ModelEntry) -> paper_table.PaperRow | None:
     word = PAPER_KINDS.get(ANCHOR if entry.kind in ("engine", "eager") else entry.kind)
     rows = paper_table.rows_for(entry.encoder, entry.input_size)
     return next((row for row in rows if word is not None and word in row.model), None)
@@ -251,14 +253,14 @@ def _sweep(anchor: _Measured, base: Subject, batches: Sequence[int], tick: Calla
             yield replace(point, work=anchor.variant.entry.work, kernels=anchor.kernels.get("verdict"))
 
 
-def sweep_point(variant: Variant, engine: str, threads: int | None, lane: Lane) -> SweepPoint:
+def sweep_point(variant: GroupVariant, engine: str, threads: int | None, lane: Lane) -> SweepPoint:
     """Return what a lane of a sweep came to."""
     entry = variant.entry
     return SweepPoint(entry.label, entry.encoder, entry.input_size, engine, variant.precision, threads, lane.timing)
 
 
 def measure_threads(
-    anchors: Sequence[Variant],
+    anchors: Sequence[GroupVariant],
     base: Subject,
     threads: Sequence[int],
     open_worker: Open = Worker,

@@ -11,7 +11,7 @@ from runtime.common.errors import UserError
 from runtime.engines.backends import Backend
 from runtime.engines.session import CpuPrecision
 from runtime.report import bandwidth, device_limits
-from runtime.report.models import Entry
+from runtime.report.models import ModelEntry
 from runtime.report.rounds import Lane, measure_in_turn
 from runtime.report.schema import Limits
 from runtime.report.worker import Subject
@@ -24,7 +24,7 @@ HOW_PLANS = "GFLOP/s: the best run of large 1 x 1 convolutions"
 ENGINES: tuple[Backend, ...] = ("onnxruntime", "openvino")
 
 
-def measure_limits(products: Sequence[Entry], base: Subject, threads: int, bfloat16: bool) -> Limits | None:
+def measure_limits(products: Sequence[ModelEntry], base: Subject, threads: int, bfloat16: bool) -> Limits | None:
     """Run the large products in every engine that is here, and read memory; None without products.
 
     The best run counts, not the median: a limit is what can be reached. No one engine will do, since some do not use
@@ -79,7 +79,7 @@ def merged(first: Limits, second: Limits) -> Limits:
 
 
 def _lanes(
-    products: Sequence[Entry], base: Subject, bfloat16: bool, on_device: bool, stack: ExitStack
+    products: Sequence[ModelEntry], base: Subject, bfloat16: bool, on_device: bool, stack: ExitStack
 ) -> list[tuple[str, float, Lane]]:
     lanes = []
     for product in products:

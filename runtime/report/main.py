@@ -18,7 +18,7 @@ from runtime.common.files import write_text
 from runtime.common.notices import say
 from runtime.engines.backends import BACKENDS
 from runtime.report import compare
-from runtime.report.measure import Options, make_report
+from runtime.report.measure import MeasureOptions, make_report
 from runtime.report.models import BASELINE_KINDS, FORM_KINDS, LIST_NAME, PLANS_FOLDER, ModelList, entry_of, read_list
 from runtime.report.schema import Report, read_report
 from runtime.report.tables import FORMATS, to_json_with_findings, to_markdown, to_text
@@ -115,7 +115,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = Options()
+    defaults = MeasureOptions()
     parser = argparse.ArgumentParser(
         prog="python -m runtime.report",
         description="Measure the paper's Table 6 on this machine, or engines side by side.",
@@ -189,10 +189,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _options(arguments: argparse.Namespace, words: Sequence[str]) -> Options:
+def _options(arguments: argparse.Namespace, words: Sequence[str]) -> MeasureOptions:
     is_table6 = arguments.table6 or not arguments.engines
     batches = () if arguments.no_sweeps else tuple(arguments.batch or (BATCHES if is_table6 else ()))
-    return Options(
+    return MeasureOptions(
         seconds=arguments.seconds,
         rounds=arguments.runs,
         threads=arguments.threads,

@@ -12,7 +12,15 @@ from runtime.common.machine import available_cores
 from runtime.engines.backends import Backend, choose_backend
 from runtime.report.accuracy import read_accuracy
 from runtime.report.conditions import Watch, conditions, slowdown
-from runtime.report.groups import BFLOAT16, Outcome, Variant, anchor_of, by_group, measure_group, measure_threads
+from runtime.report.groups import (
+    BFLOAT16,
+    GroupResult,
+    GroupVariant,
+    anchor_of,
+    by_group,
+    measure_group,
+    measure_threads,
+)
 from runtime.report.groups import variants_of as variants_of_entries
 from runtime.report.limits import measure_limits, merged
 from runtime.report.machine import describe_machine
@@ -27,7 +35,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Options:
+class MeasureOptions:
     """How to measure: about `seconds` for each encoder and size, at most `rounds` rounds.
 
     `threads` None: all cores; `backend` and `precisions` say how an `.onnx` is run. `batches` and `threads_swept` are
@@ -61,7 +69,7 @@ class Options:
         return Subject("", {}, (0, 0), self.threads, self.backend)
 
 
-def make_report(models: ModelList, options: Options, say: Say) -> Report:
+def make_report(models: ModelList, options: MeasureOptions, say: Say) -> Report:
     """Measure `models`; `say` is told what goes on. Raises `UserError` if none of them runs here."""
     accuracy = tuple(figure for path in options.accuracy for figure in read_accuracy(path))  # before minutes of work
     started = time.monotonic()
@@ -114,14 +122,14 @@ class _Opened:
         return [worker.pid for worker in self._workers if worker.alive]
 
 
-def _limits(models: ModelList, options: Options) -> Limits | None:
+def _limits(models: ModelList, options: MeasureOptions) -> Limits | None:
     threads = options.threads or available_cores()
     return measure_limits(models.limits, options.subject, threads, BFLOAT16 in options.precisions)
 
 
 def _measure_groups(
-    groups: Sequence[Sequence[Variant]], options: Options, opened: "_Opened", say: Say
-) -> Iterator[Outcome]:
+    groups: Sequence[Sequence[GroupVariant]], options: MeasureOptions, opened: "_Opened", say: Say
+) -> Iterator[GroupResult]:
     swept = _smallest(groups)
     for group in groups:
         (encoder, (height, width)), anchor = group[0].group, anchor_of(group)
@@ -130,16 +138,16 @@ def _measure_groups(
         yield measure_group(group, options.subject, options.seconds, options.rounds, batches, opened)
 
 
-def _smallest(groups: Sequence[Sequence[Variant]]) -> list[Sequence[Variant]]:
+def _smallest(groups: Sequence[Sequence[GroupVariant]]) -> list[Sequence[GroupVariant]]:
     """Return each encoder's group of the smallest size, where batches and threads gain most."""
-    smallest: dict[str, Sequence[Variant]] = {}
+    smallest: dict[str, Sequence[GroupVariant]] = {}
     for group in sorted(groups, key=lambda group: group[0].group[1]):
         smallest.setdefault(group[0].group[0], group)
     return list(smallest.values())
 
 
 def _thread_sweep(
-    groups: Sequence[Sequence[Variant]], options: Options, opened: "_Opened", say: Say
+    groups: Sequence[Sequence[GroupVariant]], options: MeasureOptions, opened: "_Opened", say: Say
 ) -> list[SweepPoint]:
     cores = available_cores()
     if not options.sweep_threads or cores == 1:
@@ -150,7 +158,7 @@ def _thread_sweep(
     return measure_threads(anchors, options.subject, counts, opened)
 
 
-def _profiles(groups: Sequence[Sequence[Variant]], options: Options, say: Say) -> Iterator[Profile]:
+def _profiles(groups: Sequence[Sequence[GroupVariant]], options: MeasureOptions, say: Say) -> Iterator[Profile]:
     """Yield the layers of each anchor of the smallest size, of plans in every precision.
 
     Those of an `.onnx` in ONNX Runtime too, where that is not what runs it.
@@ -167,7 +175,7 @@ def _profiles(groups: Sequence[Sequence[Variant]], options: Options, say: Say) -
                 say(f"no layers: {error}")
 
 
-def _profiled(groups: Sequence[Sequence[Variant]]) -> Iterator[Variant]:
+def _profiled(groups: Sequence[Sequence[GroupVariant]]) -> Iterator[GroupVariant]:
     for group in _smallest(groups):
         anchor = anchor_of(group)
         yield anchor

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of, write_json
-from runtime.engines.sidecar import Artefact, Metadata, read_sidecar
+from runtime.engines.sidecar import Artefact, Sidecar, read_sidecar
 from runtime.report.paper_table import PAPER_NAMES
 from runtime.report.schema import Work, parse
 
@@ -59,7 +59,7 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """One model: `network` is encoder and decoders alone, `verdict` the whole way; either may be missing.
 
     `swept` is the whole way for other batches, where that is a file of its own. The whole way of an encoder alone,
@@ -102,8 +102,8 @@ class ModelList:
     """
 
     weights: str
-    entries: tuple[Entry, ...] = ()
-    limits: tuple[Entry, ...] = ()
+    entries: tuple[ModelEntry, ...] = ()
+    limits: tuple[ModelEntry, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
@@ -115,7 +115,7 @@ def detector_stem(encoder: str, size: tuple[int, int]) -> str:
 def write_list(folder: Path, models: ModelList) -> None:
     """Write `models.json` into `folder`; paths in it are relative to that."""
 
-    def plain(entry: Entry) -> dict[str, Any]:
+    def plain(entry: ModelEntry) -> dict[str, Any]:
         value = asdict(entry)
         for file in (value[role] for role in ROLES):
             if file is not None:
@@ -157,14 +157,14 @@ def read_list(folder: Path) -> ModelList:
         raise UserError(f"{path} must hold every field of {SCHEMA}", repr(error), cure) from None
 
 
-def _entry(item: dict[str, Any], folder: Path) -> Entry:
-    known = {f.name for f in fields(Entry)}
+def _entry(item: dict[str, Any], folder: Path) -> ModelEntry:
+    known = {f.name for f in fields(ModelEntry)}
     values = {key: part for key, part in item.items() if key in known}
     values["input_size"] = tuple(int(side) for side in values["input_size"])
     values["work"] = None if values["work"] is None else parse(Work, values["work"])
     for role in ROLES:
         values[role] = None if values.get(role) is None else _file(values[role], folder)
-    return Entry(**values)
+    return ModelEntry(**values)
 
 
 def _file(item: dict[str, Any], folder: Path) -> ModelFile:
@@ -173,18 +173,18 @@ def _file(item: dict[str, Any], folder: Path) -> ModelFile:
     return ModelFile(item["runner"], folder / item["path"], item["what"], features, shape, item.get("cuda_graph", True))
 
 
-def entry_of(path: Path) -> Entry:
+def entry_of(path: Path) -> ModelEntry:
     """Return the entry of an engine that a user names. Raises `UserError` as `runtime.load` does for its file."""
     if path.suffix not in SUFFIXES:
         raise UserError("an engine is a .plan or .onnx file", str(path), "build one with export.build_engine")
     if not path.is_file():
         raise UserError(f"{path} must exist", "no such file", "build it with export.build_engine")
-    metadata: Metadata = read_sidecar(path)
-    artefact: Artefact = metadata.artefact_of(path)
-    return Entry(
+    sidecar: Sidecar = read_sidecar(path)
+    artefact: Artefact = sidecar.artefact_of(path)
+    return ModelEntry(
         "engine",
-        metadata.encoder,
-        metadata.input_size,
+        sidecar.encoder,
+        sidecar.input_size,
         artefact.precision,
         path.stat().st_size,
         verdict=ModelFile("engine", path),

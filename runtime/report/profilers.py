@@ -18,7 +18,7 @@ from runtime.engines.cpu_session import CpuSession, Signature
 from runtime.engines.onnxruntime_session import OnnxRuntimeSession, import_onnxruntime, session_options
 from runtime.engines.openvino_session import OpenVinoSession, compile_options
 from runtime.engines.session import CpuPrecision
-from runtime.engines.sidecar import INPUT_NAME, Metadata, read_sidecar
+from runtime.engines.sidecar import INPUT_NAME, Sidecar, read_sidecar
 from runtime.report.layers import INSERTED, LayerTime, group_layers, named_nodes
 from runtime.report.onnx_nodes import node_behind, read_producers
 from runtime.report.schema import Profile
@@ -44,21 +44,21 @@ def profile(
     """
     if runs < 1:
         raise UserError("a profile needs 1 run or more", str(runs))
-    metadata = read_sidecar(path)
-    artefact = metadata.artefact_of(path)
+    sidecar = read_sidecar(path)
+    artefact = sidecar.artefact_of(path)
     operands = artefact.precision
     if path.suffix == ".plan":
         engine = ENGINES.get(artefact.library, artefact.library)
-        layers = profile_tensorrt(path, metadata, runs)
+        layers = profile_tensorrt(path, sidecar, runs)
     elif choose_backend(backend, precision) == "openvino":
-        engine, layers = OpenVinoSession.library, profile_openvino(path, threads, metadata, precision, runs)
+        engine, layers = OpenVinoSession.library, profile_openvino(path, threads, sidecar, precision, runs)
         operands = "bf16" if precision == "bfloat16" and operands == "fp32" else operands
     else:
-        engine, layers = OnnxRuntimeSession.library, profile_onnxruntime(path, threads, metadata, runs)
-    return Profile(path.name, metadata.input_size, engine, operands, group_layers(layers, metadata.taps))
+        engine, layers = OnnxRuntimeSession.library, profile_onnxruntime(path, threads, sidecar, runs)
+    return Profile(path.name, sidecar.input_size, engine, operands, group_layers(layers, sidecar.taps))
 
 
-def profile_onnxruntime(path: Path, threads: int | None, metadata: Metadata, runs: int = RUNS) -> list[LayerTime]:
+def profile_onnxruntime(path: Path, threads: int | None, sidecar: Sidecar, runs: int = RUNS) -> list[LayerTime]:
     """Return every layer that ONNX Runtime runs, in its order, with its median milliseconds per run of one frame.
 
     A layer that is called after its result has the node that makes it in parentheses. Raises `UserError` as
@@ -66,7 +66,7 @@ def profile_onnxruntime(path: Path, threads: int | None, metadata: Metadata, run
     """
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(_ProfiledOnnxRuntime(path, threads, metadata, Path(folder))) as session,
+        closing(_ProfiledOnnxRuntime(path, threads, sidecar, Path(folder))) as session,
     ):
         _run(session, WARM_UP + runs)
         events = session.events()
@@ -94,9 +94,9 @@ def _with_node(name: str, producers: Mapping[str, str]) -> str:
 class _ProfiledOnnxRuntime(OnnxRuntimeSession):
     """A session that writes what it does into a file in `folder`."""
 
-    def __init__(self, path: Path, threads: int | None, metadata: Metadata, folder: Path) -> None:
+    def __init__(self, path: Path, threads: int | None, sidecar: Sidecar, folder: Path) -> None:
         self._folder = folder
-        super().__init__(path, threads, metadata)
+        super().__init__(path, threads, sidecar)
 
     def _open(self, path: Path) -> Signature:
         signature = super()._open(path)  # without a profile, for its refusals
@@ -116,7 +116,7 @@ class _ProfiledOnnxRuntime(OnnxRuntimeSession):
 def profile_openvino(
     path: Path,
     threads: int | None,
-    metadata: Metadata,
+    sidecar: Sidecar,
     precision: CpuPrecision = "float32",
     runs: int = RUNS,
 ) -> list[LayerTime]:
@@ -126,7 +126,7 @@ def profile_openvino(
     OpenVINO made of a node and calls after none has the nodes that read it in parentheses. Raises `UserError` as
     `OpenVinoSession` does.
     """
-    with closing(_ProfiledOpenVino(path, threads, metadata, precision)) as session:
+    with closing(_ProfiledOpenVino(path, threads, sidecar, precision)) as session:
         _run(session, WARM_UP)
         before = session.mean_ms()
         _run(session, runs)

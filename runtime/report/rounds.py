@@ -83,7 +83,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RoundPlan:
     """How often each lane runs: `counts` times in a go, a go in every `every`-th round, of `rounds`."""
 
     counts: tuple[int, ...]
@@ -91,7 +91,7 @@ class Plan:
     rounds: int
 
 
-def plan_rounds(run_s: Sequence[float], seconds: float, most: int = MOST_ROUNDS) -> Plan:
+def plan_rounds(run_s: Sequence[float], seconds: float, most: int = MOST_ROUNDS) -> RoundPlan:
     """Return the plan that keeps lanes whose runs take `run_s` seconds each within about `seconds` in all."""
     counts = tuple(max(1, min(MOST_IN_A_GO, round(GO_S / time_s))) for time_s in run_s)
     goes_s = [time_s * (count + 1) for time_s, count in zip(run_s, counts, strict=True)]
@@ -100,7 +100,7 @@ def plan_rounds(run_s: Sequence[float], seconds: float, most: int = MOST_ROUNDS)
         share_s = seconds / (ENOUGH_ROUNDS * len(goes_s))
         every = [min(LONGEST_REST, max(1, math.ceil(go_s / share_s))) for go_s in goes_s]
     round_s = sum(go_s / rest for go_s, rest in zip(goes_s, every, strict=True))
-    return Plan(counts, tuple(every), min(most, max(FEWEST_ROUNDS, int(seconds / round_s))))
+    return RoundPlan(counts, tuple(every), min(most, max(FEWEST_ROUNDS, int(seconds / round_s))))
 
 
 def measure_in_turn(

@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 
 from runtime.common.errors import UserError
-from runtime.engines.sidecar import Metadata
+from runtime.engines.sidecar import Sidecar
 from runtime.engines.trt.engine import LoadedEngine
 from runtime.engines.trt.session import TensorRTSession
 from runtime.report.layers import LayerTime, named_nodes
 from runtime.report.worker import frames_of
 
 WARM_UP = 2  # runs that do not count
-NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")  # as the inspector's "Metadata" names the nodes of a layer
+NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")  # as the inspector's "Sidecar" names the nodes of a layer
 
 
-def profile_tensorrt(path: Path, metadata: Metadata, runs: int) -> list[LayerTime]:
+def profile_tensorrt(path: Path, sidecar: Sidecar, runs: int) -> list[LayerTime]:
     """Return every layer of the plan at `path`, in its order, with its median milliseconds per run of one frame.
 
     Raises `UserError` as `TensorRTSession` does, and for a library that reports no layer.
     """
-    with TensorRTSession(path, metadata, metadata.artefact_of(path)) as session:
+    with TensorRTSession(path, sidecar, sidecar.artefact_of(path)) as session:
         layers = profile_session(session, runs)
     if not layers:
         raise UserError(f"{path.name} must report its layers' times", "none", "leave its profile out")
@@ -79,7 +79,7 @@ def _nodes_of_layers(engine: LoadedEngine, library: Any) -> dict[str, str]:
     with suppress(ValueError):  # no JSON: an engine that tells nothing
         told = json.loads(inspector.get_engine_information(library.LayerInformationFormat.JSON))
         entries = [entry for entry in told.get("Layers", ()) if isinstance(entry, dict)]  # or names alone
-        return {str(entry.get("Name")): " + ".join(NODE.findall(str(entry.get("Metadata", "")))) for entry in entries}
+        return {str(entry.get("Name")): " + ".join(NODE.findall(str(entry.get("Sidecar", "")))) for entry in entries}
     return {}
 
 

@@ -140,8 +140,8 @@ def _open_plan_part(path: Path) -> Opened:
     from runtime.engines.sidecar import read_sidecar
     from runtime.engines.trt.session import TensorRTSession
 
-    metadata = read_sidecar(path)
-    session = TensorRTSession(path, metadata, metadata.artefact_of(path), judges=False)
+    sidecar = read_sidecar(path)
+    session = TensorRTSession(path, sidecar, sidecar.artefact_of(path), judges=False)
 
     session.execute(frames_of(session.max_batch, session.frame_size))  # they stay there for the network's runs
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from runtime.common.errors import UserError
-from runtime.report.models import Entry, ModelFile
+from runtime.report.models import ModelEntry, ModelFile
 from runtime.report.worker import StageMs, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +124,7 @@ class Worker:
         self.close()
 
 
-def subjects_of(entry: Entry, base: Subject) -> list[Subject]:
+def subjects_of(entry: ModelEntry, base: Subject) -> list[Subject]:
     """Return what must be opened for `entry`, `base` filled in: a subject for each file, torch modules in one."""
     files = {"network": entry.network, "verdict": entry.verdict}
     named = {name: file for name, file in files.items() if file is not None}
@@ -134,7 +134,7 @@ def subjects_of(entry: Entry, base: Subject) -> list[Subject]:
     return [_subject(base, entry, file, {name: str(file.path)}) for name, file in named.items()]
 
 
-def _subject(base: Subject, entry: Entry, file: ModelFile, paths: dict[str, str]) -> Subject:
+def _subject(base: Subject, entry: ModelEntry, file: ModelFile, paths: dict[str, str]) -> Subject:
     return replace(
         base,
         runner=file.runner,

@@ -29,7 +29,7 @@ FRESH_S = 1.0  # a live picture older than this is not shown to somebody who com
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Jpeg:
     """A JPEG of judgement `number`, drawn at `drawn_s` (monotonic), and what the judgement was."""
 
     number: int
@@ -87,7 +87,7 @@ class Pictures:
         self._lock = threading.Lock()
         self._newest: dict[str, tuple[int, Judgement]] = {}
         self._wanted: dict[str, None] = {}  # in the order in which they were asked for, so that each has its turn
-        self._live: dict[str, Picture] = {}
+        self._live: dict[str, Jpeg] = {}
         self._anomalies: deque[Anomaly] = deque(maxlen=KEPT)
         self._stop = threading.Event()
         self.drawn = 0
@@ -101,7 +101,7 @@ class Pictures:
             if judgement.result.verdict == "anomalous":
                 self._add_anomaly(number, judgement)
 
-    def live(self, source: str, after: int) -> Picture | None:
+    def live(self, source: str, after: int) -> Jpeg | None:
         """Return a live picture newer than `after`, or None and have one drawn."""
         with self._lock:
             picture = self._live.get(source)
@@ -148,7 +148,7 @@ class Pictures:
                 return
             del self._wanted[source]
             number, judgement = self._newest[source]
-        picture = Picture(number, judgement.result, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
+        picture = Jpeg(number, judgement.result, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
         with self._lock:
             self._live[source] = picture
             self.drawn += 1

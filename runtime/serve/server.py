@@ -23,7 +23,7 @@ from runtime.serve.guard import Guard
 from runtime.serve.history import History
 from runtime.serve.metrics import Metrics
 from runtime.serve.pictures import Pictures
-from runtime.serve.snapshot import Report
+from runtime.serve.snapshot import PageState
 from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
@@ -78,7 +78,7 @@ class Server:
         self.troubles = Troubles()
         self.history = History()
         failed = partial(self.troubles.add, "picture")
-        self.pictures = Pictures(detector.metadata.score_maximum, self._is_live, self._ring, failed)
+        self.pictures = Pictures(detector.sidecar.score_maximum, self._is_live, self._ring, failed)
         self._views, self._guard = self._assemble(options, detector, engine)
         self._stop = asyncio.Event()
         self._closed = False
@@ -93,7 +93,7 @@ class Server:
         control = ThresholdControl(detector, engine)
         after_s = options.health_after_s
         sources, sinks = self._source_statuses, self._sink_statuses
-        report = Report(self.history, self.pictures, control, detector, sources, sinks, after_s, not access.open)
+        report = PageState(self.history, self.pictures, control, detector, sources, sinks, after_s, not access.open)
         metrics = Metrics(self.history, lambda: detector.threshold, sources, sinks, self.troubles.counts)
         return Views(access, guard, self.history, self.pictures, report, control, metrics, after_s), guard
 

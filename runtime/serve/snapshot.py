@@ -16,7 +16,7 @@ from runtime.serve.threshold_control import ThresholdControl
 SHARED_FOR_S = 0.5  # twenty screens cost what one costs
 
 
-class Report:
+class PageState:
     """Collects everything that the page shows; `run` tells a page that this is another run, and to start afresh."""
 
     def __init__(
@@ -36,11 +36,11 @@ class Report:
         self._sources = sources
         self._sinks = sinks
         self._health_after_s = health_after_s
-        metadata = detector.metadata
+        sidecar = detector.sidecar
         self._run = {
             "run": secrets.token_hex(8),
             "started": time.time(),
-            "engine": metadata.name,
+            "engine": sidecar.name,
             "device": detector.session.device,
             "sign_in": sign_in,
             "recent": RECENT,

@@ -35,14 +35,14 @@ class ThresholdControl:
         self._detector = detector
         self._engine = engine
         self._lock = threading.Lock()
-        self._kept = detector.metadata.threshold
+        self._kept = detector.sidecar.threshold
         self._overridden = detector.threshold != self._kept.value
 
     def status(self) -> ThresholdStatus:
         """Return what decides now."""
         value, kept = self._detector.threshold, self._kept
         method = kept.method if value == kept.value else "given on the command line"
-        return ThresholdStatus(value, method, self._detector.metadata.score_maximum, self._overridden)
+        return ThresholdStatus(value, method, self._detector.sidecar.score_maximum, self._overridden)
 
     def write(self, value: float, instead_of: float) -> None:
         """Write `value` to the sidecar as the one that decides, then judge by it.
@@ -51,7 +51,7 @@ class ThresholdControl:
         `ThresholdMoved` unless the present one is `instead_of`, and `UserError` or `OSError`, with nothing changed,
         for a value outside the score's range and a sidecar that cannot be written.
         """
-        maximum = self._detector.metadata.score_maximum
+        maximum = self._detector.sidecar.score_maximum
         if not (math.isfinite(value) and 0 <= value <= maximum):
             raise UserError(f"a threshold must lie between 0 and {maximum:g}", f"{value:g}")
         with self._lock:

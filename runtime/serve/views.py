@@ -15,8 +15,8 @@ from runtime.serve.guard import READING_S, Guard
 from runtime.serve.health import health
 from runtime.serve.history import History
 from runtime.serve.metrics import CONTENT_TYPE, Metrics
-from runtime.serve.pictures import Picture, Pictures
-from runtime.serve.snapshot import Report
+from runtime.serve.pictures import Jpeg, Pictures
+from runtime.serve.snapshot import PageState
 from runtime.serve.threshold_control import ThresholdControl, ThresholdMoved
 
 LONG_POLL_S = 10.0  # how long a request for a live picture waits for one
@@ -57,7 +57,7 @@ class Views:
         guard: Guard,
         history: History,
         pictures: Pictures,
-        report: Report,
+        report: PageState,
         control: ThresholdControl,
         metrics: Metrics,
         health_after_s: float,
@@ -182,7 +182,7 @@ class Views:
         return _json(said, 200 if state.ok else 503)
 
 
-def _live_picture(picture: Picture) -> web.Response:
+def _live_picture(picture: Jpeg) -> web.Response:
     """Return the JPEG, and in its headers what it shows: the words beside it then fit the picture."""
     headers = {
         "X-Frame-Number": str(picture.number),

@@ -17,7 +17,7 @@ SPARE_LINES = 1000  # the ledger is written anew when it has more lines of remov
 
 
 @dataclass(frozen=True)
-class Entry:
+class CappedFile:
     """A file of a `group`, by its path within the folder. A growing file's `mtime_ns` is None: it is known by name."""
 
     group: str
@@ -38,7 +38,7 @@ class DiskCap:
         self.folder = folder
         self.cap_bytes = cap_bytes
         self.held: set[str] = set()
-        self._groups: dict[str, dict[str, Entry]] = {}  # the oldest first
+        self._groups: dict[str, dict[str, CappedFile]] = {}  # the oldest first
         self._ledger = folder / f".cflow-edge-{kind}.jsonl"
         self._ledger_lines = 0
         self._load()
@@ -56,7 +56,7 @@ class DiskCap:
         """
         state = path.stat()
         name = path.relative_to(self.folder).as_posix()
-        entry = Entry(group, name, state.st_size, None if growing else state.st_mtime_ns)
+        entry = CappedFile(group, name, state.st_size, None if growing else state.st_mtime_ns)
         try:
             self._append(entry)
         except OSError:
@@ -92,7 +92,7 @@ class DiskCap:
                 path.unlink(missing_ok=True)
             self._remove_empty_folders(path)
 
-    def _is_ours(self, entry: Entry) -> bool:
+    def _is_ours(self, entry: CappedFile) -> bool:
         with contextlib.suppress(OSError):
             state = (self.folder / entry.path).stat()
             return entry.mtime_ns is None or (state.st_size, state.st_mtime_ns) == (entry.bytes, entry.mtime_ns)
@@ -103,7 +103,7 @@ class DiskCap:
             for parent in path.relative_to(self.folder).parents[:-1]:
                 (self.folder / parent).rmdir()
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: CappedFile) -> None:
         files = self._groups.setdefault(entry.group, {})
         if (before := files.get(entry.path)) is not None:
             self._forget(before)
@@ -112,10 +112,10 @@ class DiskCap:
         files[entry.path] = entry
         self._used += entry.bytes
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: CappedFile) -> None:
         self._used -= entry.bytes
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: CappedFile) -> None:
         with self._ledger.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry)) + "\n")
         self._ledger_lines += 1
@@ -135,13 +135,13 @@ class DiskCap:
             if not files:
                 del self._groups[group]
 
-    def _read(self) -> Iterator[Entry]:
+    def _read(self) -> Iterator[CappedFile]:
         if not self._ledger.exists():
             return
         for line in self._ledger.read_text(encoding="utf-8").splitlines():
             self._ledger_lines += 1
             with contextlib.suppress(ValueError, TypeError, AttributeError):  # half a line after a power cut
-                entry = Entry(**json.loads(line))
+                entry = CappedFile(**json.loads(line))
                 if entry.path and ".." not in Path(entry.path).parts and not Path(entry.path).is_absolute():
                     yield entry
 

@@ -52,7 +52,7 @@ class Stamp:
 
 
 @dataclass
-class Entry:
+class WatchedFile:
     """One name in the folder: its stamp since `since_s` (monotonic), and the content judged last (its digest)."""
 
     stamp: Stamp
@@ -77,14 +77,14 @@ class WatchedFolder(Source):
         self.name = str(folder)
         self._folder = folder
         self._options = options or WatchOptions()
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, WatchedFile] = {}
         self._dropped = self._unreadable = self._reconnects = self._index = 0
         self._lost_since: datetime | None = None
         self._stop = threading.Event()
         self._device = folder.stat().st_dev
         if not self._options.existing:
             for name, stamp in self._list().items():
-                self._entries[name] = Entry(stamp, time.monotonic(), done=True)
+                self._entries[name] = WatchedFile(stamp, time.monotonic(), done=True)
 
     @property
     def dropped(self) -> int:
@@ -161,14 +161,14 @@ class WatchedFolder(Source):
                         found[item.name] = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
         return found
 
-    def _note(self, found: dict[str, Stamp], gone: dict[Stamp, Entry], now: float) -> None:
+    def _note(self, found: dict[str, Stamp], gone: dict[Stamp, WatchedFile], now: float) -> None:
         """Enter new names and new stamps; a new name with the stamp of one that went is that file, renamed."""
         for name, stamp in found.items():
             entry = self._entries.get(name)
             if entry is None:
-                self._entries[name] = gone.pop(stamp) if stamp in gone else Entry(stamp, now)
+                self._entries[name] = gone.pop(stamp) if stamp in gone else WatchedFile(stamp, now)
             elif entry.stamp != stamp:
-                self._entries[name] = Entry(stamp, now, digest=entry.digest)
+                self._entries[name] = WatchedFile(stamp, now, digest=entry.digest)
 
     def _read(self, name: str) -> Frame | None:
         """Return a file's frame; None if there is nothing to judge, and its entry then says why or when again."""
@@ -201,7 +201,7 @@ class WatchedFolder(Source):
         self._index += 1
         return frame
 
-    def _count_unreadable(self, entry: Entry, why: str) -> None:
+    def _count_unreadable(self, entry: WatchedFile, why: str) -> None:
         if not entry.counted:
             entry.counted = True
             self._unreadable += 1

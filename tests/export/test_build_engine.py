@@ -66,14 +66,14 @@ def run(folder: Path, *arguments: str) -> int:
 def test_given_only_a_precision_it_builds_the_one_checkpoint_here(exported: Path) -> None:
     names = {path.name for path in exported.iterdir()}
     assert names == {"cable.pt", "cable.unfused.onnx", "cable.onnx", "cable.fp16.onnx", "cable.plan", "cable.json"}
-    metadata = read_sidecar(exported / "cable.plan")
-    assert metadata.name == "cable"
-    assert metadata.encoder_weights == "random, seed 0"
-    plan = metadata.artefact_of(exported / "cable.plan")
+    sidecar = read_sidecar(exported / "cable.plan")
+    assert sidecar.name == "cable"
+    assert sidecar.encoder_weights == "random, seed 0"
+    plan = sidecar.artefact_of(exported / "cable.plan")
     assert (plan.kind, plan.precision, plan.library) == ("plan", "fp16", "tensorrt_rtx")
-    assert metadata.artefact_of(exported / "cable.onnx").precision == "fp32"
-    assert metadata.artefact_of(exported / "cable.unfused.onnx").precision == "fp32"
-    assert metadata.artefact_of(exported / "cable.fp16.onnx").precision == "fp16"
+    assert sidecar.artefact_of(exported / "cable.onnx").precision == "fp32"
+    assert sidecar.artefact_of(exported / "cable.unfused.onnx").precision == "fp32"
+    assert sidecar.artefact_of(exported / "cable.fp16.onnx").precision == "fp16"
 
 
 def _load(path: Path) -> Detector:
@@ -96,11 +96,11 @@ def test_the_fp16_onnx_gives_the_parity_that_the_sidecar_tells(exported: Path) -
 
 def test_int8_and_a_batch_go_to_the_name_asked_for(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(built, "--int8", "--batch", "4", "--out", "small.plan") == 0
-    metadata = read_sidecar(built / "small.plan")
-    assert metadata.batch == 4
-    assert metadata.artefact_of(built / "small.plan").precision == "int8"
-    assert len(metadata.calibration_sha256) == 64
-    assert set(metadata.parity) == {"int8"}
+    sidecar = read_sidecar(built / "small.plan")
+    assert sidecar.batch == 4
+    assert sidecar.artefact_of(built / "small.plan").precision == "int8"
+    assert len(sidecar.calibration_sha256) == 64
+    assert set(sidecar.parity) == {"int8"}
     out = capsys.readouterr().out
     assert "cable.unfused.onnx is up to date" in out
     assert "refill it" in out  # the shipped images are a stand-in, and this model was not trained on them
@@ -148,9 +148,9 @@ def test_an_onnx_alone_is_enough(built: Path) -> None:
     (built / "cable.pt").unlink()
     (built / "cable.unfused.onnx").unlink()
     assert run(built, "--fp32") == 0
-    metadata = read_sidecar(built / "cable.plan")
-    assert metadata.artefact_of(built / "cable.plan").precision == "fp32"
-    assert metadata.threshold.value == 1.5
+    sidecar = read_sidecar(built / "cable.plan")
+    assert sidecar.artefact_of(built / "cable.plan").precision == "fp32"
+    assert sidecar.threshold.value == 1.5
 
 
 def test_several_models_are_listed_and_nothing_is_built(built: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ class TestEveryEncoder:
 
     def test_contract(self, full):
         case, _ = full
-        height, width = case.info.metadata.input_size
+        height, width = case.info.sidecar.input_size
         graph = case.fused.graph
         facts = {v.name: (v.type.tensor_type.elem_type, shape_of(v)) for v in (*graph.input, *graph.output)}
         assert facts == {
@@ -100,8 +100,8 @@ class TestEveryEncoder:
         names = [node.name for node in case.fused.graph.node]
         assert len(set(names)) == len(names)
         roots = {name.split("/")[0] for name in names}
-        assert roots == {"normalise", "encoder", "score", *case.info.metadata.taps}
-        tap = case.info.metadata.taps[1]
+        assert roots == {"normalise", "encoder", "score", *case.info.sidecar.taps}
+        tap = case.info.sidecar.taps[1]
         parts = ("subnet0/Gemm", "subnet1/Relu", "subnet2/scale", "subnet2/shift", "permutation/active", "Tanh", "Exp")
         for part in parts:
             assert f"{tap}/block3/{part}" in names
@@ -252,7 +252,7 @@ class TestCommands:
         export_main([str(tmp_path / "cable.pt")])
         main([str(tmp_path / "cable.unfused.onnx")])
         info = get_info(load_model(tmp_path / "cable.onnx"), "cable.onnx")
-        assert info.fused and info.metadata.name == "cable" and info.metadata.thresholds["quantile"].value == 1.0
+        assert info.fused and info.sidecar.name == "cable" and info.sidecar.thresholds["quantile"].value == 1.0
         out = capsys.readouterr().out
         assert "error against the unfused graph" in out
         assert re.search(rf"{CONDITION} +4 ", out)

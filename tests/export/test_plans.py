@@ -11,7 +11,7 @@ from export.calibration_data import read_calibration_data
 from export.fuse import fuse, probe_frames
 from export.graph.onnx_files import save_model, set_info
 from export.graph.weighted_layers import WEIGHTED
-from export.model.cflow import Detector
+from export.model.cflow import DetectorModule
 from export.precisions.ranges import collect_ranges
 from export.precisions.typing import to_fp16, to_int8
 from export.to_onnx import export_detector
@@ -46,7 +46,7 @@ def fused(request):
     info = info_of(config)
     model = seeded_model(config, probe_frames(info))
     constants = torch.tensor([[0.0] * DECODERS, [1.0] * DECODERS])  # of the score; a plan's types do not depend on them
-    unfused = export_detector(Detector(model, constants))
+    unfused = export_detector(DetectorModule(model, constants))
     set_info(unfused, info)
     return request.param, fuse(unfused, info)[0]
 

@@ -37,7 +37,7 @@ class TestCommand:
         with pytest.raises(UserError, match=r"written by export\.to_onnx"):
             main([str(tmp_path / "cable.onnx"), "--fp16"])
 
-    @pytest.mark.parametrize("text", ["no json", "[]", "{}", '{"metadata": {"schema": "other"}}'])
+    @pytest.mark.parametrize("text", ["no json", "[]", "{}", '{"sidecar": {"schema": "other"}}'])
     def test_refuses_damaged_metadata(self, text):
         model = copy_of(small_model())
         del model.metadata_props[:]

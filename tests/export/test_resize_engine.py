@@ -20,7 +20,7 @@ from export.model.checkpoint import save_checkpoint
 from export.precisions.typing import to_fp16
 from runtime import infer
 from runtime.common.errors import UserError, run_command
-from runtime.engines.sidecar import Metadata, read_sidecar
+from runtime.engines.sidecar import Sidecar, read_sidecar
 from runtime.images.preprocess import resize
 from runtime.report import main as report
 from runtime.report.schema import read_report
@@ -49,7 +49,7 @@ def test_the_engine_says_what_it_says_of_frames_resized_as_in_training(typed_as)
     model = exported(small_config()).fused
     model = to_fp16(model) if typed_as == "fp16" else model
     inside = resize_inside(model, CAMERA, "cable.onnx")
-    assert get_info(inside, "").metadata.frame_size == CAMERA and get_info(model, "").metadata.frame_size is None
+    assert get_info(inside, "").sidecar.frame_size == CAMERA and get_info(model, "").sidecar.frame_size is None
     assert get_info(inside, "").precision == get_info(model, "").precision
     frames = camera_frames()
     maps, scores = run_model(inside, frames)
@@ -95,21 +95,21 @@ def folder(built, tmp_path):
 
 
 def test_the_sidecar_tells_both_sizes(built):
-    metadata = read_sidecar(built / "cable.plan")
-    assert (metadata.frame_size, metadata.input_size) == (CAMERA, (64, 96))
-    assert metadata.engine_frame_size == CAMERA
-    assert metadata.artefact_of(built / "cable.plan").kind == "plan"
+    sidecar = read_sidecar(built / "cable.plan")
+    assert (sidecar.frame_size, sidecar.input_size) == (CAMERA, (64, 96))
+    assert sidecar.engine_frame_size == CAMERA
+    assert sidecar.artefact_of(built / "cable.plan").kind == "plan"
     for name in ("cable.unfused.onnx", "cable.onnx", "cable.int8.onnx"):
-        metadata.artefact_of(built / name)
+        sidecar.artefact_of(built / name)
 
 
 def test_a_sidecar_without_the_field_loads_and_a_broken_one_does_not(built):
     value = json.loads((built / "cable.json").read_text())
     del value["frame_size"]
-    assert Metadata.from_json(value).frame_size is None
-    assert Metadata.from_json(value).engine_frame_size == (64, 96)
+    assert Sidecar.from_json(value).frame_size is None
+    assert Sidecar.from_json(value).engine_frame_size == (64, 96)
     with pytest.raises(UserError, match="must hold every field"):
-        Metadata.from_json({**value, "frame_size": [720]})
+        Sidecar.from_json({**value, "frame_size": [720]})
 
 
 def test_every_precision_builds_and_keeps_the_resize_in_fp32(folder, capsys):
@@ -164,9 +164,9 @@ def test_frames_of_the_camera_go_in_as_they_are_and_others_are_refused(built):
 
 
 def test_a_sidecar_of_another_frame_size_is_refused(folder):
-    metadata = read_sidecar(folder / "cable.onnx")
+    sidecar = read_sidecar(folder / "cable.onnx")
     sidecar = folder / "cable.json"
-    sidecar.write_text(json.dumps(replace(metadata, frame_size=(1080, 1920)).to_json()))
+    sidecar.write_text(json.dumps(replace(sidecar, frame_size=(1080, 1920)).to_json()))
     with pytest.raises(UserError, match=r"frames uint8\[B, 1080, 1920, 3\].*found .*720, 1280, 3"):
         runtime.load(folder / "cable.onnx")
 

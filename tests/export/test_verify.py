@@ -17,7 +17,7 @@ from export import verify as command
 from export.graph.onnx_files import get_info, load_model, save_model, set_info
 from export.images.parity_images import good_images
 from export.model.checkpoint import save_checkpoint
-from export.precisions.detector_forms import find_contenders
+from export.precisions.detector_forms import find_forms
 from export.precisions.typing import to_fp16, to_int8
 from export.to_onnx import info_of
 from export.verify import table, verify
@@ -102,12 +102,12 @@ def dataset(folder: Path) -> Path:
 
 def test_finds_what_stands_beside_and_orders_it(forms):
     expected = ["torch", "unfused", "fused", "fp16", "int8"]
-    assert [contender.form for contender in find_contenders([forms])] == expected
-    assert [contender.form for contender in find_contenders([forms.with_suffix(".int8.onnx"), forms])] == expected
+    assert [contender.form for contender in find_forms([forms])] == expected
+    assert [contender.form for contender in find_forms([forms.with_suffix(".int8.onnx"), forms])] == expected
 
 
 def test_differences_are_numpys(forms, images):
-    rows = verify(find_contenders([forms]), images)
+    rows = verify(find_forms([forms]), images)
     frames = np.stack(images.frames)
     outputs = {name: run_model(load_model(forms.with_suffix(f".{name}.onnx")), frames) for name in ("fp16", "int8")}
     reference = rows[0].answers
@@ -189,7 +189,7 @@ def test_a_form_of_another_checkpoint_is_refused(checkpoint, capsys):
     path = checkpoint.with_suffix(".fp16.onnx")
     model = load_model(path)
     info = get_info(model, "")
-    set_info(model, replace(info, metadata=replace(info.metadata, checkpoint_sha256="f" * 64)))
+    set_info(model, replace(info, sidecar=replace(info.sidecar, checkpoint_sha256="f" * 64)))
     save_model(model, path)
     status, out, error = run(capsys, checkpoint)
     assert status == 2 and not out
@@ -201,10 +201,10 @@ def test_a_plan_that_cannot_run_here_says_why(checkpoint, images, capsys, monkey
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     plan = checkpoint.with_suffix(".plan")
     plan.write_bytes(b"built elsewhere")
-    metadata = get_info(load_model(checkpoint.with_suffix(".onnx")), "").metadata
+    sidecar = get_info(load_model(checkpoint.with_suffix(".onnx")), "").sidecar
     artefact = Artefact("plan", "fp16", sha256_of(plan), "tensorrt_rtx", "0.0", "8.6")
-    write_sidecar(plan, replace(metadata, artefacts=(artefact,)))
-    rows = verify(find_contenders([checkpoint]), images)
+    write_sidecar(plan, replace(sidecar, artefacts=(artefact,)))
+    rows = verify(find_forms([checkpoint]), images)
     assert rows[-1].contender.form == "plan fp16" and rows[-1].answers is None
     assert not rows[-1].fault()
     text = table(rows, images)

@@ -10,11 +10,11 @@ from runtime.common.errors import UserError
 from runtime.detector import Detector
 from runtime.engines.trt import cuda
 from runtime.engines.trt.session import TensorRTSession
-from runtime.inspection import Inspection, Options
+from runtime.inspection import Inspection, InspectionOptions
 from tests.runtime.engines.trt.test_session import ARTEFACT
 from tests.support.controlled_source import ControlledSource
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
-from tests.support.small_graphs import MAX_BATCH, SIZE, metadata_for
+from tests.support.small_graphs import MAX_BATCH, SIZE, sidecar_for
 from tests.support.tiny_engine import write_tiny_engine
 
 
@@ -53,8 +53,8 @@ def open_on(tmp_path, monkeypatch):
         monkeypatch.setattr(cuda, "compute_capability", lambda: "8.7")
         monkeypatch.setattr(cuda, "device_name", lambda: "Stand-in")
         monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
-        metadata = metadata_for(tmp_path / "cable.onnx")
-        return Detector(TensorRTSession(tmp_path / "cable.plan", metadata, ARTEFACT), metadata)
+        sidecar = sidecar_for(tmp_path / "cable.onnx")
+        return Detector(TensorRTSession(tmp_path / "cable.plan", sidecar, ARTEFACT), sidecar)
 
     return open_detector
 
@@ -87,7 +87,7 @@ def test_overlapped_runs_judge_every_frame_of_every_source_once_in_order(open_on
     levels = {"a": list(range(0, 40)), "b": list(range(100, 115)), "c": [200]}
     with open_on(device) as detector:
         sources = [ControlledSource(name, False, *found, None, size=SIZE) for name, found in levels.items()]
-        kept, inspection = inspect(detector, sources, Options(batch_cameras=batch_cameras))
+        kept, inspection = inspect(detector, sources, InspectionOptions(batch_cameras=batch_cameras))
     for name, found in levels.items():
         assert [j.result.image_score for j in kept.of(name)] == [pytest.approx(level / 255) for level in found]
     assert inspection.summary.frames == 40 + 15 + 1
@@ -106,7 +106,7 @@ def test_frames_of_several_cameras_go_into_one_execution(detector, monkeypatch):
     sources = [
         ControlledSource(name, False, *(base + i for i in range(4)), None) for name, base in (("a", 0), ("b", 9))
     ]
-    kept, _ = inspect(detector, sources, Options(batch_cameras=True, gather_ms=10_000))
+    kept, _ = inspect(detector, sources, InspectionOptions(batch_cameras=True, gather_ms=10_000))
     assert batches == [2] * 4
     assert [[j.result.image_score for j in kept.of(name)] for name in ("a", "b")] == [
         [score_of(base + i) for i in range(4)] for base in (0, 9)
@@ -122,7 +122,7 @@ def test_the_limit_counts_frames_of_all_sources(open_on, limit):
     with open_on(FakeDevice()) as detector:
         for batch_cameras in (False, True):
             sources = [ControlledSource(name, False, *range(10), None, size=SIZE) for name in ("a", "b")]
-            kept, _ = inspect(detector, sources, Options(limit=limit, batch_cameras=batch_cameras))
+            kept, _ = inspect(detector, sources, InspectionOptions(limit=limit, batch_cameras=batch_cameras))
             assert len(kept.judgements) == limit
 
 

@@ -7,10 +7,10 @@ import pytest
 import runtime
 from runtime import overhead, soak
 from runtime.common.errors import run_command
-from runtime.soak import Outcome
+from runtime.soak import SoakResult
 from tests.support.tiny_engine import write_tiny_engine
 
-GOOD = Outcome(60.0, 1000, 1000, 1000, 300_000_000, 302_000_000, 20.0, 29.0, 25.0, "a device")
+GOOD = SoakResult(60.0, 1000, 1000, 1000, 300_000_000, 302_000_000, 20.0, 29.0, 25.0, "a device")
 
 
 def test_a_short_soak_loses_nothing_and_keeps_its_memory(tmp_path: Path):
@@ -36,7 +36,7 @@ def test_a_short_soak_loses_nothing_and_keeps_its_memory(tmp_path: Path):
     ],
 )
 def test_a_limit_that_is_not_held_is_told(changed: dict[str, float], said: str | None):
-    outcome = Outcome(**{**GOOD.__dict__, **changed})
+    outcome = SoakResult(**{**GOOD.__dict__, **changed})
     not_held = [line for line in outcome.text().splitlines() if "NOT HELD" in line]
     assert len(not_held) == sum(not held for _, held in outcome.checks()) == (said is not None)
     assert said is None or re.search(said, not_held[0])

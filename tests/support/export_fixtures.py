@@ -12,12 +12,12 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from export.fuse import fuse, probe_frames
 from export.graph.onnx_files import ExportInfo, set_info
-from export.model.cflow import CFlow, Detector, ModelConfig
+from export.model.cflow import CFlow, DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm
 from export.model.score import freeze_constants
 from export.to_onnx import export_detector
-from runtime.engines.sidecar import Metadata, Threshold
+from runtime.engines.sidecar import Sidecar, Threshold
 from tests.support.paths import ROOT
 
 CALIBRATION_DATA = ROOT / "calibration_data"
@@ -47,7 +47,7 @@ def small_config(**changes):
 
 
 def info_of(config):
-    metadata = Metadata(
+    sidecar = Sidecar(
         name="cable",
         input_size=config.input_size,
         batch=1,
@@ -59,7 +59,7 @@ def info_of(config):
         thresholds={"quantile": Threshold(0.5 * len(config.taps), "half of the range")},
         score=config.score,
     )
-    return ExportInfo(metadata, config.coupling_blocks, config.conditional, config.soft_permutation)
+    return ExportInfo(sidecar, config.coupling_blocks, config.conditional, config.soft_permutation)
 
 
 def seeded_model(config, frames):
@@ -172,7 +172,7 @@ def build(config):
     wide = constants.astype(np.float64)
     anomaly_map = float64_map(log_likelihoods, wide, config.input_size)
     score = float64_score(log_likelihoods, wide, anomaly_map, config.score)
-    unfused = export_detector(Detector(model, torch.from_numpy(constants)))
+    unfused = export_detector(DetectorModule(model, torch.from_numpy(constants)))
     set_info(unfused, info)
     fused, counts = fuse(unfused, info)
     matches = {count.name: count.matches for count in counts}

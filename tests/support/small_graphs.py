@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.support.tiny_engine import tiny_metadata
+from tests.support.tiny_engine import tiny_sidecar
 
 CHANNELS = 16
 SIZE = (16, 24)
@@ -12,9 +12,9 @@ MAX_BATCH = 3  # of its plans
 HALF_STEPS = 127  # symmetric INT8: -127..127
 
 
-def metadata_for(path):
+def sidecar_for(path):
     """Return the sidecar's content for an ONNX of a small graph."""
-    return tiny_metadata(path, SIZE, ("layer2",))
+    return tiny_sidecar(path, SIZE, ("layer2",))
 
 
 def frames_of(batch, seed=3):

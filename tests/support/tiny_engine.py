@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Metadata, Threshold, write_sidecar
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Sidecar, Threshold, write_sidecar
 
 THRESHOLD = 1.0
 
@@ -37,10 +37,8 @@ def tiny_model(size: tuple[int, int], maximum: float) -> onnx.ModelProto:
     return model
 
 
-def tiny_metadata(
-    onnx_path: Path, size: tuple[int, int], taps: Sequence[str], threshold: float = THRESHOLD
-) -> Metadata:
-    return Metadata(
+def tiny_sidecar(onnx_path: Path, size: tuple[int, int], taps: Sequence[str], threshold: float = THRESHOLD) -> Sidecar:
+    return Sidecar(
         name=onnx_path.stem,
         input_size=size,
         batch=1,
@@ -67,5 +65,5 @@ def write_tiny_engine(
     """
     path = Path(folder) / f"{name}.onnx"
     onnx.save(tiny_model(size, float(len(taps))), path)
-    write_sidecar(path, tiny_metadata(path, size, taps, threshold))
+    write_sidecar(path, tiny_sidecar(path, size, taps, threshold))
     return path

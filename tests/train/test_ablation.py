@@ -20,7 +20,7 @@ from train.comparing.decoder_pool import Keep, train_decoders
 from train.comparing.decoder_run import DecoderRun, train_decoder
 from train.comparing.feature_store import FeatureStore
 from train.comparing.results import Judge
-from train.comparing.variants import Flow, Variant, all_variants, default_variants
+from train.comparing.variants import FlowKind, Variant, all_variants, default_variants
 from train.data.open import Dataset, ImageCache, open_dataset, read_mask, split_held_out
 from train.fit import build_model
 from train.loop.processes import Processes
@@ -192,13 +192,13 @@ def test_fewer_taps_are_the_same_decoders_without_the_finest(dataset: Dataset) -
     features, identity = ablation.prepare(dataset, CONFIG, RECIPE, "random", 1, CPU)
     keep = Keep(None, CONFIG, identity)
     torch.set_num_threads(2)  # side by side, with a thread each
-    both = train_decoders([(Flow(), 0), (Flow(), 1)], features, RECIPE, ON_CPU, keep)
+    both = train_decoders([(FlowKind(), 0), (FlowKind(), 1)], features, RECIPE, ON_CPU, keep)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
-    alone = train_decoders([(Flow(), 1)], features, RECIPE, ON_CPU, keep)
+    alone = train_decoders([(FlowKind(), 1)], features, RECIPE, ON_CPU, keep)
     judge = Judge(dataset, CONFIG)
-    shared, separate = (judge.result(Variant(Flow(), 1), runs, test_maximum=True) for runs in (both, alone))
-    assert torch.equal(both[Flow(), 1].test, alone[Flow(), 1].test)
+    shared, separate = (judge.result(Variant(FlowKind(), 1), runs, test_maximum=True) for runs in (both, alone))
+    assert torch.equal(both[FlowKind(), 1].test, alone[FlowKind(), 1].test)
     assert replace(shared, minutes=0) == replace(separate, minutes=0)
 
 
@@ -207,8 +207,8 @@ def test_the_papers_score_by_both_maxima_is_the_published_one(dataset: Dataset) 
     runs = {}
     for tap, (_, *grid) in enumerate(CONFIG.tap_sizes):
         held_out, test = (torch.randn(count, *grid, generator=generator) - 2 for count in (2, len(dataset.test)))
-        runs[Flow(), tap] = DecoderRun(held_out, test, 1.5)
-    result = Judge(dataset, CONFIG).result(Variant(Flow(), 2), runs, test_maximum=True)
+        runs[FlowKind(), tap] = DecoderRun(held_out, test, 1.5)
+    result = Judge(dataset, CONFIG).result(Variant(FlowKind(), 2), runs, test_maximum=True)
     labels = np.array([image.anomalous for image in dataset.test])
     masks = np.stack([read_mask(image, (64, 64)) for image in dataset.test])
     assert result.paper_score is not None
@@ -232,9 +232,9 @@ def test_the_grid_holds_every_default_variant_once() -> None:
     grid = all_variants(3)
     assert len(set(grid)) == len(grid) == 16
     assert set(default_variants(3)) < set(grid)
-    assert grid[0] == default_variants(3)[0] == Variant(Flow(8, True, True), 3)
+    assert grid[0] == default_variants(3)[0] == Variant(FlowKind(8, True, True), 3)
     assert len({key for variant in grid for key in variant.decoders(3)}) == 24
-    assert list(Variant(Flow(), 2).decoders(3)) == [(Flow(), 1), (Flow(), 2)]
+    assert list(Variant(FlowKind(), 2).decoders(3)) == [(FlowKind(), 1), (FlowKind(), 2)]
 
 
 @pytest.mark.parametrize(

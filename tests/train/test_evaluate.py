@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from export.model.cflow import Detector
+from export.model.cflow import DetectorModule
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import run_command
 from runtime.engines.sidecar import read_sidecar
@@ -46,7 +46,7 @@ def naive_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 def test_a_checkpoint_is_judged_image_by_image_and_pixel_by_pixel(data: Path, checkpoint: Path) -> None:
     result = evaluate.evaluate(checkpoint, data)
     loaded = load_checkpoint(checkpoint)
-    detector = Detector(loaded.model, loaded.constants).eval()
+    detector = DetectorModule(loaded.model, loaded.constants).eval()
     maps, masks = [], []
     for path in sorted((data / "test").rglob("*.png")):
         frame = torch.from_numpy(resize(read_image(path), SIZE))[None]
@@ -160,9 +160,9 @@ def test_best_f1_is_kept_in_each_model_and_decides_nothing(graded: Path, tmp_pat
     good = [image.path for image in open_dataset(graded).test if not image.anomalous]
     model = write_tiny_checkpoint(tmp_path / "cable.pt", good, SIZE)
     run(engine, model, "--data", graded, "--save-best-f1")
-    metadata, checkpoint = read_sidecar(engine), load_checkpoint(model)
-    assert metadata.thresholds["best_f1"].value == pytest.approx(3 * 150 / 255, rel=1e-6)  # float32
-    assert (metadata.default_threshold, metadata.threshold.value) == ("good_quantile", 1.0)
+    sidecar, checkpoint = read_sidecar(engine), load_checkpoint(model)
+    assert sidecar.thresholds["best_f1"].value == pytest.approx(3 * 150 / 255, rel=1e-6)  # float32
+    assert (sidecar.default_threshold, sidecar.threshold.value) == ("good_quantile", 1.0)
     assert checkpoint.thresholds["best_f1"].method.endswith("on 6 labelled images, judged with cable.pt")
     assert checkpoint.default_threshold == "good_quantile"
 

@@ -324,7 +324,7 @@ def test_no_good_images_no_constants(file: Path, tmp_path: Path, out: Path, caps
 
 def test_the_proof_sees_one_changed_weight(file: Path, good: tuple[Path, Tensor]) -> None:
     source, _ = import_checkpoint.read_source(file)
-    imported = import_checkpoint.import_checkpoint(file, good[0], import_checkpoint.Options())
+    imported = import_checkpoint.import_checkpoint(file, good[0], import_checkpoint.ImportOptions())
     model = imported.checkpoint.model
     frames = (good[1] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     assert largest_difference(model, source.decoders, frames) < 1e-5

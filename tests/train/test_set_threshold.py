@@ -13,7 +13,7 @@ import runtime
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import Artefact, Metadata, Threshold, read_sidecar, write_sidecar
+from runtime.engines.sidecar import Artefact, Sidecar, Threshold, read_sidecar, write_sidecar
 from runtime.images.preprocess import read_image
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 from tests.support.tiny_engine import THRESHOLD, write_tiny_engine
@@ -94,10 +94,10 @@ def test_a_value_and_a_name_of_ones_own(engine: Path, good: Path) -> None:
     run(engine, "--value", 1.23)
     run(engine, "--value", 2, "--name", "night", "--default")
     run(engine, "--good", good, "--name", "shift", "--no-default")
-    metadata = read_sidecar(engine)
-    assert list(metadata.thresholds) == ["good_quantile", "manual", "night", "shift"]
-    assert metadata.thresholds["manual"] == Threshold(1.23, "set by hand")
-    assert (metadata.default_threshold, metadata.threshold.value) == ("night", 2)
+    sidecar = read_sidecar(engine)
+    assert list(sidecar.thresholds) == ["good_quantile", "manual", "night", "shift"]
+    assert sidecar.thresholds["manual"] == Threshold(1.23, "set by hand")
+    assert (sidecar.default_threshold, sidecar.threshold.value) == ("night", 2)
     run(engine, "--value", 3, "--name", "night")
     again = read_sidecar(engine)
     assert (len(again.thresholds), again.threshold.value, again.default_threshold) == (4, 3, "night")
@@ -106,12 +106,12 @@ def test_a_value_and_a_name_of_ones_own(engine: Path, good: Path) -> None:
 def test_a_plan_is_not_opened_to_set_a_value(engine: Path) -> None:
     plan = engine.with_suffix(".plan")
     plan.write_bytes(b"compiled for another machine")
-    metadata = read_sidecar(engine)
+    sidecar = read_sidecar(engine)
     entry = Artefact("plan", "fp16", sha256_of(plan), "tensorrt", "10.3", "8.7")
-    write_sidecar(plan, replace(metadata, artefacts=(*metadata.artefacts, entry)))
+    write_sidecar(plan, replace(sidecar, artefacts=(*sidecar.artefacts, entry)))
     run(plan, "--value", 1.5, "--default")
     assert read_sidecar(plan).threshold.value == 1.5
-    assert read_sidecar(plan).artefacts == (*metadata.artefacts, entry)
+    assert read_sidecar(plan).artefacts == (*sidecar.artefacts, entry)
 
 
 def test_a_checkpoint_keeps_its_network(good: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_an_interval_or_rate_that_is_none_is_refused(engine: Path, change: dict[
     value = read_sidecar(engine).to_json()
     value["thresholds"]["good_quantile"].update(change)
     with pytest.raises(UserError, match="every field"):
-        Metadata.from_json(value)
+        Sidecar.from_json(value)
 
 
 def refusal(capsys: pytest.CaptureFixture[str], model: Path, *arguments: object) -> str:

@@ -16,14 +16,14 @@ from runtime.common.text_table import align, percent
 from train.comparing.decoder_run import DecoderRun
 from train.comparing.variants import DecoderKey, Variant
 from train.data.open import Dataset, read_mask
-from train.judging.judged_set import Judged
+from train.judging.judged_set import JudgedSet
 from train.judging.metrics import Evaluation, evaluate_judged, pixel_auroc, pixel_curves
 
 BATCH = 8  # images whose maps are computed at a time
 
 
 @dataclass(frozen=True)
-class Areas:
+class TestFigures:
     """AUROC by image and by pixel in [0, 1]; by pixel None where no ground truth marks a pixel."""
 
     image_auroc: float
@@ -34,17 +34,17 @@ class Areas:
 class PaperScore:
     """The paper's score with each tap's maximum taken over the held-out images, and over the whole test set."""
 
-    frozen: Areas
-    test_maximum: Areas
+    frozen: TestFigures
+    test_maximum: TestFigures
 
     @property
-    def difference(self) -> Areas:
+    def difference(self) -> TestFigures:
         """Frozen minus test maximum."""
         mine, theirs = self.frozen, self.test_maximum
         of_pixels = None
         if mine.pixel_auroc is not None and theirs.pixel_auroc is not None:
             of_pixels = mine.pixel_auroc - theirs.pixel_auroc
-        return Areas(mine.image_auroc - theirs.image_auroc, of_pixels)
+        return TestFigures(mine.image_auroc - theirs.image_auroc, of_pixels)
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ class Judge:
             else None,
         )
 
-    def _paper_areas(self, reference: list[Tensor], test: list[Tensor]) -> Areas:
+    def _paper_areas(self, reference: list[Tensor], test: list[Tensor]) -> TestFigures:
         judged = self._judged(reference, test, "paper")
         curves = pixel_curves(judged.maps, judged.masks)
         of_pixels = None if curves is None else pixel_auroc(curves)
-        return Areas(auroc(judged.scores, judged.anomalous), of_pixels)
+        return TestFigures(auroc(judged.scores, judged.anomalous), of_pixels)
 
-    def _judged(self, reference: list[Tensor], test: list[Tensor], score: Score) -> Judged:
+    def _judged(self, reference: list[Tensor], test: list[Tensor], score: Score) -> JudgedSet:
         """Score the test images with constants from the `reference` images; each a list of (N, h, w), one per tap."""
         constants = freeze_constants(reference, score)
         maps: list[NDArray[np.float32]] = []
@@ -99,7 +99,7 @@ class Judge:
             summed = anomaly_map(ratios, self.config.input_size)
             maps.append(summed.numpy())
             scores.append(image_score(ratios, summed, score).numpy())
-        return Judged(self.images, np.concatenate(maps), np.concatenate(scores), self.masks)
+        return JudgedSet(self.images, np.concatenate(maps), np.concatenate(scores), self.masks)
 
 
 def format_results(results: Sequence[VariantResult]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Flow:
+class FlowKind:
     """What a decoder is made of; the defaults are the paper's."""
 
     coupling_blocks: int = 8
@@ -26,14 +26,14 @@ class Flow:
         return "soft" if self.soft_permutation else "hard"
 
 
-DecoderKey = tuple[Flow, int]  # what it is made of; the index of its tap among all taps, fine to coarse
+DecoderKey = tuple[FlowKind, int]  # what it is made of; the index of its tap among all taps, fine to coarse
 
 
 @dataclass(frozen=True)
 class Variant:
     """A detector: `flow` on each of the `taps` coarsest taps."""
 
-    flow: Flow
+    flow: FlowKind
     taps: int
 
     def decoders(self, all_taps: int) -> Iterator[DecoderKey]:
@@ -44,19 +44,19 @@ class Variant:
 def default_variants(taps: int) -> list[Variant]:
     """Return the paper's full model on `taps` taps, one change at a time from it, and the cheapest conditional one."""
     return [
-        Variant(Flow(), taps),
-        Variant(Flow(coupling_blocks=4), taps),
-        Variant(Flow(), taps - 1),
-        Variant(Flow(conditional=False), taps),
-        Variant(Flow(soft_permutation=False), taps),
-        Variant(Flow(coupling_blocks=4, soft_permutation=False), taps - 1),
+        Variant(FlowKind(), taps),
+        Variant(FlowKind(coupling_blocks=4), taps),
+        Variant(FlowKind(), taps - 1),
+        Variant(FlowKind(conditional=False), taps),
+        Variant(FlowKind(soft_permutation=False), taps),
+        Variant(FlowKind(coupling_blocks=4, soft_permutation=False), taps - 1),
     ]
 
 
 def all_variants(taps: int) -> list[Variant]:
     """Return the full grid of 16, the paper's full model first."""
     return [
-        Variant(Flow(blocks, conditional, soft), count)
+        Variant(FlowKind(blocks, conditional, soft), count)
         for blocks in (8, 4)
         for count in (taps, taps - 1)
         for conditional in (True, False)

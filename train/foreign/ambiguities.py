@@ -16,7 +16,7 @@ from export.model.encoder import REFLECT, build_encoder, load_encoder_state
 from export.model.flow import Clamp
 from runtime.common.errors import UserError
 from train.foreign.proof import draw, mean_log_likelihood
-from train.foreign.weights import Source, State
+from train.foreign.weights import ForeignWeights, State
 
 MARGIN = 0.05  # nats per dimension by which one variant must explain good images better
 
@@ -32,7 +32,7 @@ def variants_of(config: ModelConfig, clamp: Clamp | None) -> list[ModelConfig]:
 
 
 def fits_of(
-    variants: Sequence[ModelConfig], source: Source, decoders: Sequence[State], frames: Tensor
+    variants: Sequence[ModelConfig], source: ForeignWeights, decoders: Sequence[State], frames: Tensor
 ) -> dict[ModelConfig, float]:
     """Return the mean log-likelihood of `frames` (B, H, W, 3), nats per dimension, if a variant is what was trained."""
     by_padding = {variant.encoder: variant for variant in variants}
@@ -40,7 +40,7 @@ def fits_of(
     return {variant: mean_log_likelihood(decoders, drawn[variant.encoder], variant.clamp) for variant in variants}
 
 
-def _encoder(variant: ModelConfig, source: Source) -> nn.Module:
+def _encoder(variant: ModelConfig, source: ForeignWeights) -> nn.Module:
     with torch.device("meta"):  # without drawing weights that the source's replace
         encoder = build_encoder(variant.encoder, variant.taps)
     load_encoder_state(encoder.to_empty(device="cpu"), source.encoder, source.origin)

@@ -14,7 +14,7 @@ from torch import Tensor
 from export.model.flow import CLAMP
 from export.model.tensor_files import StandIn
 from runtime.common.errors import UserError
-from train.foreign.weights import Source, State, Stated
+from train.foreign.weights import ForeignWeights, State, Stated
 
 _ENCODER, _DECODERS = "model.encoder.feature_extractor.", "model.decoders."
 _PRE_PROCESSOR = "anomalib_pre_processor_config"  # plain data, since 2.7
@@ -25,7 +25,7 @@ def is_lightning(content: Any) -> bool:
     return isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping)
 
 
-def read_anomalib(content: Mapping[str, Any], path: Path) -> Source:
+def read_anomalib(content: Mapping[str, Any], path: Path) -> ForeignWeights:
     """Take the content of `path` apart. Raises `UserError` where it is another model than Cflow."""
     state = content["state_dict"]
     encoder = {key.removeprefix(_ENCODER): value for key, value in state.items() if key.startswith(_ENCODER)}
@@ -33,7 +33,7 @@ def read_anomalib(content: Mapping[str, Any], path: Path) -> Source:
     if not encoder or not decoders:
         found = ", ".join(sorted({".".join(key.split(".")[:2]) for key in state})[:4])
         raise UserError(f"{path} must hold {_ENCODER}* and {_DECODERS}*, as anomalib's Cflow has them", found)
-    return Source(
+    return ForeignWeights(
         origin="anomalib",
         reflection=False,
         encoder=encoder,

@@ -11,7 +11,7 @@ from export.model.cflow import ModelConfig
 from export.model.encoder import ENCODERS, REFLECT, build_encoder, check_size
 from export.model.flow import CONDITION_DIMS
 from runtime.common.errors import UserError
-from train.foreign.weights import Source, State, Stated, agreed
+from train.foreign.weights import ForeignWeights, State, Stated, agreed
 
 BLOCK_WEIGHTS = {
     "global_scale", "global_offset", "w_perm", "subnet.0.weight", "subnet.0.bias", "subnet.2.weight", "subnet.2.bias",
@@ -22,7 +22,7 @@ _KEY = re.compile(r"module_list\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
-class Flow:
+class FlowStructure:
     """The structure of one decoder."""
 
     channels: int
@@ -55,7 +55,7 @@ def blocks_of(decoder: State) -> list[dict[str, Tensor]]:
     return [blocks[index] for index in range(len(blocks))]
 
 
-def flow_of(decoder: State) -> Flow:
+def flow_of(decoder: State) -> FlowStructure:
     """Return a decoder's structure. Raises `UserError` where its weights do not fit together."""
     blocks = blocks_of(decoder)
     kinds = {_kind(block) for block in blocks}
@@ -63,7 +63,7 @@ def flow_of(decoder: State) -> Flow:
         raise UserError("a decoder's coupling blocks must be alike", f"(channels, conditional) {sorted(kinds)}")
     channels, conditional = kinds.pop()
     soft = [bool(((block["w_perm"] != 0) & (block["w_perm"] != 1)).any()) for block in blocks]
-    return Flow(channels, len(blocks), conditional, any(soft))
+    return FlowStructure(channels, len(blocks), conditional, any(soft))
 
 
 def _kind(block: dict[str, Tensor]) -> tuple[int, bool]:
@@ -91,7 +91,7 @@ def _kind(block: dict[str, Tensor]) -> tuple[int, bool]:
     return channels, condition_dims > 0
 
 
-def encoder_of(source: Source, channels: set[int]) -> tuple[str, tuple[str, ...]]:
+def encoder_of(source: ForeignWeights, channels: set[int]) -> tuple[str, tuple[str, ...]]:
     """Return the encoder whose weights `source` holds, and its taps of these numbers of channels.
 
     Raises `UserError` where the weights are none of `ENCODERS`'.
@@ -126,7 +126,7 @@ def _module(key: str) -> str:
     return f"{first}.{second}" if first == "features" else first
 
 
-def config_of(source: Source, size: tuple[int, int] | None) -> tuple[ModelConfig, tuple[State, ...]]:
+def config_of(source: ForeignWeights, size: tuple[int, int] | None) -> tuple[ModelConfig, tuple[State, ...]]:
     """Return the model's structure but for its clamp, and its decoders from the finest tap to the coarsest.
 
     `size` is what the user says of the input. Raises `UserError` where file, user and weights contradict each other.
@@ -154,7 +154,7 @@ def config_of(source: Source, size: tuple[int, int] | None) -> tuple[ModelConfig
     return config, tuple(decoders[channels] for channels, _, _ in config.tap_sizes)
 
 
-def _common_structure(flows: Sequence[Flow], stated: Stated) -> tuple[int, bool]:
+def _common_structure(flows: Sequence[FlowStructure], stated: Stated) -> tuple[int, bool]:
     """Return (coupling blocks, conditional) of all decoders."""
     kinds = {(flow.coupling_blocks, flow.conditional) for flow in flows}
     if len(kinds) > 1:

@@ -14,7 +14,7 @@ from torch import Tensor
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from runtime.common.errors import UserError
 from train.data import stc
-from train.foreign.weights import Source, State, Stated
+from train.foreign.weights import ForeignWeights, State, Stated
 
 _NAME = re.compile(
     r"(?P<dataset>mvtec|stc|video)_(?P<encoder>\w+)_(?P<flow>freia-c?flow)_pl(?P<taps>\d+)_cb(?P<blocks>\d+)"
@@ -27,7 +27,7 @@ def is_reference(content: Any) -> bool:
     return isinstance(content, Mapping) and {"encoder_state_dict", "decoder_state_dict"} <= set(content)
 
 
-def read_reference(content: Mapping[str, Any], path: Path) -> Source:
+def read_reference(content: Mapping[str, Any], path: Path) -> ForeignWeights:
     """Take the content of `path` apart. Raises `UserError` for a part that is not what the format has there."""
     encoder, decoders = content["encoder_state_dict"], content["decoder_state_dict"]
     if not isinstance(decoders, list) or not decoders:
@@ -35,7 +35,7 @@ def read_reference(content: Mapping[str, Any], path: Path) -> Source:
     for part in (encoder, *decoders):
         if not isinstance(part, Mapping) or not all(isinstance(value, Tensor) for value in part.values()):
             raise UserError(f"{path} must hold state dicts of an encoder and its decoders", type(part).__name__)
-    return Source(
+    return ForeignWeights(
         origin="reference implementation",
         reflection=True,
         encoder=_torchvision_names(encoder),

@@ -30,7 +30,7 @@ class Stated:
 
 
 @dataclass(frozen=True)
-class Source:
+class ForeignWeights:
     """A foreign model's weights.
 
     `encoder` has torchvision's names; each of `decoders` has those of FrEIA's `SequenceINN`,

@@ -17,7 +17,7 @@ from train.judging.scores import score_images
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedSet:
     """A labelled set as one detector sees it; all four have one entry per image, in the same order.
 
     `maps` (N, H, W) and `masks` (H, W) are at the detector's input size; a mask is None where an
@@ -35,11 +35,11 @@ class Judged:
         return np.array([image.anomalous for image in self.images], dtype=bool)
 
 
-def judge(path: Path, images: Sequence[LabelledImage]) -> Judged:
+def judge(path: Path, images: Sequence[LabelledImage]) -> JudgedSet:
     """Judge `images` with the `.pt`, `.onnx` or `.plan` at `path`; the latter two run through `runtime`."""
     maps, scores = _judge_checkpoint(path, images) if path.suffix == ".pt" else _judge_engine(path, images)
     size = (maps.shape[1], maps.shape[2])
-    return Judged(images, maps, scores, [read_mask(image, size) for image in images])
+    return JudgedSet(images, maps, scores, [read_mask(image, size) for image in images])
 
 
 def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from export.images.labelled import auroc
-from train.judging.judged_set import Judged
+from train.judging.judged_set import JudgedSet
 from train.judging.thresholds import Scores, best_cut, best_f1, check_finite, distinct_scores, sums_from_above
 
 FALSE_POSITIVE_LIMIT = 0.3  # of AUPRO, as in the paper and in MVTec AD's own evaluation
@@ -119,7 +119,7 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float
     return float(area)
 
 
-def evaluate_judged(judged: Judged) -> Evaluation:
+def evaluate_judged(judged: JudgedSet) -> Evaluation:
     """Return every figure of a judged set; pixels of anomalous images without ground truth count for none of them.
 
     Raises `UserError` if only one class is present, or for a score that is not finite.

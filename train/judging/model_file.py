@@ -16,7 +16,7 @@ SUFFIXES = (".pt", ".onnx", ".plan")
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelDescription:
     """What evaluation and thresholds need to know of a model; `input_size` is (height, width) in pixels.
 
     `data_origin` is the name of what it was trained on, empty where the file does not say.
@@ -35,16 +35,16 @@ class ModelFacts:
         return self.thresholds[self.default_threshold]
 
 
-def read_facts(path: Path) -> ModelFacts:
+def read_facts(path: Path) -> ModelDescription:
     """Read what the model at `path` says of itself. Raises `UserError` if it, or its sidecar, is not whole."""
     if _is_checkpoint(path):
         checkpoint = load_checkpoint(path)
         config = checkpoint.model.config
         shape = (config.encoder, config.taps, config.input_size)
-        return ModelFacts(*shape, checkpoint.thresholds, checkpoint.default_threshold, checkpoint.data_origin)
-    metadata = own_sidecar(path)
-    shape = (metadata.encoder, metadata.taps, metadata.input_size)
-    return ModelFacts(*shape, metadata.thresholds, metadata.default_threshold)
+        return ModelDescription(*shape, checkpoint.thresholds, checkpoint.default_threshold, checkpoint.data_origin)
+    sidecar = own_sidecar(path)
+    shape = (sidecar.encoder, sidecar.taps, sidecar.input_size)
+    return ModelDescription(*shape, sidecar.thresholds, sidecar.default_threshold)
 
 
 def store_threshold(path: Path, name: str, threshold: Threshold, *, default: bool) -> None:

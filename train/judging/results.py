@@ -8,31 +8,31 @@ from typing import Any
 import numpy as np
 
 from runtime.common.text_table import align, percent
-from train.judging.judged_set import Judged
+from train.judging.judged_set import JudgedSet
 from train.judging.metrics import Evaluation, evaluate_judged
-from train.judging.model_file import ModelFacts
+from train.judging.model_file import ModelDescription
 from train.judging.paper_figures import FigureRow, class_rows, format_rows
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ModelResult:
     """One model's evaluation, and its mistakes at the threshold that decides its verdicts."""
 
     model: Path
-    facts: ModelFacts
+    facts: ModelDescription
     evaluation: Evaluation
     false_alarms: int
     misses: int
 
 
-def outcome_of(model: Path, facts: ModelFacts, judged: Judged) -> Outcome:
+def model_result(model: Path, facts: ModelDescription, judged: JudgedSet) -> ModelResult:
     """Evaluate what `model` says of a labelled set. Raises `UserError` as `evaluate_judged` does."""
     called = judged.scores.astype(np.float64) > facts.threshold.value  # in double precision, as the runtime judges
     false_alarms, misses = int((called & ~judged.anomalous).sum()), int((judged.anomalous & ~called).sum())
-    return Outcome(model, facts, evaluate_judged(judged), false_alarms, misses)
+    return ModelResult(model, facts, evaluate_judged(judged), false_alarms, misses)
 
 
-def format_outcomes(outcomes: Sequence[Outcome]) -> str:
+def format_results(outcomes: Sequence[ModelResult]) -> str:
     """Return the outcomes as a table of text, one line a model; areas and F1 in percent."""
     rows = [
         ["model", "image AUROC %", "pixel AUROC %", "AUPRO %", "image F1 %", "at", "pixel F1 %", "at"],
@@ -55,7 +55,7 @@ def _figures(model: Path, evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _mistakes(outcome: Outcome) -> str:
+def _mistakes(outcome: ModelResult) -> str:
     evaluation, threshold = outcome.evaluation, outcome.facts.threshold
     good = evaluation.images - evaluation.anomalous
     false_alarms = f"false alarms {outcome.false_alarms} of {good} good"
@@ -68,7 +68,7 @@ def _percent(share: float | None) -> str:
     return percent(None if share is None else 100 * share)
 
 
-def _measured_row(outcome: Outcome) -> FigureRow:
+def _measured_row(outcome: ModelResult) -> FigureRow:
     facts, evaluation = outcome.facts, outcome.evaluation
     height, width = facts.input_size
     shares = (evaluation.image_auroc, evaluation.pixel_auroc, evaluation.aupro)
@@ -77,7 +77,7 @@ def _measured_row(outcome: Outcome) -> FigureRow:
     return FigureRow("measured", outcome.model.name, setting, *figures)
 
 
-def format_beside_paper(outcomes: Sequence[Outcome], class_name: str) -> str:
+def format_beside_paper(outcomes: Sequence[ModelResult], class_name: str) -> str:
     """Return the outcomes on a class of MVTec AD above the paper's rows for it, as a table of text in percent."""
     encoders = dict.fromkeys(outcome.facts.encoder for outcome in outcomes)
     rows = dict.fromkeys(row for encoder in encoders for row in class_rows(class_name, encoder))
@@ -85,7 +85,7 @@ def format_beside_paper(outcomes: Sequence[Outcome], class_name: str) -> str:
     return f"{class_name}:\n" + format_rows([*map(_measured_row, outcomes), *ordered])
 
 
-def outcome_json(outcome: Outcome, class_name: str | None) -> dict[str, Any]:
+def result_json(outcome: ModelResult, class_name: str | None) -> dict[str, Any]:
     """Return an outcome as a value for JSON: areas and F1 in [0, 1], the paper's rows for its class in percent."""
     paper = [] if class_name is None else class_rows(class_name, outcome.facts.encoder)
     return {

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.model.cflow import CFlow, Detector
+from export.model.cflow import CFlow, DetectorModule
 from export.model.score import freeze_constants
 from runtime.engines.sidecar import Threshold
 from train.data.open import ImageCache
@@ -29,7 +29,7 @@ def score_images(
     model: CFlow, images: ImageCache, constants: Tensor, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the anomaly maps (N, H, W) and image scores (N,) of all images."""
-    detector = Detector(model, constants).to(device)
+    detector = DetectorModule(model, constants).to(device)
     judged = [detector.judge(batch) for batch in log_likelihood_batches(model, images, device)]
     maps, scores = (torch.cat(parts).cpu().numpy() for parts in zip(*judged, strict=True))
     return maps, scores
@@ -39,7 +39,7 @@ def freeze(model: CFlow, good: ImageCache, false_alarm_rate: float, device: torc
     """Return the score's constants (2, K) over held-out good images, and the threshold of their image scores."""
     batches = list(log_likelihood_batches(model, good, device))
     constants = freeze_constants([torch.cat(tap) for tap in zip(*batches, strict=True)], model.config.score)
-    detector = Detector(model, constants)
+    detector = DetectorModule(model, constants)
     judged = [detector.judge(batch) for batch in batches]
     scores = torch.cat([score for _, score in judged]).tolist()
     peaks = torch.cat([maps.amax(dim=(1, 2)) for maps, _ in judged]).tolist()

@@ -7,7 +7,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def look_ahead(items: Iterator[Item]) -> Iterator[Item]:
+def prefetch(items: Iterator[Item]) -> Iterator[Item]:
     """Yield `items`, each made in a thread while its predecessor is in use. An error arrives in its item's place."""
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="look-ahead") as thread:

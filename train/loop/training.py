@@ -18,7 +18,7 @@ from runtime.common.errors import UserError
 from runtime.common.files import whole_file
 from runtime.common.interrupts import lasting_interrupt
 from train.data.open import ImageCache, rotate
-from train.loop.prefetch import look_ahead
+from train.loop.prefetch import prefetch
 from train.loop.processes import Processes, one_process
 from train.loop.schedule import Recipe, learning_rate
 from train.loop.tap_training import Fibers, TapTraining
@@ -91,7 +91,7 @@ class Trainer:
         """Take all steps of one pass over the images and return the mean loss; `after_batch` may raise to end it."""
         batches = -(-len(self.images) // self.recipe.batch)
         losses = []
-        for index, frames in enumerate(look_ahead(self._image_batches())):
+        for index, frames in enumerate(prefetch(self._image_batches())):
             rate = learning_rate(self.recipe, self.epoch, index / batches)
             losses.append(self.train_images(frames, rate, index))
             if bar is not None:

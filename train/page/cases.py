@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from runtime.images.preprocess import read_image, resize
 from train.data.open import LabelledImage
-from train.judging.judged_set import Judged
+from train.judging.judged_set import JudgedSet
 from train.page.html import text
 from train.page.pictures import ScoreScale, fit, photograph, predicted_mask, score_map
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class Decision:
     """A judged set with what decides: a score above `threshold`, a position above `scale.threshold`."""
 
-    judged: Judged
+    judged: JudgedSet
     threshold: float
     scale: ScoreScale
 
@@ -33,22 +33,22 @@ class Judgement:
         return "false alarm" if self.called[index] else "rightly good"
 
 
-def defect_types(judged: Judged) -> list[str]:
+def defect_types(judged: JudgedSet) -> list[str]:
     """Return the names of the defects in a set, in order."""
     return sorted({image.defect for image in judged.images if image.anomalous})
 
 
-def worst_misses(judgement: Judgement, count: int) -> list[int]:
+def worst_misses(judgement: Decision, count: int) -> list[int]:
     """Return the anomalous images with the lowest scores, the lowest first."""
     return _by_score(judgement, judgement.judged.anomalous)[:count]
 
 
-def worst_false_alarms(judgement: Judgement, count: int) -> list[int]:
+def worst_false_alarms(judgement: Decision, count: int) -> list[int]:
     """Return the good images with the highest scores, the highest first."""
     return _by_score(judgement, ~judgement.judged.anomalous)[::-1][:count]
 
 
-def typical_detections(judgement: Judgement, defect: str, count: int) -> list[int]:
+def typical_detections(judgement: Decision, defect: str, count: int) -> list[int]:
     """Return caught images of one defect type, spread evenly over their scores: the median one for a count of 1."""
     of_type = np.array([image.defect == defect for image in judgement.judged.images])
     caught = _by_score(judgement, of_type & judgement.called)
@@ -56,17 +56,17 @@ def typical_detections(judgement: Judgement, defect: str, count: int) -> list[in
     return [caught[place] for place in sorted({round(place) for place in places})]
 
 
-def _by_score(judgement: Judgement, chosen: NDArray[np.bool_]) -> list[int]:
+def _by_score(judgement: Decision, chosen: NDArray[np.bool_]) -> list[int]:
     order = np.argsort(judgement.judged.scores, kind="stable")
     return [int(index) for index in order if chosen[index]]
 
 
-def show_cases(judgement: Judgement, indices: Sequence[int]) -> list[str]:
+def show_cases(judgement: Decision, indices: Sequence[int]) -> list[str]:
     """Return the images at `indices` as HTML, one after another. Raises `UserError` naming one that cannot be read."""
     return [_show(judgement, index) for index in indices]
 
 
-def _show(judgement: Judgement, index: int) -> str:
+def _show(judgement: Decision, index: int) -> str:
     panels = "".join(_panels(judgement, index))
     return (
         f'<article class="case"><div class="facts">{"".join(_facts(judgement, index))}</div>'
@@ -74,7 +74,7 @@ def _show(judgement: Judgement, index: int) -> str:
     )
 
 
-def _facts(judgement: Judgement, index: int) -> Iterator[str]:
+def _facts(judgement: Decision, index: int) -> Iterator[str]:
     entry, score = judgement.judged.images[index], float(judgement.judged.scores[index])
     called = bool(judgement.called[index])
     style = "right" if called == entry.anomalous else "wrong"
@@ -91,7 +91,7 @@ def _name(entry: LabelledImage) -> str:
     return text(f"{entry.path.parent.name}/{entry.path.name}")
 
 
-def _astray(judgement: Judgement, index: int) -> bool:
+def _astray(judgement: Decision, index: int) -> bool:
     """Return whether an image is caught while its known defect lies outside the predicted mask."""
     truth = judgement.judged.masks[index]
     if truth is None or not truth.any() or not judgement.called[index]:
@@ -99,7 +99,7 @@ def _astray(judgement: Judgement, index: int) -> bool:
     return not (judgement.judged.maps[index][truth] > judgement.scale.threshold).any()
 
 
-def _panels(judgement: Judgement, index: int) -> Iterator[str]:
+def _panels(judgement: Decision, index: int) -> Iterator[str]:
     judged, scale = judgement.judged, judgement.scale
     size = judged.maps.shape[1:]
     picture = resize(read_image(judged.images[index].path), size)  # as the network saw it

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from train.judging.metrics import FALSE_POSITIVE_LIMIT, Evaluation, PixelCurves
-from train.page.cases import Judgement
+from train.page.cases import Decision
 from train.page.charts import Axis, Curve, Rule, draw_chart, histogram_curve, thin
 from train.page.tables import percent
 
@@ -14,7 +14,7 @@ HEADROOM = 1.08  # above the highest bar
 RATE = "false-positive rate, %"
 
 
-def image_histogram(judgement: Judgement) -> str:
+def image_histogram(judgement: Decision) -> str:
     """Return the chart of image scores, good and anomalous, with the threshold."""
     judged = judgement.judged
     edges = _edges(judged.scores, judgement.threshold, IMAGE_BINS)
@@ -25,7 +25,7 @@ def image_histogram(judgement: Judgement) -> str:
     return _histogram("Image scores", "image score", "images", curves, judgement.threshold)
 
 
-def position_histogram(judgement: Judgement) -> str | None:
+def position_histogram(judgement: Decision) -> str | None:
     """Return the chart of the scores of normal and anomalous positions; None where no mask marks an anomalous one."""
     judged, threshold = judgement.judged, judgement.scale.threshold
     edges = _edges(judged.maps, threshold, POSITION_BINS)
@@ -58,7 +58,7 @@ def _histogram(title: str, x_label: str, y_label: str, curves: list[Curve], thre
     return draw_chart(title, Axis(x_label, low, high), Axis(y_label, 0, top), curves, rule)
 
 
-def roc_chart(judgement: Judgement, evaluation: Evaluation, pixels: PixelCurves | None) -> str:
+def roc_chart(judgement: Decision, evaluation: Evaluation, pixels: PixelCurves | None) -> str:
     """Return the ROC curves by image and, where there are masks, by position; a ring marks the threshold in use."""
     judged = judgement.judged
     false_positive, true_positive, _ = roc_curve(judged.anomalous, judged.scores)
@@ -71,7 +71,7 @@ def roc_chart(judgement: Judgement, evaluation: Evaluation, pixels: PixelCurves 
     return draw_chart("ROC curves", Axis(RATE, 0, 100), Axis("true-positive rate, %", 0, 100), curves)
 
 
-def pro_chart(judgement: Judgement, evaluation: Evaluation, pixels: PixelCurves) -> str:
+def pro_chart(judgement: Decision, evaluation: Evaluation, pixels: PixelCurves) -> str:
     """Return the curve of per-region overlap up to the false-positive rate that AUPRO goes to."""
     limit, rate, overlap = FALSE_POSITIVE_LIMIT, pixels.false_positive_rate, pixels.region_overlap
     here = _at_threshold(pixels, (rate, overlap), judgement.scale.threshold)

@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.judging.metrics import Evaluation
-from train.page.cases import Judgement, defect_types
+from train.page.cases import Decision, defect_types
 from train.page.html import table, text
 
 
-def counts_table(judgement: Judgement) -> str:
+def counts_table(judgement: Decision) -> str:
     """Return how many images of each defect type, and of all, are caught and missed."""
     judged, called = judgement.judged, judgement.called
     defects = np.array([image.defect for image in judged.images])

@@ -8,9 +8,9 @@ import numpy as np
 from runtime.common.files import write_text
 from runtime.engines.sidecar import Threshold
 from runtime.images.overlay import score_colours
-from train.judging.judged_set import Judged
+from train.judging.judged_set import JudgedSet
 from train.judging.metrics import Evaluation, PixelCurves, pixel_curves
-from train.page.cases import Judgement, defect_types, show_cases, typical_detections, worst_false_alarms, worst_misses
+from train.page.cases import Decision, defect_types, show_cases, typical_detections, worst_false_alarms, worst_misses
 from train.page.figures import image_histogram, position_histogram, pro_chart, roc_chart
 from train.page.html import navigation, page, section, side_by_side, text, tiles
 from train.page.pictures import ScoreScale
@@ -33,7 +33,7 @@ HEADINGS = {
 
 def write_report(
     path: Path,
-    judged: Judged,
+    judged: JudgedSet,
     evaluation: Evaluation,
     threshold: Threshold,
     title: str,
@@ -48,7 +48,7 @@ def write_report(
     """
     positions = threshold.value if map_threshold is None else map_threshold
     scale = ScoreScale(positions, max(float(judged.maps.max()), HEADROOM * positions))
-    judgement = Judgement(judged, threshold.value, scale)
+    judgement = Decision(judged, threshold.value, scale)
     curves = pixel_curves(judged.maps, judged.masks)
     parts = [
         _summary(judgement, evaluation, title),
@@ -68,7 +68,7 @@ def _section(anchor: str, note: str, *parts: str) -> str:
     return section(anchor, HEADINGS[anchor], note, parts)
 
 
-def _summary(judgement: Judgement, evaluation: Evaluation, title: str) -> str:
+def _summary(judgement: Decision, evaluation: Evaluation, title: str) -> str:
     judged, called = judgement.judged, judgement.called
     anomalous, good = int(judged.anomalous.sum()), int((~judged.anomalous).sum())
     contents = (
@@ -105,26 +105,26 @@ def _colour_bar(scale: ScoreScale) -> str:
     )
 
 
-def _misses(judgement: Judgement, rows: int) -> str:
+def _misses(judgement: Decision, rows: int) -> str:
     missed = int((judgement.judged.anomalous & ~judgement.called).sum())
     nearest = "" if missed else ": these are the nearest to being missed"
     note = f"The anomalous images with the lowest scores. {_count(missed, 'image')} not above the threshold{nearest}."
     return _section("misses", note, *show_cases(judgement, worst_misses(judgement, rows)))
 
 
-def _false_alarms(judgement: Judgement, rows: int) -> str:
+def _false_alarms(judgement: Decision, rows: int) -> str:
     raised = int((~judgement.judged.anomalous & judgement.called).sum())
     nearest = "" if raised else ": these are the nearest to a false alarm"
     note = f"The good images with the highest scores. {_count(raised, 'image')} above the threshold{nearest}."
     return _section("false-alarms", note, *show_cases(judgement, worst_false_alarms(judgement, rows)))
 
 
-def _detections(judgement: Judgement, rows: int) -> str:
+def _detections(judgement: Decision, rows: int) -> str:
     note = "Caught images of every defect type, from the middle of their scores."
     return _section("detections", note, *_detections_by_type(judgement, rows))
 
 
-def _detections_by_type(judgement: Judgement, rows: int) -> Iterator[str]:
+def _detections_by_type(judgement: Decision, rows: int) -> Iterator[str]:
     defects = defect_types(judgement.judged)
     for defect in defects:
         shown = typical_detections(judgement, defect, max(1, rows // len(defects)))
@@ -132,7 +132,7 @@ def _detections_by_type(judgement: Judgement, rows: int) -> Iterator[str]:
         yield from show_cases(judgement, shown)
 
 
-def _counts(judgement: Judgement) -> str:
+def _counts(judgement: Decision) -> str:
     good = judgement.judged.scores[~judgement.judged.anomalous]
     raised = int((~judgement.judged.anomalous & judgement.called).sum())
     alarms = (
@@ -148,7 +148,7 @@ def _figures(evaluation: Evaluation) -> str:
     return _section("figures", note, figures_table(evaluation))
 
 
-def _distributions(judgement: Judgement) -> str:
+def _distributions(judgement: Decision) -> str:
     positions = position_histogram(judgement)
     note = "How far good and anomalous lie apart, and where the threshold cuts."
     if positions is None:
@@ -156,13 +156,13 @@ def _distributions(judgement: Judgement) -> str:
     return _section("distributions", note, side_by_side(positions, image_histogram(judgement)))
 
 
-def _curves(judgement: Judgement, evaluation: Evaluation, curves: PixelCurves | None) -> str:
+def _curves(judgement: Decision, evaluation: Evaluation, curves: PixelCurves | None) -> str:
     overlap = None if curves is None else pro_chart(judgement, evaluation, curves)
     note = "What every other threshold would give; a ring marks the one in use."
     return _section("curves", note, side_by_side(roc_chart(judgement, evaluation, curves), overlap))
 
 
-def _threshold(judgement: Judgement, threshold: Threshold) -> str:
+def _threshold(judgement: Decision, threshold: Threshold) -> str:
     note = f"An image is anomalous where its score is above {threshold.value:.6g}: {threshold.method}."
     positions = judgement.scale.threshold
     if positions != threshold.value:

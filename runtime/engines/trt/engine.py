@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.common.errors import UserError
 from runtime.engines.session import Frames, Maps, Scores
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Metadata
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Sidecar
 from runtime.engines.trt import cuda
 from runtime.engines.trt.log import library_log
 from runtime.engines.trt.plan import create_runtime, find_weights, refit
@@ -58,7 +58,7 @@ class LoadedEngine:
         driver: Any,
         library: Any,
         path: Path,
-        metadata: Metadata,
+        sidecar: Sidecar,
         artefact: Artefact,
         judges: bool = True,
         cuda_graph: bool = True,
@@ -75,13 +75,13 @@ class LoadedEngine:
         self._stream: Any = None
         self._events: list[Any] = []
         try:
-            self._open(library, path, metadata, artefact, judges)
+            self._open(library, path, sidecar, artefact, judges)
             self._allocate()
         except BaseException:
             self.free()
             raise
 
-    def _open(self, library: Any, path: Path, metadata: Metadata, artefact: Artefact, judges: bool) -> None:
+    def _open(self, library: Any, path: Path, sidecar: Sidecar, artefact: Artefact, judges: bool) -> None:
         weights = find_weights(path, artefact) if artefact.weights_sha256 else None
         self._log.clear()
         self._runtime = create_runtime(library, self._log, artefact)
@@ -91,7 +91,7 @@ class LoadedEngine:
         if weights is not None:
             refit(self._engine, library, self._log, weights)
         if judges:
-            _check_contract(self._engine, path, metadata)
+            _check_contract(self._engine, path, sidecar)
         self.min_batch, self.max_batch = _batch_range(self._engine)
         self._execution = _create_execution_context(self._engine, library)
         if self._execution is None:
@@ -258,9 +258,9 @@ def _create_execution_context(engine: Any, library: Any) -> Any:
     return engine.create_execution_context(config)
 
 
-def _check_contract(engine: Any, path: Path, metadata: Metadata) -> None:
-    frame = (*metadata.engine_frame_size, 3)
-    expected = {INPUT_NAME: ("UINT8", frame), MAP_NAME: ("FLOAT", metadata.input_size), SCORE_NAME: ("FLOAT", ())}
+def _check_contract(engine: Any, path: Path, sidecar: Sidecar) -> None:
+    frame = (*sidecar.engine_frame_size, 3)
+    expected = {INPUT_NAME: ("UINT8", frame), MAP_NAME: ("FLOAT", sidecar.input_size), SCORE_NAME: ("FLOAT", ())}
     found = _tensors(engine)
     if found != expected:
         raise UserError(

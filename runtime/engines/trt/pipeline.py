@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from runtime.engines.session import Frames, Run
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Metadata
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 from runtime.engines.trt.engine import STAGES, LoadedEngine
 
 SLOTS = 2  # one executes, one is copied; a third would only be late
@@ -24,7 +24,7 @@ EVENTS = 5  # see Slot.submit
 class Slot:
     """Memory and events of one run, for the largest batch. A constructor that fails frees what it has made."""
 
-    def __init__(self, driver: Any, engine: LoadedEngine, metadata: Metadata, copy_stream: Any) -> None:
+    def __init__(self, driver: Any, engine: LoadedEngine, sidecar: Sidecar, copy_stream: Any) -> None:
         self._driver = driver
         self._engine = engine
         self._copy_stream = copy_stream
@@ -32,8 +32,8 @@ class Slot:
         self.busy = False
         with ExitStack() as made:
             size = engine.max_batch
-            self._frames = _pinned(driver, (size, *metadata.engine_frame_size, 3), np.uint8, made)
-            self._maps = _pinned(driver, (size, *metadata.input_size), np.float32, made)
+            self._frames = _pinned(driver, (size, *sidecar.engine_frame_size, 3), np.uint8, made)
+            self._maps = _pinned(driver, (size, *sidecar.input_size), np.float32, made)
             self._scores = _pinned(driver, (size,), np.float32, made)
             self._memory = driver.mem_alloc(self._frames.nbytes)
             made.callback(self._memory.free)
@@ -89,13 +89,13 @@ class Pipeline:
     `free` comes before the engine's. A constructor that fails frees what it has made.
     """
 
-    def __init__(self, driver: Any, engine: LoadedEngine, metadata: Metadata) -> None:
+    def __init__(self, driver: Any, engine: LoadedEngine, sidecar: Sidecar) -> None:
         self._engine = engine
         self._copy_stream: Any = driver.Stream()
         self._slots: list[Slot] = []
         try:
             for _ in range(SLOTS):
-                self._slots.append(Slot(driver, engine, metadata, self._copy_stream))
+                self._slots.append(Slot(driver, engine, sidecar, self._copy_stream))
         except BaseException:
             self.free()
             raise

@@ -15,7 +15,7 @@ import numpy as np
 
 from runtime.common.errors import UserError
 from runtime.engines.session import Frames, Maps, Run, Scores
-from runtime.engines.sidecar import Artefact, Metadata, sidecar_path
+from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 from runtime.engines.trt import cuda
 from runtime.engines.trt.engine import LoadedEngine
 from runtime.engines.trt.pipeline import SLOTS, Pipeline, Slot
@@ -45,12 +45,12 @@ class TensorRTSession:
     device_bytes = 0  # what the engine took of the device's memory: weights, activations, buffers; no CUDA context
 
     def __init__(
-        self, path: Path, metadata: Metadata, artefact: Artefact, judges: bool = True, cuda_graph: bool = True
+        self, path: Path, sidecar: Sidecar, artefact: Artefact, judges: bool = True, cuda_graph: bool = True
     ) -> None:
-        self._metadata = metadata
+        self._sidecar = sidecar
         self._pipeline: Pipeline | None = None  # made by the first `submit`: single calls need none of its memory
-        self.input_size = metadata.input_size
-        self.frame_size = metadata.engine_frame_size
+        self.input_size = sidecar.input_size
+        self.frame_size = sidecar.engine_frame_size
         self._stage_ms: dict[str, float] = {}
         self._driver, self._library = _import_libraries(path, artefact.library)
         version = str(self._library.__version__)
@@ -61,14 +61,14 @@ class TensorRTSession:
         try:
             with _cuda_errors(self._driver, path.name):
                 self._free_before = self._driver.mem_get_info()[0]
-                self._engine = LoadedEngine(self._driver, self._library, path, metadata, artefact, judges, cuda_graph)
+                self._engine = LoadedEngine(self._driver, self._library, path, sidecar, artefact, judges, cuda_graph)
                 self.max_batch = self._engine.max_batch
         except BaseException:
             self._context.detach()  # destroys it, being the current one
             raise
         self._driver.Context.pop()
         try:
-            self._warm_up(metadata.batch, judges)
+            self._warm_up(sidecar.batch, judges)
         except BaseException:
             self.close()
             raise
@@ -127,7 +127,7 @@ class TensorRTSession:
         with self._current() as engine:
             _check_frames(frames, engine.min_batch, self.max_batch, self.frame_size)
             if self._pipeline is None:
-                self._pipeline = Pipeline(self._driver, engine, self._metadata)
+                self._pipeline = Pipeline(self._driver, engine, self._sidecar)
             return SubmittedRun(self, self._pipeline.submit(frames))
 
     @property

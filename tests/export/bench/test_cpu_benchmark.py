@@ -11,7 +11,7 @@ from export.bench.cpu import main, random_checkpoint, summarise, table
 from export.bench.cpu_engines import measure_in_turn, with_onnxruntime, with_openvino, with_torch
 from export.bench.cpu_rows import ANOMALIB, UNFUSED, Row, encoder_taps, up_to
 from export.graph.flops import count_flops
-from export.model.cflow import Detector
+from export.model.cflow import DetectorModule
 from export.model.checkpoint import save_checkpoint
 from runtime.common.errors import UserError, run_command
 from tests.support.export_fixtures import checkpoint_of, exported, small_config
@@ -96,8 +96,8 @@ def test_the_random_model_is_the_same_every_time_and_judges():
         np.array_equal(a, b)
         for a, b in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
     )
-    assert first.constants.isfinite().all() and info.metadata.input_size == (64, 64)
-    _, score = Detector(first.model, first.constants)(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert first.constants.isfinite().all() and info.sidecar.input_size == (64, 64)
+    _, score = DetectorModule(first.model, first.constants)(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
     assert score.shape == (2,) and score.isfinite().all()
 
 

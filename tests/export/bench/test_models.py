@@ -18,14 +18,14 @@ from export.bench.models import Wanted, prepare
 from export.bench.rivals import export_features
 from export.bench.torch_worker import open_torch
 from export.graph.flops import weight_bytes
-from export.model.cflow import Detector
+from export.model.cflow import DetectorModule
 from export.model.checkpoint import load_checkpoint
 from export.model.encoder import ENCODERS, build_encoder
 from runtime.common.errors import UserError, run_command
 from runtime.engines.any_onnx import open_onnxruntime
 from runtime.engines.sidecar import INPUT_NAME
 from runtime.report import limits
-from runtime.report.groups import Variant, measure_group
+from runtime.report.groups import GroupVariant, measure_group
 from runtime.report.models import FORM_KINDS, read_list
 from runtime.report.paper_table import PAPER_NAMES, rows_for
 from runtime.report.rounds import Lane
@@ -75,11 +75,11 @@ def test_what_a_detector_comes_to(folder: Path) -> None:
 def test_the_papers_clock_stops_at_the_likelihoods() -> None:
     case = exported(small_config())
     tensors = likelihood_tensors(case.fused)
-    assert len(tensors) == len(case.info.metadata.taps)
+    assert len(tensors) == len(case.info.sidecar.taps)
     cut = up_to(case.fused, tensors)
     assert not [node for node in cut.graph.node if node.name.startswith("score/")]
     session_maps = run_model(cut, case.frames)
-    height, width = case.info.metadata.input_size
+    height, width = case.info.sidecar.input_size
     assert sorted(values.shape[-2:] for values in session_maps) == [
         (height // 8, width // 8),
         (height // 4, width // 4),
@@ -120,7 +120,7 @@ def test_torch_runs_the_checkpoint_and_answers_as_the_detector(folder: Path) -> 
     checkpoint = load_checkpoint(folder / f"resnet18-{SIDE}.pt")
     frames = frames_of(2, SIZE)
     with torch.inference_mode():
-        maps, _ = Detector(checkpoint.model, checkpoint.constants)(torch.from_numpy(frames))
+        maps, _ = DetectorModule(checkpoint.model, checkpoint.constants)(torch.from_numpy(frames))
     fused = run_model(onnx.load(str(folder / f"resnet18-{SIDE}.onnx")), frames)
     # one detector in both: float32 of a random network
     assert np.abs(fused[0] - maps.numpy()).max() < 1e-3
@@ -128,7 +128,7 @@ def test_torch_runs_the_checkpoint_and_answers_as_the_detector(folder: Path) -> 
 
 def test_a_group_of_real_processes(folder: Path) -> None:
     entries = [e for e in read_list(folder).entries if e.precision == "fp32" and e.kind not in FORM_KINDS]
-    outcome = measure_group([Variant(entry, "fp32") for entry in entries], BASE, 2.0, 3)
+    outcome = measure_group([GroupVariant(entry, "fp32") for entry in entries], BASE, 2.0, 3)
     assert not outcome.left_out and [row.kind for row in outcome.rows] == ["encoder", "cflow", "unfused", "eager"]
     encoder, cflow, unfused, eager = outcome.rows
     assert encoder.network and not encoder.verdict and cflow.network and cflow.verdict and eager.network

@@ -20,8 +20,8 @@ from export.trt.options import BuildOptions
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import INPUT_NAME, read_sidecar
 from runtime.engines.trt import cuda
-from runtime.report.groups import Variant, measure_group
-from runtime.report.models import Entry, ModelFile, ModelList, read_list
+from runtime.report.groups import GroupVariant, measure_group
+from runtime.report.models import ModelEntry, ModelFile, ModelList, read_list
 from runtime.report.worker import Subject, frames_of
 from runtime.report.workers import subjects_of
 from tests.support.export_fixtures import run_model
@@ -130,14 +130,14 @@ def test_what_stands_is_kept_and_what_changed_is_built_again(
 @pytest.mark.skipif(cuda.device_problem() is None, reason="a CUDA device is here")
 def test_without_a_device_each_row_tells_so(compiled: tuple[ModelList, list[str]]) -> None:
     cflow = next(entry for entry in compiled[0].entries if entry.kind == "cflow")
-    outcome = measure_group([Variant(cflow, "fp32")], BASE, 1.0, 2)
+    outcome = measure_group([GroupVariant(cflow, "fp32")], BASE, 1.0, 2)
     assert not outcome.rows and "needs a CUDA device" in outcome.left_out[0]
 
 
 def test_a_graph_that_takes_no_frames_is_not_measured_beside_plans(
     compiled: tuple[ModelList, list[str]], tmp_path: Path
 ) -> None:
-    foreign = Entry(
+    foreign = ModelEntry(
         "anomalib-cflow",
         "resnet18",
         (SIDE, SIDE),

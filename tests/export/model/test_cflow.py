@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.model.cflow import CFlow, Detector, ModelConfig
+from export.model.cflow import CFlow, DetectorModule, ModelConfig
 from export.model.flow import position_code
 from export.model.score import anomaly_map, freeze_constants, image_score, likelihood_ratios
 from runtime.common.errors import UserError
@@ -64,9 +64,9 @@ def test_an_unknown_score_is_refused() -> None:
         ModelConfig("resnet18", ("layer1",), score="mean")  # type: ignore[arg-type]
 
 
-def small(**changes: object) -> Detector:
+def small(**changes: object) -> DetectorModule:
     config = ModelConfig("resnet18", ("layer1", "layer2"), (64, 96), coupling_blocks=2, **changes)
-    return Detector(CFlow(config), torch.tensor([[-1.5, -1.5], [1.0, 1.0]])).eval()
+    return DetectorModule(CFlow(config), torch.tensor([[-1.5, -1.5], [1.0, 1.0]])).eval()
 
 
 def frames(count: int) -> torch.Tensor:

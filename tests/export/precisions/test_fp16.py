@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from export.fuse import fuse, probe_frames
 from export.graph.onnx_files import get_info, set_info
 from export.graph.weighted_layers import WEIGHTED
-from export.model.cflow import Detector, ModelConfig
+from export.model.cflow import DetectorModule, ModelConfig
 from export.model.score import freeze_constants
 from export.precisions.fp16_limits import FP16_MAX, HEADROOM, product_limits
 from export.precisions.typing import to_fp16
@@ -68,7 +68,7 @@ class TestFp16Types:
                 assert not {FLOAT, HALF} <= found, node.name
 
     def test_only_the_encoders_ends_are_cast(self, typed):
-        taps = get_info(typed, "").metadata.taps
+        taps = get_info(typed, "").sidecar.taps
         ends = [node.name for node in nodes_of(typed, "Cast") if node.name.startswith("encoder/")]
         assert len(ends) == 1 + len(taps)
 
@@ -212,7 +212,7 @@ def steep_model():
             parameter *= 3 if ".subnet.2." in name else 1
         normalise_states(model, ordinary)
         constants = freeze_constants(model.log_likelihoods(ordinary), config.score)
-    unfused = export_detector(Detector(model, constants))
+    unfused = export_detector(DetectorModule(model, constants))
     set_info(unfused, info_of(config))
     return fuse(unfused, info_of(config))[0]
 

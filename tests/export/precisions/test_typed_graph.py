@@ -57,7 +57,7 @@ class TestWhatIsMeasured:
     def test_fp16_on_all_good_images(self, own):
         result, said = typed(TypingOptions("fp16", own))
         frames = [resize(read_image(path), SIZE) for path in sorted(own.iterdir())]
-        threshold = get_info(small_model(), "").metadata.threshold.value
+        threshold = get_info(small_model(), "").sidecar.threshold.value
         expected = measure_parity(small_model(), to_fp16(small_model()), good_images(frames), threshold)
         assert result.parity.items() >= expected.to_json().items()
         assert (result.parity["within_budget"], result.parity["budget_image"]) == (1, 0.1)

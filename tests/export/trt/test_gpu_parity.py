@@ -45,8 +45,8 @@ def errors(session: Session, case) -> tuple[float, float]:
 
 
 @contextmanager
-def on_cpu(path: Path, metadata) -> Iterator[Session]:
-    with OnnxRuntimeSession(path, 1, metadata) as session:
+def on_cpu(path: Path, sidecar) -> Iterator[Session]:
+    with OnnxRuntimeSession(path, 1, sidecar) as session:
         yield session
 
 
@@ -55,7 +55,7 @@ def test_each_precision_on_the_cpu_is_near_float64(precision: str, tmp_path: Pat
     case, model = typed(precision)
     path = tmp_path / "cable.onnx"
     save_model(model, path)
-    with on_cpu(path, case.info.metadata) as session:
+    with on_cpu(path, case.info.sidecar) as session:
         largest, _ = errors(session, case)
     assert largest < TOLERANCE[precision]
     if precision != "fp32":  # the graph is of that precision indeed
@@ -72,8 +72,8 @@ def test_a_plan_of_each_precision_is_as_near_to_float64(precision: str, tmp_path
     built = build_plan(path, BuildOptions(precision, 1, compute_capabilities=targets), backend)
     plan_path.write_bytes(built.data)
     with (
-        on_cpu(path, case.info.metadata) as reference,
-        TensorRTSession(plan_path, case.info.metadata, built.artefact) as session,
+        on_cpu(path, case.info.sidecar) as reference,
+        TensorRTSession(plan_path, case.info.sidecar, built.artefact) as session,
     ):
         found, expected = errors(session, case), errors(reference, case)
     with capsys.disabled():

@@ -86,9 +86,9 @@ def test_a_broken_onnx_is_refused(session_type: type[CpuSession], tmp_path: Path
 
 def test_a_sidecar_of_another_size_is_refused_with_both_values(session_type: type[CpuSession], tmp_path: Path):
     path = write_tiny_engine(tmp_path)
-    metadata = replace(read_sidecar(path), input_size=(64, 48))
+    sidecar = replace(read_sidecar(path), input_size=(64, 48))
     with pytest.raises(UserError, match=r"\[B, 64, 48, 3\].*found .*\[B, 32, 48, 3\]"):
-        session_type(path, metadata=metadata)
+        session_type(path, sidecar=sidecar)
 
 
 def test_a_foreign_onnx_is_refused(session_type: type[CpuSession], tmp_path: Path):
@@ -158,5 +158,5 @@ def _small_flow(folder: Path) -> tuple[Path, np.ndarray]:
     detector = exported(small_config())
     path = folder / "cable.onnx"
     onnx.save(detector.fused, path)
-    write_sidecar(path, replace(detector.info.metadata, artefacts=(Artefact("onnx", "fp32", sha256_of(path)),)))
+    write_sidecar(path, replace(detector.info.sidecar, artefacts=(Artefact("onnx", "fp32", sha256_of(path)),)))
     return path, detector.frames

@@ -21,6 +21,7 @@ from runtime.engines.sidecar import Artefact, read_sidecar, write_sidecar
 from runtime.infer import main as infer
 from runtime.report.main import main as report
 from tests.support.export_fixtures import exported, small_config
+from tests.support.paths import ROOT
 from tests.support.tiny_engine import write_tiny_engine
 
 CAPABILITIES = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -32,7 +33,7 @@ def small_flow(tmp_path: Path) -> Path:
     detector = exported(small_config())
     path = tmp_path / "cable.onnx"
     onnx.save(detector.fused, path)
-    write_sidecar(path, replace(detector.info.metadata, artefacts=(Artefact("onnx", "fp32", sha256_of(path)),)))
+    write_sidecar(path, replace(detector.info.sidecar, artefacts=(Artefact("onnx", "fp32", sha256_of(path)),)))
     return path
 
 
@@ -117,8 +118,8 @@ def test_choices_that_are_none_are_refused(tmp_path: Path, choice: dict[str, str
 def test_a_plan_has_no_choice_of_cpu_library(tmp_path: Path, choice: dict[str, str]):
     engine = write_tiny_engine(tmp_path)
     plan = engine.rename(engine.with_suffix(".plan"))
-    metadata = read_sidecar(plan)
-    write_sidecar(plan, replace(metadata, artefacts=(replace(metadata.artefacts[0], kind="plan"),)))
+    sidecar = read_sidecar(plan)
+    write_sidecar(plan, replace(sidecar, artefacts=(replace(sidecar.artefacts[0], kind="plan"),)))
     with pytest.raises(UserError, match="is a plan: TensorRT runs it"):
         runtime.load(plan, **choice)
 

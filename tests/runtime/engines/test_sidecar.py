@@ -6,23 +6,23 @@ import pytest
 
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import Artefact, Metadata, Threshold, read_sidecar, sidecar_path, write_sidecar
-from tests.support.tiny_engine import tiny_metadata, write_tiny_engine
+from runtime.engines.sidecar import Artefact, Sidecar, Threshold, read_sidecar, sidecar_path, write_sidecar
+from tests.support.tiny_engine import tiny_sidecar, write_tiny_engine
 
 
 def test_a_sidecar_reads_back_equal(tmp_path: Path):
     path = write_tiny_engine(tmp_path)
-    metadata = replace(
-        tiny_metadata(path, (32, 48), ("layer2", "layer3", "layer4")),
+    sidecar = replace(
+        tiny_sidecar(path, (32, 48), ("layer2", "layer3", "layer4")),
         thresholds={"good_quantile": Threshold(0.5, "99 % of good"), "best_f1": Threshold(0.75, "labelled")},
         default_threshold="best_f1",
         versions={"onnxruntime": "1.0"},
         parity={"fp16": {"score_max": 1e-3}},
         artefacts=(Artefact("plan", "fp16", "0" * 64, "tensorrt", "10.3", "8.7"),),
     )
-    assert write_sidecar(path, metadata) == tmp_path / "tiny.json"
-    assert read_sidecar(path) == metadata
-    assert metadata.threshold.value == 0.75 and metadata.score_maximum == 3.0
+    assert write_sidecar(path, sidecar) == tmp_path / "tiny.json"
+    assert read_sidecar(path) == sidecar
+    assert sidecar.threshold.value == 0.75 and sidecar.score_maximum == 3.0
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_an_engine_is_known_by_its_bytes(tmp_path: Path):
     plan = tmp_path / "tiny.plan"
     plan.write_bytes(b"a plan")
     entry = Artefact("plan", "fp16", sha256_of(plan), "tensorrt", "10.3", "8.7")
-    metadata = tiny_metadata(onnx_path, (32, 48), ("a", "b"))
-    metadata = replace(metadata, artefacts=(*metadata.artefacts, entry))
-    assert metadata.artefact_of(plan) == entry
-    assert metadata.artefact_of(onnx_path).kind == "onnx"
+    sidecar = tiny_sidecar(onnx_path, (32, 48), ("a", "b"))
+    sidecar = replace(sidecar, artefacts=(*sidecar.artefacts, entry))
+    assert sidecar.artefact_of(plan) == entry
+    assert sidecar.artefact_of(onnx_path).kind == "onnx"
 
     plan.write_bytes(b"A plan")  # one bit
     with pytest.raises(UserError, match=f"{sha256_of(plan)[:12]}.*build_engine") as error:
-        metadata.artefact_of(plan)
+        sidecar.artefact_of(plan)
     assert entry.sha256[:12] in str(error.value)
 
 
@@ -86,16 +86,16 @@ def test_a_missing_field_is_refused(tmp_path: Path, name: str):
     value = read_sidecar(write_tiny_engine(tmp_path)).to_json()
     del value[name]
     with pytest.raises(UserError, match="every field"):
-        Metadata.from_json(value)
+        Sidecar.from_json(value)
 
 
 def test_a_default_threshold_that_is_not_listed_is_refused(tmp_path: Path):
     value = json.loads((write_tiny_engine(tmp_path).with_suffix(".json")).read_text())
     value["default_threshold"] = "best_f1"
     with pytest.raises(UserError, match=r"good_quantile.*'best_f1'"):
-        Metadata.from_json(value)
+        Sidecar.from_json(value)
 
 
 def test_fields_of_a_later_release_do_no_harm(tmp_path: Path):
-    metadata = read_sidecar(write_tiny_engine(tmp_path))
-    assert Metadata.from_json({**metadata.to_json(), "colour": "blue"}) == metadata
+    sidecar = read_sidecar(write_tiny_engine(tmp_path))
+    assert Sidecar.from_json({**sidecar.to_json(), "colour": "blue"}) == sidecar

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from export.model import score as graph_score
-from export.model.cflow import Detector
+from export.model.cflow import DetectorModule
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import UserError
 from runtime.images import mask
@@ -115,7 +115,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory):
     checkpoint = load_checkpoint(write_tiny_checkpoint(folder / "tiny.pt", good, (SIDE, SIDE)))
     assert checkpoint.model.config.score == "deviation"
     threshold = checkpoint.thresholds["good_quantile"]
-    model = Detector(checkpoint.model, checkpoint.constants).eval()
+    model = DetectorModule(checkpoint.model, checkpoint.constants).eval()
 
     def judge(frame: np.ndarray) -> Result:
         with torch.inference_mode():

@@ -13,7 +13,7 @@ from runtime.common.errors import UserError
 from runtime.engines.trt import cuda
 from runtime.report import device_limits, limits
 from runtime.report.device_limits import COPY_BYTES, LAUNCHES, NOTHING_PTX, gb_s, launch_us, open_device
-from runtime.report.models import Entry, ModelFile
+from runtime.report.models import ModelEntry, ModelFile
 from runtime.report.schema import Work
 from runtime.report.worker import Subject
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver
@@ -61,7 +61,7 @@ def test_without_a_device_there_are_no_limits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the device's limits need a CUDA device; found"):
         open_device()
     file = ModelFile("graph", tmp_path / "products-fp32.plan")
-    product = Entry("product", "", (128, 2048), "fp32", 1, file, None, Work(1e9, 1e6, 1e3))
+    product = ModelEntry("product", "", (128, 2048), "fp32", 1, file, None, Work(1e9, 1e6, 1e3))
     assert limits.measure_limits((product,), Subject("", {}, (0, 0)), 1, bfloat16=False) is None
 
 
@@ -86,7 +86,7 @@ class ChosenWorker:
 def test_the_limits_of_a_device_are_the_best_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "Worker", ChosenWorker)
     file = ModelFile("graph", tmp_path / "products-fp16.plan")
-    product = Entry("product", "", (128, 2048), "fp16", 1, file, None, Work(5e9, 1e6, 1e3, "float16"))
+    product = ModelEntry("product", "", (128, 2048), "fp16", 1, file, None, Work(5e9, 1e6, 1e3, "float16"))
     found = limits.measure_limits((product,), Subject("", {}, (0, 0)), 1, bfloat16=False)
     assert found.gflops == {"float16": 500.0}  # 5e9 operations in 10 ms
     assert found.read_gb_s == pytest.approx(gb_s(2.0), abs=0.01) and found.launch_us == pytest.approx(launch_us(3.0))

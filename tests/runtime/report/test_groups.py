@@ -7,8 +7,16 @@ import pytest
 
 from runtime.common.errors import UserError
 from runtime.report.findings import full_to_encoder, times_anchor
-from runtime.report.groups import Variant, anchor_of, by_group, measure_group, measure_threads, sets_of, variants_of
-from runtime.report.models import Entry, ModelFile
+from runtime.report.groups import (
+    GroupVariant,
+    anchor_of,
+    by_group,
+    measure_group,
+    measure_threads,
+    sets_of,
+    variants_of,
+)
+from runtime.report.models import ModelEntry, ModelFile
 from runtime.report.schema import Work
 from runtime.report.worker import Subject
 from runtime.report.workers import Worker
@@ -19,12 +27,12 @@ BASE = Subject("", {}, (0, 0))
 
 def _entry(
     kind: str, network: str | None = None, verdict: str | None = None, precision: str = "fp32", **changes
-) -> Entry:
+) -> ModelEntry:
     def file(name: str | None) -> ModelFile | None:
         return None if name is None else ModelFile("graph", Path(name))
 
     values = {"encoder": "resnet18", "input_size": (256, 256), "work": Work(1e9, 1e6, 1e5), **changes}
-    return Entry(
+    return ModelEntry(
         kind, precision=precision, size_bytes=8_000_000, network=file(network), verdict=file(verdict), **values
     )
 
@@ -91,7 +99,7 @@ def test_precisions_that_are_asked_for_and_what_has_only_one() -> None:
 
 def test_the_anchor_is_the_exact_detector_else_the_first() -> None:
     group = variants_of(ENTRIES, ("fp32", "bf16", "int8"))
-    assert anchor_of(group) == Variant(ENTRIES[2], "fp32")
+    assert anchor_of(group) == GroupVariant(ENTRIES[2], "fp32")
     assert anchor_of(variants_of([ENTRIES[4], ENTRIES[0]], ("fp32",))).entry.kind == "padim"
     sets = [[(v.entry.kind, v.precision) for v in some] for some in sets_of(group)]
     assert [("padim", "fp32")] in sets and all(("cflow", "fp32") not in some for some in sets)
@@ -163,7 +171,7 @@ def test_sweeps_of_batch_and_threads() -> None:
     assert [point.timing.batch for point in outcome.sweeps] == [1, 4]  # the engine takes 8 at most
     one, four = (point.timing for point in outcome.sweeps)
     assert four.p50 == pytest.approx(4 * one.p50, rel=0.05) and four.fps == pytest.approx(one.fps, rel=0.05)
-    points = measure_threads([Variant(ENTRIES[2], "fp32")], BASE, (1, 2), Chosen)
+    points = measure_threads([GroupVariant(ENTRIES[2], "fp32")], BASE, (1, 2), Chosen)
     assert [point.threads for point in points] == [1, 2]
     assert points[0].timing.p50 == pytest.approx(2 * points[1].timing.p50, rel=0.05)
 

@@ -24,7 +24,7 @@ from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.backends import Backend
 from runtime.engines.openvino_session import openvino_core
-from runtime.engines.sidecar import Artefact, Metadata, read_sidecar, write_sidecar
+from runtime.engines.sidecar import Artefact, Sidecar, read_sidecar, write_sidecar
 from runtime.engines.trt import cuda
 from runtime.engines.trt.session import TensorRTSession
 from runtime.report import profilers
@@ -35,7 +35,7 @@ from tests.support.export_fixtures import exported, small_config
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.support.fake_tensorrt import PLAN, RECORDED, V10_3
 from tests.support.gpu_backend import gpu_backend
-from tests.support.tiny_engine import tiny_metadata, write_tiny_engine
+from tests.support.tiny_engine import tiny_sidecar, write_tiny_engine
 
 CONFIG = small_config()
 NO_DEVICE = cuda.device_problem()
@@ -48,7 +48,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("engine") / "cable.onnx"
     detector = exported(CONFIG)
     save_model(detector.fused, path)
-    write_sidecar(path, replace(detector.info.metadata, artefacts=(Artefact("onnx", "fp32", sha256_of(path)),)))
+    write_sidecar(path, replace(detector.info.sidecar, artefacts=(Artefact("onnx", "fp32", sha256_of(path)),)))
     return path
 
 
@@ -160,7 +160,7 @@ def test_an_engine_with_the_resize_inside_gets_frames_of_its_size(tmp_path: Path
     path = tmp_path / "cable.onnx"
     save_model(resize_inside(detector.fused, (100, 140), "cable"), path)
     artefacts = (Artefact("onnx", "fp32", sha256_of(path)),)
-    write_sidecar(path, replace(detector.info.metadata, frame_size=(100, 140), artefacts=artefacts))
+    write_sidecar(path, replace(detector.info.sidecar, frame_size=(100, 140), artefacts=artefacts))
     for backend in ("openvino", "onnxruntime"):
         found = profile(path, backend, threads=1, runs=1)
         frames = next(group for group in found.groups if group.name == "frames")
@@ -170,15 +170,15 @@ def test_an_engine_with_the_resize_inside_gets_frames_of_its_size(tmp_path: Path
 def test_bfloat16_is_a_precision_of_its_own(engine: Path, monkeypatch: pytest.MonkeyPatch):
     told = []
 
-    def profiled(path: Path, threads: int | None, metadata: Metadata, precision: str, runs: int) -> list[LayerTime]:
+    def profiled(path: Path, threads: int | None, sidecar: Sidecar, precision: str, runs: int) -> list[LayerTime]:
         told.append((threads, precision, runs))
         return [("score/TopK", 1.0)]
 
     monkeypatch.setattr(profilers, "profile_openvino", profiled)
     assert profile(engine, "openvino", "bfloat16", threads=3, runs=7).precision == "bf16"
     assert told == [(3, "bfloat16", 7)]
-    metadata = read_sidecar(engine)
-    int8 = replace(metadata, artefacts=(replace(metadata.artefacts[0], precision="int8"),))
+    sidecar = read_sidecar(engine)
+    int8 = replace(sidecar, artefacts=(replace(sidecar.artefacts[0], precision="int8"),))
     monkeypatch.setattr(profilers, "read_sidecar", lambda path: int8)
     assert profile(engine, "openvino", "bfloat16").precision == "int8"
 
@@ -218,13 +218,13 @@ def plan(tmp_path: Path) -> Path:
 SIZE = (16, 24)
 
 
-def write_plan(plan: Path, version: str = V10_3) -> Metadata:
+def write_plan(plan: Path, version: str = V10_3) -> Sidecar:
     plan.write_bytes(PLAN)
     library, text = version.split()
     artefact = Artefact("plan", "fp16", sha256_of(plan), library, text, "8.7")
-    metadata = replace(tiny_metadata(plan.with_suffix(".onnx"), SIZE, ("layer2",)), artefacts=(artefact,))
-    write_sidecar(plan, metadata)
-    return metadata
+    sidecar = replace(tiny_sidecar(plan.with_suffix(".onnx"), SIZE, ("layer2",)), artefacts=(artefact,))
+    write_sidecar(plan, sidecar)
+    return sidecar
 
 
 @pytest.mark.skipif(NO_DEVICE is None, reason="a CUDA device is here")
@@ -245,10 +245,10 @@ MS = {  # by layer, of each run: two that warm up, three that count
     "__myl_MulAdd_myl0_4": (9, 9, 0.125, 0.125, 0.125),
 }
 INSPECTED = [  # in the wording of TensorRT 10: nodes are set apart by control characters
-    {"Name": "encoder/bn1/Conv + encoder/relu/Relu", "Metadata": "[ONNX Layer: encoder/bn1/Conv]"},
+    {"Name": "encoder/bn1/Conv + encoder/relu/Relu", "Sidecar": "[ONNX Layer: encoder/bn1/Conv]"},
     {
         "Name": "__myl_TanhMulExp_myl0_3",
-        "Metadata": "[ONNX Layer: layer2/block0/Tanh]\x1f[ONNX Layer: layer2/block0/Exp]\x1e[ONNX Layer: score/Min]",
+        "Sidecar": "[ONNX Layer: layer2/block0/Tanh]\x1f[ONNX Layer: layer2/block0/Exp]\x1e[ONNX Layer: score/Min]",
     },
     {"Name": "__myl_MulAdd_myl0_4"},
     "names alone",
@@ -324,8 +324,8 @@ def test_a_plans_profile_on_every_release(version: str, plan: Path, device_with:
 
 def test_the_graph_is_not_launched_and_every_run_is_waited_for(plan: Path, device_with: Opened):
     device = device_with()
-    metadata = write_plan(plan)
-    with TensorRTSession(plan, metadata, metadata.artefacts[0]) as session:
+    sidecar = write_plan(plan)
+    with TensorRTSession(plan, sidecar, sidecar.artefacts[0]) as session:
         before = len(device.calls)
         names = [name for name, _ in profile_session(session, 3)]
         calls = device.calls[before:]
@@ -359,8 +359,8 @@ def test_a_library_that_reports_nothing_is_an_error(plan: Path, device_with: Ope
 
 def test_a_device_that_fails_is_one_line(plan: Path, device_with: Opened):
     device = device_with()
-    metadata = write_plan(plan)
-    with TensorRTSession(plan, metadata, metadata.artefacts[0]) as session:
+    sidecar = write_plan(plan)
+    with TensorRTSession(plan, sidecar, sidecar.artefacts[0]) as session:
         device.fail = "execute"
         with pytest.raises(UserError, match=r"Stand-in, tensorrt 10\.3\.0 must run; found execute failed"):
             profile_session(session, 1)

@@ -9,7 +9,7 @@ import pytest
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.sidecar import read_sidecar, write_sidecar
-from runtime.report.models import Entry, ModelFile, ModelList, entry_of, read_list, write_list
+from runtime.report.models import ModelEntry, ModelFile, ModelList, entry_of, read_list, write_list
 from runtime.report.schema import Work
 from runtime.report.worker import Subject
 from runtime.report.workers import subjects_of
@@ -25,11 +25,11 @@ def _list(folder: Path) -> ModelList:
     return ModelList(
         "seeded",
         (
-            Entry("cflow", "resnet18", (64, 96), "int8", 5, network, whole, Work(1.0, 2.0, 3.0, "int8")),
-            Entry("eager", "resnet18", (64, 96), "fp32", 6, eager, eager),
-            Entry("padim", "resnet18", (64, 96), "fp32", 7, None, padim),
+            ModelEntry("cflow", "resnet18", (64, 96), "int8", 5, network, whole, Work(1.0, 2.0, 3.0, "int8")),
+            ModelEntry("eager", "resnet18", (64, 96), "fp32", 6, eager, eager),
+            ModelEntry("padim", "resnet18", (64, 96), "fp32", 7, None, padim),
         ),
-        (Entry("product", "", (4, 4), "fp32", 8, product, None, Work(128.0, 64.0, 128.0)),),
+        (ModelEntry("product", "", (4, 4), "fp32", 8, product, None, Work(128.0, 64.0, 128.0)),),
     )
 
 

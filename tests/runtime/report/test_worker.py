@@ -14,7 +14,7 @@ from runtime.engines.sidecar import Artefact, write_sidecar
 from runtime.engines.trt import cuda
 from runtime.report.worker import Subject, frames_of, peak_memory_mb
 from runtime.report.workers import Worker
-from tests.support.tiny_engine import tiny_metadata, write_tiny_engine
+from tests.support.tiny_engine import tiny_sidecar, write_tiny_engine
 
 
 def _subject(path: Path, runner: str = "engine", **changes) -> Subject:
@@ -71,9 +71,9 @@ def test_a_plan_that_no_device_runs_is_one_line(tmp_path: Path) -> None:
         pytest.skip("a CUDA device is here")
     path = tmp_path / "part.plan"
     path.write_bytes(b"plan")
-    metadata = tiny_metadata(path, (32, 48), ("layer2",))
+    sidecar = tiny_sidecar(path, (32, 48), ("layer2",))
     artefact = Artefact("plan", "fp16", sha256_of(path), "tensorrt", "8.6.0", "9.0")
-    write_sidecar(path, replace(metadata, artefacts=(artefact,)))
+    write_sidecar(path, replace(sidecar, artefacts=(artefact,)))
     both = Subject("graph", {"network": str(path), "verdict": str(path)}, (32, 48))
     for subject in (_subject(path), both, Subject("device", {"copy": "", "launch": ""}, (0, 0))):
         with pytest.raises(UserError, match=r"needs? a CUDA device; found"):

@@ -137,9 +137,9 @@ def test_a_confirmed_threshold_goes_into_the_sidecar_and_into_the_running_detect
 
 def test_a_maps_own_threshold_stays(tmp_path: Path):
     with serving(tmp_path) as rig:
-        metadata = read_sidecar(rig.engine)
-        own = replace(metadata.threshold, map_value=2.25)
-        write_sidecar(rig.engine, replace(metadata, thresholds={"good_quantile": own}))
+        sidecar = read_sidecar(rig.engine)
+        own = replace(sidecar.threshold, map_value=2.25)
+        write_sidecar(rig.engine, replace(sidecar, thresholds={"good_quantile": own}))
     with runtime.load(rig.engine) as detector:
         options = ServeOptions(Address("127.0.0.1", 0))
         with Server(options, detector, rig.engine) as server:

@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 from export.images.labelled import auroc
 from runtime.common.errors import UserError
 from train.data.open import GOOD, LabelledImage
-from train.judging.judged_set import Judged
+from train.judging.judged_set import JudgedSet
 from train.judging.metrics import PixelCurves, aupro, best_pixel_f1, evaluate_judged, pixel_auroc, pixel_curves
 
 # Both sides add the same few hundred terms in float64, in another order.
@@ -163,10 +163,10 @@ def test_a_large_region_counts_no_more_than_a_small_one() -> None:
     assert aupro(curves) == pytest.approx(0.5, abs=ROUNDING)
 
 
-def judged_of(case: Case, masks: Sequence[np.ndarray | None] | None = None) -> Judged:
+def judged_of(case: Case, masks: Sequence[np.ndarray | None] | None = None) -> JudgedSet:
     maps, truth = case
     images = [LabelledImage(Path(f"{i}.png"), "cut" if mask.any() else GOOD, None) for i, mask in enumerate(truth)]
-    return Judged(images, maps, maps.max(axis=(1, 2)), truth if masks is None else masks)
+    return JudgedSet(images, maps, maps.max(axis=(1, 2)), truth if masks is None else masks)
 
 
 def test_an_evaluation_holds_all_figures() -> None:

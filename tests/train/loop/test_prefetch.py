@@ -5,15 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from train.loop.prefetch import look_ahead
+from train.loop.prefetch import prefetch
 
 PATIENCE = 30  # seconds until a test gives up on another thread
 
 
 def test_items_keep_their_order() -> None:
-    assert list(look_ahead(iter(range(20)))) == list(range(20))
-    assert list(look_ahead(iter([None, 0, None]))) == [None, 0, None]
-    assert list(look_ahead(iter([]))) == []
+    assert list(prefetch(iter(range(20)))) == list(range(20))
+    assert list(prefetch(iter([None, 0, None]))) == [None, 0, None]
+    assert list(prefetch(iter([]))) == []
 
 
 def test_the_next_item_is_made_while_one_is_in_use() -> None:
@@ -24,14 +24,14 @@ def test_the_next_item_is_made_while_one_is_in_use() -> None:
             event.set()
             yield index
 
-    for item in look_ahead(items()):
+    for item in prefetch(items()):
         if item + 1 < len(made):
             assert made[item + 1].wait(PATIENCE)
 
 
 def test_no_more_than_the_next_item_is_made() -> None:
     made: list[int] = []
-    ahead = look_ahead(made.append(index) or index for index in range(9))  # type: ignore[func-returns-value]
+    ahead = prefetch(made.append(index) or index for index in range(9))  # type: ignore[func-returns-value]
     assert [next(ahead), next(ahead)] == [0, 1]
     ahead.close()
     assert made == [0, 1, 2]
@@ -42,7 +42,7 @@ def test_an_error_arrives_in_its_items_place() -> None:
         yield 1
         raise OSError("broken image")
 
-    ahead = look_ahead(items())
+    ahead = prefetch(items())
     assert next(ahead) == 1
     with pytest.raises(OSError, match="broken image"):
         next(ahead)
@@ -51,7 +51,7 @@ def test_an_error_arrives_in_its_items_place() -> None:
 
 def test_a_consumer_may_stop_early() -> None:
     def consume() -> None:
-        for _ in look_ahead(iter(range(1000))):
+        for _ in prefetch(iter(range(1000))):
             raise KeyboardInterrupt
 
     before = threading.active_count()

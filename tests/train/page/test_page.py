@@ -13,7 +13,7 @@ from runtime.engines.sidecar import Threshold
 from runtime.images.overlay import score_colours
 from tests.support.report_reader import Page, decode
 from train.data.open import GOOD, LabelledImage
-from train.judging.judged_set import Judged
+from train.judging.judged_set import JudgedSet
 from train.judging.metrics import evaluate_judged
 from train.page.charts import POINTS, histogram_curve, thin
 from train.page.html import text
@@ -27,7 +27,7 @@ HOSTILE = '"><script>alert(1)<.png'
 MAGENTA = np.array(MASK_PALETTE[2])
 
 
-def _judged(folder: Path, per_type: int = 3, size: tuple[int, int] = SIZE, pixels: int = 96) -> Judged:
+def _judged(folder: Path, per_type: int = 3, size: tuple[int, int] = SIZE, pixels: int = 96) -> JudgedSet:
     """Return a set of good, 'dent' and 'scratch' images on disk, some on the wrong side of the threshold.
 
     An image score is the mean of a map's ten largest positions, so that nothing may take it for the maximum.
@@ -49,25 +49,25 @@ def _judged(folder: Path, per_type: int = 3, size: tuple[int, int] = SIZE, pixel
             masks.append(mask)
     stack = np.array(maps)
     scores = np.sort(stack.reshape(len(stack), -1), axis=1)[:, -10:].mean(axis=1)
-    return Judged(images, stack, scores, masks)
+    return JudgedSet(images, stack, scores, masks)
 
 
-def _write(path: Path, judged: Judged, **options: float | int) -> Page:
+def _write(path: Path, judged: JudgedSet, **options: float | int) -> Page:
     write_report(path, judged, evaluate_judged(judged), THRESHOLD, TITLE, **options)
     return Page(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def judged(tmp_path_factory: pytest.TempPathFactory) -> JudgedSet:
     return _judged(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
-def page(judged: Judged, tmp_path_factory: pytest.TempPathFactory) -> Page:
+def page(judged: JudgedSet, tmp_path_factory: pytest.TempPathFactory) -> Page:
     return _write(tmp_path_factory.mktemp("report") / "report.html", judged)
 
 
-def test_the_set_holds_every_kind_of_judgement(judged: Judged) -> None:
+def test_the_set_holds_every_kind_of_judgement(judged: JudgedSet) -> None:
     called = judged.scores > THRESHOLD.value
     for kind in (True, False):
         assert {bool(value) for value in called[judged.anomalous == kind]} == {True, False}
@@ -78,7 +78,9 @@ def test_every_section_is_there_in_order(page: Page) -> None:
     assert THRESHOLD.method in page.words["threshold"]
 
 
-def test_the_worst_miss_comes_first_and_only_images_below_the_threshold_are_missed(page: Page, judged: Judged) -> None:
+def test_the_worst_miss_comes_first_and_only_images_below_the_threshold_are_missed(
+    page: Page, judged: JudgedSet
+) -> None:
     cases = page.cases["misses"]
     expected = np.sort(judged.scores[judged.anomalous])
     # Scores are printed with three decimals.
@@ -87,7 +89,7 @@ def test_the_worst_miss_comes_first_and_only_images_below_the_threshold_are_miss
     assert [case.verdict for case in cases] == ["missed"] * missed + ["caught"] * (len(expected) - missed)
 
 
-def test_the_worst_false_alarm_comes_first(page: Page, judged: Judged) -> None:
+def test_the_worst_false_alarm_comes_first(page: Page, judged: JudgedSet) -> None:
     cases = page.cases["false-alarms"]
     expected = np.sort(judged.scores[~judged.anomalous])[::-1]
     np.testing.assert_allclose([case.score for case in cases], expected, atol=5.1e-4)  # three decimals
@@ -96,7 +98,9 @@ def test_the_worst_false_alarm_comes_first(page: Page, judged: Judged) -> None:
     assert all("ground truth" not in case.pictures for case in cases)
 
 
-def test_detections_are_of_every_type_and_a_type_that_is_never_caught_is_named(tmp_path: Path, judged: Judged) -> None:
+def test_detections_are_of_every_type_and_a_type_that_is_never_caught_is_named(
+    tmp_path: Path, judged: JudgedSet
+) -> None:
     scores = judged.scores.copy()
     scores[[image.defect == "dent" for image in judged.images]] = 0.5
     page = _write(tmp_path / "report.html", replace(judged, scores=scores))
@@ -105,7 +109,7 @@ def test_detections_are_of_every_type_and_a_type_that_is_never_caught_is_named(t
     assert {case.verdict for case in cases} == {"caught"} and all("scratch" in case.words for case in cases)
 
 
-def test_a_single_detection_of_a_type_is_the_median_one(tmp_path: Path, judged: Judged) -> None:
+def test_a_single_detection_of_a_type_is_the_median_one(tmp_path: Path, judged: JudgedSet) -> None:
     page = _write(tmp_path / "report.html", judged, rows=2)
     scratches = np.sort([s for s, i in zip(judged.scores, judged.images, strict=True) if i.defect == "scratch"])
     shown = [case.score for case in page.cases["detections"] if "scratch" in case.words]
@@ -113,21 +117,21 @@ def test_a_single_detection_of_a_type_is_the_median_one(tmp_path: Path, judged: 
     assert shown == pytest.approx([scratches[1]], abs=5.1e-4)  # three decimals
 
 
-def test_caught_and_missed_are_counted(page: Page, judged: Judged) -> None:
+def test_caught_and_missed_are_counted(page: Page, judged: JudgedSet) -> None:
     for defect in ("dent", "scratch"):
         scores = judged.scores[[image.defect == defect for image in judged.images]]
         caught = int((scores > THRESHOLD.value).sum())
         assert f" {defect} {len(scores)} {caught} {len(scores) - caught} " in page.words["counts"]
 
 
-def test_a_detection_beside_the_defect_is_called_that(tmp_path: Path, judged: Judged) -> None:
+def test_a_detection_beside_the_defect_is_called_that(tmp_path: Path, judged: JudgedSet) -> None:
     moved = [np.roll(mask, 20, axis=0) if mask is not None else None for mask in judged.masks]
     remark = "nothing is predicted on the defect"
     assert remark in _write(tmp_path / "a.html", replace(judged, masks=moved)).words["detections"]
     assert remark not in _write(tmp_path / "b.html", judged).words["detections"]
 
 
-def test_photographs_are_the_images_as_the_network_saw_them(page: Page, judged: Judged) -> None:
+def test_photographs_are_the_images_as_the_network_saw_them(page: Page, judged: JudgedSet) -> None:
     worst = int(np.argmin(np.where(judged.anomalous, judged.scores, np.inf)))
     with Image.open(judged.images[worst].path) as image:
         expected = np.asarray(image.resize(SIZE[::-1], Image.Resampling.BILINEAR), float)
@@ -146,7 +150,7 @@ def test_photographs_are_the_images_as_the_network_saw_them(page: Page, judged: 
 
 @pytest.mark.parametrize("map_threshold", [None, 0.6])
 def test_predicted_masks_are_the_positions_above_the_map_threshold(
-    tmp_path: Path, judged: Judged, map_threshold: float | None
+    tmp_path: Path, judged: JudgedSet, map_threshold: float | None
 ) -> None:
     page = _write(tmp_path / "report.html", judged, map_threshold=map_threshold)
     above = THRESHOLD.value if map_threshold is None else map_threshold
@@ -159,7 +163,7 @@ def test_predicted_masks_are_the_positions_above_the_map_threshold(
     assert [case.verdict for case in page.cases["misses"]].count("missed") == missed  # the image's own threshold
 
 
-def test_a_score_has_one_colour_on_the_whole_page(tmp_path: Path, judged: Judged) -> None:
+def test_a_score_has_one_colour_on_the_whole_page(tmp_path: Path, judged: JudgedSet) -> None:
     maps = np.full_like(judged.maps, 0.5)
     maps[:, :, :32] = np.linspace(0, 3, len(maps), dtype=np.float32)[:, None, None]  # each map has another range
     page = _write(tmp_path / "report.html", replace(judged, maps=maps))
@@ -176,7 +180,7 @@ def test_the_threshold_has_the_middle_colour() -> None:
     np.testing.assert_array_equal(score_colours(np.array([2.0]), 2.0, 9.0)[0], green)
 
 
-def test_rings_mark_the_thresholds_rates(page: Page, judged: Judged) -> None:
+def test_rings_mark_the_thresholds_rates(page: Page, judged: JudgedSet) -> None:
     called, anomalous = judged.scores > THRESHOLD.value, judged.anomalous
     predicted, truth = judged.maps > THRESHOLD.value, np.array(judged.masks)
     overlaps = [predicted[i][truth[i]].mean() for i in np.flatnonzero(anomalous)]  # one region in each image
@@ -192,7 +196,7 @@ def test_rings_mark_the_thresholds_rates(page: Page, judged: Judged) -> None:
         assert y == pytest.approx(bottom - (bottom - top) * height, abs=0.06)
 
 
-def test_histograms_show_how_scores_are_distributed(page: Page, judged: Judged) -> None:
+def test_histograms_show_how_scores_are_distributed(page: Page, judged: JudgedSet) -> None:
     truth = np.array(judged.masks)
     positions = [judged.maps[~truth], judged.maps[truth]]
     images = [judged.scores[~judged.anomalous], judged.scores[judged.anomalous]]
@@ -203,7 +207,7 @@ def test_histograms_show_how_scores_are_distributed(page: Page, judged: Judged) 
         np.testing.assert_allclose(np.array(drawn) * top, expected, atol=top * 3e-4)  # a tenth of an SVG unit of 234
 
 
-def test_hostile_names_stay_text(tmp_path: Path, judged: Judged) -> None:
+def test_hostile_names_stay_text(tmp_path: Path, judged: JudgedSet) -> None:
     path = tmp_path / "<b>evil" / HOSTILE
     path.parent.mkdir()
     path.write_bytes(judged.images[0].path.read_bytes())
@@ -214,7 +218,7 @@ def test_hostile_names_stay_text(tmp_path: Path, judged: Judged) -> None:
     assert text("a\udcff&") == "a?&amp;"  # a byte of a name that is no UTF-8
 
 
-def test_nothing_outside_the_file_is_asked_for(tmp_path: Path, judged: Judged) -> None:
+def test_nothing_outside_the_file_is_asked_for(tmp_path: Path, judged: JudgedSet) -> None:
     page = _write(tmp_path / "report.html", judged)
     assert page.links and all(link.startswith(("data:image/", "#")) for link in page.links)
     html = re.sub(r"data:image/[^\"]*", "", (tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -222,7 +226,7 @@ def test_nothing_outside_the_file_is_asked_for(tmp_path: Path, judged: Judged) -
     assert {link[1:] for link in page.links if link.startswith("#")} == set(HEADINGS)
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path: Path, judged: Judged) -> None:
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path, judged: JudgedSet) -> None:
     for name in ("a.html", "b.html"):
         _write(tmp_path / name, judged)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
@@ -239,7 +243,7 @@ def test_a_page_has_few_and_small_pictures(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").stat().st_size < 6 << 20
 
 
-def test_without_masks_the_page_says_so(tmp_path: Path, judged: Judged) -> None:
+def test_without_masks_the_page_says_so(tmp_path: Path, judged: JudgedSet) -> None:
     masks = [mask if image.defect == GOOD else None for mask, image in zip(judged.masks, judged.images, strict=True)]
     page = _write(tmp_path / "report.html", replace(judged, masks=masks))
     assert list(page.cases) == list(HEADINGS)
@@ -248,7 +252,7 @@ def test_without_masks_the_page_says_so(tmp_path: Path, judged: Judged) -> None:
     assert all(set(case.pictures) == {"image", "score map", "predicted mask"} for case in page.cases["misses"])
 
 
-def test_an_unreadable_image_is_named_and_the_old_report_stays(tmp_path: Path, judged: Judged) -> None:
+def test_an_unreadable_image_is_named_and_the_old_report_stays(tmp_path: Path, judged: JudgedSet) -> None:
     report, broken = tmp_path / "report.html", tmp_path / "broken.png"
     report.write_text("old")
     broken.write_bytes(judged.images[0].path.read_bytes()[:100])
@@ -279,7 +283,7 @@ def test_a_histogram_is_drawn_as_steps() -> None:
     assert curve.x.tolist() == [0, 0, 1, 1, 2, 2] and curve.y.tolist() == [0, 3, 3, 1, 1, 0]
 
 
-def test_maps_without_any_difference_are_drawn(tmp_path: Path, judged: Judged) -> None:
+def test_maps_without_any_difference_are_drawn(tmp_path: Path, judged: JudgedSet) -> None:
     flat = replace(judged, maps=np.zeros_like(judged.maps), scores=np.zeros_like(judged.scores))
     write_report(tmp_path / "flat.html", flat, evaluate_judged(flat), Threshold(0.0, "by hand"), TITLE)
     page = Page((tmp_path / "flat.html").read_text(encoding="utf-8"))
@@ -290,7 +294,7 @@ def test_maps_without_any_difference_are_drawn(tmp_path: Path, judged: Judged) -
     assert page.circles == [(54.0, 256.0)] * 3
 
 
-def test_where_no_score_reaches_the_threshold_no_colour_is_above_it(tmp_path: Path, judged: Judged) -> None:
+def test_where_no_score_reaches_the_threshold_no_colour_is_above_it(tmp_path: Path, judged: JudgedSet) -> None:
     low = replace(judged, maps=0.3 * judged.maps / judged.maps.max(), scores=0.1 * judged.scores)
     page = _write(tmp_path / "report.html", low)
     for case in page.cases["misses"]:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.paths import ROOT
+
 STAND_IN = r"""
 #include <stdint.h>
 #include <stdio.h>
@@ -55,7 +57,6 @@ int cuGraphExecDestroy(uintptr_t executable) { printf("free %lx\n", executable);
 
 CAPTURE = """
 from runtime.engines.trt.cuda import CapturedGraph
-from tests.support.paths import ROOT
 graph = CapturedGraph(0x7CCC00001111, lambda: print("enqueue", flush=True))
 print(graph.kernels, "kernels", flush=True)
 graph.launch()

@@ -14,7 +14,7 @@ from runtime.engines.trt.session import TensorRTSession
 from tests.runtime.engines.trt.test_device import on_device  # noqa: F401
 from tests.runtime.engines.trt.test_session import ARTEFACT
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
-from tests.support.small_graphs import MAX_BATCH, SIZE, frames_of, metadata_for
+from tests.support.small_graphs import MAX_BATCH, SIZE, frames_of, sidecar_for
 
 MAIN, COPY = 17, 18  # handles of the stand-in's streams, in the order that they are made
 
@@ -32,7 +32,7 @@ def open_on(tmp_path, monkeypatch):
         monkeypatch.setattr(cuda, "compute_capability", lambda: "8.7")
         monkeypatch.setattr(cuda, "device_name", lambda: "Stand-in")
         monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
-        return TensorRTSession(tmp_path / "cable.plan", metadata_for(tmp_path / "cable.onnx"), artefact)
+        return TensorRTSession(tmp_path / "cable.plan", sidecar_for(tmp_path / "cable.onnx"), artefact)
 
     return open_session
 
@@ -178,7 +178,7 @@ def test_a_stream_overlaps_and_one_that_is_left_lets_go(open_on):
             yield frame
 
     session = open_on(device)
-    with Detector(session, metadata_for_session(session)) as detector:
+    with Detector(session, sidecar_for_session(session)) as detector:
         results = []
         for result in detector.stream(camera()):
             results.append(result)
@@ -199,7 +199,7 @@ def test_a_padded_batch_returns_what_was_given(open_on):
     device = FakeDevice()
     session = open_on(device)
     frames = list(frames_of(2))
-    with Detector(session, metadata_for_session(session)) as detector:
+    with Detector(session, sidecar_for_session(session)) as detector:
         for given in (frames, frames[:1], frames):
             results = detector.submit(given, batch=MAX_BATCH).results()
             assert len(results) == len(given)
@@ -207,8 +207,8 @@ def test_a_padded_batch_returns_what_was_given(open_on):
     assert device.calls.count("make graph") == 2  # the warm-up's, and one for all of these
 
 
-def metadata_for_session(session):
-    return session._metadata
+def sidecar_for_session(session):
+    return session._sidecar
 
 
 def test_ten_thousand_frames_leave_no_memory(open_on):
@@ -231,9 +231,9 @@ def test_ten_thousand_frames_leave_no_memory(open_on):
 
 @pytest.mark.gpu
 def test_on_a_device_overlapped_runs_have_the_bits_of_single_ones(on_device):  # noqa: F811
-    plan_path, metadata, artefact, *_ = on_device
+    plan_path, sidecar, artefact, *_ = on_device
     batches = [frames_of(batch, seed=20 + i) for i, batch in enumerate((1, 1, 1, 2, 2, MAX_BATCH, 1, 1))]
-    with TensorRTSession(plan_path, metadata, artefact) as session:
+    with TensorRTSession(plan_path, sidecar, artefact) as session:
         single = [session.run(frames) for frames in batches]
         before = session.submit(batches[0])
         for number, frames in enumerate(batches[1:]):
@@ -246,11 +246,11 @@ def test_on_a_device_overlapped_runs_have_the_bits_of_single_ones(on_device):  #
 
 @pytest.mark.gpu
 def test_on_a_device_ten_thousand_frames_leave_no_memory(on_device):  # noqa: F811
-    plan_path, metadata, artefact, *_ = on_device
+    plan_path, sidecar, artefact, *_ = on_device
     driver = pytest.importorskip("pycuda.driver", reason="pycuda is not installed")
     frames = frames_of(1)
     free = []
-    with TensorRTSession(plan_path, metadata, artefact) as session:
+    with TensorRTSession(plan_path, sidecar, artefact) as session:
         for number in range(11_000):
             session.submit(frames).result()
             if number in (1000, 10_999):

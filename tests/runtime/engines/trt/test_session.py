@@ -12,7 +12,7 @@ from runtime.engines.trt import engine as tensorrt_engine
 from runtime.engines.trt.session import TensorRTSession, cpu_alternative
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.support.fake_tensorrt import RECORDED, TENSORRT, V10_3
-from tests.support.small_graphs import MAX_BATCH, SIZE, frames_of, metadata_for
+from tests.support.small_graphs import MAX_BATCH, SIZE, frames_of, sidecar_for
 
 ARTEFACT = Artefact("plan", "fp16", "0" * 64, "tensorrt", "10.3.0", "8.6+8.7")
 NO_DEVICE = cuda.device_problem()
@@ -32,7 +32,7 @@ def plan(tmp_path):
 @without_device
 def test_no_device_is_one_line_that_names_the_onnx(plan):
     with pytest.raises(UserError) as caught:
-        TensorRTSession(plan, metadata_for(plan.with_suffix(".onnx")), ARTEFACT)
+        TensorRTSession(plan, sidecar_for(plan.with_suffix(".onnx")), ARTEFACT)
     expected = f"cable.plan needs a CUDA device; found {NO_DEVICE}; use --engine cable.onnx, which runs on the CPU"
     assert str(caught.value) == expected
 
@@ -55,7 +55,7 @@ def test_the_alternative_is_the_onnx_of_the_same_sidecar(tmp_path):
 
 def test_a_plan_of_an_unknown_library(plan):
     with pytest.raises(UserError, match="must be of tensorrt or tensorrt_rtx; found 'openvino'"):
-        TensorRTSession(plan, metadata_for(plan.with_suffix(".onnx")), replace(ARTEFACT, library="openvino"))
+        TensorRTSession(plan, sidecar_for(plan.with_suffix(".onnx")), replace(ARTEFACT, library="openvino"))
 
 
 # What a session takes and gives back, on a counting stand-in (see fake_cuda_device)
@@ -77,8 +77,8 @@ def open_on(plan, monkeypatch):
         monkeypatch.setattr(cuda, "device_name", lambda: "Stand-in")
         monkeypatch.setattr(cuda, "CapturedGraph", fake_captured_graph(device))
         artefact = replace(ARTEFACT, **{"library": name, "version": text, **changes})
-        metadata = replace(metadata_for(plan.with_suffix(".onnx")), frame_size=frame_size)
-        return TensorRTSession(plan, metadata, artefact, judges, cuda_graph)
+        sidecar = replace(sidecar_for(plan.with_suffix(".onnx")), frame_size=frame_size)
+        return TensorRTSession(plan, sidecar, artefact, judges, cuda_graph)
 
     return open_session
 
