@@ -4,6 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -12,10 +13,19 @@ from numpy.typing import NDArray
 
 from runtime.common.errors import UserError
 from runtime.engines.backends import Backend, open_cpu_session
-from runtime.engines.session import CpuPrecision, Frames, Maps, Pending, Scores, Session
+from runtime.engines.session import CpuPrecision, Frames, Pending, Run, Session
 from runtime.engines.sidecar import Sidecar, Threshold, read_sidecar
+from runtime.images.facts import unfit
 from runtime.images.preprocess import check_frame, resize
-from runtime.result import Result, Verdict
+from runtime.result import Result, result_of
+
+
+@dataclass(frozen=True)
+class Moments:
+    """When the frames came and when they were ready for the session, in seconds of `time.perf_counter`."""
+
+    started: float
+    prepared: float
 
 
 class Detector:
@@ -87,55 +97,63 @@ class Detector:
         """
         started = time.perf_counter()
         inputs = self._inputs(frames)
+        reasons = self._reasons(frames)
         if batch > len(frames):
             inputs = np.concatenate([inputs, np.repeat(inputs[-1:], batch - len(frames), axis=0)])
         prepared = time.perf_counter()
-        return Submitted(self, self.session.submit(inputs), len(frames), started, prepared)
+        return Submitted(self, self.session.submit(inputs), reasons, Moments(started, prepared))
 
     def _judge(self, frames: Sequence[NDArray[np.uint8]]) -> list[Result]:
         started = time.perf_counter()
         inputs = self._inputs(frames)
-        prepared = time.perf_counter()
+        reasons = self._reasons(frames)
+        moments = Moments(started, time.perf_counter())
         maps, scores = self.session.run(inputs)
-        return self._results(maps, scores, self.session.stage_ms, started, prepared)
+        return self._results(Run(maps, scores, self.session.stage_ms), reasons, moments)
+
+    def _reasons(self, frames: Sequence[NDArray[np.uint8]]) -> list[str]:
+        """Return why each frame can have no verdict; empty for those that can."""
+        facts = self.sidecar.image_facts
+        return [unfit(frame, facts) if facts is not None else "" for frame in frames]
 
     def _inputs(self, frames: Sequence[NDArray[np.uint8]]) -> Frames:
         fitting = [self._fit(frame) for frame in frames]
         return fitting[0][None] if len(fitting) == 1 else np.stack(fitting)
 
-    def _results(
-        self, maps: Maps, scores: Scores, stage_ms: dict[str, float], started: float, prepared: float
-    ) -> list[Result]:
+    def _results(self, run: Run, reasons: Sequence[str], moments: Moments) -> list[Result]:
+        """Return the results of the first frames of `run`, one for each of `reasons`."""
         latency_ms = {
-            "preprocess": 1e3 * (prepared - started),
-            **stage_ms,
-            "total": 1e3 * (time.perf_counter() - started),
+            "preprocess": 1e3 * (moments.prepared - moments.started),
+            **run.stage_ms,
+            "total": 1e3 * (time.perf_counter() - moments.started),
         }
+        judged = zip(run.maps, run.scores, reasons, strict=False)  # a batch may have been filled up
         return [
-            self._result(anomaly_map, float(score), dict(latency_ms))
-            for anomaly_map, score in zip(maps, scores, strict=True)
+            self._result(anomaly_map, float(score), reason, dict(latency_ms)) for anomaly_map, score, reason in judged
         ]
 
-    def _fit(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self.session.frame_size == self.session.input_size:
-            return resize(frame, self.session.input_size)
+    def check(self, frame: NDArray[np.uint8]) -> None:
+        """Raise `UserError` unless `frame` is uint8 (H, W, 3) of a size that the engine can judge."""
         check_frame(frame)
         height, width = self.session.frame_size
-        if frame.shape[:2] != (height, width):
+        if self.session.frame_size != self.session.input_size and frame.shape[:2] != (height, width):
             found = f"{frame.shape[0]}x{frame.shape[1]}"
             raise UserError(
                 f"a frame must be {height}x{width} (height x width), which this engine resizes itself",
                 found,
                 f"rebuild with: python -m export.build_engine --frame-size {found}, or without for frames of any size",
             )
-        return frame
 
-    def _result(self, anomaly_map: NDArray[np.float32], score: float, latency_ms: dict[str, float]) -> Result:
-        if not math.isfinite(score):  # a NaN compares as "not above the threshold" and would pass as good
-            raise UserError("an image score must be finite", str(score), "build the engine with --fp32")
-        threshold, map_threshold = self._limits
-        verdict: Verdict = "anomalous" if score > threshold else "good"
-        return Result(anomaly_map, score, verdict, threshold, map_threshold, latency_ms)
+    def _fit(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        self.check(frame)
+        resizes = self.session.frame_size != self.session.input_size  # itself
+        return frame if resizes else resize(frame, self.session.input_size)
+
+    def _result(
+        self, anomaly_map: NDArray[np.float32], score: float, reason: str, latency_ms: dict[str, float]
+    ) -> Result:
+        result = result_of(anomaly_map, score, self._limits, latency_ms)
+        return result.without_verdict(reason) if reason else result
 
     def close(self) -> None:
         """Release the engine; a second call does nothing."""
@@ -153,18 +171,15 @@ class Detector:
 class Submitted:
     """Frames whose judging was begun by `Detector.submit`."""
 
-    def __init__(self, detector: Detector, pending: Pending, count: int, started: float, prepared: float) -> None:
+    def __init__(self, detector: Detector, pending: Pending, reasons: Sequence[str], moments: Moments) -> None:
         self._detector = detector
         self._pending = pending
-        self._count = count
-        self._started = started
-        self._prepared = prepared
+        self._reasons = reasons
+        self._moments = moments
 
     def results(self) -> list[Result]:
         """Wait for the results and return them in the frames' order; "total" runs from `submit` to here. Once."""
-        run = self._pending.result()
-        maps, scores = run.maps[: self._count], run.scores[: self._count]
-        return self._detector._results(maps, scores, run.stage_ms, self._started, self._prepared)
+        return self._detector._results(self._pending.result(), self._reasons, self._moments)
 
     def discard(self) -> None:
         """Give the results up; after `results` this does nothing."""

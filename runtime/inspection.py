@@ -18,7 +18,9 @@ import numpy as np
 from runtime.common.errors import UserError
 from runtime.common.summary import Summary
 from runtime.detector import Detector, Submitted
+from runtime.images.frozen import FrozenCheck
 from runtime.images.view import View
+from runtime.result import Result
 from runtime.sinks.judgement import Judgement
 from runtime.sources.feed import Arrival, Feed
 from runtime.sources.frame import Frame, Source
@@ -39,12 +41,14 @@ class InspectionOptions:
     """How to inspect.
 
     `limit` ends the run after so many frames. With `batch_cameras` the frames of several sources that are there go
-    into one execution, and those that can be expected are waited for up to `gather_ms` milliseconds.
+    into one execution, and those that can be expected are waited for up to `gather_ms` milliseconds. A live source
+    whose picture has not changed for `frozen_after_s` seconds gets no verdict (0: never).
     """
 
     limit: int | None = None
     batch_cameras: bool = False
     gather_ms: float = 3.0
+    frozen_after_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class _UnderWay:
     """Frames that were submitted together, and the milliseconds of what came before."""
 
     taken: list[tuple[Source, Frame]]
+    unjudged: list[str]  # why a frame was not given to the engine; empty where it was
+    frozen: list[str]  # why a frame says nothing new
     submitted: Submitted
     latency_ms: dict[str, float]
 
@@ -90,6 +96,8 @@ class Inspection:
         self._options = options or InspectionOptions()
         self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
         self._described = {key: view.describe() for key, view in self._views.items()}
+        after_s = self._options.frozen_after_s
+        self._frozen = {id(source): FrozenCheck(after_s if source.live else 0.0) for source in self.sources}
         self._taken = 0
         self._waited_ms = 0.0
         self._stopping = False
@@ -167,26 +175,43 @@ class Inspection:
 
     def _submit(self, arrivals: Sequence[Arrival], capture_ms: float) -> _UnderWay:
         started = time.perf_counter()
-        taken = [(arrival.source, self._viewed(arrival)) for arrival in arrivals]
+        viewed = [self._viewed(arrival) for arrival in arrivals]
         latency_ms = {"capture": capture_ms}
         if self._views:
             latency_ms["view"] = 1e3 * (time.perf_counter() - started)
         session = self._detector.session
         constant = self._options.batch_cameras and session.constant_batch
         batch = min(len(self.sources), session.max_batch) if constant else 0
-        submitted = self._detector.submit([frame.image for _, frame in taken], batch)
-        return _UnderWay(taken, submitted, latency_ms)
+        unjudged = [reason for _, reason in viewed]
+        empty = np.zeros((*session.frame_size, 3), np.uint8) if any(unjudged) else None
+        images = [frame.image if empty is None or not reason else empty for frame, reason in viewed]
+        taken = [(arrival.source, frame) for arrival, (frame, _) in zip(arrivals, viewed, strict=True)]
+        frozen = [self._frozen[id(a.source)].reason(a.frame.image, time.monotonic()) for a in arrivals]
+        return _UnderWay(taken, unjudged, frozen, self._detector.submit(images, batch), latency_ms)
 
-    def _viewed(self, arrival: Arrival) -> Frame:
+    def _viewed(self, arrival: Arrival) -> tuple[Frame, str]:
+        """Return what is judged of a frame, and why it cannot be. One bad frame of many is not the end of the others.
+
+        Raises `UserError` for the very first of a single source: then it is the configuration that is wrong.
+        """
         view = self._views.get(id(arrival.source))
-        if view is None:
-            return arrival.frame
-        return replace(arrival.frame, image=np.ascontiguousarray(view(arrival.frame.image)))
+        frame = arrival.frame
+        try:
+            if view is not None:
+                frame = replace(frame, image=np.ascontiguousarray(view(frame.image)))
+            self._detector.check(frame.image)
+        except UserError as error:
+            if len(self.sources) == 1 and not self.summary.frames:
+                raise
+            return frame, str(error)
+        return frame, ""
 
     def _finish(self, batch: _UnderWay) -> None:
-        for (source, frame), result in zip(batch.taken, batch.submitted.results(), strict=True):
-            view = self._views.get(id(source))
-            judged = result if view is None else view.inspected(result, self._detector.sidecar.score)
+        results = batch.submitted.results()
+        for (source, frame), unjudged, frozen, result in zip(
+            batch.taken, batch.unjudged, batch.frozen, results, strict=True
+        ):
+            judged = self._judged(source, result, unjudged, frozen)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
             judgement = Judgement(source.name, frame, judged, self._described.get(id(source), {}))
             offering = time.perf_counter()
@@ -194,6 +219,14 @@ class Inspection:
                 receiver.offer(judgement)
             deliver_ms = 1e3 * (time.perf_counter() - offering)
             self.summary.add(judged.verdict, {**judged.latency_ms, "deliver": deliver_ms}, source.name)
+
+    def _judged(self, source: Source, result: Result, unjudged: str, frozen: str) -> Result:
+        """Return `result` held to what is inspected of `source`'s frames, without a verdict where it has none."""
+        if unjudged:
+            return result.unjudged(unjudged)
+        view = self._views.get(id(source))
+        judged = result if view is None else view.inspected(result, self._detector.sidecar.score)
+        return judged.without_verdict(frozen) if frozen else judged
 
     def _tell_failures(self) -> None:
         """Say once of each source of several that it failed, while others go on."""

@@ -1,12 +1,15 @@
-"""What an engine says of one frame."""
+"""What an engine says of one frame, and when that can be trusted."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Verdict = Literal["good", "anomalous"]
+Verdict = Literal["good", "anomalous", "none"]
+VERDICTS: tuple[Verdict, ...] = ("good", "anomalous", "none")
+NOT_FINITE = "the engine's result is not finite"
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +20,9 @@ class Result:
     in the same units; the verdict is "anomalous" where it is above `threshold`. A position of the map is outside
     what good images show where it is above `map_threshold`. `latency_ms` holds milliseconds by stage
     ("preprocess", the session's stages such as "execute", "total"); frames judged in one batch share theirs.
+
+    The verdict is "none" where the result cannot be trusted; `reason` says why, for a person. Where the engine gave
+    no finite numbers, `image_score` is NaN and the map all 0.
     """
 
     anomaly_map: NDArray[np.float32]
@@ -25,3 +31,33 @@ class Result:
     threshold: float
     map_threshold: float
     latency_ms: dict[str, float]
+    reason: str = ""
+
+    @property
+    def score(self) -> float | None:
+        """The image score as JSON can hold it: None where there is none."""
+        return self.image_score if math.isfinite(self.image_score) else None
+
+    def without_verdict(self, reason: str) -> "Result":
+        """Return the same without a verdict; the first reason stays."""
+        return replace(self, verdict="none", reason=self.reason or reason)
+
+    def unjudged(self, reason: str) -> "Result":
+        """Return the result of a frame that the engine did not see: no score, nothing on the map."""
+        empty = replace(self, anomaly_map=np.zeros_like(self.anomaly_map), image_score=math.nan)
+        return empty.without_verdict(reason)
+
+
+def result_of(
+    anomaly_map: NDArray[np.float32],
+    image_score: float,
+    limits: tuple[float, float],
+    latency_ms: dict[str, float],
+) -> Result:
+    """Return the result of a map (H, W) and its score; `limits` are the thresholds of the score and of the map.
+
+    A number that is not finite says nothing: NaN is above no threshold and would pass as good.
+    """
+    if not (math.isfinite(image_score) and np.isfinite(anomaly_map).all()):
+        return Result(np.zeros_like(anomaly_map), math.nan, "none", *limits, latency_ms, NOT_FINITE)
+    return Result(anomaly_map, image_score, "anomalous" if image_score > limits[0] else "good", *limits, latency_ms)

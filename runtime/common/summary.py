@@ -82,4 +82,6 @@ class Summary:
 
 def _counts(verdicts: Counter[str], dropped: int) -> str:
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in ("good", "anomalous"))
+    if verdicts["none"]:
+        counts += f", {verdicts['none']} without a verdict"
     return f"{verdicts.total()} frames: {counts}" + (f", {dropped} dropped" if dropped else "")

@@ -11,6 +11,7 @@ from typing import Any
 
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of, write_json
+from runtime.images.facts import ImageFacts
 
 SCHEMA = "cflow-edge/sidecar/1"
 INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB; H and W are the frame size where the resize is inside
@@ -104,6 +105,7 @@ class Sidecar:
     versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
     artefacts: tuple[Artefact, ...] = ()
+    image_facts: ImageFacts | None = None  # of the images that it was trained on; None: not measured
     schema: str = SCHEMA
 
     @property
@@ -141,6 +143,8 @@ class Sidecar:
             values["taps"] = tuple(values["taps"])
             values["thresholds"] = {name: Threshold.from_json(item) for name, item in values["thresholds"].items()}
             values["artefacts"] = tuple(Artefact(**item) for item in values.get("artefacts", ()))
+            if values.get("image_facts") is not None:
+                values["image_facts"] = ImageFacts.from_json(values["image_facts"])
             sidecar = cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{origin} must hold every field of {SCHEMA}", f"{error!r}", "rebuild it") from None

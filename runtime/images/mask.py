@@ -11,13 +11,11 @@ so that a mask that is all white changes nothing, none ever raises a score, and 
 a share of the whole map, as when the threshold was chosen.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.images.opencv import opencv
-from runtime.result import Result, Verdict
+from runtime.result import Result, result_of
 
 TOP_SHARE = 0.01  # of positions; see export.model.score, where "paper" takes the single highest
 
@@ -27,12 +25,17 @@ def result_inside(result: Result, inside: NDArray[np.bool_], score: str) -> Resu
 
     Outside, the map is 0. `score` is the sidecar's kind, "deviation" or "paper".
     """
-    count = max(1, round(TOP_SHARE * inside.size)) if score == "deviation" else 1
+    count = top_count(inside.size, score)
     kept = np.where(inside, result.anomaly_map, np.float32(0))
     whole = _top_mean(result.anomaly_map, count)
-    image_score = result.image_score * min(1.0, _top_mean(kept, count) / whole) if whole > 0 else 0.0
-    verdict: Verdict = "anomalous" if image_score > result.threshold else "good"
-    return replace(result, anomaly_map=kept, image_score=image_score, verdict=verdict)
+    image_score = result.image_score * min(1.0, _top_mean(kept, count) / whole) if whole != 0 else result.image_score
+    judged = result_of(kept, image_score, (result.threshold, result.map_threshold), result.latency_ms)
+    return judged.without_verdict(result.reason) if result.verdict == "none" else judged
+
+
+def top_count(positions: int, score: str) -> int:
+    """Return how many of a map's `positions` decide the image score of the kind `score`."""
+    return max(1, round(TOP_SHARE * positions)) if score == "deviation" else 1
 
 
 def _top_mean(values: NDArray[np.float32], count: int) -> float:

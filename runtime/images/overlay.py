@@ -23,7 +23,7 @@ ALPHA_AT_THRESHOLD = 0.35
 ALPHA_AT_MAXIMUM = 0.65
 CONTOUR_RGB, HALO_RGB = (255, 255, 255), (0, 0, 0)
 HALO_FROM = 160  # pixels of the shorter side: a smaller frame would be halo all over
-VERDICT_RGB = {"good": (120, 230, 120), "anomalous": (255, 110, 90)}
+VERDICT_RGB = {"good": (120, 230, 120), "anomalous": (255, 110, 90), "none": (255, 205, 80)}
 SHEET_GAP = 8  # pixels around each tile of a contact sheet
 SHEET_CAPTION = 22  # pixels for the words under a tile
 
@@ -43,10 +43,15 @@ def draw(frame: Image8, result: Result, maximum: float) -> Image8:
     """
     picture = _blend(frame, result, maximum)
     _draw_contours(picture, result)
-    relation = ">" if result.verdict == "anomalous" else "<="
-    words = (result.verdict, f"score {result.image_score:.3f} {relation}", f"threshold {result.threshold:.3f}")
-    draw_caption(picture, words, VERDICT_RGB[result.verdict], *_legend(result.map_threshold, maximum))
+    draw_caption(picture, _words(result), VERDICT_RGB[result.verdict], *_legend(result.map_threshold, maximum))
     return picture
+
+
+def _words(result: Result) -> tuple[str, ...]:
+    if result.verdict == "none":
+        return ("no verdict", result.reason)
+    relation = ">" if result.verdict == "anomalous" else "<="
+    return (result.verdict, f"score {result.image_score:.3f} {relation}", f"threshold {result.threshold:.3f}")
 
 
 def score_colours(scores: NDArray[np.floating[Any]], threshold: float, maximum: float) -> Image8:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.common.errors import UserError
-from runtime.images.mask import mask_at, result_inside
+from runtime.images.mask import mask_at, result_inside, top_count
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.images.preprocess import check_frame, read_image
@@ -78,11 +78,19 @@ class View:
             return result
         if self._inside is None or self._inside.shape != result.anomaly_map.shape:
             self._inside = mask_at(self._judged_mask > 0, result.anomaly_map.shape)
-            if not self._inside.any():
-                height, width = result.anomaly_map.shape
-                found = f"nothing of the map's {width}x{height}"
-                raise UserError(f"{self.options.mask} must show something to inspect", found, "draw it larger")
+            self._check_inside(self._inside, score)
         return result_inside(result, self._inside, score)
+
+    def _check_inside(self, inside: NDArray[np.bool_], score: str) -> None:
+        """Refuse a mask under which not even a frame that is anomalous all over could be found so."""
+        needed, left = top_count(inside.size, score), int(inside.sum())
+        if left < needed:
+            raise UserError(
+                f"{self.options.mask} must leave at least {needed} of the map's {inside.size} positions, "
+                "which make an image's score",
+                str(left),
+                "draw it larger, or train on that part alone and give it as --roi",
+            )
 
     def describe(self) -> dict[str, Any]:
         """Return what was set, for JSON; with it `to_camera` maps boxes of the judged frame back."""

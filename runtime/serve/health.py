@@ -16,10 +16,14 @@ class Health:
         return not self.reason
 
 
-def health(age_s: float | None, limit_s: float) -> Health:
-    """Return the state for a last judgement that is `age_s` old where more than `limit_s` is too old."""
+def health(age_s: float | None, limit_s: float, reason: str = "") -> Health:
+    """Return the state for a last verdict that is `age_s` old where more than `limit_s` is too old.
+
+    `reason` is why the newest frame has no verdict, where it has none.
+    """
+    why = f" (no verdict: {reason})" if reason else ""
     if age_s is None:
-        return Health(None, "no frame has been judged yet")
+        return Health(None, f"no frame has been judged yet{why}")
     if age_s > limit_s:
-        return Health(age_s, f"the last judgement is {age_s:.1f} s old, more than {limit_s:g} s")
+        return Health(age_s, f"the last judgement is {age_s:.1f} s old, more than {limit_s:g} s{why}")
     return Health(age_s, "")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from runtime.common.summary import PERCENTILES
+from runtime.result import VERDICTS, Verdict
 from runtime.sinks.judgement import Judgement
 
 RECENT = 3000  # frames whose scores the page shows and tries a threshold on
@@ -21,7 +22,7 @@ MOST_STAGES = 24
 FPS_OVER_S = 5.0
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-Point = tuple[int, float, str, float, float, bool]  # number, captured_s, source, score, threshold, anomalous
+Point = tuple[int, float, str, float | None, float, Verdict]  # number, captured_s, source, score, threshold, verdict
 
 
 @dataclass
@@ -44,8 +45,8 @@ class Minute:
     """One minute of all sources; `start_s` in seconds since 1970."""
 
     start_s: int
-    lowest: float
-    highest: float
+    lowest: float | None
+    highest: float | None
     frames: int = 0
     anomalous: int = 0
 
@@ -60,30 +61,36 @@ class History:
         self._minutes: deque[Minute] = deque(maxlen=MINUTES)
         self._verdicts: Counter[tuple[str, str]] = Counter()
         self._stages: dict[str, Stage] = {}
+        self._last_verdict_s: float | None = None  # monotonic
+        self._reason = ""
         self._judged: deque[float] = deque(maxlen=2048)  # monotonic seconds
 
     def add(self, judgement: Judgement) -> int:
         """Count one judgement and return its number, from 1 up."""
         result, captured_s = judgement.result, judgement.frame.captured_s
-        anomalous = result.verdict == "anomalous"
         with self._lock:
             self._number += 1
-            score, threshold = result.image_score, result.threshold
-            self._points.append((self._number, captured_s, judgement.source, score, threshold, anomalous))
+            score, verdict = result.score, result.verdict
+            self._points.append((self._number, captured_s, judgement.source, score, result.threshold, verdict))
             self._verdicts[judgement.source, result.verdict] += 1
             self._judged.append(time.monotonic())
-            self._add_to_minute(int(captured_s // 60) * 60, score, anomalous)
+            if verdict != "none":
+                self._last_verdict_s = self._judged[-1]
+            self._reason = result.reason
+            self._add_to_minute(int(captured_s // 60) * 60, score, judgement.anomalous)
             for stage, ms in result.latency_ms.items():
                 if stage in self._stages or len(self._stages) < MOST_STAGES:
                     self._stages.setdefault(stage, Stage()).add(ms)
             return self._number
 
-    def _add_to_minute(self, start_s: int, score: float, anomalous: bool) -> None:
+    def _add_to_minute(self, start_s: int, score: float | None, anomalous: bool) -> None:
         late_s = self._minutes[-1].start_s - start_s if self._minutes else -1
         if not 0 <= late_s <= LATE_S:  # cameras need not deliver in order; a clock that was set back starts anew
             self._minutes.append(Minute(start_s, score, score))
         minute = self._minutes[-1]
-        minute.lowest, minute.highest = min(minute.lowest, score), max(minute.highest, score)
+        if score is not None:
+            minute.lowest = score if minute.lowest is None else min(minute.lowest, score)
+            minute.highest = score if minute.highest is None else max(minute.highest, score)
         minute.frames += 1
         minute.anomalous += anomalous
 
@@ -93,7 +100,7 @@ class History:
             wanted = min(max(0, self._number - number), len(self._points))
             return list(islice(self._points, len(self._points) - wanted, None))
 
-    def minutes(self) -> list[tuple[int, float, float, int, int]]:
+    def minutes(self) -> list[tuple[int, float | None, float | None, int, int]]:
         """Return (start_s, lowest, highest, frames, anomalous) of the last 24 hours' minutes that had frames."""
         with self._lock:
             return [(m.start_s, m.lowest, m.highest, m.frames, m.anomalous) for m in self._minutes]
@@ -104,9 +111,14 @@ class History:
             return dict(self._verdicts)
 
     def age_s(self) -> float | None:
-        """Return the seconds since the last judgement; None before the first."""
+        """Return the seconds since the last verdict; None before the first. No verdict is none: see `reason`."""
         with self._lock:
-            return time.monotonic() - self._judged[-1] if self._judged else None
+            return None if self._last_verdict_s is None else time.monotonic() - self._last_verdict_s
+
+    def reason(self) -> str:
+        """Return why the last frame has no verdict; empty where it has one."""
+        with self._lock:
+            return self._reason
 
     def fps(self) -> float:
         """Return the frames per second of all sources over the last seconds."""
@@ -131,9 +143,15 @@ class History:
         total: Counter[str] = Counter()
         for (_, verdict), count in self.verdicts().items():
             total[verdict] += count
-        return {verdict: total[verdict] for verdict in ("good", "anomalous")}
+        return {verdict: total[verdict] for verdict in VERDICTS}
 
 
 def as_rows(points: list[Point], names: dict[str, int]) -> list[list[Any]]:
-    """Return points as JSON rows: number, time, index of the source in `names`, score, threshold, 0 or 1."""
-    return [[n, t, names.setdefault(source, len(names)), s, limit, int(bad)] for n, t, source, s, limit, bad in points]
+    """Return points as JSON rows: number, time, index of the source in `names`, score or null, threshold, verdict.
+
+    A verdict is 0 for good, 1 for anomalous, 2 for none.
+    """
+    return [
+        [number, time_s, names.setdefault(source, len(names)), score, limit, VERDICTS.index(verdict)]
+        for number, time_s, source, score, limit, verdict in points
+    ]

@@ -55,8 +55,8 @@ class Metrics(Collector):
         yield _gauge("frames_per_second", "Over the last seconds, all sources.", (), [((), self._history.fps())])
         age_s = self._history.age_s()
         if age_s is not None:
-            yield _gauge("last_judgement_age_seconds", "Seconds since a frame was judged.", (), [((), age_s)])
-        last = {point[2]: point[3] for point in self._history.points_after(0)}
+            yield _gauge("last_judgement_age_seconds", "Seconds since the last verdict.", (), [((), age_s)])
+        last = {point[2]: point[3] for point in self._history.points_after(0) if point[3] is not None}
         yield _gauge("score", "The last image score.", ("source",), [((name,), score) for name, score in last.items()])
         yield self._stages()
         yield from self._of_sources()

@@ -40,7 +40,7 @@ class Jpeg:
 
 @dataclass(eq=False)
 class Anomaly:
-    """An event: its highest score so far; `frames` of it were anomalous, the last captured at `last_s`.
+    """An event: its highest score so far; `frames` of it were alarming, the last captured at `last_s`.
 
     `number` is that of the judgement with the highest score. `jpeg` shows judgement `picture`, the one drawn last;
     `undrawn` is one with a higher score that waits to be drawn.
@@ -50,10 +50,11 @@ class Anomaly:
     source: str
     name: str
     captured_s: float
-    score: float
+    score: float | None  # None: no verdict
     threshold: float
     last_s: float
     undrawn: Judgement | None
+    reason: str = ""
     frames: int = 1
     picture: int = 0
     jpeg: bytes = b""
@@ -61,8 +62,8 @@ class Anomaly:
 
 def _anomaly(number: int, judgement: Judgement) -> Anomaly:
     frame, result = judgement.frame, judgement.result
-    of_frame = (judgement.source, frame.name, frame.captured_s, result.image_score, result.threshold)
-    return Anomaly(number, *of_frame, frame.captured_s, judgement)
+    of_frame = (judgement.source, frame.name, frame.captured_s, result.score, result.threshold)
+    return Anomaly(number, *of_frame, frame.captured_s, judgement, result.reason)
 
 
 class Pictures:
@@ -98,7 +99,7 @@ class Pictures:
         """Remember the newest frame of each source and queue anomalies; frees the caller at once."""
         with self._lock:
             self._newest[judgement.source] = (number, judgement)
-            if judgement.result.verdict == "anomalous":
+            if judgement.alarming:
                 self._add_anomaly(number, judgement)
 
     def live(self, source: str, after: int) -> Jpeg | None:
@@ -159,7 +160,7 @@ class Pictures:
         event, new = self._event_of(judgement), _anomaly(number, judgement)
         if event is None:
             self._anomalies.append(new)
-        elif new.score > event.score:
+        elif (new.score or 0.0) > (event.score or 0.0):
             new.frames, new.picture, new.jpeg = event.frames + 1, event.picture, event.jpeg
             self._anomalies[self._anomalies.index(event)] = new
         else:

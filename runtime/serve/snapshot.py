@@ -69,7 +69,7 @@ class PageState:
         sources = self._sources()
         for source in sources:
             self.source_names.setdefault(source.name, len(self.source_names))
-        state = health(self._history.age_s(), self._health_after_s)
+        state = health(self._history.age_s(), self._health_after_s, self._history.reason())
         return {
             **self._run,
             "now": time.time(),
@@ -88,6 +88,7 @@ class PageState:
                     "name": a.name,
                     "time": a.captured_s,
                     "score": a.score,
+                    "reason": a.reason,
                     "threshold": a.threshold,
                     "frames": a.frames,
                 }

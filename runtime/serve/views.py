@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -176,7 +177,7 @@ class Views:
 
     async def _health(self, request: web.Request) -> web.Response:
         """Answer without a token: a watchdog gets to know whether frames are judged, and nothing else."""
-        state = health(self._history.age_s(), self._health_after_s)
+        state = health(self._history.age_s(), self._health_after_s, self._history.reason())
         age_s = None if state.age_s is None else round(state.age_s, 3)
         said = {"status": "ok" if state.ok else "failing", "reason": state.reason, "last_judgement_age_s": age_s}
         return _json(said, 200 if state.ok else 503)
@@ -186,9 +187,10 @@ def _live_picture(picture: Jpeg) -> web.Response:
     """Return the JPEG, and in its headers what it shows: the words beside it then fit the picture."""
     headers = {
         "X-Frame-Number": str(picture.number),
-        "X-Score": repr(picture.result.image_score),
+        "X-Score": "" if picture.result.score is None else repr(picture.result.score),
         "X-Threshold": repr(picture.result.threshold),
         "X-Verdict": picture.result.verdict,
+        "X-Reason": quote(picture.result.reason),
     }
     return web.Response(body=picture.jpeg, content_type="image/jpeg", headers=headers)
 

@@ -54,7 +54,7 @@ class Delivery:
 
     def offer(self, judgement: Judgement) -> None:
         """Queue one judgement, or count what the full queue gives up for it as lost. Never raises, never waits long."""
-        if self.queueing.anomalies_only and not judgement.anomalous:
+        if self.queueing.anomalies_only and not judgement.alarming:
             return
         if not self.queueing.pictures:
             judgement = judgement.without_picture()

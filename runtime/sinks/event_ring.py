@@ -47,7 +47,7 @@ class Shot:
     name: str
     index: int
     captured_s: float
-    anomalous: bool
+    alarming: bool  # anomalous, or without a verdict
     line: dict[str, Any]
     jpeg: bytes
 
@@ -56,7 +56,7 @@ class Shot:
         """Compress one judgement."""
         frame = judgement.frame
         line = as_json(judgement)
-        return cls(frame.name, frame.index, frame.captured_s, judgement.anomalous, line, jpeg(frame.image))
+        return cls(frame.name, frame.index, frame.captured_s, judgement.alarming, line, jpeg(frame.image))
 
 
 class Ring:

@@ -4,7 +4,7 @@ DIR/20250131T081500.250Z_camera_0-1a2b3c4d_000123/
     event.json      when, where, how many, the worst; "complete" once it has its end
     frames.jsonl    a line a frame, as `runtime.sinks.json_lines` writes them
     frames/         every frame as the camera gave it, JPEG
-    overlays/       the anomalous ones with map, contour and verdict, JPEG
+    overlays/       those that are anomalous or have no verdict, with map, contour and verdict, JPEG
 """
 
 import contextlib
@@ -30,7 +30,7 @@ AROUND = Window(10)
 
 @dataclass(frozen=True)
 class EventOptions:
-    """`before` and `after`: what is kept around the anomalous frames; `cap_bytes`: of all events in the folder."""
+    """`before` and `after`: what is kept around the alarming frames; `cap_bytes`: of all events in the folder."""
 
     before: Window = AROUND
     after: Window = AROUND
@@ -41,7 +41,8 @@ class EventOptions:
 class EventSink:
     """Writes events into `folder`, the oldest removed once all are over the cap; `maximum` is the largest score.
 
-    An event begins with an anomalous frame and ends when `after` has passed without another. Its files are written
+    An event begins with a frame that is anomalous or has no verdict, and ends when `after` has passed without
+    another. Its files are written
     as they come: after a power cut only event.json lacks its end.
     """
 
@@ -64,11 +65,11 @@ class EventSink:
             event = None
         if event is None:
             ring = self._rings.setdefault(source, Ring(self._options.before))
-            if not shot.anomalous:
+            if not shot.alarming:
                 ring.push(shot)
                 return
             event = self._begin(source, shot, ring)
-        event.add(shot, self._overlay(judgement) if shot.anomalous else None)
+        event.add(shot, self._overlay(judgement) if shot.alarming else None)
 
     def _overlay(self, judgement: Judgement) -> bytes:
         return jpeg(draw(judgement.frame.image, judgement.result, self._maximum))
@@ -102,7 +103,7 @@ class EventSink:
 
 
 class _Event:
-    """One event on disk, from its first anomalous frame on."""
+    """One event on disk, from its first alarming frame on."""
 
     def __init__(self, cap: DiskCap, source: str, first: Shot, options: EventOptions) -> None:
         began = datetime.fromtimestamp(first.captured_s, timezone.utc)
@@ -110,9 +111,14 @@ class _Event:
         self.folder = _new_folder(cap.folder, f"{stamp}Z_{safe_name(source)}_{first.index:06d}")
         self._cap, self._options, self._last = cap, options, first
         self._summary: dict[str, Any] = {"schema": SCHEMA, "complete": False, "source": source, "frames": 0}
-        self._summary |= {"anomalous": 0, "threshold": first.line["threshold"], "peak_score": first.line["score"]}
+        self._summary |= {
+            "anomalous": 0,
+            "none": 0,
+            "threshold": first.line["threshold"],
+            "peak_score": first.line["score"],
+        }
         self._summary |= {"began": first.line["time"], "last_anomalous": first.line["time"]}
-        self._since_last = 0  # frames after the last anomalous one
+        self._since_last = 0  # frames after the last alarming one
         self._begun = False  # the frames from before come first
         cap.held.add(self.folder.name)
         with contextlib.ExitStack() as undo:  # or a full disk would gain an empty folder with every frame
@@ -129,11 +135,11 @@ class _Event:
         if self._summary["frames"] >= self._options.max_frames:
             return True
         passed = self._options.after.covers(self._since_last + 1, shot.captured_s - self._last.captured_s)
-        return not (shot.anomalous or passed)
+        return not (shot.alarming or passed)
 
     def add(self, shot: Shot, overlay: bytes | None) -> None:
-        """Write one frame and its line; `overlay` is a JPEG for anomalous ones."""
-        if shot.anomalous:
+        """Write one frame and its line; `overlay` is a JPEG for alarming ones."""
+        if shot.alarming:
             self._last, self._since_last, self._begun = shot, 0, True
         elif self._begun:
             self._since_last += 1
@@ -143,9 +149,11 @@ class _Event:
             self._save(self.folder / "overlays" / name, overlay)
         self._lines.append(shot.line)
         self._summary["frames"] += 1
-        if shot.anomalous:
-            self._summary["anomalous"] += 1
-            self._summary["peak_score"] = max(self._summary["peak_score"], shot.line["score"])
+        if shot.alarming:
+            self._summary["anomalous"] += shot.line["verdict"] == "anomalous"
+            self._summary["none"] += shot.line["verdict"] == "none"
+            scores = [score for score in (self._summary["peak_score"], shot.line["score"]) if score is not None]
+            self._summary["peak_score"] = max(scores, default=None)
             self._summary["last_anomalous"] = shot.line["time"]
 
     def close(self) -> None:

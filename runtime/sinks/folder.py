@@ -83,7 +83,8 @@ class FolderSink:
             if self._overlays:
                 self._save(safe_name(judgement.source) if self._by_source else "", frame.name, overlay)
             if self._worst:
-                self._worst.add(frame.name, result.image_score, overlay)
+                worst = result.image_score if result.score is not None else self._maximum  # look at those first
+                self._worst.add(frame.name, worst, overlay)
         self._lines.append(as_json(judgement))
 
     def _save(self, source: str, name: str, overlay: Image8) -> None:

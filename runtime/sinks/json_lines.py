@@ -22,7 +22,8 @@ TAIL_BYTES = 1 << 20  # longer than any line
 def as_json(judgement: Judgement) -> dict[str, Any]:
     """Return what a line says: time in UTC, scores, boxes in pixels of the judged frame, latencies in milliseconds.
 
-    Where the camera's frame was cut, turned or masked before, "view" says how.
+    Where the verdict is "none", "reason" says why, and "score" is null where the engine gave no number. Where the
+    camera's frame was cut, turned or masked before, "view" says how.
     """
     frame, result = judgement.frame, judgement.result
     captured = datetime.fromtimestamp(frame.captured_s, timezone.utc)
@@ -32,12 +33,14 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "source": judgement.source,
         "name": frame.name,
         "frame": frame.index,
-        "score": result.image_score,
+        "score": result.score,
         "threshold": result.threshold,
         "verdict": result.verdict,
         "boxes": [asdict(box) for box in boxes],
         "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
     }
+    if result.reason:
+        line["reason"] = result.reason
     if judgement.view:
         line["view"] = dict(judgement.view)
     return line

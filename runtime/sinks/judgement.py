@@ -32,6 +32,11 @@ class Judgement:
         return self.result.verdict == "anomalous"
 
     @property
+    def alarming(self) -> bool:
+        """Whether somebody has to look: the verdict is "anomalous", or there is none."""
+        return self.result.verdict != "good"
+
+    @property
     def nbytes(self) -> int:
         """Bytes that its arrays keep in memory."""
         image = self.frame.image

@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 let report = null; // the last answer of /api/state
-let points = []; // [number, time, source, score, threshold, anomalous], oldest first
+let points = []; // [number, time, source, score or null, threshold, verdict: 0 good, 1 anomalous, 2 none], oldest first
 let range = "recent";
 let shown = 0; // number of the source in the live view
 let lastPicture = 0; // number of the judgement in the live view
@@ -91,9 +91,10 @@ function showHeader() {
   text("fps", report.fps.toFixed(1));
   text("device", report.device);
   $("sign-out").hidden = !report.sign_in;
-  const { good, anomalous } = report.counts;
+  const { good, anomalous, none } = report.counts;
   text("good", count(good));
   text("anomalous", count(anomalous));
+  text("none", count(none));
   const share = anomalous / (good + anomalous);
   text("share", good + anomalous ? `${(100 * share).toFixed(share < 0.1 ? 2 : 1)} %` : "–");
 }
@@ -101,12 +102,14 @@ function showHeader() {
 // Of the picture that is shown, not of the newest report: the words fit what is seen.
 function showVerdict(headers, wanted) {
   const verdict = headers.get("X-Verdict");
-  const value = score(Number(headers.get("X-Score")));
+  const value = headers.get("X-Score") ? score(Number(headers.get("X-Score"))) : "–";
+  const reason = decodeURIComponent(headers.get("X-Reason") ?? "");
+  const words = { good: "● Good", anomalous: "▲ Anomalous", none: `■ No verdict: ${reason}` };
   $("verdict").dataset.verdict = verdict;
-  text("verdict-word", verdict === "good" ? "● Good" : "▲ Anomalous");
+  text("verdict-word", words[verdict]);
   text("score", value);
   text("threshold", score(Number(headers.get("X-Threshold"))));
-  $("picture").setAttribute("aria-label", `Live picture of ${report.source_names[wanted]}: ${verdict}, score ${value}`);
+  $("picture").setAttribute("aria-label", `Live picture of ${report.source_names[wanted]}: ${verdict === "none" ? `no verdict, ${reason}` : verdict}, score ${value}`);
 }
 
 function showTabs() {
@@ -224,8 +227,8 @@ function drawChart() {
 
   const daily = range === "day";
   const data = daily
-    ? (report.minutes ?? []).map(([t, low, high, , bad]) => [t + 30, low, high, bad])
-    : points.map((point) => [point[1], point[3], point[3], point[5]]);
+    ? (report.minutes ?? []).filter(([, low]) => low !== null).map(([t, low, high, , bad]) => [t + 30, low, high, bad])
+    : points.filter((point) => point[3] !== null).map((point) => [point[1], point[3], point[3], point[5] === 1]);
   const end = daily ? report.now : (data.at(-1)?.[0] ?? report.now);
   const begin = daily ? end - 86400 : Math.min(data[0]?.[0] ?? end - 60, end - 1);
   const limit = report.threshold.value;
@@ -356,11 +359,12 @@ function drawThresholdsOf(pen, { x, y, colour }) {
 function effectOf(value) {
   let toGood = 0;
   let toAnomalous = 0;
-  for (const [, , , s, , bad] of points) {
-    if (bad && s <= value) toGood += 1;
-    else if (!bad && s > value) toAnomalous += 1;
+  const judged = points.filter((point) => point[5] !== 2); // no threshold gives the others a verdict
+  for (const [, , , s, , verdict] of judged) {
+    if (verdict === 1 && s <= value) toGood += 1;
+    else if (verdict === 0 && s > value) toAnomalous += 1;
   }
-  return { toGood, toAnomalous, frames: points.length };
+  return { toGood, toAnomalous, frames: judged.length };
 }
 
 function effectWords({ toGood, toAnomalous, frames }) {
@@ -460,6 +464,10 @@ function tileOf(anomaly) {
   return tile;
 }
 
+function scoreWords(anomaly) {
+  return anomaly.reason ? `no verdict, ${anomaly.reason}` : `score ${score(anomaly.score)}`;
+}
+
 function showAnomalies() {
   $("no-anomaly").hidden = report.anomalies.length > 0;
   const kept = new Set(report.anomalies.map((anomaly) => anomaly.picture));
@@ -469,10 +477,10 @@ function showAnomalies() {
     const tile = tiles.get(anomaly.picture);
     const button = tile.firstChild;
     const frames = anomaly.frames > 1 ? `, ${count(anomaly.frames)} frames` : "";
-    button.dataset.words = `${day(anomaly.time)}${clock(anomaly.time)}  ${anomaly.source}  ${anomaly.name}: score ${score(anomaly.score)}, threshold ${score(anomaly.threshold)}${frames}`;
+    button.dataset.words = `${day(anomaly.time)}${clock(anomaly.time)}  ${anomaly.source}  ${anomaly.name}: ${scoreWords(anomaly)}, threshold ${score(anomaly.threshold)}${frames}`;
     button.setAttribute("aria-label", `Anomaly ${button.dataset.words}`);
     const [value, when] = button.querySelectorAll("span");
-    value.textContent = `${score(anomaly.score)}${frames}`;
+    value.textContent = `${anomaly.reason ? "no verdict" : score(anomaly.score)}${frames}`;
     when.textContent = day(anomaly.time) + clock(anomaly.time);
     return tile;
   });

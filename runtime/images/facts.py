@@ -1,0 +1,98 @@
+"""What pictures are like as pictures: bright, rich in contrast, sharp, wide. One unlike all of training says nothing.
+
+A detector knows what good parts look like, not what a camera does: black, saturated or defocused frames are scored as
+any other. So training measures these numbers on its good images, the sidecar keeps their ranges, and a frame far
+outside of one has no verdict. "Far" is `WIDTHS` widths of the range beyond it, more where few images told the range,
+and never less than `MARGINS`: light that drifts a little, or a large defect, must still be judged.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.images.opencv import opencv
+from runtime.images.pixels import Image8
+
+SIDE = 256  # pixels of the longer side of what is measured: every n-th pixel, no filter
+SMALLEST = 16  # pixels of a frame's shorter side; a smaller one is no picture of a part
+FLAT = 1.0  # grey levels: a frame whose contrast is below that shows nothing
+WIDTHS = 2.0
+FEW = 10  # images: with so many, the distance is twice that with many
+# the least distance from training's range that counts as far, in the units of `measure`
+MARGINS = {"brightness": 30.0, "contrast": 15.0, "sharpness": 1.0, "clipped": 0.25, "aspect": 0.1}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """The (lowest, highest) of good images' numbers, by the names of `MARGINS`, over `count` images."""
+
+    count: int
+    ranges: Mapping[str, tuple[float, float]]
+
+    @classmethod
+    def of(cls, images: Iterable[Image8]) -> "ImageFacts":
+        """Measure uint8 (H, W, 3) RGB images. Raises `ValueError` for none."""
+        rows = [measure(image) for image in images]
+        if not rows:
+            raise ValueError("facts need at least one image")
+        names = {name: [row[name] for row in rows] for name in MARGINS}
+        return cls(len(rows), {name: (min(values), max(values)) for name, values in names.items()})
+
+    @classmethod
+    def from_json(cls, value: Any) -> "ImageFacts":
+        """Rebuild them. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        ranges = {}
+        for name in MARGINS:
+            low, high = (float(bound) for bound in value["ranges"][name])
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise ValueError(f"{name} must be two ascending numbers, not {value['ranges'][name]}")
+            ranges[name] = (low, high)
+        return cls(int(value["count"]), ranges)
+
+    def far(self, numbers: Mapping[str, float]) -> str:
+        """Say how the image of `numbers` (see `measure`) is unlike all that were measured; empty where it is not."""
+        widths = WIDTHS * (1 + FEW / self.count)
+        for name, value in numbers.items():
+            low, high = self.ranges[name]
+            margin = max(widths * (high - low), MARGINS[name])
+            if not low - margin <= value <= high + margin:
+                return f"the frame's {name} is {value:.4g}, in training it was {low:.4g} to {high:.4g}"
+        return ""
+
+
+def measure(image: Image8) -> dict[str, float]:
+    """Return the numbers of one uint8 (H, W, 3) RGB image.
+
+    "brightness" and "contrast" are mean and standard deviation of grey in 0..255, "sharpness" is the natural logarithm
+    of the grey's mean absolute Laplacian over its contrast, "clipped" the share of pixels within a grey level of black
+    or white, "aspect" the logarithm of width over height.
+    """
+    height, width = image.shape[:2]
+    cv2 = opencv()
+    step = -(-max(height, width) // SIDE)
+    grey = cv2.cvtColor(np.ascontiguousarray(image[::step, ::step]), cv2.COLOR_RGB2GRAY)
+    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(grey))
+    edges = cv2.norm(cv2.Laplacian(grey, cv2.CV_16S), cv2.NORM_L1) / grey.size
+    clipped = grey.size - cv2.countNonZero(cv2.inRange(grey, 2, 253))
+    sharpness = math.log((edges + 0.1) / (deviation + 1.0))  # the addends keep a flat picture finite
+    return {
+        "brightness": mean,
+        "contrast": deviation,
+        "sharpness": sharpness,
+        "clipped": clipped / grey.size,
+        "aspect": math.log(width / height),
+    }
+
+
+def unfit(image: Image8, facts: ImageFacts) -> str:
+    """Say why a frame (H, W, 3) shows nothing that can be judged; empty where it does."""
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST:
+        return f"the frame is {width}x{height} pixels, each side must be {SMALLEST} or more"
+    numbers = measure(image)
+    if numbers["contrast"] < FLAT:
+        return f"the frame is one grey all over ({numbers['brightness']:.0f} of 255)"
+    return facts.far(numbers)

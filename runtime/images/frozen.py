@@ -1,0 +1,30 @@
+"""A camera that repeats one picture for ever: a stuck driver, a frozen stream, a still image in front of the lens."""
+
+import numpy as np
+
+from runtime.images.pixels import Image8
+
+SIDE = 256  # pixels of the longer side of what is compared: every n-th pixel
+
+
+class FrozenCheck:
+    """Follows one live source. Two pictures of a real sensor are never equal: its noise differs.
+
+    `after_s` is how long equal pictures are borne; 0: for ever, as for a camera without any noise.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        self._last: Image8 | None = None
+        self._since_s = 0.0
+
+    def reason(self, image: Image8, now_s: float) -> str:
+        """Say for how long `image` (H, W, 3), taken at the monotonic `now_s`, has not changed; empty if not long."""
+        if not self._after_s:
+            return ""
+        step = -(-max(image.shape[:2]) // SIDE)
+        sampled = image[::step, ::step]
+        if self._last is None or not np.array_equal(sampled, self._last):
+            self._last, self._since_s = sampled.copy(), now_s
+        still_s = now_s - self._since_s
+        return f"the picture has not changed for {still_s:.0f} s" if still_s >= self._after_s else ""
