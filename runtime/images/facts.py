@@ -22,7 +22,7 @@ FLAT = 1.0  # grey levels: a frame whose contrast is below that shows nothing
 WIDTHS = 2.0
 FEW = 10  # images: with so many, the distance is twice that with many
 # the least distance from training's range that counts as far, in the units of `measure`
-MARGINS = {"brightness": 30.0, "contrast": 15.0, "sharpness": 1.0, "clipped": 0.25, "aspect": 0.1}
+MARGINS = {"aspect": 0.1, "brightness": 30.0, "clipped": 0.25, "contrast": 15.0, "sharpness": 1.0}
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ def measure(image: Image8) -> dict[str, float]:
     clipped = grey.size - cv2.countNonZero(cv2.inRange(grey, 2, 253))
     sharpness = math.log((edges + 0.1) / (deviation + 1.0))  # the addends keep a flat picture finite
     return {
+        "aspect": math.log(width / height),
         "brightness": mean,
+        "clipped": clipped / grey.size,
         "contrast": deviation,
         "sharpness": sharpness,
-        "clipped": clipped / grey.size,
-        "aspect": math.log(width / height),
     }
 
 

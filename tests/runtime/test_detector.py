@@ -8,6 +8,7 @@ import runtime
 from runtime.common.errors import UserError
 from runtime.engines.sidecar import sidecar_path
 from runtime.images.preprocess import resize
+from runtime.result import result_of
 from tests.support.tiny_engine import THRESHOLD, write_tiny_engine
 
 
@@ -94,8 +95,15 @@ def test_a_score_that_is_no_number_is_never_good(tmp_path: Path):
     path = write_tiny_engine(tmp_path)
     with runtime.load(path) as detector:
         result = detector(_frames(1)[0])
-        with pytest.raises(UserError, match="finite"):
-            detector._result(result.anomaly_map, float("nan"), {})
+    assert result.verdict == "good"
+    spoiled = result.anomaly_map.copy()
+    spoiled[3, 5] = np.nan
+    bad_score = result_of(result.anomaly_map, float("nan"), (1.0, 1.0), {})
+    bad_map = result_of(spoiled, 0.1, (1.0, 1.0), {})
+    infinite = result_of(np.where(np.isnan(spoiled), -np.inf, spoiled), 0.1, (1.0, 1.0), {})
+    for none in (bad_score, bad_map, infinite):
+        assert (none.verdict, none.score, none.reason) == ("none", None, "the engine's result is not finite")
+        assert not none.anomaly_map.any()
 
 
 def test_engines_are_refused_before_they_are_deserialised(tmp_path: Path):

@@ -163,5 +163,5 @@ def test_a_mask_too_fine_for_the_map_is_refused(tmp_path: Path):
     Image.fromarray(dot).save(tmp_path / "dot.png")
     view = View(ViewOptions(mask=tmp_path / "dot.png"))
     view(_texture(0))
-    with pytest.raises(UserError, match=r"dot\.png must show something to inspect.*16x16"):
+    with pytest.raises(UserError, match=r"dot\.png must leave at least 3 of the map's 256 positions.*0"):
         view.inspected(_result(np.ones((16, 16)), 1.0), "deviation")

@@ -145,7 +145,7 @@ def test_the_history_stays_bounded_and_exact():
     assert [p[0] for p in history.points_after(len(scores) - 2)] == [len(scores) - 1, len(scores)]
     assert history.points_after(len(scores)) == [] and history.points_after(10**9) == []
     bad = sum(score > 1 for score in scores)
-    assert history.counts() == {"good": len(scores) - bad, "anomalous": bad}
+    assert history.counts() == {"good": len(scores) - bad, "anomalous": bad, "none": 0}
     minutes = history.minutes()
     assert len(minutes) == MINUTES and minutes[-1] == (
         60 * (len(scores) - 1),

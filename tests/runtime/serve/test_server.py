@@ -36,7 +36,7 @@ def test_the_report_has_what_was_judged(tmp_path: Path):
         rig.deliveries.append(ADelivery("webhook", 5, 3, 1, "timed out"))
         judged = [rig.judge(level) for level in (30, 60, 200)]
         state = rig.state()
-        assert state["counts"] == {"good": 2, "anomalous": 1}
+        assert state["counts"] == {"good": 2, "anomalous": 1, "none": 0}
         assert [row[3] for row in state["points"]] == [j.result.image_score for j in judged]  # the very same bits
         assert [row[5] for row in state["points"]] == [0, 0, 1]
         assert state["points"][-1][4] == 1.0 and state["points"][0][1] == judged[0].frame.captured_s

@@ -54,6 +54,7 @@ def test_an_event_has_the_frames_around_it_an_overlay_and_its_story(tmp_path: Pa
         "source": "camera:0",
         "frames": 6,
         "anomalous": 1,
+        "none": 0,
         "threshold": 1.0,
         "peak_score": 1.6,
         "began": "2023-11-14T22:13:20.650+00:00",
