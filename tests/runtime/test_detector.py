@@ -95,7 +95,6 @@ def test_a_score_that_is_no_number_is_never_good(tmp_path: Path):
     path = write_tiny_engine(tmp_path)
     with runtime.load(path) as detector:
         result = detector(_frames(1)[0])
-    assert result.verdict == "good"
     spoiled = result.anomaly_map.copy()
     spoiled[3, 5] = np.nan
     bad_score = result_of(result.anomaly_map, float("nan"), (1.0, 1.0), {})

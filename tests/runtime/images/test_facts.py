@@ -47,7 +47,7 @@ def test_numbers_are_those_of_numpy():
         (lambda image: np.clip(image.astype(int) + 77, 0, 255).astype(np.uint8), "brightness|clipped"),
         (
             lambda image: np.where(RNG.random(image.shape[:2])[..., None] < 0.5, 0, 255).astype(np.uint8),
-            "contrast|sharp",
+            "clipped|contrast|sharpness",
         ),
         (lambda image: image[:, :100], "aspect"),
         (lambda image: image[:15], "15 pixels|320x15"),
