@@ -20,7 +20,7 @@ from export.graph.onnx_files import (
     save_model,
     set_info,
 )
-from export.passes import LAYOUTS, Layout, opset17, rewrites, unread_initializers
+from export.passes import LAYOUTS, Layout, carry_non_finite, opset17, rewrites, unread_initializers
 from export.passes.rewrite import RewriteCount, run
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import INPUT_NAME, sidecar_path
@@ -67,6 +67,7 @@ def fuse(
             why = "; ".join(count.refusals[:3]) or "the pattern does not stand in the graph"
             raise UserError(f"rewrite '{rewrite.name}' must match {expected} times", f"{count.matches} ({why})")
         counts.append(count)
+    counts.append(carry_non_finite.run(graph))
     opset17.lower_to_opset17(graph)
     fused = gs.export_onnx(graph)
     fused.ir_version = opset17.IR_VERSION

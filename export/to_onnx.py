@@ -119,6 +119,7 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
         score=config.score,
         training_data_sha256=checkpoint.data_sha256,
         checkpoint_sha256=sha256_of(path),
+        image_facts=checkpoint.image_facts,
         versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},
     )
 

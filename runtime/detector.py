@@ -152,7 +152,7 @@ class Detector:
     def _result(
         self, anomaly_map: NDArray[np.float32], score: float, reason: str, latency_ms: dict[str, float]
     ) -> Result:
-        result = result_of(anomaly_map, score, self._limits, latency_ms)
+        result = result_of(anomaly_map, score, self._limits, latency_ms, self.sidecar.score_maximum)
         return result.without_verdict(reason) if reason else result
 
     def close(self) -> None:

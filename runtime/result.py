@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Verdict = Literal["good", "anomalous", "none"]
 VERDICTS: tuple[Verdict, ...] = ("good", "anomalous", "none")
+ROUNDING = 0.05  # of the scale's ends: what FP16 and INT8 leave
 NOT_FINITE = "the engine's result is not finite"
 
 
@@ -53,11 +54,20 @@ def result_of(
     image_score: float,
     limits: tuple[float, float],
     latency_ms: dict[str, float],
+    maximum: float = math.inf,
 ) -> Result:
     """Return the result of a map (H, W) and its score; `limits` are the thresholds of the score and of the map.
 
-    A number that is not finite says nothing: NaN is above no threshold and would pass as good.
+    A number that is not finite says nothing: NaN is above no threshold and would pass as good. Nor does one outside
+    of the scale, 0 to `maximum`: the engine computes something else than it was built for.
     """
-    if not (math.isfinite(image_score) and np.isfinite(anomaly_map).all()):
-        return Result(np.zeros_like(anomaly_map), math.nan, "none", *limits, latency_ms, NOT_FINITE)
+    lowest, highest = min(image_score, float(anomaly_map.min())), max(image_score, float(anomaly_map.max()))
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        fault = NOT_FINITE
+    elif lowest < -ROUNDING or highest > maximum + ROUNDING:
+        fault = f"the engine's result is outside of the scale, {lowest:.4g} to {highest:.4g}"
+    else:
+        fault = ""
+    if fault:
+        return Result(np.zeros_like(anomaly_map), math.nan, "none", *limits, latency_ms, fault)
     return Result(anomaly_map, image_score, "anomalous" if image_score > limits[0] else "good", *limits, latency_ms)

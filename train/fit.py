@@ -14,6 +14,7 @@ from export.model.checkpoint import Checkpoint, installed_versions, save_checkpo
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
 from runtime.common.errors import UserError, run_command
+from train.data.facts import facts_of
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.judging.scores import freeze
 from train.loop.processes import Processes, one_process, processes
@@ -73,6 +74,7 @@ def fit(
         data_sha256=data_sha256,
         data_origin=dataset.origin,
         history=trainer.history,
+        image_facts=facts_of(dataset.train),
         versions=installed_versions("torch", "torchvision", "FrEIA"),
     )
     if group.first:

@@ -22,6 +22,7 @@ from export.model.flow import Clamp
 from export.model.tensor_files import read_with_stand_ins
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
+from train.data.facts import facts_of
 from train.data.open import ImageCache, open_dataset
 from train.fit import parse_size
 from train.foreign.ambiguities import choose, fits_of, variants_of
@@ -124,6 +125,7 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
         encoder_weights=f"{source.origin}, {path.name} sha256 {sha256_of(path)[:12]}",
         data_sha256="",  # of what it was trained on: not in the file
         data_origin=source.stated.class_name or dataset.origin,
+        image_facts=facts_of(dataset.train),
         versions=installed_versions("torch", "torchvision", "FrEIA"),
     )
     return Imported(checkpoint, difference, fits, tuple(names))

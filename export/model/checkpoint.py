@@ -16,6 +16,7 @@ from export.model.tensor_files import read_torch_file
 from runtime.common.errors import UserError
 from runtime.common.files import whole_file
 from runtime.engines.sidecar import Threshold
+from runtime.images.facts import ImageFacts
 
 FORMAT = "cflow-edge/checkpoint/2"
 EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per tap
@@ -25,7 +26,8 @@ EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per 
 class Checkpoint:
     """A trained detector.
 
-    `constants` (2, K) are the score's, frozen over held-out good images: a level and a spread per tap.
+    `constants` (2, K) are the score's, frozen over held-out good images: a level and a spread per tap. `image_facts`
+    is what the good images are like as pictures.
     """
 
     model: CFlow
@@ -37,6 +39,7 @@ class Checkpoint:
     data_origin: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    image_facts: ImageFacts | None = None
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
@@ -58,6 +61,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "thresholds": {name: asdict(threshold) for name, threshold in checkpoint.thresholds.items()},
         **{key: getattr(checkpoint, key) for key in _PLAIN},
     }
+    if checkpoint.image_facts is not None:
+        content["image_facts"] = asdict(checkpoint.image_facts)
     with whole_file(path) as temporary:
         torch.save(content, temporary)
 
@@ -86,6 +91,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         model.load_state_dict(content["state"])
         thresholds = {name: Threshold(**value) for name, value in content["thresholds"].items()}
         checkpoint = Checkpoint(model.eval(), content["constants"], thresholds, **{key: content[key] for key in _PLAIN})
+        if content.get("image_facts") is not None:
+            checkpoint.image_facts = ImageFacts.from_json(content["image_facts"])
         _check_consistency(checkpoint)
     # RuntimeError is load_state_dict's mismatch, AttributeError a part of another type than ours
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:

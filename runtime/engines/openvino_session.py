@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from runtime.common.errors import UserError
 from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature, unreadable
 from runtime.engines.session import CpuPrecision, Frames, Maps, Scores
@@ -50,8 +52,18 @@ class OpenVinoSession(CpuSession):
             self._model: Any = self._core.read_model(str(path))
         except Exception as error:  # OpenVINO raises RuntimeError and what the parser below it raises
             raise unreadable(path, self.library, error) from None
+        self._check_weights(path)
         tensors = [*self._model.inputs, *self._model.outputs]
         return {tensor.get_any_name(): (_type_of(tensor), _shape_of(tensor)) for tensor in tensors}
+
+    def _check_weights(self, path: Path) -> None:
+        """Refuse weights that are not finite: this library's ReLU and tanh turn NaN into an ordinary number."""
+        for operation in self._model.get_ops():
+            if operation.get_type_name() != "Constant" or not operation.get_element_type().is_real():
+                continue
+            if not np.isfinite(operation.get_data()).all():
+                name = operation.get_friendly_name()
+                raise UserError(f"{path.name} must hold finite weights", f"NaN or infinity in {name}", "train it again")
 
     def _infer(self, frames: Frames) -> tuple[Maps, Scores]:
         single = len(frames) == 1

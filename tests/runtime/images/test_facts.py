@@ -45,17 +45,13 @@ def test_numbers_are_those_of_numpy():
         (lambda image: (image * 0.3).astype(np.uint8), "brightness"),
         (lambda image: cv2.GaussianBlur(image, (0, 0), 12), "sharpness"),
         (lambda image: np.clip(image.astype(int) + 77, 0, 255).astype(np.uint8), "brightness|clipped"),
-        (
-            lambda image: np.where(RNG.random(image.shape[:2])[..., None] < 0.5, 0, 255).astype(np.uint8),
-            "clipped|contrast|sharpness",
-        ),
+        (lambda image: RNG.choice(np.array([0, 255], np.uint8), (240, 320, 1)).repeat(3, axis=2), "contrast|clipped"),
         (lambda image: image[:, :100], "aspect"),
         (lambda image: image[:15], "15 pixels|320x15"),
         (lambda image: image[:1, :1], "1x1"),
     ],
 )
 def test_a_frame_that_shows_nothing_is_told_why(spoil, word):
-
     assert re.search(word, unfit(np.ascontiguousarray(spoil(part(100))), FACTS))
 
 

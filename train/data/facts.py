@@ -1,0 +1,17 @@
+"""What the training images are like as pictures, for the line to hold its frames against (`runtime.images.facts`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from runtime.images.facts import ImageFacts
+from runtime.images.preprocess import read_image
+
+MOST = 200  # images, spread evenly: their extremes are known well enough, and they are read once more for this
+
+
+def facts_of(paths: Sequence[Path]) -> ImageFacts:
+    """Measure good images as they are in their files. Raises `ValueError` for none."""
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(MOST, len(paths))).round().astype(int))
+    return ImageFacts.of(read_image(paths[index]) for index in chosen)
