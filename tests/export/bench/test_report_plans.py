@@ -155,7 +155,7 @@ def test_compiling_needs_no_torch(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     code = (
         "import sys; sys.modules['torch'] = sys.modules['FrEIA'] = None\n"
-        "from export import report_plans\n"
+        "from export.bench import plans as report_plans\n"
         "from runtime.common.errors import run_command\n"
         f"sys.exit(run_command(report_plans.main, [{str(tmp_path)!r}, '--library', 'tensorrt_rtx']))"
     )
