@@ -10,6 +10,7 @@ from runtime.common.errors import UserError
 from runtime.detector import Detector
 from runtime.engines.trt import cuda
 from runtime.engines.trt.session import TensorRTSession
+from runtime.images.view import View, ViewOptions
 from runtime.inspection import Inspection, InspectionOptions
 from tests.runtime.engines.trt.test_session import ARTEFACT
 from tests.support.controlled_source import ControlledSource
@@ -264,3 +265,44 @@ def test_memory_does_not_grow_with_the_frames(detector):
     # one map kept a frame would be 3000 times 6 kB = 18 MB
     assert sizes[-1] - sizes[0] < 6 << 20
     assert np.isfinite(inspection.summary.fps)
+
+
+def test_one_frame_that_cannot_be_judged_ends_neither_its_source_nor_another(detector, tmp_path):
+    """Two sources, a region of interest that does not fit the one's frames: those have no verdict, the others do."""
+    small = ControlledSource("small", False, *range(0, 60, 10), None, size=(20, 20))
+    large = ControlledSource("large", False, *range(0, 60, 10), None)
+    views = [View(ViewOptions(roi=(0, 0, 40, 30))), View(ViewOptions(roi=(0, 0, 40, 30)))]
+    kept, inspection = inspect(detector, [small, large], views=views)
+    assert inspection.summary.verdicts == {"good": 6, "none": 6}
+    assert [j.result.verdict for j in kept.of("large")] == ["good"] * 6
+    for judgement in kept.of("small"):
+        assert judgement.result.score is None and not judgement.result.anomaly_map.any()
+        assert "must lie within the camera's frame; found a frame of 20x20" in judgement.result.reason
+    assert "6 without a verdict" in inspection.summary.text("device")
+
+
+def test_a_region_that_never_fits_a_single_source_is_the_users_mistake(detector):
+    source = ControlledSource("small", False, 1, 2, None, size=(20, 20))
+    with pytest.raises(UserError, match="must lie within"):
+        inspect(detector, [source], views=[View(ViewOptions(roi=(0, 0, 40, 30)))])
+
+
+class AllAtOnce(ControlledSource):
+    """A live source whose frames wait for the inspection, so that none is replaced."""
+
+    def __iter__(self):
+        for frame in super().__iter__():
+            yield frame
+            self.taken.acquire()
+
+
+@pytest.mark.parametrize(("live", "verdicts"), [(True, ["good"] + ["none"] * 3), (False, ["good"] * 4)])
+def test_a_picture_that_does_not_change_gets_no_verdict_from_a_camera(detector, live, verdicts):
+    source = AllAtOnce("camera", live, *[7] * 4, None)
+    source.taken = threading.Semaphore(0)
+    kept = Kept()
+    with Inspection([source], detector, [kept], InspectionOptions(frozen_after_s=1e-6)) as inspection:
+        inspection.add(type("Receiver", (), {"offer": lambda self, judgement: source.taken.release()})())
+        inspection.run()
+    assert [judgement.result.verdict for judgement in kept.judgements] == verdicts
+    assert all("not changed" in j.result.reason for j in kept.judgements if j.result.verdict == "none")

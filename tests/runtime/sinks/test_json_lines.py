@@ -165,3 +165,18 @@ def test_a_reader_that_stands_still_loses_lines_but_the_program_ends():
         assert child.wait(60) == 0
         assert 0 < delivered < 1000 and delivered + lost == 1000 and failed == queued == 0
         assert child.stdout is not None and os.read(child.stdout.fileno(), 1) == b"{"
+
+
+def test_a_frame_without_a_verdict_says_why_and_has_no_number(tmp_path: Path):
+    judged = judgement()
+    none = replace(judged, result=judged.result.unjudged("the frame is 3x3 pixels"))
+    with LinesSink(tmp_path / "lines.jsonl") as sink:
+        sink.write(none)
+    line = json.loads((tmp_path / "lines.jsonl").read_text())
+    assert (line["verdict"], line["score"], line["reason"], line["boxes"]) == (
+        "none",
+        None,
+        "the frame is 3x3 pixels",
+        [],
+    )
+    assert "reason" not in as_json(judged)
