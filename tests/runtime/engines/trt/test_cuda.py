@@ -100,11 +100,13 @@ def run(driver_folder):
     ],
 )
 def test_what_stands_between_us_and_a_device(run, settings, expected):
-    assert run("from runtime.engines.trt import cuda; print(cuda.device_problem())", **settings).stdout.strip() == expected
+    told = run("from runtime.engines.trt import cuda; print(cuda.device_problem())", **settings)
+    assert told.stdout.strip() == expected
 
 
 def test_a_device_tells_its_name_and_capability(run):
-    result = run("from runtime.engines.trt import cuda; print(cuda.compute_capability(), cuda.device_name())", DEVICES="1")
+    program = "from runtime.engines.trt import cuda; print(cuda.compute_capability(), cuda.device_name())"
+    result = run(program, DEVICES="1")
     assert result.stdout.strip() == "12.1 Stand-in 5"
 
 
