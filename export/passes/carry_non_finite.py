@@ -2,8 +2,8 @@
 
     S = Σ_k (1 - up_k(exp(min(x_k, 0))))   ->   S + e,      e = |q²| - q²,   q = Σ_k Σ_positions x_k
 
-min and exp are where an engine may lose a NaN: OpenVINO's return a bound for it, and the worst frame of all would score
-as the best. A sum and a product carry it in every engine, and so they do an infinity: e is exactly 0 where q is finite,
+min and exp are where an engine may lose a NaN: OpenVINO's min(NaN, 0) is 0, and the worst frame of all would score as
+the best. A sum and a product carry it in every engine, and so they do an infinity: e is exactly 0 where q is finite,
 and NaN where it is not. It is added to the map and to the image score. (q² stays finite for sums up to 1.8e19; log-
 likelihoods of frames unlike anything trained on have been seen to reach -1e10 at single positions.)
 """
