@@ -10,7 +10,7 @@ import pytest
 from tests.support.fake_tensorrt import FLAGS_FOR_TYPES, RECORDED, RTX, RTX_1_4, V8, V10_3, V10_13
 from tests.support.paths import ROOT
 
-SOURCES = sorted([*ROOT.glob("export/tensorrt_*.py"), *ROOT.glob("runtime/tensorrt_*.py")])
+SOURCES = sorted([*ROOT.glob("export/trt/*.py"), *ROOT.glob("runtime/engines/trt/*.py")])
 CLASS_OF = {
     "builder": "Builder",
     "config": "IBuilderConfig",
@@ -36,18 +36,18 @@ CLASS_OF = {
 MODULES = ("module", "library")
 # names that mean something else in one file
 EXCEPT = {
-    ("tensorrt_engine.py", "config"): "IRuntimeConfig",
-    ("tensorrt_engine.py", "source"): None,  # a buffer
-    ("tensorrt_engine.py", "frames"): None,  # an array
-    ("tensorrt_session.py", "frames"): None,
-    ("tensorrt_plan.py", "parser"): "OnnxParserRefitter",
-    ("tensorrt_options.py", "parser"): None,  # argparse's
-    ("tensorrt_session.py", "_engine"): None,  # LoadedEngine
-    ("tensorrt_session.py", "engine"): None,
-    ("tensorrt_pipeline.py", "engine"): None,
-    ("tensorrt_pipeline.py", "_engine"): None,
-    ("tensorrt_session.py", "error"): None,  # an exception
-    ("tensorrt_compat.py", "error"): None,
+    ("runtime/engines/trt/engine.py", "config"): "IRuntimeConfig",
+    ("runtime/engines/trt/engine.py", "source"): None,  # a buffer
+    ("runtime/engines/trt/engine.py", "frames"): None,  # an array
+    ("runtime/engines/trt/session.py", "frames"): None,
+    ("runtime/engines/trt/plan.py", "parser"): "OnnxParserRefitter",
+    ("export/trt/options.py", "parser"): None,  # argparse's
+    ("runtime/engines/trt/session.py", "_engine"): None,  # LoadedEngine
+    ("runtime/engines/trt/session.py", "engine"): None,
+    ("runtime/engines/trt/pipeline.py", "engine"): None,
+    ("runtime/engines/trt/pipeline.py", "_engine"): None,
+    ("runtime/engines/trt/session.py", "error"): None,  # an exception
+    ("export/trt/compat.py", "error"): None,
 }
 ALL = frozenset(RECORDED)
 WITH_TARGETS = frozenset({RTX_1_4, RTX})
@@ -95,7 +95,7 @@ def touched():
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and node.attr not in NOT_RECORDED:
-                owner = owner_of(node.value, path.name)
+                owner = owner_of(node.value, path.relative_to(ROOT).as_posix())
                 if owner is not None and not node.attr.startswith("__"):
                     found.setdefault((owner, node.attr), f"{path.name}:{node.lineno}")
     return found
