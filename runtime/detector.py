@@ -14,6 +14,7 @@ from runtime.common.errors import UserError
 from runtime.engines.backends import Backend, open_cpu_session
 from runtime.engines.session import CpuPrecision, Frames, Maps, Pending, Scores, Session
 from runtime.engines.sidecar import Sidecar, Threshold, read_sidecar
+from runtime.engines.thresholds import on_scale
 from runtime.images.preprocess import check_frame, resize
 from runtime.result import Result, Verdict
 
@@ -33,10 +34,7 @@ class Detector:
         chosen = sidecar.threshold
         value = chosen.value if threshold is None else threshold
         self._limits = (value, value if chosen.map_value is None else chosen.map_value)
-        if not math.isfinite(self.threshold):
-            raise UserError(
-                "the threshold must be a finite number", str(self.threshold), "see the sidecar's thresholds"
-            )
+        on_scale(Threshold(self._limits[0], "", map_value=self._limits[1]), sidecar.score_maximum)
 
     @property
     def threshold(self) -> float:
