@@ -94,7 +94,7 @@ def test_a_score_that_is_no_number_is_never_good(tmp_path: Path):
     path = write_tiny_engine(tmp_path)
     with runtime.load(path) as detector:
         result = detector(_frames(1)[0])
-        with pytest.raises(UserError, match="on the score's scale"):
+        with pytest.raises(UserError, match="finite"):
             detector._result(result.anomaly_map, float("nan"), {})
 
 
