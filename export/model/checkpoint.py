@@ -1,5 +1,7 @@
 """The checkpoint `cable.pt`: everything that rebuilds a detector, in types that load without running code."""
 
+import hashlib
+import json
 import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -46,6 +48,15 @@ def installed_versions(*packages: str) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def network_sha256(checkpoint: Checkpoint) -> str:
+    """Return the SHA-256 of what judges: configuration, weights and constants, whatever the thresholds are."""
+    digest = hashlib.sha256(json.dumps(asdict(checkpoint.model.config), sort_keys=True).encode())
+    for name, value in [*sorted(checkpoint.model.state_dict().items()), ("constants", checkpoint.constants)]:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

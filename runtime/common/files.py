@@ -5,18 +5,16 @@ import json
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from runtime.common.errors import UserError
-from runtime.common.locks import try_lock
+from runtime.common.locks import is_at, try_lock
 
 MARK = ".part-"  # in the names of unfinished files: `.cable.json.part-x7k2m9qa.json`
 _UNFINISHED = re.compile(r"\..+\.part-[a-z0-9_]{8}(\.[^.]*)?")
-SWEPT_AFTER_S = 60.0  # between a file's making and its lock its owner cannot be told from a dead one
 
 
 @contextmanager
@@ -28,10 +26,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}{MARK}", suffix=path.suffix, dir=path.parent)
-    temporary = Path(name)
+    handle, temporary = _locked_file(path)
     try:
-        try_lock(handle)  # says that this process lives
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as written:
@@ -40,6 +36,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _locked_file(path: Path) -> tuple[int, Path]:
+    """Make a temporary file beside `path`, whose lock says that its process lives: `sweep` leaves it alone."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}{MARK}", suffix=path.suffix, dir=path.parent)
+        if try_lock(handle) is not False and is_at(handle, Path(name)):
+            return handle, Path(name)
+        os.close(handle)  # swept before it was locked
 
 
 def _umask() -> int:
@@ -56,14 +61,11 @@ def sweep(folder: Path) -> list[Path]:
 
 def _removed(path: Path) -> bool:
     with suppress(OSError):  # gone by now, or another user's
-        if time.time() - path.stat().st_mtime < SWEPT_AFTER_S:
-            return False
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         try:
-            if not try_lock(handle):  # somebody writes it
-                return False
-            path.unlink()
-            return True
+            if try_lock(handle):  # nobody writes it; without locks nobody can tell
+                path.unlink()
+                return True
         finally:
             os.close(handle)
     return False

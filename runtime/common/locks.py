@@ -16,17 +16,25 @@ except ImportError:  # no POSIX: without locks, as before there were any
 POLL_S = 0.05
 
 
-def try_lock(handle: int) -> bool:
-    """Lock an open file for this process and return whether that went; True where the file system has no locks."""
+def try_lock(handle: int) -> bool | None:
+    """Lock an open file for this process; False where another one has it, None where there are no locks."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # no locks here (some network file systems)
-        return True
+    except OSError:  # some network file systems
+        return None
     return True
+
+
+def is_at(handle: int, path: Path) -> bool:
+    """Return whether the open file is the one that stands at `path`."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -54,22 +62,15 @@ def _taken(lock: Path) -> int | None:
     """Return the handle of the locked file, None where another process has it."""
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        if not try_lock(handle):
+        if try_lock(handle) is False:
             os.close(handle)
             return None
-        if _is_at(handle, lock):
+        if is_at(handle, lock):
             os.ftruncate(handle, 0)
             with suppress(OSError):  # a full disk must not forbid what needs no space
                 os.write(handle, str(os.getpid()).encode())
             return handle
         os.close(handle)  # its last owner has removed it
-
-
-def _is_at(handle: int, lock: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), lock.stat())
-    except OSError:
-        return False
 
 
 def _owner(lock: Path) -> str:

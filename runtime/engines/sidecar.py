@@ -13,7 +13,6 @@ from runtime.common.errors import UserError
 from runtime.common.files import read_json, sha256_of, write_json
 from runtime.engines.fields import (
     WrongField,
-    checked,
     digest,
     items,
     number,
@@ -33,6 +32,7 @@ MAP_NAME = "anomaly_map"  # float32 [B, H, W], in [0, number of taps]
 SCORE_NAME = "image_score"  # float32 [B], in the same units
 LARGEST_BYTES = 4 << 20  # of a sidecar; ours take some kilobytes
 LARGEST_SIDE = 16384  # pixels, beyond every camera
+MOST_LINKS = 8  # builds that were killed while they put their files in place, one after the other
 ROUNDING = 1e-6  # by which a float32 sum over taps may exceed their number
 REBUILD = "rebuild with export.build_engine"
 CURE = f"mend this field, or {REBUILD}"
@@ -157,6 +157,7 @@ class Sidecar:
     frame_size: tuple[int, int] | None = None
     training_data_sha256: str = ""
     checkpoint_sha256: str = ""
+    network_sha256: str = ""  # of weights and constants alone: a threshold set in the checkpoint leaves it as it is
     calibration_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -192,28 +193,43 @@ class Sidecar:
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             found = value.get("schema", "no schema") if isinstance(value, dict) else type(value).__name__
             raise UserError(f"{origin} must have schema {SCHEMA}", str(found)[:80], REBUILD)
+        links: list[Sidecar] = []
+        path = ""
         try:
-            sidecar = _sidecar(value)
-            if value.get("replaced_by") is not None:
-                sidecar = replace(sidecar, replaced_by=checked(_sidecar, value["replaced_by"], "replaced_by"))
+            while value is not None and len(links) < MOST_LINKS:
+                links.append(_sidecar(value))
+                value, path = value.get("replaced_by"), f"{path}replaced_by."
         except WrongField as wrong:
-            raise UserError(f"{origin}: {wrong.path} must be {wrong.expected}", shown(wrong.value), CURE) from None
-        return sidecar
+            raise UserError(
+                f"{origin}: {path}{wrong.path} must be {wrong.expected}", shown(wrong.value), CURE
+            ) from None
+        return _chained(links)
+
+    def links(self) -> "list[Sidecar]":
+        """Return this sidecar and those that were about to replace it, the newest last, each alone."""
+        alone = self if self.replaced_by is None else replace(self, replaced_by=None)
+        return [alone, *(self.replaced_by.links() if self.replaced_by is not None else ())]
 
     def of(self, path: Path) -> "Sidecar":
-        """Return what describes the file at `path`: this one, or what `replaced_by` describes."""
-        if self.replaced_by is None:
-            return self
-        if path.is_file() and any(a.sha256 == sha256_of(path) for a in self.replaced_by.artefacts):
-            return self.replaced_by
-        return replace(self, replaced_by=None)
+        """Return what describes the file at `path`: the newest of `links` that knows it, else the oldest."""
+        return self.links()[self._link_of(path)]
 
     def with_part(self, part: "Sidecar", path: Path) -> "Sidecar":
         """Return the whole with `part` in the place of what `of(path)` returns."""
-        if self.replaced_by is None:
-            return part
-        new = self.of(path) == self.replaced_by
-        return replace(self, replaced_by=part) if new else replace(part, replaced_by=self.replaced_by)
+        links = self.links()
+        links[self._link_of(path)] = part
+        return _chained(links)
+
+    def followed_by(self, newer: "Sidecar") -> "Sidecar":
+        """Return what describes the files of this sidecar and those of `newer`, while these take their places."""
+        return _chained([*self.links()[-MOST_LINKS + 1 :], newer])
+
+    def _link_of(self, path: Path) -> int:
+        links = self.links()
+        if len(links) == 1 or not path.is_file():
+            return 0
+        digest = sha256_of(path)
+        return max((i for i, link in enumerate(links) if any(a.sha256 == digest for a in link.artefacts)), default=0)
 
     def artefact_of(self, path: Path) -> Artefact:
         """Return the entry for the file at `path`. Raises `UserError` if the sidecar is not this file's."""
@@ -245,6 +261,7 @@ _fields = record(
         "frame_size": optional(_size),
         "training_data_sha256": digest,
         "checkpoint_sha256": digest,
+        "network_sha256": digest,
         "calibration_sha256": digest,
         "versions": table(text),
         "parity": table(table(number())),
@@ -261,6 +278,13 @@ def _sidecar(value: Any) -> Sidecar:
         threshold.check_scale(sidecar.score_maximum, f"thresholds.{name}.")
     if sidecar.default_threshold not in sidecar.thresholds:
         raise WrongField(f"one of {', '.join(sidecar.thresholds)}", sidecar.default_threshold, "default_threshold")
+    return sidecar
+
+
+def _chained(links: list[Sidecar]) -> Sidecar:
+    sidecar = links[-1]
+    for link in reversed(links[:-1]):
+        sidecar = replace(link, replaced_by=sidecar)
     return sidecar
 
 
