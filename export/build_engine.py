@@ -18,11 +18,14 @@ from export.calibration_data import DEFAULT_FOLDER
 from export.find_model import find_model
 from export.frame_size import parse_frame_size, resize_file_inside
 from export.fuse import LAYOUT_HELP, fuse_file
-from export.graph.onnx_files import get_info, load_model, save_model
+from export.graph.onnx_files import foreign_graph, get_info, load_model, save_model
+from export.kept_thresholds import keep_thresholds
 from export.passes import LAYOUTS, Layout
+from export.precisions.golden import measured
 from export.precisions.parity import BUDGETS, Budget
 from export.precisions.ranges import METHODS
 from export.precisions.typed_graph import TypingOptions, type_graph
+from export.staging import StagedEngine, staged_engine
 from export.to_onnx import export_checkpoint
 from export.trt.build import build_plan
 from export.trt.compat import Backend, check_options, find_backend
@@ -30,7 +33,7 @@ from export.trt.options import BuildOptions, add_plan_arguments, plan_options
 from export.trt.precision import Precision
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_bytes
-from runtime.engines.sidecar import Artefact, Sidecar, read_sidecar, sidecar_path, write_sidecar
+from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,25 @@ class BuildRequest:
 def build_engine(options: BuildRequest, backend: Backend | None) -> Sidecar:
     """Do what is missing between the model and the plan, and return the sidecar that was written.
 
-    `backend` is None where only the ONNX files are wanted. Raises `UserError` for anything a user can mend.
+    `backend` is None where only the ONNX files are wanted. Until all of it is made an engine that stands stays as it
+    is. Raises `UserError` for anything a user can mend.
     """
-    fused_path = options.beside(".onnx")
-    unfused = _export_and_fuse(options, fused_path)
+    with staged_engine(options.out) as staged, foreign_graph(options.model):
+        return _build(options, backend, staged)
+
+
+def _build(options: BuildRequest, backend: Backend | None, staged: StagedEngine) -> Sidecar:
+    fused_path = staged.aside(options.beside(".onnx"))
+    unfused = _export_and_fuse(options, fused_path, staged)
     model = load_model(fused_path)
     info = get_info(model, fused_path.name)
     typed = type_graph(model, options.typing, _say)
     precision, typed_path = options.build.precision, fused_path
     if precision != "fp32":
-        typed_path = options.beside(f".{precision}.onnx")
+        typed_path = staged.aside(options.beside(f".{precision}.onnx"))
         save_model(typed.model, typed_path)
-    frame_size = None if options.frame_size == info.sidecar.input_size else options.frame_size
+    size = info.sidecar.input_size
+    frame_size = None if options.frame_size == size else options.frame_size
     if frame_size is not None:  # last: ranges and parity are measured on images resized as in training
         for path in dict.fromkeys((fused_path, typed_path)):
             _say(resize_file_inside(path, frame_size, path))
@@ -73,29 +83,29 @@ def build_engine(options: BuildRequest, backend: Backend | None) -> Sidecar:
     if backend is not None:
         _say(f"building {options.out.name} with {backend.library} {backend.version}")
         plan = build_plan(typed_path, options.build, backend)
-        write_bytes(options.out, plan.data)
+        write_bytes(staged.aside(options.out), plan.data)
         artefacts.append(plan.artefact)
         _say(plan.table())
-    sidecar = _with_kept_thresholds(info.sidecar, fused_path)
     sidecar = replace(
-        sidecar,
+        info.sidecar,
         name=sidecar_path(options.out).stem,
         batch=options.build.max_batch,
         frame_size=frame_size,
         calibration_sha256=typed.calibration_sha256,
         parity={precision: typed.parity} if typed.parity else {},
         artefacts=tuple(artefacts),
+        golden=measured(info.sidecar.golden, {"fp32": fused_path, precision: typed_path}, frame_size or size),
     )
-    write_sidecar(options.out, sidecar)
-    return sidecar
+    last = _said_at_last_build(options.beside(".onnx"))
+    return staged.put_in_place(lambda before: keep_thresholds(sidecar, before, last, _say))
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _export_and_fuse(options: BuildRequest, fused_path: Path) -> Path:
-    """Bring `fused_path` up to date with the model and return where the unfused graph stands."""
+def _export_and_fuse(options: BuildRequest, fused_path: Path, staged: StagedEngine) -> Path:
+    """Write `fused_path` anew from the model and return where the unfused graph stands."""
     source = options.model
     unfused = sidecar_path(source).with_suffix(".unfused.onnx")
     if source.suffix == ".pt":
@@ -103,6 +113,7 @@ def _export_and_fuse(options: BuildRequest, fused_path: Path) -> Path:
             _say(f"{unfused.name} is up to date")
         else:
             _say(f"exporting {source.name}")
+            unfused = staged.aside(unfused)
             export_checkpoint(source, unfused)
         source = unfused
     _say(f"fusing {source.name}")
@@ -124,15 +135,12 @@ def _artefact(path: Path, precision: str) -> Artefact:
     return Artefact("onnx", precision, sha256_of(path))
 
 
-def _with_kept_thresholds(sidecar: Sidecar, path: Path) -> Sidecar:
-    """Keep thresholds that were edited in an earlier sidecar of the same checkpoint."""
+def _said_at_last_build(fused: Path) -> Sidecar | None:
+    """Return what the model said that the standing engine was built from: its fused ONNX still has it."""
     try:
-        earlier = read_sidecar(path)
+        return get_info(load_model(fused), fused.name).sidecar
     except UserError:
-        return sidecar
-    if earlier.checkpoint_sha256 != sidecar.checkpoint_sha256:
-        return sidecar
-    return replace(sidecar, thresholds=earlier.thresholds, default_threshold=earlier.default_threshold)
+        return None
 
 
 def _parser() -> argparse.ArgumentParser:

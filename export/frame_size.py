@@ -17,14 +17,23 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from export.graph.onnx_files import check_takes_input_size, cpu_session, get_info, load_model, save_model, set_info
+from export.graph.onnx_files import (
+    check_takes_input_size,
+    cpu_session,
+    foreign_graph,
+    get_info,
+    load_model,
+    save_model,
+    set_info,
+)
 from export.passes.resize_frames import PREFIX, find_front, put_in_front
+from export.precisions.golden import measured
+from export.staging import staged_engine
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import INPUT_NAME, Artefact, read_sidecar, sidecar_path, write_sidecar
+from runtime.engines.sidecar import INPUT_NAME, LARGEST_SIDE, Artefact, Sidecar, read_sidecar, sidecar_path
 from runtime.images.preprocess import resize
 
-LARGEST_SIDE = 16384  # pixels; beyond every camera, and a typing error would build gigabytes of weights
 TOLERANCE = 1  # grey level
 
 
@@ -123,13 +132,27 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _write_own_sidecar(source: Path, out: Path) -> None:
+def _resized_engine(source: Path, frame_size: tuple[int, int], out: Path) -> str:
+    """Write `out` with the resize inside and its sidecar, together; return the line that says how it compares."""
+    with staged_engine(out) as staged:
+        aside = staged.aside(out)
+        line = resize_file_inside(source, frame_size, aside)
+        described = _own_sidecar(source, aside, out)
+        staged.put_in_place(lambda before: described)
+    return line
+
+
+def _own_sidecar(source: Path, resized: Path, out: Path) -> Sidecar:
     """Describe `out` as `source` is described, its thresholds included: the resize moves no score."""
-    info = get_info(load_model(out), out.name)
+    info = get_info(load_model(resized), out.name)
     sidecar = read_sidecar(source) if sidecar_path(source).is_file() else info.sidecar
-    artefact = Artefact("onnx", info.precision, sha256_of(out))
-    described = replace(sidecar, name=sidecar_path(out).stem, frame_size=info.sidecar.frame_size, artefacts=(artefact,))
-    write_sidecar(out, described)
+    return replace(
+        sidecar,
+        name=sidecar_path(out).stem,
+        frame_size=info.sidecar.frame_size,
+        artefacts=(Artefact("onnx", info.precision, sha256_of(resized)),),
+        golden=measured(sidecar.golden, {info.precision: resized}, info.sidecar.engine_frame_size),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -147,9 +170,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--out must end in .onnx", str(out))
     if sidecar_path(out).resolve() == sidecar_path(source).resolve():
         raise UserError("--out must be another engine than the one it is made from", str(out), "give it another name")
-    print(resize_file_inside(source, options.frame_size, out))
-    _write_own_sidecar(source, out)
-    print(f"wrote {out}, {sidecar_path(out)}")
+    with foreign_graph(source):
+        print(_resized_engine(source, options.frame_size, out))
+        print(f"wrote {out}, {sidecar_path(out)}")
 
 
 def command() -> int:

@@ -15,6 +15,7 @@ from export.graph.onnx_files import (
     ExportInfo,
     check_takes_input_size,
     cpu_session,
+    foreign_graph,
     get_info,
     load_model,
     save_model,
@@ -151,8 +152,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=LAYOUT_HELP)
     options = parser.parse_args(argv)
     out = options.out or sidecar_path(options.onnx).with_suffix(".onnx")
-    print(fuse_file(options.onnx, out, options.layout))
-    print(f"wrote {out}")
+    with foreign_graph(options.onnx):
+        print(fuse_file(options.onnx, out, options.layout))
+        print(f"wrote {out}")
 
 
 def command() -> int:

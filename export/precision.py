@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
-from export.graph.onnx_files import check_takes_input_size, get_info, load_model, save_model
+from export.graph.onnx_files import check_takes_input_size, foreign_graph, get_info, load_model, save_model
 from export.precisions.ranges import METHODS
 from export.precisions.typing import calibrated_int8, to_fp16
 from runtime.common.errors import UserError, run_command
@@ -33,21 +33,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how ranges are chosen (with --int8)")
     parser.add_argument("--quantise-permutations", action="store_true", help="INT8 for the permutations too")
     options = parser.parse_args(argv)
-    model = load_model(options.onnx)
-    info = get_info(model, options.onnx.name)
-    check_takes_input_size(info, options.onnx.name)
-    if not info.fused:
-        raise UserError(f"{options.onnx} must be fused", "an unfused export", "run export.fuse on it first")
-    if options.fp16:
-        typed, name = to_fp16(model), "fp16"
-    else:
-        data = read_calibration_data(options.calibration_data)
-        permutations = options.quantise_permutations
-        typed = calibrated_int8(model, data, method=options.calibrator, quantise_permutations=permutations)
-        name = "int8"
-    out = sidecar_path(options.onnx).with_suffix(f".{name}.onnx")
-    save_model(typed, out)
-    print(f"wrote {out}")
+    with foreign_graph(options.onnx):
+        model = load_model(options.onnx)
+        info = get_info(model, options.onnx.name)
+        check_takes_input_size(info, options.onnx.name)
+        if not info.fused:
+            raise UserError(f"{options.onnx} must be fused", "an unfused export", "run export.fuse on it first")
+        if options.fp16:
+            typed, name = to_fp16(model), "fp16"
+        else:
+            data = read_calibration_data(options.calibration_data)
+            permutations = options.quantise_permutations
+            typed = calibrated_int8(model, data, method=options.calibrator, quantise_permutations=permutations)
+            name = "int8"
+        out = sidecar_path(options.onnx).with_suffix(f".{name}.onnx")
+        save_model(typed, out)
+        print(f"wrote {out}")
 
 
 def command() -> int:

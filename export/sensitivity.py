@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
-from export.graph.onnx_files import get_info, load_model
+from export.graph.onnx_files import foreign_graph, get_info, load_model
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import read_good, read_labelled
 from export.precisions.ranges import METHODS, collect_ranges
@@ -30,16 +30,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how ranges are chosen")
     parser.add_argument("--labelled", type=Path, metavar="DIR", help="MVTec-style test images: AUROC as well")
     options = parser.parse_args(argv)
-    model = load_model(options.onnx)
-    info = get_info(model, options.onnx.name)
-    if not info.fused or info.precision != "fp32":
-        found = info.precision if info.fused else "an unfused export"
-        raise UserError(f"{options.onnx} must be a fused FP32 graph", found, "name the cable.onnx of export.fuse")
-    data, size = read_calibration_data(options.calibration_data), info.sidecar.input_size
-    ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator)
-    good = options.labelled is None
-    images = read_good(data, size, RANKING_IMAGES) if good else read_labelled(options.labelled, size)
-    print(ranking_table(rank_groups(model, ranges, images, info.sidecar.threshold.value)))
+    with foreign_graph(options.onnx):
+        model = load_model(options.onnx)
+        info = get_info(model, options.onnx.name)
+        if not info.fused or info.precision != "fp32":
+            found = info.precision if info.fused else "an unfused export"
+            raise UserError(f"{options.onnx} must be a fused FP32 graph", found, "name the cable.onnx of export.fuse")
+        data, size = read_calibration_data(options.calibration_data), info.sidecar.input_size
+        ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator)
+        good = options.labelled is None
+        images = read_good(data, size, RANKING_IMAGES) if good else read_labelled(options.labelled, size)
+        print(ranking_table(rank_groups(model, ranges, images, info.sidecar.threshold.value)))
 
 
 def command() -> int:

@@ -15,9 +15,10 @@ import torch
 
 from export.graph.onnx_files import ExportInfo, save_model, set_info
 from export.model.cflow import DetectorModule, ModelConfig
-from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint
+from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint, network_sha256
 from runtime.common.errors import run_command
 from runtime.common.files import sha256_of
+from runtime.engines.golden import Golden
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 
 OPSET = 18
@@ -120,6 +121,8 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
         training_data_sha256=checkpoint.data_sha256,
         checkpoint_sha256=sha256_of(path),
         image_facts=checkpoint.image_facts,
+        golden=None if checkpoint.golden is None else Golden.of(checkpoint.golden.numpy()),
+        network_sha256=network_sha256(checkpoint),
         versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},
     )
 

@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.common.interrupts import quiet_start
+
 if TYPE_CHECKING:
     from runtime.detector import Detector
     from runtime.engines.backends import Backend
     from runtime.engines.session import CpuPrecision
 
 __all__ = ["load"]
+
+quiet_start()
 
 
 def load(

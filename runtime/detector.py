@@ -1,6 +1,5 @@
 """One object that judges frames: `with runtime.load("cable.plan") as detector: result = detector(frame)`."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.common.errors import UserError
+from runtime.common.notices import say
 from runtime.engines.backends import Backend, open_cpu_session
+from runtime.engines.golden import WrongScores, check_golden
 from runtime.engines.session import CpuPrecision, Frames, Pending, Run, Session
-from runtime.engines.sidecar import Sidecar, Threshold, read_sidecar
+from runtime.engines.sidecar import Artefact, Sidecar, Threshold, read_sidecar
+from runtime.engines.thresholds import on_scale
 from runtime.images.facts import unfit
 from runtime.images.preprocess import check_frame, resize
 from runtime.result import Result, result_of
@@ -43,10 +45,7 @@ class Detector:
         chosen = sidecar.threshold
         value = chosen.value if threshold is None else threshold
         self._limits = (value, value if chosen.map_value is None else chosen.map_value)
-        if not math.isfinite(self.threshold):
-            raise UserError(
-                "the threshold must be a finite number", str(self.threshold), "see the sidecar's thresholds"
-            )
+        on_scale(Threshold(self._limits[0], "", map_value=self._limits[1]), sidecar.score_maximum)
 
     @property
     def threshold(self) -> float:
@@ -199,7 +198,8 @@ def load(
 
     Its sidecar (`cable.json` beside `cable.plan`) is read first and must describe this very file.
     `threshold` overrides the sidecar's. The rest concerns an `.onnx`: `threads` is the number of CPU threads
-    (None: all cores), `backend` the library ("auto": OpenVINO where it is installed, else ONNX Runtime), and
+    (None: all cores), `backend` the library ("auto": OpenVINO where it is installed and gives the sidecar's golden
+    frames their scores, else ONNX Runtime), and
     `precision` "bfloat16" trades exactness for speed where OpenVINO and the CPU have it. `cuda_graph` concerns a
     `.plan`: False launches its kernels one by one, as a profiler may want them.
 
@@ -214,20 +214,37 @@ def load(
     artefact = sidecar.artefact_of(path)
     if artefact.kind != path.suffix[1:]:
         raise UserError(f"{path.name} must be a {path.suffix[1:]}", f"a {artefact.kind}", "rename it back")
-    session: Session
     if artefact.kind == "plan":
-        from runtime.engines.trt.session import TensorRTSession
-
         if (backend, precision) != ("auto", "float32"):
             raise UserError(
                 f"{path.name} is a plan: TensorRT runs it, in the precision that it was built with",
                 f"backend {backend}, precision {precision}",
                 "leave both out, or name an .onnx",
             )
-        session = TensorRTSession(path, sidecar, artefact, cuda_graph=cuda_graph)
-    else:
-        session = open_cpu_session(path, threads, sidecar, backend, precision)
+        from runtime.engines.trt.session import TensorRTSession
+
+        return _checked(TensorRTSession(path, sidecar, artefact, cuda_graph=cuda_graph), sidecar, artefact, threshold)
     try:
+        session = open_cpu_session(path, threads, sidecar, backend, precision)
+        return _checked(session, sidecar, artefact, threshold, precision)
+    except WrongScores as wrong:
+        if backend != "auto" or precision != "float32" or session.library == "ONNX Runtime":
+            raise
+        say(f"{session.library} is left out for {path.name}: {wrong}")
+    return load(path, threads=threads, threshold=threshold, backend="onnxruntime")
+
+
+def _checked(
+    session: Session,
+    sidecar: Sidecar,
+    artefact: Artefact,
+    threshold: float | None,
+    precision: CpuPrecision = "float32",
+) -> Detector:
+    """Return the detector of a session that gives the golden frames their scores; any other is closed and refused."""
+    try:
+        if sidecar.golden is not None and session.frame_size == sidecar.engine_frame_size:
+            check_golden(session, sidecar.golden, artefact.precision, "bf16" if precision == "bfloat16" else "")
         return Detector(session, sidecar, threshold)
     except UserError:
         session.close()

@@ -75,6 +75,7 @@ def fit(
         data_origin=dataset.origin,
         history=trainer.history,
         image_facts=facts_of(dataset.train),
+        golden=torch.from_numpy(kept.image(0).copy()),
         versions=installed_versions("torch", "torchvision", "FrEIA"),
     )
     if group.first:

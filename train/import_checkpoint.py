@@ -126,6 +126,7 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
         data_sha256="",  # of what it was trained on: not in the file
         data_origin=source.stated.class_name or dataset.origin,
         image_facts=facts_of(dataset.train),
+        golden=torch.from_numpy(images.image(0).copy()),
         versions=installed_versions("torch", "torchvision", "FrEIA"),
     )
     return Imported(checkpoint, difference, fits, tuple(names))

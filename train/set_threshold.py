@@ -15,7 +15,7 @@ import numpy as np
 from export.images.labelled import check_classes
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import Threshold
-from runtime.engines.thresholds import BY_HAND, by_hand
+from runtime.engines.thresholds import BY_HAND, by_hand, clipped
 from runtime.images.preprocess import list_images
 from train.data.open import GOOD, LabelledImage, open_dataset
 from train.judging.false_alarms import best_f1, from_good_images
@@ -65,6 +65,7 @@ def from_judged(model: Path, judged: JudgedSet) -> Threshold:
 
 
 def _judged_with(model: Path, threshold: Threshold) -> Threshold:
+    threshold = clipped(threshold, float(len(read_facts(model).taps)))
     return replace(threshold, method=f"{threshold.method}, judged with {model.name}")
 
 
@@ -75,7 +76,12 @@ def _choose(options: argparse.Namespace) -> tuple[str, Threshold]:
         return good_name(rate), from_good_folder(options.model, options.good, rate)
     if options.data is not None:
         return BEST_F1, from_labelled_folder(options.model, options.data)
-    return BY_HAND, by_hand(options.value, read_facts(options.model).threshold)
+    return BY_HAND, _by_hand(options)
+
+
+def _by_hand(options: argparse.Namespace) -> Threshold:
+    facts = read_facts(options.model)
+    return by_hand(options.value, facts.threshold, float(len(facts.taps)))
 
 
 def _describe(facts: ModelDescription) -> str:

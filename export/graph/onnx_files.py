@@ -1,9 +1,10 @@
 """ONNX files that say what they are: written whole, read with a clear refusal, with our facts in their metadata."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -12,9 +13,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from export.passes.rewrite import ModelFacts
 from runtime.common.errors import UserError
 from runtime.common.files import whole_file
+from runtime.engines.external_data import refuse_external_data
+from runtime.engines.fields import one_of, record, text, whole, yes_or_no
 from runtime.engines.sidecar import Sidecar
 
 INFO_KEY = "cflow-edge"
+LONGEST_REASON = 300  # characters of a library's error
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,32 @@ def set_info(model: onnx.ModelProto, info: ExportInfo) -> None:
 
 def get_info(model: onnx.ModelProto, origin: str) -> ExportInfo:
     """Return the model's `ExportInfo`. Raises `UserError` if it is not an export of this project."""
-    text = next((prop.value for prop in model.metadata_props if prop.key == INFO_KEY), None)
-    if text is None:
+    found = next((prop.value for prop in model.metadata_props if prop.key == INFO_KEY), None)
+    if found is None:
         raise UserError(f"{origin} must be an ONNX written by export.to_onnx", "one without its facts")
-    known = {field.name for field in fields(ExportInfo)}
     try:
-        stored = json.loads(text)
-        if "metadata" in stored:  # as files of 0.1 call it
+        stored = json.loads(found)
+        if isinstance(stored, dict) and "metadata" in stored:  # as files of 0.1 call it
             stored["sidecar"] = stored.pop("metadata")
-        values: dict[str, Any] = {key: value for key, value in stored.items() if key in known}
-        return ExportInfo(**{**values, "sidecar": Sidecar.from_json(values["sidecar"], origin)})
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{origin} must hold the whole facts of export.to_onnx", repr(error), "export it again"
-        ) from None
+        values = _facts(stored)
+    except (ValueError, RecursionError) as error:
+        cure = "export it again"
+        raise UserError(f"{origin} must hold the whole facts of export.to_onnx", f"{error}", cure) from None
+    return ExportInfo(**{**values, "sidecar": Sidecar.from_json(values["sidecar"], origin)})
+
+
+_facts = record(
+    {
+        "sidecar": lambda value: value,
+        "blocks": whole(1, 1024),
+        "conditional": yes_or_no,
+        "soft_permutation": yes_or_no,
+        "data_origin": text,
+        "fused": yes_or_no,
+        "precision": one_of("fp32", "fp16", "int8"),
+    },
+    {"sidecar", "blocks", "conditional", "soft_permutation"},
+)
 
 
 def check_takes_input_size(info: ExportInfo, origin: str) -> None:
@@ -73,16 +89,37 @@ def check_takes_input_size(info: ExportInfo, origin: str) -> None:
 
 
 def load_model(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file. Raises `UserError` if it is missing or no ONNX."""
+    """Read an ONNX file. Raises `UserError` if it is missing, no ONNX, or keeps weights in other files."""
+    if not path.is_file():
+        raise UserError(f"an ONNX file must stand at {path}", "no such file")
+    refuse_external_data(path)
     try:
-        model = onnx.load(str(path))
-    except FileNotFoundError:
-        raise UserError(f"an ONNX file must stand at {path}", "no such file") from None
+        model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise UserError(f"{path} must be an ONNX file", str(error)) from None
     if not model.graph.node:
         raise UserError(f"{path} must be an ONNX file", "a graph without nodes")
     return model
+
+
+@contextmanager
+def foreign_graph(path: Path) -> Iterator[None]:
+    """Let what is done with the ONNX at `path` end in one line, whatever it holds.
+
+    A file that says it is ours may hold any graph, and the libraries that read, rewrite and run graphs report what they
+    do not like with exceptions of every kind. Of another file than an `.onnx`, a checkpoint say, nothing is caught: an
+    error there is a defect of this program.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if path.suffix != ".onnx":
+            raise
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+        expected = f"{path.name} must hold a graph as export.to_onnx writes it"
+        raise UserError(expected, found, "export it again from its checkpoint") from error
 
 
 def cpu_session(model: onnx.ModelProto) -> ort.InferenceSession:

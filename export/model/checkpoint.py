@@ -1,5 +1,7 @@
 """The checkpoint `cable.pt`: everything that rebuilds a detector, in types that load without running code."""
 
+import hashlib
+import json
 import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -27,7 +29,7 @@ class Checkpoint:
     """A trained detector.
 
     `constants` (2, K) are the score's, frozen over held-out good images: a level and a spread per tap. `image_facts`
-    is what the good images are like as pictures.
+    is what the good images are like as pictures, `golden` one of them, uint8 (H, W, 3) in the input size.
     """
 
     model: CFlow
@@ -40,6 +42,7 @@ class Checkpoint:
     history: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     image_facts: ImageFacts | None = None
+    golden: Tensor | None = None
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
@@ -49,6 +52,15 @@ def installed_versions(*packages: str) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def network_sha256(checkpoint: Checkpoint) -> str:
+    """Return the SHA-256 of what judges: configuration, weights and constants, whatever the thresholds are."""
+    digest = hashlib.sha256(json.dumps(asdict(checkpoint.model.config), sort_keys=True).encode())
+    for name, value in [*sorted(checkpoint.model.state_dict().items()), ("constants", checkpoint.constants)]:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -63,6 +75,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     if checkpoint.image_facts is not None:
         content["image_facts"] = asdict(checkpoint.image_facts)
+    if checkpoint.golden is not None:
+        content["golden"] = checkpoint.golden
     with whole_file(path) as temporary:
         torch.save(content, temporary)
 
@@ -93,6 +107,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         checkpoint = Checkpoint(model.eval(), content["constants"], thresholds, **{key: content[key] for key in _PLAIN})
         if content.get("image_facts") is not None:
             checkpoint.image_facts = ImageFacts.from_json(content["image_facts"])
+        checkpoint.golden = content.get("golden")
         _check_consistency(checkpoint)
     # RuntimeError is load_state_dict's mismatch, AttributeError a part of another type than ours
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -113,6 +128,9 @@ def _check_consistency(checkpoint: Checkpoint) -> None:
     constants, taps = checkpoint.constants, checkpoint.model.config.taps
     if constants.shape != (2, len(taps)) or not constants.isfinite().all() or not (constants[1] > 0).all():
         raise ValueError(f"constants must be {len(taps)} finite levels and as many spreads, not {constants.tolist()}")
+    golden, shape = checkpoint.golden, (*checkpoint.model.config.input_size, 3)
+    if golden is not None and (golden.dtype != torch.uint8 or golden.shape != shape):
+        raise ValueError(f"the golden image must be uint8 {shape}, not {golden.dtype} {tuple(golden.shape)}")
     if checkpoint.default_threshold not in checkpoint.thresholds:
         raise ValueError(f"no threshold {checkpoint.default_threshold!r}")
 

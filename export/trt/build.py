@@ -18,6 +18,7 @@ from export.trt.precision import check_precision, constrain_layers, count_weight
 from export.trt.progress import interrupt_flag, progress_monitor
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
+from runtime.common.interrupts import interruption
 from runtime.engines.sidecar import INPUT_NAME, Artefact
 from runtime.engines.trt.cuda import compute_capability, device_problem
 from runtime.engines.trt.log import NOT_A_REASON, library_log, make
@@ -53,7 +54,7 @@ def build_plan(onnx_path: Path, options: BuildOptions, backend: Backend) -> Buil
 
     Raises `UserError` for a graph that the library refuses, one of another precision than
     `options.precision`, a target that cannot be built here, or an option that the library lacks;
-    `KeyboardInterrupt` on Ctrl-C.
+    `KeyboardInterrupt` on Ctrl-C and SIGTERM.
     """
     module = backend.module
     targets = compat.choose_targets(backend, options.compute_capabilities)
@@ -148,7 +149,7 @@ def _compile(builder: Any, network: Any, config: Any, options: BuildOptions, bac
             config.progress_monitor = progress_monitor(backend.module, options.progress, interrupted)
             memory = builder.build_serialized_network(network, config)
         if interrupted.is_set():
-            raise KeyboardInterrupt
+            raise interruption(interrupted.number)
     if memory is None:
         raise UserError(
             f"{backend.library} {backend.version} must build {path.name} as {options.precision}",

@@ -1,9 +1,11 @@
 """A TensorRT build that shows how far it is and stops on Ctrl-C."""
 
+import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
@@ -11,11 +13,22 @@ from tqdm import tqdm
 from runtime.common.interrupts import on_interrupt
 
 
+class InterruptFlag(threading.Event):
+    """Set by Ctrl-C or SIGTERM, whose number it keeps."""
+
+    number: int = signal.SIGINT
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        self.number = number
+        self.set()
+
+
 @contextmanager
-def interrupt_flag() -> Iterator[threading.Event]:
-    """Turn Ctrl-C into a flag: an exception must not cross the library's frames between its calls to us."""
-    interrupted = threading.Event()
-    with on_interrupt(lambda *_: interrupted.set()):
+def interrupt_flag() -> Iterator[InterruptFlag]:
+    """Turn Ctrl-C and SIGTERM into a flag: an exception must not cross the library's frames between its calls to us."""
+    interrupted = InterruptFlag()
+    with on_interrupt(interrupted.receive):
         yield interrupted
 
 

@@ -6,22 +6,27 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from runtime.common.errors import UserError
+from runtime.common.locks import is_at, try_lock
+
+MARK = ".part-"  # in the names of unfinished files: `.cable.json.part-x7k2m9qa.json`
+_UNFINISHED = re.compile(r"\..+\.part-[a-z0-9_]{8}(\.[^.]*)?")
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on leaving without an error it takes `path`'s place at once.
 
-    On an error or Ctrl-C the temporary file goes and whatever stood at `path` stays as it was.
+    On an error or Ctrl-C the temporary file goes and whatever stood at `path` stays as it was; what a killed process
+    leaves, `sweep` removes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _locked_file(path)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
@@ -29,13 +34,51 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _locked_file(path: Path) -> tuple[int, Path]:
+    """Make a temporary file beside `path`, whose lock says that its process lives: `sweep` leaves it alone."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}{MARK}", suffix=path.suffix, dir=path.parent)
+        if try_lock(handle) is not False and is_at(handle, Path(name)):
+            return handle, Path(name)
+        os.close(handle)  # swept before it was locked
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove from `folder` what `whole_file` began there in processes that were killed, and return it."""
+    found = [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name)] if folder.is_dir() else []
+    return [path for path in found if _removed(path)]
+
+
+def _removed(path: Path) -> bool:
+    with suppress(OSError):  # gone by now, or another user's
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if try_lock(handle):  # nobody writes it; without locks nobody can tell
+                path.unlink()
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in `folder` outlive a power cut; without effect where folders cannot be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -52,6 +95,31 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, largest: int, cure: str) -> Any:
+    """Read a JSON file of at most `largest` bytes; a byte-order mark in front does no harm.
+
+    Raises `UserError` naming the file, with the `cure`, where it is larger (before it is read), no text, no JSON, or
+    gives one name twice, of which JSON readers drop one without a word.
+    """
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise UserError(f"{path} must be JSON of at most {largest} bytes", "a larger file", cure)
+    try:
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} must be JSON", str(error), cure) from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands there twice")
+    return values
 
 
 def sha256_of(path: str | Path) -> str:

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: as a request to end, where what was begun is finished, or at once, but never lost."""
 
+import os
 import signal
 import sys
 import threading
@@ -8,41 +9,83 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from runtime.common.errors import INTERRUPTED_STATUS, Terminated
+
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)  # of SIGINT: nobody has asked for it
 
 
 @contextmanager
 def on_interrupt(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handle` take Ctrl-C while open; without effect outside of the main thread, which alone gets signals."""
+    """Let `handle` take Ctrl-C and SIGTERM while open.
+
+    Without effect outside of the main thread, which alone gets signals.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in WORDS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interruption(number: int) -> KeyboardInterrupt:
+    """Return what is raised for a signal."""
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextmanager
 def lasting_interrupt() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C raise `KeyboardInterrupt` as ever, and yield a check that raises it again where it got lost.
+    """Let Ctrl-C and SIGTERM raise `KeyboardInterrupt`, and yield a check that raises it again where it got lost.
 
     Python prints and forgets what is raised within a destructor or a weak reference's callback, and a thread pool
     has one that runs whenever a pool goes. Without effect outside of the main thread.
     """
-    received = threading.Event()
+    received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        received.set()
-        raise KeyboardInterrupt
+        received.append(number)
+        raise interruption(number)
 
     def check() -> None:
-        if received.is_set():
-            raise KeyboardInterrupt
+        if received:
+            raise interruption(received[0])
 
     with on_interrupt(handle):
         yield check
+
+
+def quiet_start() -> None:
+    """Let Ctrl-C end a command in one line while its modules are imported, which takes seconds.
+
+    What is imported then would meet an exception anywhere, print it as a traceback or take it for a broken
+    installation. Without effect in programs that import the packages, which decide for themselves.
+    """
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""  # noqa: PTH119 - pathlib takes its time to import
+    if program != "-m" and not program.startswith("cflow-"):
+        return
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) in DEFAULTS:
+        signal.signal(signal.SIGINT, _end_or_raise)
+
+
+def _end_or_raise(number: int, frame: FrameType | None) -> None:
+    if not _runs(frame):
+        os.write(2, b"\ninterrupted\n")
+        os._exit(INTERRUPTED_STATUS)
+    raise KeyboardInterrupt
+
+
+def _runs(frame: FrameType | None) -> bool:
+    """Return whether the command has been called, and is not being imported or at its very end."""
+    inner = None
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "__main__" and frame.f_code.co_name == "<module>":
+            return inner is not None and "importlib" not in inner.f_code.co_filename
+        inner, frame = frame, frame.f_back
+    return False
 
 
 class StopSignals:

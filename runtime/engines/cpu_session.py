@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.common.errors import UserError
 from runtime.common.machine import available_cores
+from runtime.engines.external_data import refuse_external_data
 from runtime.engines.session import Finished, Frames, Maps, Run, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar, read_sidecar
 
@@ -39,6 +40,7 @@ class CpuSession(ABC):
             raise UserError("threads must be 1 or more", str(self.threads))
         self.input_size = sidecar.input_size
         self.max_batch = MAX_BATCH
+        refuse_external_data(path)
         found = self._open(path)
         self.frame_size = _frame_size(found, sidecar)
         check_contract(found, path, self.frame_size, self.input_size)

@@ -4,19 +4,40 @@ It stands beside `cable.plan` and `cable.onnx`, is read before either is deseria
 edited by hand where that is meant: `thresholds` only.
 """
 
-import json
-from dataclasses import asdict, dataclass, field, fields
+import math
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from runtime.common.errors import UserError
-from runtime.common.files import sha256_of, write_json
+from runtime.common.files import read_json, sha256_of, write_json
+from runtime.engines.fields import (
+    WrongField,
+    digest,
+    items,
+    number,
+    one_of,
+    optional,
+    record,
+    shown,
+    table,
+    text,
+    whole,
+    yes_or_no,
+)
+from runtime.engines.golden import Golden
 from runtime.images.facts import ImageFacts
 
 SCHEMA = "cflow-edge/sidecar/1"
 INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB; H and W are the frame size where the resize is inside
 MAP_NAME = "anomaly_map"  # float32 [B, H, W], in [0, number of taps]
 SCORE_NAME = "image_score"  # float32 [B], in the same units
+LARGEST_BYTES = 4 << 20  # of a sidecar; ours take some kilobytes
+LARGEST_SIDE = 16384  # pixels, beyond every camera
+MOST_LINKS = 8  # builds that were killed while they put their files in place, one after the other
+ROUNDING = 1e-6  # by which a float32 sum over taps may exceed their number
+REBUILD = "rebuild with export.build_engine"
+CURE = f"mend this field, or {REBUILD}"
 VARIANTS = ("unfused", "fp16", "int8")  # cable.fp16.onnx is a variant of cable.onnx and shares its sidecar
 
 
@@ -42,19 +63,31 @@ class Threshold:
         return self.value if self.map_value is None else self.map_value
 
     @classmethod
-    def from_json(cls, item: dict[str, Any]) -> "Threshold":
-        """Rebuild a threshold. Raises `KeyError`, `TypeError` or `ValueError` if `item` is none."""
-        rate, interval = item.get("false_alarm_rate"), item.get("interval")
-        if interval is not None:
-            low, high = (float(bound) for bound in interval)
-            if not 0 <= low <= high <= 1:
-                raise ValueError(f"interval must be two ascending shares, not {interval}")
-            interval = (low, high)
-        if rate is not None and not 0 <= (rate := float(rate)) <= 1:
-            raise ValueError(f"false_alarm_rate must be a share, not {rate}")
-        of_map = item.get("map_value")
-        of_map = None if of_map is None else float(of_map)
-        return cls(float(item["value"]), str(item["method"]), rate, interval, of_map)
+    def from_json(cls, item: Any) -> "Threshold":
+        """Rebuild a threshold. Raises `WrongField`, a `ValueError`, if `item` is none."""
+        threshold = cls(**_threshold(item))
+        if threshold.interval is not None and threshold.interval[0] > threshold.interval[1]:
+            raise WrongField("two ascending shares", f"{threshold.interval[0]}, {threshold.interval[1]}", "interval")
+        return threshold
+
+    def check_scale(self, maximum: float, where: str = "") -> None:
+        """Raise `WrongField` unless it lies on the scale of a score from 0 to `maximum`, a score's number of taps."""
+        for name, value in (("value", self.value), ("map_value", self.for_map)):
+            if not (math.isfinite(value) and 0 <= value <= maximum * (1 + ROUNDING)):
+                raise WrongField(f"on the score's scale, from 0 to {maximum:g} (one per tap)", value, where + name)
+
+
+_share = number(0, 1)
+_threshold = record(
+    {
+        "value": number(),
+        "method": text,
+        "false_alarm_rate": optional(_share),
+        "interval": optional(items(_share, 2, 2)),
+        "map_value": optional(number()),
+    },
+    {"value", "method"},
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +110,28 @@ class Artefact:
     weights_sha256: str = ""
     dla_core: int | None = None
 
+    @classmethod
+    def from_json(cls, item: Any) -> "Artefact":
+        """Rebuild an entry. Raises `WrongField` if `item` is none."""
+        return cls(**_artefact(item))
+
+
+_artefact = record(
+    {
+        "kind": one_of("onnx", "plan"),
+        "precision": one_of("fp32", "fp16", "int8"),
+        "sha256": digest,
+        "library": text,
+        "version": text,
+        "compute_capability": text,
+        "version_compatible": yes_or_no,
+        "hardware_compatible": yes_or_no,
+        "weights_sha256": digest,
+        "dla_core": optional(whole(0, 64)),
+    },
+    {"kind", "precision", "sha256"},
+)
+
 
 @dataclass(frozen=True)
 class Sidecar:
@@ -86,6 +141,9 @@ class Sidecar:
     engine holds the resize from the one to the other, and None where it takes frames of `input_size`. `thresholds`
     maps a name to a `Threshold`; `default_threshold` names the one that decides. `parity` holds the measured
     differences from the FP32 graph, by precision.
+
+    While a build puts its files in the place of another's, one after the other, `replaced_by` describes the new ones,
+    so that every file can be read at every moment; `of` chooses.
     """
 
     name: str
@@ -101,12 +159,15 @@ class Sidecar:
     frame_size: tuple[int, int] | None = None
     training_data_sha256: str = ""
     checkpoint_sha256: str = ""
+    network_sha256: str = ""  # of weights and constants alone: a threshold set in the checkpoint leaves it as it is
     calibration_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
     artefacts: tuple[Artefact, ...] = ()
     image_facts: ImageFacts | None = None  # of the images that it was trained on; None: not measured
+    golden: Golden | None = None  # frames whose scores are known; None: there was no picture to take
     schema: str = SCHEMA
+    replaced_by: "Sidecar | None" = None
 
     @property
     def threshold(self) -> Threshold:
@@ -125,36 +186,54 @@ class Sidecar:
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json` can write and `from_json` reads back equal."""
-        return asdict(self)
+        value = asdict(self)
+        if self.replaced_by is None:
+            del value["replaced_by"]
+        return value
 
     @classmethod
     def from_json(cls, value: Any, origin: str = "the sidecar") -> "Sidecar":
-        """Rebuild the sidecar. Raises `UserError` if `value` is not a sidecar of this schema."""
+        """Rebuild the sidecar. Raises `UserError` naming the first field that is not what it must be."""
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             found = value.get("schema", "no schema") if isinstance(value, dict) else type(value).__name__
-            raise UserError(f"{origin} must have schema {SCHEMA}", str(found), "rebuild with export.build_engine")
-        known = {f.name for f in fields(cls)}
+            raise UserError(f"{origin} must have schema {SCHEMA}", str(found)[:80], REBUILD)
+        links: list[Sidecar] = []
+        path = ""
         try:
-            values = {key: item for key, item in value.items() if key in known}
-            values["input_size"] = tuple(int(side) for side in values["input_size"])
-            if values.get("frame_size") is not None:
-                height, width = values["frame_size"]
-                values["frame_size"] = (int(height), int(width))
-            values["taps"] = tuple(values["taps"])
-            values["thresholds"] = {name: Threshold.from_json(item) for name, item in values["thresholds"].items()}
-            values["artefacts"] = tuple(Artefact(**item) for item in values.get("artefacts", ()))
-            if values.get("image_facts") is not None:
-                values["image_facts"] = ImageFacts.from_json(values["image_facts"])
-            sidecar = cls(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{origin} must hold every field of {SCHEMA}", f"{error!r}", "rebuild it") from None
-        if sidecar.default_threshold not in sidecar.thresholds:
+            while value is not None and len(links) < MOST_LINKS:
+                links.append(_sidecar(value))
+                value, path = value.get("replaced_by"), f"{path}replaced_by."
+        except WrongField as wrong:
             raise UserError(
-                f"{origin}: default_threshold must be one of {', '.join(sidecar.thresholds) or 'the thresholds'}",
-                repr(sidecar.default_threshold),
-                "name a threshold that is listed",
-            )
-        return sidecar
+                f"{origin}: {path}{wrong.path} must be {wrong.expected}", shown(wrong.value), CURE
+            ) from None
+        return _chained(links)
+
+    def links(self) -> "list[Sidecar]":
+        """Return this sidecar and those that were about to replace it, the newest last, each alone."""
+        alone = self if self.replaced_by is None else replace(self, replaced_by=None)
+        return [alone, *(self.replaced_by.links() if self.replaced_by is not None else ())]
+
+    def of(self, path: Path) -> "Sidecar":
+        """Return what describes the file at `path`: the newest of `links` that knows it, else the oldest."""
+        return self.links()[self._link_of(path)]
+
+    def with_part(self, part: "Sidecar", path: Path) -> "Sidecar":
+        """Return the whole with `part` in the place of what `of(path)` returns."""
+        links = self.links()
+        links[self._link_of(path)] = part
+        return _chained(links)
+
+    def followed_by(self, newer: "Sidecar") -> "Sidecar":
+        """Return what describes the files of this sidecar and those of `newer`, while these take their places."""
+        return _chained([*self.links()[-MOST_LINKS + 1 :], newer])
+
+    def _link_of(self, path: Path) -> int:
+        links = self.links()
+        if len(links) == 1 or not path.is_file():
+            return 0
+        digest = sha256_of(path)
+        return max((i for i, link in enumerate(links) if any(a.sha256 == digest for a in link.artefacts)), default=0)
 
     def artefact_of(self, path: Path) -> Artefact:
         """Return the entry for the file at `path`. Raises `UserError` if the sidecar is not this file's."""
@@ -170,6 +249,51 @@ class Sidecar:
         )
 
 
+_size = items(whole(1, LARGEST_SIDE), 2, 2)
+_fields = record(
+    {
+        "name": text,
+        "input_size": _size,
+        "batch": whole(1, 65536),
+        "encoder": text,
+        "encoder_weights": text,
+        "taps": items(text, 1, 64),
+        "clamp": one_of("tanh(a)", "tanh(a/c)"),
+        "default_threshold": text,
+        "thresholds": table(Threshold.from_json, 1),
+        "score": one_of("paper", "deviation"),
+        "frame_size": optional(_size),
+        "training_data_sha256": digest,
+        "checkpoint_sha256": digest,
+        "network_sha256": digest,
+        "calibration_sha256": digest,
+        "versions": table(text),
+        "parity": table(table(number())),
+        "artefacts": items(Artefact.from_json),
+        "image_facts": optional(ImageFacts.from_json),
+        "golden": optional(Golden.from_json),
+    },
+    {f.name for f in fields(Sidecar) if f.default is MISSING and f.default_factory is MISSING},
+)
+
+
+def _sidecar(value: Any) -> Sidecar:
+    """Rebuild a sidecar without its `replaced_by`. Raises `WrongField`."""
+    sidecar = Sidecar(**_fields(value))
+    for name, threshold in sidecar.thresholds.items():
+        threshold.check_scale(sidecar.score_maximum, f"thresholds.{name}.")
+    if sidecar.default_threshold not in sidecar.thresholds:
+        raise WrongField(f"one of {', '.join(sidecar.thresholds)}", sidecar.default_threshold, "default_threshold")
+    return sidecar
+
+
+def _chained(links: list[Sidecar]) -> Sidecar:
+    sidecar = links[-1]
+    for link in reversed(links[:-1]):
+        sidecar = replace(link, replaced_by=sidecar)
+    return sidecar
+
+
 def sidecar_path(path: str | Path) -> Path:
     """Return the JSON that belongs to a `.plan` or `.onnx`: `cable.plan` and `cable.fp16.onnx` share `cable.json`."""
     path = Path(path)
@@ -180,10 +304,15 @@ def sidecar_path(path: str | Path) -> Path:
 
 
 def read_sidecar(path: str | Path) -> Sidecar:
-    """Read the sidecar that stands beside the engine at `path` (`.plan` or `.onnx`).
+    """Read what stands of the engine at `path` (`.plan` or `.onnx`) in the sidecar beside it.
 
-    Raises `UserError` where it is missing, is no JSON, or has another schema.
+    Raises `UserError` where it is missing, is no JSON, has another schema or a field that is not what it must be.
     """
+    return read_whole_sidecar(path).of(Path(path))
+
+
+def read_whole_sidecar(path: str | Path) -> Sidecar:
+    """Read the sidecar as `read_sidecar` does, with what an unfinished build was about to replace."""
     sidecar = sidecar_path(path)
     if not sidecar.is_file():
         raise UserError(
@@ -191,11 +320,7 @@ def read_sidecar(path: str | Path) -> Sidecar:
             "none",
             "copy both files, or rebuild with export.build_engine",
         )
-    try:
-        value = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{sidecar} must be JSON", str(error), "rebuild with export.build_engine") from None
-    return Sidecar.from_json(value, str(sidecar))
+    return Sidecar.from_json(read_json(sidecar, LARGEST_BYTES, f"mend it, or {REBUILD}"), str(sidecar))
 
 
 def write_sidecar(path: str | Path, sidecar: Sidecar) -> Path:

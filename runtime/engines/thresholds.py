@@ -1,23 +1,52 @@
 """A threshold goes into the sidecar beside an engine; network, ONNX and plan stay as they are."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
 from runtime.common.errors import UserError
-from runtime.engines.sidecar import Sidecar, Threshold, read_sidecar, write_sidecar
+from runtime.common.locks import one_writer
+from runtime.engines.fields import WrongField
+from runtime.engines.sidecar import (
+    Sidecar,
+    Threshold,
+    read_sidecar,
+    read_whole_sidecar,
+    sidecar_path,
+    write_sidecar,
+)
 
+PATIENCE_S = 5.0  # for another writer of a sidecar, who takes milliseconds
 BY_HAND = "manual"  # the name that a threshold set by hand goes by
 
 
-def by_hand(value: float, current: Threshold) -> Threshold:
+def by_hand(value: float, current: Threshold, maximum: float) -> Threshold:
     """Return the threshold that a person chose; what the map is held against stays as in `current`.
 
-    Raises `UserError` for a value that is not finite.
+    Raises `UserError` for a value that is not on the score's scale, from 0 to `maximum`.
     """
-    if not math.isfinite(value):
-        raise UserError("--value must be a finite number", str(value))
-    return Threshold(value, "set by hand", map_value=current.map_value)
+    return on_scale(Threshold(value, "set by hand", map_value=current.map_value), maximum)
+
+
+def on_scale(threshold: Threshold, maximum: float) -> Threshold:
+    """Return `threshold`. Raises `UserError` unless it is on the score's scale, from 0 to `maximum`, one per tap.
+
+    Below the scale every part is anomalous, above it none can be.
+    """
+    try:
+        threshold.check_scale(maximum)
+    except WrongField as wrong:
+        what = "the threshold" if wrong.path == "value" else "the threshold of the map"
+        raise UserError(
+            f"{what} must be {wrong.expected}", f"{wrong.value:g}", "choose one that scores reach"
+        ) from None
+    return threshold
+
+
+def clipped(threshold: Threshold, maximum: float) -> Threshold:
+    """Return a threshold chosen from scores with what rounding, in FP16 say, puts beyond the scale taken away."""
+    value, of_map = (None if v is None else min(max(v, 0.0), maximum) for v in (threshold.value, threshold.map_value))
+    assert value is not None
+    return replace(threshold, value=value, map_value=of_map)
 
 
 def own_sidecar(engine: Path) -> Sidecar:
@@ -31,11 +60,15 @@ def store_in_sidecar(engine: Path, name: str, threshold: Threshold, *, default: 
     """Keep `threshold` as `name` beside `engine`, in the place of an earlier one of that name alone.
 
     `default` makes it the one that decides. The sidecar is written whole or not at all, and returned as it is then.
-    Raises `UserError` as `own_sidecar` does.
+    Raises `UserError` as `own_sidecar` does, and for a threshold off the scale.
     """
-    sidecar = own_sidecar(engine)
-    thresholds = {**sidecar.thresholds, name: threshold}
-    chosen = name if default else sidecar.default_threshold
-    sidecar = replace(sidecar, thresholds=thresholds, default_threshold=chosen)
-    write_sidecar(engine, sidecar)
-    return sidecar
+    beside = sidecar_path(engine)
+    with one_writer(beside, beside.name, "try again in a moment", PATIENCE_S):
+        whole = read_whole_sidecar(engine)
+        part = whole.of(engine)
+        part.artefact_of(engine)
+        on_scale(threshold, part.score_maximum)
+        chosen = name if default else part.default_threshold
+        part = replace(part, thresholds={**part.thresholds, name: threshold}, default_threshold=chosen)
+        write_sidecar(engine, whole.with_part(part, engine))
+    return part

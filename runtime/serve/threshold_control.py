@@ -1,13 +1,10 @@
 """The threshold of the running detector, as the page shows and changes it."""
 
-import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.common.errors import UserError
 from runtime.detector import Detector
-from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand, store_in_sidecar
 
 
@@ -51,14 +48,11 @@ class ThresholdControl:
         `ThresholdMoved` unless the present one is `instead_of`, and `UserError` or `OSError`, with nothing changed,
         for a value outside the score's range and a sidecar that cannot be written.
         """
-        maximum = self._detector.sidecar.score_maximum
-        if not (math.isfinite(value) and 0 <= value <= maximum):
-            raise UserError(f"a threshold must lie between 0 and {maximum:g}", f"{value:g}")
+        threshold = by_hand(value, self._kept, self._detector.sidecar.score_maximum)
         with self._lock:
             present = self._detector.threshold
             if present != instead_of:
                 raise ThresholdMoved(f"the threshold is {present:.6g} by now; look at it, then try again")
-            threshold: Threshold = by_hand(value, self._kept)
             store_in_sidecar(self._engine, BY_HAND, threshold, default=True)
             self._detector.use(threshold)
             self._kept = threshold

@@ -108,7 +108,7 @@ def test_a_sidecar_without_the_field_loads_and_a_broken_one_does_not(built):
     del value["frame_size"]
     assert Sidecar.from_json(value).frame_size is None
     assert Sidecar.from_json(value).engine_frame_size == (64, 96)
-    with pytest.raises(UserError, match="must hold every field"):
+    with pytest.raises(UserError, match="frame_size must be a list of 2"):
         Sidecar.from_json({**value, "frame_size": [720]})
 
 

@@ -58,7 +58,7 @@ def test_the_maps_threshold_is_its_own_where_the_sidecar_has_one(tmp_path: Path)
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
 def test_a_threshold_that_decides_nothing_is_refused(tmp_path: Path, threshold: float):
-    with pytest.raises(UserError, match="finite"):
+    with pytest.raises(UserError, match="on the score's scale"):
         runtime.load(write_tiny_engine(tmp_path), threshold=threshold)
 
 

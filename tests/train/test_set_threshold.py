@@ -154,7 +154,7 @@ def test_a_threshold_with_its_interval_reads_back_equal(engine: Path) -> None:
 def test_an_interval_or_rate_that_is_none_is_refused(engine: Path, change: dict[str, object]) -> None:
     value = read_sidecar(engine).to_json()
     value["thresholds"]["good_quantile"].update(change)
-    with pytest.raises(UserError, match="every field"):
+    with pytest.raises(UserError, match=rf"thresholds\.good_quantile\.{next(iter(change))}.* must be"):
         Sidecar.from_json(value)
 
 
@@ -175,7 +175,9 @@ def test_bad_input_ends_in_one_line_and_changes_nothing(
     assert "no folder" in refusal(capsys, engine, "--good", tmp_path / "none")
     assert "must hold good images; found none" in refusal(capsys, engine, "--good", tmp_path / "empty")
     assert "must lie between 0 and 1; found 1.0" in refusal(capsys, engine, "--good", good, "--false-alarm-rate", 1)
-    assert "must be a finite number; found nan" in refusal(capsys, engine, "--value", "nan")
+    for value in ("nan", "inf", "74", "-1"):
+        message = "the threshold must be on the score's scale, from 0 to 3 (one per tap); found "
+        assert f"{message}{value}" in refusal(capsys, engine, f"--value={value}")
     assert "found only good ones" in refusal(capsys, engine, "--data", tmp_path / "half")
     assert "found none" in refusal(capsys, engine, "--data", good)
     assert "no such file" in refusal(capsys, tmp_path / "none.pt", "--value", 1)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from export.model.checkpoint import load_checkpoint, save_checkpoint
 from runtime.common.errors import UserError
+from runtime.common.locks import one_writer
 from runtime.engines.sidecar import Threshold
-from runtime.engines.thresholds import own_sidecar, store_in_sidecar
+from runtime.engines.thresholds import PATIENCE_S, on_scale, own_sidecar, store_in_sidecar
 
 SUFFIXES = (".pt", ".onnx", ".plan")
 
@@ -54,10 +55,11 @@ def store_threshold(path: Path, name: str, threshold: Threshold, *, default: boo
     the plan stay as they are. Raises `UserError` as `read_facts` does.
     """
     if _is_checkpoint(path):
-        checkpoint = load_checkpoint(path)
-        checkpoint.thresholds[name] = threshold
-        checkpoint.default_threshold = name if default else checkpoint.default_threshold
-        save_checkpoint(path, checkpoint)
+        with one_writer(path, path.name, "try again in a moment", PATIENCE_S):
+            checkpoint = load_checkpoint(path)
+            checkpoint.thresholds[name] = on_scale(threshold, float(len(checkpoint.model.config.taps)))
+            checkpoint.default_threshold = name if default else checkpoint.default_threshold
+            save_checkpoint(path, checkpoint)
         return
     store_in_sidecar(path, name, threshold, default=default)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
+from runtime.engines.external_data import refuse_external_data
 from runtime.engines.sidecar import Artefact, sidecar_path
 from runtime.engines.trt.log import make
 
@@ -91,6 +92,7 @@ def refit(engine: Any, library: Any, log: Any, onnx_path: Path) -> None:
 
     Raises `UserError` with the library's reason, or with the weights that it still misses.
     """
+    refuse_external_data(onnx_path)
     log.clear()
     refitter = library.Refitter(engine, log)
     parser = library.OnnxParserRefitter(refitter, log)

@@ -1,10 +1,17 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
+from runtime.common.errors import Terminated, run_command
 from runtime.common.interrupts import StopSignals, lasting_interrupt
+from tests.support.paths import ROOT
+
+PATIENCE_S = 30
 
 
 @pytest.mark.parametrize(
@@ -82,3 +89,55 @@ def test_other_threads_leave_signals_alone():
     thread.start()
     thread.join()
     assert found == [before]
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    left = []
+
+    def main(argv):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(PATIENCE_S)
+        finally:
+            left.append("cleaned up")
+
+    assert run_command(main) == 143
+    assert (left, signal.getsignal(signal.SIGTERM)) == (["cleaned up"], before)
+    assert capsys.readouterr().err == "\nterminated; what was written before is whole\n"
+
+
+def test_a_lasting_interrupt_keeps_which_signal_it_was():
+    with lasting_interrupt() as check:
+        with pytest.raises(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Terminated):
+            check()
+
+
+@pytest.mark.parametrize("module", ["train.fit", "export.build_engine", "runtime.infer"])
+def test_ctrl_c_during_imports_is_one_line(module):
+    """At moments from the interpreter's start to the end of the imports."""
+    statuses = set()
+    for delay_s in (0.3, 0.6, 0.9, 1.4, 2.0):
+        command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+            seen = _read_until(run, "runtime.common.interrupts")
+            time.sleep(delay_s)
+            run.send_signal(signal.SIGINT)
+            seen += run.stderr.read()
+        said = [line for line in seen.splitlines() if not line.startswith("import time:")]
+        assert not [line for line in said if "Traceback" in line or "Error" in line], said
+        statuses.add(run.returncode)
+        assert run.returncode in (0, 130), said
+    assert module == "runtime.infer" or 130 in statuses
+
+
+def _read_until(run, text):
+    """Read stderr until it tells that module `text` is there: from then on the package answers for signals."""
+    seen = ""
+    for line in run.stderr:
+        seen += line
+        if text in line:
+            break
+    return seen
