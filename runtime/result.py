@@ -61,11 +61,11 @@ def result_of(
     A number that is not finite says nothing: NaN is above no threshold and would pass as good. Nor does one outside
     of the scale, 0 to `maximum`: the engine computes something else than it was built for.
     """
-    lowest, highest = min(image_score, float(anomaly_map.min())), max(image_score, float(anomaly_map.max()))
-    if not (math.isfinite(lowest) and math.isfinite(highest)):
+    found = (image_score, float(anomaly_map.min()), float(anomaly_map.max()))  # a map's NaN is its least and largest
+    if not all(map(math.isfinite, found)):
         fault = NOT_FINITE
-    elif lowest < -ROUNDING or highest > maximum + ROUNDING:
-        fault = f"the engine's result is outside of the scale, {lowest:.4g} to {highest:.4g}"
+    elif min(found) < -ROUNDING or max(found) > maximum + ROUNDING:
+        fault = f"the engine's result is outside of the scale, {min(found):.4g} to {max(found):.4g}"
     else:
         fault = ""
     if fault:
