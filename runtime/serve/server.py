@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from aiohttp import web
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.detector import Detector
 from runtime.serve.access import Access
@@ -22,6 +22,7 @@ from runtime.serve.connections import Connections
 from runtime.serve.guard import Guard
 from runtime.serve.history import History
 from runtime.serve.metrics import Metrics
+from runtime.serve.observed import Observed
 from runtime.serve.pictures import Pictures
 from runtime.serve.snapshot import PageState
 from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
@@ -48,7 +49,7 @@ class ServeOptions:
     health_after_s: float = 10.0
 
 
-class Server:
+class Server(Closing):
     """Serves the page of `detector`, opened from `engine`, from a thread of its own; listens once it is made.
 
     `sources` gives the sources to show (see `SourceStatus.of`) and `deliveries` what the other sinks have counted
@@ -90,12 +91,16 @@ class Server:
     def _assemble(self, options: ServeOptions, detector: Detector, engine: Path) -> tuple[Views, Guard]:
         access = Access(options.token)
         guard = Guard(self.address, access, self.troubles, f"cflow_session_{self.address.port}")
-        control = ThresholdControl(detector, engine)
-        after_s = options.health_after_s
-        sources, sinks = self._source_statuses, self._sink_statuses
-        report = PageState(self.history, self.pictures, control, detector, sources, sinks, after_s, not access.open)
-        metrics = Metrics(self.history, lambda: detector.threshold, sources, sinks, self.troubles.counts)
-        return Views(access, guard, self.history, self.pictures, report, control, metrics, after_s), guard
+        observed = Observed(
+            self.history,
+            self.pictures,
+            ThresholdControl(detector, engine),
+            self._source_statuses,
+            self._sink_statuses,
+            options.health_after_s,
+        )
+        page_state = PageState(observed, detector, sign_in=not access.open)
+        return Views(access, guard, observed, page_state, Metrics(observed, self.troubles.counts)), guard
 
     def _source_statuses(self) -> list[SourceStatus]:
         return with_own_names(SourceStatus.of(source) for source in self._sources())
@@ -170,14 +175,6 @@ class Server:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(JOIN_S)
         self.pictures.close()
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _listen(address: Address) -> socket.socket:

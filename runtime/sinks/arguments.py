@@ -97,10 +97,10 @@ def sinks_from(args: argparse.Namespace, sidecar: "Sidecar", sources: int = 1) -
 
 def _open_sinks(args: argparse.Namespace, maximum: float, by_source: bool) -> "Iterator[Sink]":
     if args.output is not None:
-        from runtime.sinks.folder import FolderSink
+        from runtime.sinks.folder import FolderOptions, FolderSink
 
-        caps = args.json_cap, args.disk_cap
-        yield FolderSink(args.output, maximum, not args.no_overlays, args.contact_sheet, *caps, by_source=by_source)
+        folder = FolderOptions(not args.no_overlays, args.contact_sheet, args.json_cap, args.disk_cap, by_source)
+        yield FolderSink(args.output, maximum, folder)
     if args.json or args.json_file is not None:
         from runtime.sinks.json_lines import LinesSink
 

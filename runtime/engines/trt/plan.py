@@ -13,6 +13,15 @@ ACROSS_MAJORS = ((8, 10), (10, 11))  # where a version-compatible plan of one ma
 AMPERE = (8, 0)  # a hardware-compatible plan runs on this compute capability and later ones
 
 
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan on the disk: its `path`, the sidecar beside it, and the sidecar's entry for this very file."""
+
+    path: Path
+    sidecar: Sidecar
+    artefact: Artefact
+
+
 def check_built_for(path: Path, artefact: Artefact, version: str, capability: str) -> None:
     """Refuse a plan that this library version or GPU does not open, before its bytes are opened.
 
