@@ -48,7 +48,7 @@ def static(name: str, status: int = 200, message: str = "") -> web.Response:
 
 
 class Views:
-    """Answers requests; everything that takes time is done elsewhere (see `runtime.serve.pictures`) or in another thread."""
+    """Answers requests; everything that takes time is done elsewhere (`runtime.serve.pictures`) or in a thread."""
 
     def __init__(
         self, access: Access, guard: Guard, observed: Observed, page_state: PageState, metrics: Metrics

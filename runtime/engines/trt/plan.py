@@ -1,12 +1,13 @@
 """Where a plan opens, and what it needs besides its own bytes: trust, a DLA core, the weights that were left out."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import Artefact, sidecar_path
+from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 from runtime.engines.trt.log import make
 
 ACROSS_MAJORS = ((8, 10), (10, 11))  # where a version-compatible plan of one major version opens in another
