@@ -94,7 +94,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     views = source_arguments.views_from(args)
     sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
     live = any(source.live for source in sources)
-    sinks = sink_arguments.sinks_from(args, detector.sidecar, len(sources))
+    sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources))
     deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
     options = InspectionOptions(args.limit, args.batch_cameras)
     inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
