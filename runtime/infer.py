@@ -37,7 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Ends at the end of the sources, after --limit frames, with q (cameras), with Ctrl-C or SIGTERM.",
     )
     parser.add_argument(
-        "--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json beside it"
+        "--engine",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a .plan or .onnx with its .json beside it; needed, here or in the --config file",
     )
     parser.add_argument(
         "--threshold", type=float, metavar="X", help="a score above X is anomalous (default: the engine's own)"

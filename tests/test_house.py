@@ -130,7 +130,7 @@ def test_every_room_of_the_runtime_is_in_the_table():
 
 
 def _with(folder: Path, place: str, line: str) -> list[Import]:
-    """Return the house's imports where a copy of the file at `place` in `folder`, with `line` added, takes its place."""
+    """Return the imports where a copy of the file at `place`, made in `folder` with `line` added, takes its place."""
     copy = folder / Path(place).name
     copy.write_text((ROOT / place).read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
     modules = _modules(ROOT)

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Protocol, TypeVar
 
-Opened = TypeVar("Opened", bound="Closing")
+Self = TypeVar("Self", bound="Closing")
 
 
 class Closing(Protocol):
@@ -15,7 +15,7 @@ class Closing(Protocol):
     def close(self) -> None:
         """Release everything; a second call does nothing."""
 
-    def __enter__(self: Opened) -> Opened:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(

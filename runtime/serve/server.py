@@ -20,15 +20,15 @@ from runtime.serve.access import Access
 from runtime.serve.address import Address, require_token
 from runtime.serve.connections import Connections
 from runtime.serve.guard import Guard
+from runtime.serve.handlers import Handlers
 from runtime.serve.history import History
 from runtime.serve.metrics import Metrics
 from runtime.serve.observed import Observed
+from runtime.serve.page_state import PageState
 from runtime.serve.pictures import Pictures
-from runtime.serve.snapshot import PageState
 from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
-from runtime.serve.views import Views
 from runtime.sinks.judgement import Judgement
 
 BODY_BYTES = 16 * 1024  # the largest body that an action may have
@@ -80,7 +80,7 @@ class Server(Closing):
         self.history = History()
         failed = partial(self.troubles.add, "picture")
         self.pictures = Pictures(detector.sidecar.score_maximum, self._is_live, self._ring, failed)
-        self._views, self._guard = self._assemble(options, detector, engine)
+        self._handlers, self._guard = self._assemble(options, detector, engine)
         self._stop = asyncio.Event()
         self._closed = False
         self._started = threading.Event()
@@ -88,7 +88,7 @@ class Server(Closing):
         self._thread.start()
         self._started.wait()
 
-    def _assemble(self, options: ServeOptions, detector: Detector, engine: Path) -> tuple[Views, Guard]:
+    def _assemble(self, options: ServeOptions, detector: Detector, engine: Path) -> tuple[Handlers, Guard]:
         access = Access(options.token)
         guard = Guard(self.address, access, self.troubles, f"cflow_session_{self.address.port}")
         observed = Observed(
@@ -100,7 +100,7 @@ class Server(Closing):
             options.health_after_s,
         )
         page_state = PageState(observed, detector, sign_in=not access.open)
-        return Views(access, guard, observed, page_state, Metrics(observed, self.troubles.counts)), guard
+        return Handlers(access, guard, observed, page_state, Metrics(observed, self.troubles.counts)), guard
 
     def _source_statuses(self) -> list[SourceStatus]:
         return with_own_names(SourceStatus.of(source) for source in self._sources())
@@ -115,7 +115,7 @@ class Server(Closing):
 
     def _ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._views.bell.ring)
+            self._loop.call_soon_threadsafe(self._handlers.bell.ring)
 
     def offer(self, judgement: Judgement) -> None:
         """Take one judgement; nothing is drawn here, and nobody waited for."""
@@ -141,7 +141,7 @@ class Server(Closing):
     async def _serve(self) -> None:
         self._loop.set_exception_handler(self._on_loop_error)
         app = web.Application(middlewares=self._guard.middlewares, client_max_size=BODY_BYTES)
-        app.add_routes(self._views.routes())
+        app.add_routes(self._handlers.routes())
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -160,7 +160,7 @@ class Server(Closing):
         await self._stop.wait()
         sweeping.cancel()
         listener.close()
-        self._views.close()
+        self._handlers.close()
         await runner.cleanup()
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ from runtime.serve.access import Access
 from runtime.serve.guard import READING_S, Guard
 from runtime.serve.metrics import CONTENT_TYPE, Metrics
 from runtime.serve.observed import Observed
+from runtime.serve.page_state import PageState
 from runtime.serve.pictures import Jpeg
-from runtime.serve.snapshot import PageState
 from runtime.serve.threshold_control import ThresholdMoved
 
 LONG_POLL_S = 10.0  # how long a request for a live picture waits for one
@@ -47,7 +47,7 @@ def static(name: str, status: int = 200, message: str = "") -> web.Response:
     return web.Response(status=status, text=text, content_type=TYPES[Path(name).suffix])
 
 
-class Views:
+class Handlers:
     """Answers requests; everything that takes time is done elsewhere (`runtime.serve.pictures`) or in a thread."""
 
     def __init__(
