@@ -21,6 +21,7 @@ from export.graph.onnx_files import check_takes_input_size, cpu_session, get_inf
 from export.passes.resize_frames import PREFIX, find_front, put_in_front
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
+from runtime.common.program import program_name
 from runtime.engines.sidecar import INPUT_NAME, Artefact, read_sidecar, sidecar_path, write_sidecar
 from runtime.images.preprocess import resize
 
@@ -134,7 +135,9 @@ def _write_own_sidecar(source: Path, out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Put the resize into an ONNX from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m export.frame_size", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=program_name("python -m export.frame_size"), description=__doc__.split("\n")[0]
+    )
     parser.add_argument("onnx", type=Path, help="a fused ONNX of any precision that takes frames of its input size")
     parser.add_argument(
         "--frame-size", type=parse_frame_size, required=True, metavar="HxW", help="of the camera, such as 1080x1920"

@@ -10,11 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.summary import Summary
 from runtime.detector import Detector, Submitted
@@ -67,7 +67,7 @@ class _UnderWay:
     latency_ms: dict[str, float]
 
 
-class Inspection:
+class Inspection(Closing):
     """Judges the frames of `sources` with `detector` until they end, `stop` is called or the limit is reached.
 
     `receivers` are offered every judgement. `views` has one for each source, in their order, or none at all. Owns the
@@ -89,7 +89,6 @@ class Inspection:
         self._receivers = tuple(receivers)
         self._options = options or InspectionOptions()
         self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
-        self._described = {key: view.describe() for key, view in self._views.items()}
         self._taken = 0
         self._waited_ms = 0.0
         self._stopping = False
@@ -188,7 +187,7 @@ class Inspection:
             view = self._views.get(id(source))
             judged = result if view is None else view.inspected(result, self._detector.sidecar.score)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
-            judgement = Judgement(source.name, frame, judged, self._described.get(id(source), {}))
+            judgement = Judgement(source.name, frame, judged, view)
             offering = time.perf_counter()
             for receiver in self._receivers:
                 receiver.offer(judgement)
@@ -215,11 +214,3 @@ class Inspection:
     def close(self) -> None:
         """Stop capturing and close the sources; a second call does nothing."""
         self._feed.close()
-
-    def __enter__(self) -> "Inspection":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
