@@ -33,6 +33,7 @@ from export.trt.options import BuildOptions, add_plan_arguments, plan_options
 from export.trt.precision import Precision
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_bytes
+from runtime.common.program import program_name
 from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 
 
@@ -145,7 +146,7 @@ def _said_at_last_build(fused: Path) -> Sidecar | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cflow-build", description="Build a TensorRT engine from a checkpoint or ONNX."
+        prog=program_name("cflow-build"), description="Build a TensorRT engine from a checkpoint or ONNX."
     )
     parser.add_argument("model", type=Path, nargs="?", help=".pt or .onnx (default: the one in this folder)")
     kind = parser.add_mutually_exclusive_group()

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
+from runtime.common.program import program_name
 from runtime.images.preprocess import list_images, read_image
 from runtime.sources.frame import Frame
 from runtime.sources.open import SourceKind, SourceSpec, open_source
@@ -208,7 +209,7 @@ def _spaced(frames: Iterable[Frame], every_s: float) -> Iterator[Frame]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export.calibration_data",
+        prog=program_name("python -m export.calibration_data"),
         description="Fill a folder with good images of your own product, on which INT8 ranges are measured.",
     )
     source = parser.add_mutually_exclusive_group(required=True)

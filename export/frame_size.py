@@ -31,6 +31,7 @@ from export.precisions.golden import measured
 from export.staging import staged_engine
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
+from runtime.common.program import program_name
 from runtime.engines.sidecar import INPUT_NAME, LARGEST_SIDE, Artefact, Sidecar, read_sidecar, sidecar_path
 from runtime.images.preprocess import resize
 
@@ -157,7 +158,9 @@ def _own_sidecar(source: Path, resized: Path, out: Path) -> Sidecar:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Put the resize into an ONNX from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m export.frame_size", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=program_name("python -m export.frame_size"), description=__doc__.split("\n")[0]
+    )
     parser.add_argument("onnx", type=Path, help="a fused ONNX of any precision that takes frames of its input size")
     parser.add_argument(
         "--frame-size", type=parse_frame_size, required=True, metavar="HxW", help="of the camera, such as 1080x1920"

@@ -24,6 +24,7 @@ from export.graph.onnx_files import (
 from export.passes import LAYOUTS, Layout, carry_non_finite, opset17, rewrites, unread_initializers
 from export.passes.rewrite import RewriteCount, run
 from runtime.common.errors import UserError, run_command
+from runtime.common.program import program_name
 from runtime.engines.sidecar import INPUT_NAME, sidecar_path
 
 LAYOUT_HELP = "the decoders' products: 1 x 1 convolutions on images, or matrix products on (positions, channels)"
@@ -144,7 +145,7 @@ def fuse_file(unfused: Path, out: Path, layout: Layout = "convolution") -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Fuse an ONNX file from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m export.fuse", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("python -m export.fuse"), description=__doc__)
     parser.add_argument("onnx", type=Path, help="an ONNX written by export.to_onnx")
     parser.add_argument(
         "--out", type=Path, help="where the fused ONNX goes (default: cable.unfused.onnx to cable.onnx)"

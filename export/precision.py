@@ -19,12 +19,15 @@ from export.graph.onnx_files import check_takes_input_size, foreign_graph, get_i
 from export.precisions.ranges import METHODS
 from export.precisions.typing import calibrated_int8, to_fp16
 from runtime.common.errors import UserError, run_command
+from runtime.common.program import program_name
 from runtime.engines.sidecar import sidecar_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Type a fused ONNX from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m export.precision", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=program_name("python -m export.precision"), description=__doc__.split("\n")[0]
+    )
     parser.add_argument("onnx", type=Path, help="a fused ONNX written by export.fuse")
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--fp16", action="store_true")

@@ -20,11 +20,14 @@ from export.precisions.ranking import (
     ranking_table,
 )
 from runtime.common.errors import UserError, run_command
+from runtime.common.program import program_name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the ranking of a fused ONNX."""
-    parser = argparse.ArgumentParser(prog="python -m export.sensitivity", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=program_name("python -m export.sensitivity"), description=__doc__.split("\n")[0]
+    )
     parser.add_argument("onnx", type=Path, help="a fused ONNX written by export.fuse")
     parser.add_argument("--calibration-data", type=Path, default=DEFAULT_FOLDER, help="good images, for the ranges")
     parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how ranges are chosen")

@@ -18,6 +18,7 @@ from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint, network_sha256
 from runtime.common.errors import run_command
 from runtime.common.files import sha256_of
+from runtime.common.program import program_name
 from runtime.engines.golden import Golden
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 
@@ -151,7 +152,7 @@ def export_checkpoint(checkpoint_path: Path, out: Path, name: str | None = None)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Export a checkpoint from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m export.to_onnx", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("python -m export.to_onnx"), description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint written by train.fit")
     parser.add_argument("--out", type=Path, help="where the ONNX goes (default: CHECKPOINT with .unfused.onnx)")
     options = parser.parse_args(argv)

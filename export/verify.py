@@ -20,6 +20,7 @@ from export.precisions.detector_forms import DetectorForm, find_forms
 from export.precisions.parity import BUDGETS, Answers, Parity, areas, compare_answers
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
+from runtime.common.program import program_name
 from runtime.common.text_table import align
 from runtime.report import paper_table
 from runtime.report.accuracy import SCHEMA
@@ -167,7 +168,7 @@ def _faults(rows: Sequence[FormRow], telling: bool) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; exit status 1 if a form is not what it must be."""
-    parser = argparse.ArgumentParser(prog="python -m export.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("python -m export.verify"), description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", help=".pt, .onnx or .plan; what stands beside it is found")
     parser.add_argument("--data", type=Path, metavar="DATASET", help="labelled images in MVTec's layout, for the AUROC")
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="the class, where DATASET holds several")

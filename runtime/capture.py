@@ -10,8 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.common import config
 from runtime.common.argument_types import count, seconds
 from runtime.common.errors import UserError, run_command
+from runtime.common.program import program_name
 from runtime.sources.arguments import add_arguments, describe_sources, sources_from, views_from
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ EVERY_S = 1.0  # of a live source: neighbouring frames teach a detector nothing 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of `runtime.capture`."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.capture", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog=program_name("python -m runtime.capture"), description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="write PNG files here")
     parser.add_argument(
         "--limit", type=count, default=LIMIT, metavar="N", help="stop after N images (default: %(default)s)"
@@ -37,12 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="take a camera's or stream's frames S seconds apart (default: %(default)g)",
     )
     add_arguments(parser)
+    config.add_arguments(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command. Raises `UserError` for what the user can mend."""
-    args = build_parser().parse_args(argv)
+    args = config.parse_args(build_parser, argv)
     if args.dry_run:
         print(describe_sources(args))
         return

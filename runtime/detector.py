@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.notices import say
 from runtime.engines.backends import Backend, open_cpu_session
@@ -30,7 +30,7 @@ class Moments:
     prepared: float
 
 
-class Detector:
+class Detector(Closing):
     """Judges uint8 (H, W, 3) RGB frames with a loaded engine, one at a time or in batches.
 
     Frames of any size are resized as in training, unless the engine does that itself (`Sidecar.frame_size`). Such
@@ -157,14 +157,6 @@ class Detector:
     def close(self) -> None:
         """Release the engine; a second call does nothing."""
         self.session.close()
-
-    def __enter__(self) -> "Detector":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Submitted:

@@ -3,19 +3,24 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from runtime.common import config
 from runtime.common.argument_types import count
 from runtime.common.errors import run_command
+from runtime.common.program import program_name
 from runtime.engines.backends import add_arguments, load_options
 from runtime.serve import arguments as serve_arguments
 from runtime.sinks import arguments as sink_arguments
 from runtime.sources import arguments as source_arguments
 
 if TYPE_CHECKING:
+    from runtime.common.interrupts import StopSignals
     from runtime.inspection import Inspection
+    from runtime.sinks.delivery import Deliveries
     from runtime.sinks.judgement import Judgement
     from runtime.sinks.queueing import Counts
 
@@ -27,12 +32,16 @@ CLEAR_LINE = "\x1b[K"  # from the cursor to the end of the terminal's line
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of `runtime.infer`."""
     parser = argparse.ArgumentParser(
-        prog="python -m runtime.infer",
+        prog=program_name("python -m runtime.infer"),
         description="Judge camera frames, a video or images with a built engine: a line a frame, then a summary.",
         epilog="Ends at the end of the sources, after --limit frames, with q (cameras), with Ctrl-C or SIGTERM.",
     )
     parser.add_argument(
-        "--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json beside it"
+        "--engine",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a .plan or .onnx with its .json beside it; needed, here or in the --config file",
     )
     parser.add_argument(
         "--threshold", type=float, metavar="X", help="a score above X is anomalous (default: the engine's own)"
@@ -48,14 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
     source_arguments.add_arguments(parser)
     sink_arguments.add_arguments(parser)
     serve_arguments.add_arguments(parser)
+    config.add_arguments(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; returns the status of a signal that ended it, raises `UserError` for what the user can mend."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    sink_arguments.check_arguments(parser, args)
+    args = config.parse_args(build_parser, argv)
+    sink_arguments.check_arguments(build_parser(), args)
     if args.dry_run:
         print(source_arguments.describe_sources(args))
         return None
@@ -63,46 +72,69 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 
 def _run(args: argparse.Namespace) -> int | None:
-    """Open engine, sources and sinks, inspect, and print the summary however it ends."""
+    """Open everything, judge, then close and tell what it came to, however it ends; return the exit status."""
+    with contextlib.ExitStack() as stack:
+        line = _open(args, stack)
+        try:
+            line.inspection.run(line.look_at_keys)
+        finally:
+            undelivered = line.close_and_tell()
+    status = line.signals.status()
+    return UNDELIVERED_STATUS if status is None and undelivered and not line.live else status
+
+
+def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
+    """Open engine, sources, sinks and page; `stack` closes them."""
     from runtime.common.interrupts import StopSignals
     from runtime.common.keyboard import key_reader
     from runtime.detector import load
     from runtime.inspection import Inspection, InspectionOptions
     from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
 
-    with contextlib.ExitStack() as stack:
-        detector = stack.enter_context(
-            load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
-        )
-        signals = stack.enter_context(StopSignals())
-        views = source_arguments.views_from(args)
-        sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
-        live = any(source.live for source in sources)
-        sinks = sink_arguments.sinks_from(args, detector.sidecar, len(sources))
-        deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
-        options = InspectionOptions(args.limit, args.batch_cameras)
-        inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
-        console = Console(inspection, sys.stderr if args.json else sys.stdout, live)
-        if not args.json:
-            inspection.add(console)
-        server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
-        if server is not None:
-            inspection.add(stack.enter_context(server))
-        signals.call(inspection.stop)
-        pressed = stack.enter_context(key_reader()) if live else lambda: ""
+    detector = stack.enter_context(
+        load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
+    )
+    signals = stack.enter_context(StopSignals())
+    views = source_arguments.views_from(args)
+    sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
+    live = any(source.live for source in sources)
+    sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources))
+    deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
+    options = InspectionOptions(args.limit, args.batch_cameras)
+    inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
+    console = Console(inspection, sys.stderr if args.json else sys.stdout, live)
+    if not args.json:
+        inspection.add(console)
+    server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
+    if server is not None:
+        inspection.add(stack.enter_context(server))
+    signals.call(inspection.stop)
+    pressed = stack.enter_context(key_reader()) if live else lambda: ""
+    return Line(inspection, deliveries, console, signals, pressed, live, detector.session.device)
 
-        def tick() -> None:
-            if "q" in pressed():
-                inspection.stop()
 
-        try:
-            inspection.run(tick)
-        finally:
-            inspection.close()
-            deliveries.close()
-            undelivered = console.end(detector.session.device, deliveries.counts())
-    status = signals.status()
-    return UNDELIVERED_STATUS if status is None and undelivered and not live else status
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A run with everything open; `pressed` gives the keys pressed since its last call, `device` is what judges."""
+
+    inspection: "Inspection"
+    deliveries: "Deliveries"
+    console: "Console"
+    signals: "StopSignals"
+    pressed: Callable[[], str]
+    live: bool
+    device: str
+
+    def look_at_keys(self) -> None:
+        """End the inspection where somebody asked for it."""
+        if "q" in self.pressed():
+            self.inspection.stop()
+
+    def close_and_tell(self) -> int:
+        """Finish what is under way, print the summary, and return how many judgements sinks did not get."""
+        self.inspection.close()
+        self.deliveries.close()
+        return self.console.end(self.device, self.deliveries.counts())
 
 
 class Console:

@@ -10,11 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.summary import Summary
 from runtime.detector import Detector, Submitted
@@ -73,7 +73,7 @@ class _UnderWay:
     latency_ms: dict[str, float]
 
 
-class Inspection:
+class Inspection(Closing):
     """Judges the frames of `sources` with `detector` until they end, `stop` is called or the limit is reached.
 
     `receivers` are offered every judgement. `views` has one for each source, in their order, or none at all. Owns the
@@ -95,7 +95,6 @@ class Inspection:
         self._receivers = tuple(receivers)
         self._options = options or InspectionOptions()
         self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
-        self._described = {key: view.describe() for key, view in self._views.items()}
         after_s = self._options.frozen_after_s
         self._frozen = {id(source): FrozenCheck(after_s if source.live else 0.0) for source in self.sources}
         self._taken = 0
@@ -213,7 +212,7 @@ class Inspection:
         ):
             judged = self._judged(source, result, unjudged, frozen)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
-            judgement = Judgement(source.name, frame, judged, self._described.get(id(source), {}))
+            judgement = Judgement(source.name, frame, judged, self._views.get(id(source)))
             offering = time.perf_counter()
             for receiver in self._receivers:
                 receiver.offer(judgement)
@@ -248,11 +247,3 @@ class Inspection:
     def close(self) -> None:
         """Stop capturing and close the sources; a second call does nothing."""
         self._feed.close()
-
-    def __enter__(self) -> "Inspection":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from runtime.common.errors import UserError, run_command
+from runtime.common.program import program_name
 from runtime.detector import Detector, load
 from runtime.engines.backends import add_arguments, load_options
 from runtime.images.opencv import opencv
@@ -138,7 +139,8 @@ def text(stages: dict[str, list[float]], device: str, size: tuple[int, int]) -> 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m runtime.overhead", description="Measure what the runtime costs around the session, by stage."
+        prog=program_name("python -m runtime.overhead"),
+        description="Measure what the runtime costs around the session, by stage.",
     )
     parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json")
     parser.add_argument("--frames", type=int, default=300, metavar="N", help="frames that count (default: %(default)s)")

@@ -18,6 +18,7 @@ import numpy as np
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
 from runtime.common.machine import resident_bytes
+from runtime.common.program import program_name
 from runtime.detector import Detector, load
 from runtime.engines.backends import add_arguments, load_options
 from runtime.images.opencv import opencv
@@ -211,7 +212,7 @@ def soak(detector: Detector, minutes: float, folder: Path, fps: float | None = N
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runtime.soak",
+        prog=program_name("python -m runtime.soak"),
         description="Judge a generated video for long: is memory flat, is no result lost, is the execution even?",
     )
     parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json")

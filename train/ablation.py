@@ -26,6 +26,7 @@ from export.images.labelled import check_classes
 from export.model.cflow import ModelConfig
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
+from runtime.common.program import program_name
 from train.comparing.decoder_pool import Keep, train_decoders
 from train.comparing.decoder_run import Features
 from train.comparing.feature_store import FeatureStore, TurnedFeatures, stored_bytes
@@ -99,7 +100,9 @@ def _check(options: argparse.Namespace, dataset: Dataset, config: ModelConfig) -
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m train.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=program_name("python -m train.ablation"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style class with test/ and ground_truth/")
     parser.add_argument("--size", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH (default: 256)")

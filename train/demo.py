@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.common.errors import USAGE_STATUS, UserError, run_command
+from runtime.common.program import program_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CALIBRATION_DATA = REPOSITORY / "calibration_data"
@@ -117,7 +118,7 @@ def run_demo(demo: Demo) -> dict[str, dict[str, float]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo from the command line; exit status 1 if the detector does not separate its test images."""
-    parser = argparse.ArgumentParser(prog="python -m train.demo", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog=program_name("python -m train.demo"), description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to work in (default: demo)")
     parser.add_argument(
         "--weights", action="append", help="encoder weights: imagenet, random or a file (repeat: in turn)"

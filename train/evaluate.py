@@ -14,6 +14,7 @@ import numpy as np
 from export.images.labelled import check_classes
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
+from runtime.common.program import program_name
 from runtime.engines.sidecar import sidecar_path
 from train.data.mvtec import PAPER_INPUT_SIDES
 from train.data.open import Dataset, open_dataset
@@ -82,7 +83,7 @@ def _save_best_f1(model: Path, judged: JudgedSet) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("python -m train.evaluate"), description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", help=".pt, .onnx or .plan")
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder with test/ and ground_truth/")
     parser.add_argument("--json", type=Path, help="also write the figures here")

@@ -14,6 +14,7 @@ from export.model.checkpoint import Checkpoint, installed_versions, save_checkpo
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
 from runtime.common.errors import UserError, run_command
+from runtime.common.program import program_name
 from train.data.facts import facts_of
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.judging.scores import freeze
@@ -147,7 +148,7 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train from the command line."""
-    parser = argparse.ArgumentParser(prog="cflow-train", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("cflow-train"), description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder, or a folder of good images")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, e.g. cable.pt")
     parser.add_argument("--size", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH (default: 256)")

@@ -20,6 +20,7 @@ from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
+from runtime.common.program import program_name
 from train import fit
 from train.data.open import Dataset, list_classes, open_dataset
 from train.evaluate import evaluate
@@ -169,7 +170,7 @@ def choose_classes(root: Path, wanted: str) -> tuple[str, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m train.fit_classes",
+        prog=program_name("python -m train.fit_classes"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -22,6 +22,7 @@ from export.model.flow import Clamp
 from export.model.tensor_files import read_with_stand_ins
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
+from runtime.common.program import program_name
 from train.data.facts import facts_of
 from train.data.open import ImageCache, open_dataset
 from train.fit import parse_size
@@ -133,7 +134,7 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train.import_checkpoint", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("python -m train.import_checkpoint"), description=__doc__)
     parser.add_argument("file", type=Path, help="a .pt of the reference implementation, or a .ckpt of anomalib's Cflow")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, e.g. cable.pt")
     parser.add_argument(

@@ -14,6 +14,7 @@ import numpy as np
 
 from export.images.labelled import check_classes
 from runtime.common.errors import UserError, run_command
+from runtime.common.program import program_name
 from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand, clipped
 from runtime.images.preprocess import list_images
@@ -91,7 +92,7 @@ def _describe(facts: ModelDescription) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     rate = Recipe().false_alarm_rate
-    parser = argparse.ArgumentParser(prog="python -m train.set_threshold", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("python -m train.set_threshold"), description=__doc__)
     parser.add_argument("model", type=Path, help=".pt, .onnx or .plan")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--good", type=Path, help="folder of good images that the model was not trained on")

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_bytes, write_json
+from runtime.common.program import program_name
 from train.data.cable_renderer import render
 from train.data.cable_scene import DEFECTS
 from train.data.dataset import RECORD_NAME
@@ -149,7 +150,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 def _parser() -> argparse.ArgumentParser:
     defaults = DatasetOptions()
     parser = argparse.ArgumentParser(
-        prog="python -m train.synthetic",
+        prog=program_name("python -m train.synthetic"),
         description="Write a data set of synthetic cables, good and defective, in the layout of MVTec AD.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new, empty or earlier")

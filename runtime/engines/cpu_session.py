@@ -3,11 +3,11 @@
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar
 
 import numpy as np
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.machine import available_cores
 from runtime.engines.external_data import refuse_external_data
@@ -20,7 +20,7 @@ Signature = dict[str, tuple[str, tuple[int | str, ...]]]  # {name: (NumPy's name
 BATCH_AXIS = "B"  # stands for an axis of any length
 
 
-class CpuSession(ABC):
+class CpuSession(Closing, ABC):
     """An `.onnx` of the engine contract, opened on the CPU (see `runtime.engines.session.Session`).
 
     `threads` is the number of threads of one run (None: all cores that this process may use);
@@ -94,14 +94,6 @@ class CpuSession(ABC):
         if not self._closed:
             self._closed = True
             self._release()
-
-    def __enter__(self) -> "CpuSession":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def one_line(error: Exception) -> str:

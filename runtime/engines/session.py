@@ -1,11 +1,12 @@
 """The one interface behind which every inference library stands."""
 
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.common.closing import Closing
 
 CpuPrecision = Literal["float32", "bfloat16"]  # of the products of an `.onnx` on the CPU
 
@@ -49,7 +50,7 @@ class Finished:
         """Nothing is under way."""
 
 
-class Session(Protocol):
+class Session(Closing, Protocol):
     """An engine that is loaded and ready to judge frames.
 
     `input_size` is (height, width) of the map in pixels, `frame_size` that of the frames, which is the same unless the
@@ -88,13 +89,3 @@ class Session(Protocol):
     def stage_ms(self) -> dict[str, float]:
         """Milliseconds that each stage of the last `run` took, by name ("execute", "copy_in", ...)."""
         ...
-
-    def close(self) -> None:
-        """Release everything; a second call does nothing."""
-        ...
-
-    def __enter__(self) -> "Session": ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...

@@ -22,8 +22,9 @@ class Region:
 def regions_above(anomaly_map: NDArray[np.float32], threshold: float, frame_size: tuple[int, int]) -> list[Region]:
     """Return the 8-connected regions of `anomaly_map` (H, W) above `threshold`, the highest peak first.
 
-    `frame_size` is (height, width) in pixels. Regions are found at the map's own resolution and their
-    boxes scaled outwards, so there is a region exactly where the image score is above the threshold.
+    `frame_size` is (height, width) in pixels. Regions are found at the map's own resolution and their boxes scaled
+    outwards, so that none is lost in a smaller frame. There is one exactly where a position of the map is above
+    `threshold`; the image score has its own threshold, so a good frame can have regions and an anomalous one none.
     """
     if not anomaly_map.max() > threshold:  # most frames: a twentieth of the time that finding nothing takes
         return []

@@ -22,8 +22,6 @@ from runtime.images.pixels import Image8
 from runtime.images.preprocess import check_frame, read_image
 from runtime.result import Result
 
-ROTATIONS = (0, 90, 180, 270)  # degrees, clockwise
-FLIPS = ("h", "v")
 FILL = (124, 116, 104)  # ImageNet's mean colour, which normalisation turns into nothing
 WHITE = 128  # of 255: a mask's grey from here up is inspected
 
@@ -93,7 +91,7 @@ class View:
             )
 
     def describe(self) -> dict[str, Any]:
-        """Return what was set, for JSON; with it `to_camera` maps boxes of the judged frame back."""
+        """Return what was set, for JSON; empty where the camera's frame itself is judged."""
         options = self.options
         said = {
             "roi": None if options.roi is None else list(options.roi),
@@ -104,15 +102,14 @@ class View:
         }
         return {key: value for key, value in said.items() if value}
 
-    def to_camera(self, box: Box, camera_size: tuple[int, int]) -> Box:
-        """Return a box of the judged frame in the pixels of the camera's frame of (height, width) `camera_size`."""
-        x, y, width, height = self.options.roi or (0, 0, camera_size[1], camera_size[0])
-        turned = self.options.rotate in (90, 270)
-        size = (height, width) if turned else (width, height)  # of the judged frame
+    def to_camera(self, box: Box, judged_size: tuple[int, int]) -> Box:
+        """Return a box of the judged frame, which is of (height, width) `judged_size`, in the camera's pixels."""
+        size = judged_size[::-1]
         box = _flip_box(box, size, self.options.flip)
         for _ in range((360 - self.options.rotate) % 360 // 90):
             box, size = _quarter_turn(box, size), size[::-1]
-        return box[0] + x, box[1] + y, box[2], box[3]
+        left, top = self.options.roi[:2] if self.options.roi else (0, 0)
+        return box[0] + left, box[1] + top, box[2], box[3]
 
     def _turn(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crop, rotate and flip (H, W, ...), with OpenCV, which takes a tenth of NumPy's time."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from runtime.common.errors import INTERRUPTED_STATUS, USAGE_STATUS, UserError, run_command
 from runtime.common.files import write_text
 from runtime.common.notices import say
+from runtime.common.program import program_name
 from runtime.engines.backends import BACKENDS
 from runtime.report import compare
 from runtime.report.measure import MeasureOptions, make_report
@@ -117,7 +118,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 def _parser() -> argparse.ArgumentParser:
     defaults = MeasureOptions()
     parser = argparse.ArgumentParser(
-        prog="python -m runtime.report",
+        prog=program_name("python -m runtime.report"),
         description="Measure the paper's Table 6 on this machine, or engines side by side.",
     )
     parser.add_argument(

@@ -12,8 +12,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from runtime.serve.history import BUCKETS_S, History
-from runtime.serve.status import SinkStatus, SourceStatus
+from runtime.serve.history import BUCKETS_S
+from runtime.serve.observed import Observed
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "cflow"
@@ -22,18 +22,9 @@ PREFIX = "cflow"
 class Metrics(Collector):
     """`text()` is what `/metrics` answers; `errors()` counts the page's own errors by kind."""
 
-    def __init__(
-        self,
-        history: History,
-        threshold: Callable[[], float],
-        sources: Callable[[], Sequence[SourceStatus]],
-        sinks: Callable[[], Sequence[SinkStatus]],
-        errors: Callable[[], dict[str, int]],
-    ) -> None:
-        self._history = history
-        self._threshold = threshold
-        self._sources = sources
-        self._sinks = sinks
+    def __init__(self, observed: Observed, errors: Callable[[], dict[str, int]]) -> None:
+        self._observed = observed
+        self._history = observed.history
         self._errors = errors
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -51,7 +42,9 @@ class Metrics(Collector):
         yield _counter(
             "frames", "Frames judged.", ("source", "verdict"), [(k, v) for k, v in self._history.verdicts().items()]
         )
-        yield _gauge("threshold", "An image score above this is anomalous.", (), [((), self._threshold())])
+        yield _gauge(
+            "threshold", "An image score above this is anomalous.", (), [((), self._observed.control.status().value)]
+        )
         yield _gauge("frames_per_second", "Over the last seconds, all sources.", (), [((), self._history.fps())])
         age_s = self._history.age_s()
         if age_s is not None:
@@ -72,7 +65,7 @@ class Metrics(Collector):
         return family
 
     def _of_sources(self) -> Iterator[Metric]:
-        sources = self._sources()
+        sources = self._observed.sources()
         yield _gauge("source_up", "1 while it delivers.", ("source",), [((s.name,), float(s.up)) for s in sources])
         dropped = [((s.name,), s.dropped) for s in sources]
         yield _counter("source_dropped", "Frames that a newer one replaced.", ("source",), dropped)
@@ -81,7 +74,7 @@ class Metrics(Collector):
         )
 
     def _of_sinks(self) -> Iterator[Metric]:
-        sinks = self._sinks()
+        sinks = self._observed.sinks()
         delivered = [((s.name,), s.delivered) for s in sinks]
         yield _counter("sink_delivered", "Judgements delivered.", ("sink",), delivered)
         yield _counter(

@@ -9,25 +9,26 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from aiohttp import web
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.detector import Detector
 from runtime.serve.access import Access
 from runtime.serve.address import Address, require_token
 from runtime.serve.connections import Connections
 from runtime.serve.guard import Guard
+from runtime.serve.handlers import Handlers
 from runtime.serve.history import History
 from runtime.serve.metrics import Metrics
+from runtime.serve.observed import Observed
+from runtime.serve.page_state import PageState
 from runtime.serve.pictures import Pictures
-from runtime.serve.snapshot import PageState
 from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
-from runtime.serve.views import Views
 from runtime.sinks.judgement import Judgement
 
 BODY_BYTES = 16 * 1024  # the largest body that an action may have
@@ -48,7 +49,7 @@ class ServeOptions:
     health_after_s: float = 10.0
 
 
-class Server:
+class Server(Closing):
     """Serves the page of `detector`, opened from `engine`, from a thread of its own; listens once it is made.
 
     `sources` gives the sources to show (see `SourceStatus.of`) and `deliveries` what the other sinks have counted
@@ -79,7 +80,7 @@ class Server:
         self.history = History()
         failed = partial(self.troubles.add, "picture")
         self.pictures = Pictures(detector.sidecar.score_maximum, self._is_live, self._ring, failed)
-        self._views, self._guard = self._assemble(options, detector, engine)
+        self._handlers, self._guard = self._assemble(options, detector, engine)
         self._stop = asyncio.Event()
         self._closed = False
         self._started = threading.Event()
@@ -87,15 +88,19 @@ class Server:
         self._thread.start()
         self._started.wait()
 
-    def _assemble(self, options: ServeOptions, detector: Detector, engine: Path) -> tuple[Views, Guard]:
+    def _assemble(self, options: ServeOptions, detector: Detector, engine: Path) -> tuple[Handlers, Guard]:
         access = Access(options.token)
         guard = Guard(self.address, access, self.troubles, f"cflow_session_{self.address.port}")
-        control = ThresholdControl(detector, engine)
-        after_s = options.health_after_s
-        sources, sinks = self._source_statuses, self._sink_statuses
-        report = PageState(self.history, self.pictures, control, detector, sources, sinks, after_s, not access.open)
-        metrics = Metrics(self.history, lambda: detector.threshold, sources, sinks, self.troubles.counts)
-        return Views(access, guard, self.history, self.pictures, report, control, metrics, after_s), guard
+        observed = Observed(
+            self.history,
+            self.pictures,
+            ThresholdControl(detector, engine),
+            self._source_statuses,
+            self._sink_statuses,
+            options.health_after_s,
+        )
+        page_state = PageState(observed, detector, sign_in=not access.open)
+        return Handlers(access, guard, observed, page_state, Metrics(observed, self.troubles.counts)), guard
 
     def _source_statuses(self) -> list[SourceStatus]:
         return with_own_names(SourceStatus.of(source) for source in self._sources())
@@ -110,7 +115,7 @@ class Server:
 
     def _ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._views.bell.ring)
+            self._loop.call_soon_threadsafe(self._handlers.bell.ring)
 
     def offer(self, judgement: Judgement) -> None:
         """Take one judgement; nothing is drawn here, and nobody waited for."""
@@ -136,7 +141,7 @@ class Server:
     async def _serve(self) -> None:
         self._loop.set_exception_handler(self._on_loop_error)
         app = web.Application(middlewares=self._guard.middlewares, client_max_size=BODY_BYTES)
-        app.add_routes(self._views.routes())
+        app.add_routes(self._handlers.routes())
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -155,7 +160,7 @@ class Server:
         await self._stop.wait()
         sweeping.cancel()
         listener.close()
-        self._views.close()
+        self._handlers.close()
         await runner.cleanup()
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -170,14 +175,6 @@ class Server:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(JOIN_S)
         self.pictures.close()
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _listen(address: Address) -> socket.socket:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtime.engines.sidecar import Sidecar
     from runtime.sinks.judgement import Sink
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -83,13 +82,13 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("--webhook-all and --webhook-token need --webhook URL")
 
 
-def sinks_from(args: argparse.Namespace, sidecar: "Sidecar", sources: int = 1) -> "list[Sink]":
-    """Open every sink that was asked for; `sources` is how many sources are judged at once.
+def sinks_from(args: argparse.Namespace, maximum: float, sources: int = 1) -> "list[Sink]":
+    """Open every sink that was asked for; `maximum` is the engine's largest score, `sources` are judged at once.
 
     Raises `UserError` or `OSError`, with none left open, if one cannot be.
     """
     with contextlib.ExitStack() as stack:
-        opened = _open_sinks(args, sidecar.score_maximum, by_source=sources > 1)
+        opened = _open_sinks(args, maximum, by_source=sources > 1)
         found = [stack.enter_context(sink) for sink in opened]
         stack.pop_all()
     return found
@@ -97,10 +96,10 @@ def sinks_from(args: argparse.Namespace, sidecar: "Sidecar", sources: int = 1) -
 
 def _open_sinks(args: argparse.Namespace, maximum: float, by_source: bool) -> "Iterator[Sink]":
     if args.output is not None:
-        from runtime.sinks.folder import FolderSink
+        from runtime.sinks.folder import FolderOptions, FolderSink
 
-        caps = args.json_cap, args.disk_cap
-        yield FolderSink(args.output, maximum, not args.no_overlays, args.contact_sheet, *caps, by_source=by_source)
+        folder = FolderOptions(not args.no_overlays, args.contact_sheet, args.json_cap, args.disk_cap, by_source)
+        yield FolderSink(args.output, maximum, folder)
     if args.json or args.json_file is not None:
         from runtime.sinks.json_lines import LinesSink
 

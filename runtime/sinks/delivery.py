@@ -10,8 +10,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
+from runtime.common.closing import Closing
 from runtime.sinks.judgement import Judgement, Sink
 from runtime.sinks.queueing import Counts, Queueing, error_line, to_stderr
 
@@ -59,24 +59,31 @@ class Delivery:
         if not self.queueing.pictures:
             judgement = judgement.without_picture()
         with self._changed:
-            if self._patience_s and not (self._dead or self._fits(judgement)):
-                self._dead = not self._changed.wait_for(
-                    lambda: self._closing or self._fits(judgement), self._patience_s
-                )
-            lost_before = self._lost
-            if not self._closing and self.queueing.keep == "newest":
-                while not self._fits(judgement):
-                    self._bytes -= self._queue.popleft().nbytes
-                    self._lost += 1
-            if self._closing or not self._fits(judgement):
-                self._lost += 1
-            else:
-                self._queue.append(judgement)
-                self._bytes += judgement.nbytes
-                self._changed.notify_all()
-            overflow = self._lost > lost_before
-        if overflow:
+            self._wait_for_room(judgement)
+            lost = self._enqueue(judgement)
+            self._lost += lost
+        if lost:
             self._say_rarely("lost", "is too slow or dead, judgements are lost to it (counted, the inspection goes on)")
+
+    def _wait_for_room(self, judgement: Judgement) -> None:
+        """Wait as long as the patience lasts; a sink that used it up is dead until it takes something."""
+        if self._patience_s and not (self._dead or self._fits(judgement)):
+            self._dead = not self._changed.wait_for(lambda: self._closing or self._fits(judgement), self._patience_s)
+
+    def _enqueue(self, judgement: Judgement) -> int:
+        """Append `judgement`, giving up for it what `queueing.keep` says; return how many judgements that lost."""
+        if self._closing:
+            return 1
+        lost = 0
+        while self.queueing.keep == "newest" and not self._fits(judgement):
+            self._bytes -= self._queue.popleft().nbytes
+            lost += 1
+        if not self._fits(judgement):
+            return lost + 1
+        self._queue.append(judgement)
+        self._bytes += judgement.nbytes
+        self._changed.notify_all()
+        return lost
 
     def counts(self) -> Counts:
         """Return what became of the judgements offered so far."""
@@ -166,7 +173,7 @@ class Delivery:
             self._say(f"{self.sink.name}: {text}")
 
 
-class Deliveries:
+class Deliveries(Closing):
     """All sinks of an inspection: each offer goes to every one. A context manager that closes them together."""
 
     def __init__(
@@ -196,11 +203,3 @@ class Deliveries:
             delivery.begin_close()
         for delivery in self._deliveries:
             delivery.close(max(0.0, deadline - time.monotonic()))
-
-    def __enter__(self) -> "Deliveries":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

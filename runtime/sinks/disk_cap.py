@@ -43,11 +43,6 @@ class DiskCap:
         self._ledger_lines = 0
         self._load()
 
-    @property
-    def used_bytes(self) -> int:
-        """Bytes of the files in the ledger."""
-        return self._used
-
     def add(self, group: str, path: Path, growing: bool = False) -> None:
         """Count a file just written (or written again) and make room.
 

@@ -11,9 +11,9 @@ import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from runtime.common.closing import Closing
 from runtime.common.files import safe_name, write_bytes, write_json
 from runtime.images.overlay import draw
 from runtime.sinks.disk_cap import DiskCap
@@ -38,7 +38,7 @@ class EventOptions:
     max_frames: int = EVENT_FRAMES
 
 
-class EventSink:
+class EventSink(Closing):
     """Writes events into `folder`, the oldest removed once all are over the cap; `maximum` is the largest score.
 
     An event begins with a frame that is anomalous or has no verdict, and ends when `after` has passed without
@@ -92,14 +92,6 @@ class EventSink:
         with contextlib.ExitStack() as stack:  # all of them, though one may fail
             for source in list(self._events):
                 stack.callback(self._end, source)
-
-    def __enter__(self) -> "EventSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Event:

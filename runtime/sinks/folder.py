@@ -1,11 +1,12 @@
 """A folder with one JSON line and one overlay a frame, and a contact sheet of the worst."""
 
 import heapq
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from PIL import Image
 
+from runtime.common.closing import Closing
 from runtime.common.files import safe_name, whole_file
 from runtime.images.overlay import Tile, contact_sheet, draw, thumbnail
 from runtime.images.pixels import Image8
@@ -44,44 +45,47 @@ class Worst:
         return [tile for _, _, tile in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
 
 
-class FolderSink:
+@dataclass(frozen=True)
+class FolderOptions:
+    """What is written beside the lines: `overlays`, and on closing a contact `sheet` of the highest scores.
+
+    `lines_cap_bytes` bounds the lines (`JsonLines`), `cap_bytes` the overlays: the oldest go first. With `by_source`,
+    for several sources in one process, each has a folder of its own inside `overlays`.
+    """
+
+    overlays: bool = True
+    sheet: bool = False
+    lines_cap_bytes: int | None = None
+    cap_bytes: int | None = None
+    by_source: bool = False
+
+
+class FolderSink(Closing):
     """Writes into `folder`: `frames.jsonl`, `overlays/<name>.png` and, on closing, `contact_sheet.png`.
 
     `maximum` is the largest score the engine can give. An existing `frames.jsonl` is continued; an overlay of the
-    same name is replaced. `lines_cap_bytes` bounds the lines (`JsonLines`), `cap_bytes` the overlays: the oldest go
-    first. With `by_source`, for several sources in one process, each has a folder of its own inside `overlays`.
+    same name is replaced.
     """
 
     queueing = Queueing(capacity=32, keep="oldest")
 
-    def __init__(
-        self,
-        folder: Path,
-        maximum: float,
-        overlays: bool = True,
-        sheet: bool = False,
-        lines_cap_bytes: int | None = None,
-        cap_bytes: int | None = None,
-        by_source: bool = False,
-    ) -> None:
+    def __init__(self, folder: Path, maximum: float, options: FolderOptions | None = None) -> None:
         self.name = str(folder)
-        self._by_source = by_source
         self.folder = folder
         self._maximum = maximum
-        self._overlays = overlays
-        self._worst = Worst() if sheet else None
-        self._lines = JsonLines(folder / LINES_NAME, lines_cap_bytes)
-        self._cap = (
-            DiskCap(folder / OVERLAYS_NAME, cap_bytes, "overlays") if overlays and cap_bytes is not None else None
-        )
+        self._options = options or FolderOptions()
+        self._worst = Worst() if self._options.sheet else None
+        self._lines = JsonLines(folder / LINES_NAME, self._options.lines_cap_bytes)
+        cap_bytes = self._options.cap_bytes if self._options.overlays else None
+        self._cap = None if cap_bytes is None else DiskCap(folder / OVERLAYS_NAME, cap_bytes, "overlays")
 
     def write(self, judgement: Judgement) -> None:
         """Write one frame's overlay, then its line: a line's overlay is always there."""
         frame, result = judgement.frame, judgement.result
-        if self._overlays or self._worst:
+        if self._options.overlays or self._worst:
             overlay = draw(frame.image, result, self._maximum)
-            if self._overlays:
-                self._save(safe_name(judgement.source) if self._by_source else "", frame.name, overlay)
+            if self._options.overlays:
+                self._save(safe_name(judgement.source) if self._options.by_source else "", frame.name, overlay)
             if self._worst:
                 worst = result.image_score if result.score is not None else self._maximum  # look at those first
                 self._worst.add(frame.name, worst, overlay)
@@ -99,14 +103,6 @@ class FolderSink:
         worst, self._worst = self._worst, None
         if worst and (tiles := worst.tiles()):
             save_png(self.folder / SHEET_NAME, contact_sheet(tiles, min(SHEET_COLUMNS, len(tiles)), SHEET_TILE_WIDTH))
-
-    def __enter__(self) -> "FolderSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def overlay_name(name: str) -> str:

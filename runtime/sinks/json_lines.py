@@ -8,10 +8,11 @@ import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from runtime.images.regions import regions_above
+from runtime.common.closing import Closing
+from runtime.images.regions import Region, regions_above
+from runtime.images.view import View
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
 
@@ -22,8 +23,12 @@ TAIL_BYTES = 1 << 20  # longer than any line
 def as_json(judgement: Judgement) -> dict[str, Any]:
     """Return what a line says: time in UTC, scores, boxes in pixels of the judged frame, latencies in milliseconds.
 
-    Where the verdict is "none", "reason" says why, and "score" is null where the engine gave no number. Where the
-    camera's frame was cut, turned or masked before, "view" says how.
+    Where the verdict is "none", "reason" says why, and "score" is null where the engine gave no number.
+
+    "boxes" are those of the map above its threshold, the highest peak first: "x", "y", "width", "height" and "peak".
+    Where the camera's frame was cut, turned or masked before it was judged, "view" says how, and "camera_boxes" holds
+    the same boxes in the same order in the pixels of the camera's own frame. Without "view" the judged frame is the
+    camera's, and "boxes" are in its pixels already.
     """
     frame, result = judgement.frame, judgement.result
     captured = datetime.fromtimestamp(frame.captured_s, timezone.utc)
@@ -41,9 +46,15 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
     }
     if result.reason:
         line["reason"] = result.reason
-    if judgement.view:
-        line["view"] = dict(judgement.view)
+    if judgement.view is not None and (said := judgement.view.describe()):
+        line["view"] = said
+        line["camera_boxes"] = [asdict(_in_camera(judgement.view, box, frame.image.shape[:2])) for box in boxes]
     return line
+
+
+def _in_camera(view: View, region: Region, judged_size: tuple[int, int]) -> Region:
+    box = view.to_camera((region.x, region.y, region.width, region.height), judged_size)
+    return Region(*box, region.peak)
 
 
 def encode(value: Any) -> bytes:
@@ -118,7 +129,7 @@ def _mend_end(path: Path) -> None:
             file.write(b"\n")
 
 
-class LinesSink:
+class LinesSink(Closing):
     """One JSON line a frame, to the file `path` (see `JsonLines`) or, without one, to stdout."""
 
     queueing = Queueing(capacity=1024, max_bytes=256 << 20, keep="oldest", pictures=False)
@@ -134,14 +145,6 @@ class LinesSink:
     def close(self) -> None:
         """Close the file (stdout stays open); a second call does nothing."""
         self._lines.close()
-
-    def __enter__(self) -> "LinesSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Stdout:

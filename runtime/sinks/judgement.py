@@ -1,12 +1,12 @@
 """What one frame came to, and where such judgements can go."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
+from runtime.common.closing import Closing
+from runtime.images.view import View
 from runtime.result import Result
 from runtime.sources.frame import Frame
 
@@ -16,15 +16,15 @@ class Judgement:
     """A frame with the engine's result.
 
     `source` is the name of the source that the frame came from, one of several where several cameras are judged in
-    one process. `frame.image` is what was judged: after region of interest, mask, rotation and flip; `view` says
-    what these were, so that a box can be traced back to the camera's pixels (empty: the camera's frame itself).
+    one process. `frame.image` is what was judged: after region of interest, mask, rotation and flip; `view` knows
+    what these were, and maps a box back to the camera's pixels (None: the camera's frame itself was judged).
     Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
     """
 
     source: str
     frame: Frame
     result: Result
-    view: Mapping[str, Any] = field(default_factory=dict)
+    view: View | None = None
 
     @property
     def anomalous(self) -> bool:
@@ -48,7 +48,7 @@ class Judgement:
         return replace(self, frame=replace(self.frame, image=black))
 
 
-class Sink(Protocol):
+class Sink(Closing, Protocol):
     """Takes judgements one by one, in order.
 
     `write` may raise `OSError` or `UserError` for one that it could not deliver; the next is tried all the same.
@@ -62,13 +62,3 @@ class Sink(Protocol):
     def write(self, judgement: Judgement) -> None:
         """Deliver one judgement; may take its time (see `runtime.sinks.delivery`)."""
         ...
-
-    def close(self) -> None:
-        """Finish and release everything."""
-        ...
-
-    def __enter__(self) -> "Sink": ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...

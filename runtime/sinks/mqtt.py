@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.sinks.json_lines import as_json, encode
 from runtime.sinks.judgement import Judgement
@@ -83,7 +83,7 @@ def read_credentials(path: Path | None) -> tuple[str, str]:
     return lines[0], "".join(lines[1:])
 
 
-class MqttSink:
+class MqttSink(Closing):
     """Publishes every judgement; reconnects by itself, for ever.
 
     While there is no broker the newest judgements wait in the queue. One that was published but not confirmed in
@@ -180,11 +180,3 @@ class MqttSink:
                 self._publish(self._status_topic, "offline", retain=True)
         self._client.disconnect()
         self._client.loop_stop()
-
-    def __enter__(self) -> "MqttSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

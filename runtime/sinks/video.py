@@ -7,11 +7,11 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.files import safe_name
 from runtime.images.opencv import opencv
@@ -42,7 +42,7 @@ class VideoOptions:
         return min(self.segment_bytes, self.cap_bytes // 4)
 
 
-class VideoSink:
+class VideoSink(Closing):
     """Writes overlays beside `path`, a segment at a time, the oldest removed once all are over the cap.
 
     Every judged frame is one frame of the video, at a constant `fps`. A segment gets its name when it is whole; a
@@ -92,14 +92,6 @@ class VideoSink:
         with contextlib.ExitStack() as stack:  # all of them, though one may fail
             for source in list(self._segments):
                 stack.callback(self._end, source)
-
-    def __enter__(self) -> "VideoSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Segment:

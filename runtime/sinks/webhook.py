@@ -8,10 +8,10 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.sinks.json_lines import as_json, encode
 from runtime.sinks.judgement import Judgement
@@ -60,7 +60,7 @@ class WebhookOptions:
         return cls(url, "".join(lines), all_frames)
 
 
-class WebhookSink:
+class WebhookSink(Closing):
     """Posts judgements as JSON, anomalous ones only unless told otherwise; any 2xx answer means taken.
 
     What the server refuses (other 4xx, a redirection) is not tried again; everything else is, `tries` times in all.
@@ -112,14 +112,6 @@ class WebhookSink:
 
     def close(self) -> None:
         """Nothing stays open between two posts."""
-
-    def __enter__(self) -> "WebhookSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):

@@ -20,7 +20,7 @@ LONG_S = 86_400  # where silence is no loss
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add everything on sources to `parser`; light, for --help."""
-    which = parser.add_argument_group("sources").add_mutually_exclusive_group(required=True)
+    which = parser.add_argument_group("sources (one kind is needed)").add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--camera",
         action="append",

@@ -2,21 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from runtime.common.closing import Closing
 from runtime.images.pixels import Image8
-
-Opened = TypeVar("Opened", bound="Source")
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One picture: `image` is uint8 (H, W, 3) RGB.
 
-    `name` is unique within its source and usable as a file name. `index` counts from 0 and skips
-    the numbers of frames that a live source dropped. `captured_s` is the time of capture (of
-    reading, for files) in seconds since 1970.
+    `name` is usable as a file name and unique within its source, except that a watched folder's file which is
+    written anew is judged again under its old name. `index` counts from 0 and skips the numbers of frames that a
+    live source dropped. `captured_s` is the time of capture (of reading, for files) in seconds since 1970.
     """
 
     image: Image8
@@ -25,7 +23,7 @@ class Frame:
     captured_s: float
 
 
-class Source(Protocol):
+class Source(Closing, Protocol):
     """A context manager that yields frames once, in order; leaving it releases the device or file.
 
     `name` is what a person calls it, `live` says whether frames are lost when nobody asks for them. The counters
@@ -56,14 +54,3 @@ class Source(Protocol):
         return "file"
 
     def __iter__(self) -> Iterator[Frame]: ...
-
-    def close(self) -> None:
-        """Release everything; a second call does nothing."""
-
-    def __enter__(self: Opened) -> Opened:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

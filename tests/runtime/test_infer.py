@@ -104,6 +104,38 @@ def test_the_output_folder_holds_what_was_asked_for(engine: Path, images: Path, 
     assert [path.name for path in lines_only.iterdir()] == ["frames.jsonl"]
 
 
+@pytest.mark.parametrize(("rotate", "flip"), [(0, "none"), (90, "none"), (90, "h"), (180, "v"), (270, "h"), (270, "v")])
+def test_boxes_are_told_in_the_cameras_own_pixels(engine: Path, tmp_path: Path, rotate: int, flip: str):
+    frame = np.full((120, 200, 3), 20, np.uint8)  # neither the engine's size nor its aspect ratio
+    x, y, width, height = 30, 10, 150, 96
+    for top, left in ((20, 60), (70, 140)):
+        frame[top : top + 12, left : left + 20] = 250
+    Image.fromarray(frame).save(tmp_path / "frame.png")
+    view = ("--roi", f"{x},{y},{width},{height}", "--rotate", rotate, "--flip", flip)
+    source = ("--engine", engine, "--source", tmp_path / "frame.png", "--json-file", tmp_path / "lines.jsonl")
+    assert _infer(*source, *view) == 0
+    line = json.loads((tmp_path / "lines.jsonl").read_text())
+    assert len(line["boxes"]) == len(line["camera_boxes"]) == 2
+    found = np.zeros(frame.shape[:2], bool)
+    for box, camera_box in zip(line["boxes"], line["camera_boxes"], strict=True):
+        # back by turning a picture of the box: out of the mirror, then anticlockwise, then into its place
+        judged = np.zeros((height, width) if rotate in (0, 180) else (width, height), bool)
+        judged[box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]] = True
+        judged = {"none": judged, "h": judged[:, ::-1], "v": judged[::-1]}[flip]
+        whole = np.zeros(frame.shape[:2], bool)
+        whole[y : y + height, x : x + width] = np.rot90(judged, rotate // 90)
+        rows, columns = np.nonzero(whole)
+        assert camera_box == {
+            "x": columns.min(),
+            "y": rows.min(),
+            "width": np.ptp(columns) + 1,
+            "height": np.ptp(rows) + 1,
+            "peak": box["peak"],
+        }
+        found |= whole
+    assert found[frame[:, :, 0] == 250].all() and found.mean() < 0.1  # on the defects, and hardly beyond
+
+
 def test_json_has_stdout_to_itself(engine: Path, images: Path):
     with _process("--engine", engine, "--source", images, "--json") as child:
         out, error = child.communicate(timeout=60)

@@ -242,9 +242,9 @@ def test_each_source_has_its_view(detector):
     (first,), (second,) = kept.of("a"), kept.of("b")
     assert first.frame.image.shape == (32, 24, 3)
     assert first.frame.image.flags.c_contiguous
-    assert first.view == {"roi": "right"}
+    assert first.view.describe() == {"roi": "right"}
     assert first.result.image_score == pytest.approx(2 * second.result.image_score)
-    assert second.view == {}
+    assert second.view.describe() == {}
     assert list(first.result.latency_ms)[:2] == ["capture", "view"]
     with pytest.raises(ValueError, match="shorter"):
         Inspection(sources, detector, views=[Whole()])

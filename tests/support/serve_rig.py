@@ -83,7 +83,7 @@ class Rig:
 
     def state(self, **headers: str) -> dict[str, Any]:
         """Return the report as it is now."""
-        self.server._views._report.forget()
+        self.server._handlers._page_state.forget()
         return self.ask("/api/state", **headers).json()
 
     def connect(self) -> socket.socket:

@@ -9,10 +9,10 @@ import numpy as np
 
 from runtime.common.errors import UserError
 from runtime.engines.session import Frames, Maps, Scores
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Sidecar
+from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 from runtime.engines.trt import cuda
 from runtime.engines.trt.log import library_log
-from runtime.engines.trt.plan import create_runtime, find_weights, refit
+from runtime.engines.trt.plan import PlanFile, create_runtime, find_weights, refit
 
 STAGES = ("copy_in", "execute", "copy_out")
 NUMPY_TYPES = {
@@ -44,25 +44,15 @@ class _Buffer:
 class LoadedEngine:
     """The engine of a plan, ready to run batches of `min_batch` to `max_batch` frames.
 
-    `driver` is pycuda's driver module, `library` the TensorRT module, `artefact` the sidecar's
-    entry for the plan. Every method needs the CUDA
-    context that the constructor ran in to be current; `free` comes before that context goes. A
-    constructor that fails frees what it has made, and raises `UserError` or pycuda's error.
+    `driver` is pycuda's driver module, `library` the TensorRT module. Every method needs the CUDA context that the
+    constructor ran in to be current; `free` comes before that context goes. A constructor that fails frees what it
+    has made, and raises `UserError` or pycuda's error.
 
     With `judges` False the plan may have any outputs, and is there for `execute` and `enqueue`, not for `run`;
     with `cuda_graph` False its kernels are launched one by one, which costs the host's time for each.
     """
 
-    def __init__(
-        self,
-        driver: Any,
-        library: Any,
-        path: Path,
-        sidecar: Sidecar,
-        artefact: Artefact,
-        judges: bool = True,
-        cuda_graph: bool = True,
-    ) -> None:
+    def __init__(self, driver: Any, library: Any, plan: PlanFile, judges: bool = True, cuda_graph: bool = True) -> None:
         self._driver = driver
         self._log = library_log(library)
         self._batch = 0  # of the shapes that are set and the graph that is captured
@@ -75,13 +65,14 @@ class LoadedEngine:
         self._stream: Any = None
         self._events: list[Any] = []
         try:
-            self._open(library, path, sidecar, artefact, judges)
+            self._open(library, plan, judges)
             self._allocate()
         except BaseException:
             self.free()
             raise
 
-    def _open(self, library: Any, path: Path, sidecar: Sidecar, artefact: Artefact, judges: bool) -> None:
+    def _open(self, library: Any, plan: PlanFile, judges: bool) -> None:
+        path, artefact = plan.path, plan.artefact
         weights = find_weights(path, artefact) if artefact.weights_sha256 else None
         self._log.clear()
         self._runtime = create_runtime(library, self._log, artefact)
@@ -91,7 +82,7 @@ class LoadedEngine:
         if weights is not None:
             refit(self._engine, library, self._log, weights)
         if judges:
-            _check_contract(self._engine, path, sidecar)
+            _check_contract(self._engine, path, plan.sidecar)
         self.min_batch, self.max_batch = _batch_range(self._engine)
         self._execution = _create_execution_context(self._engine, library)
         if self._execution is None:

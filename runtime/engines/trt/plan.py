@@ -1,17 +1,27 @@
 """Where a plan opens, and what it needs besides its own bytes: trust, a DLA core, the weights that were left out."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.external_data import refuse_external_data
-from runtime.engines.sidecar import Artefact, sidecar_path
+from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 from runtime.engines.trt.log import make
 
 ACROSS_MAJORS = ((8, 10), (10, 11))  # where a version-compatible plan of one major version opens in another
 AMPERE = (8, 0)  # a hardware-compatible plan runs on this compute capability and later ones
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan on the disk: its `path`, the sidecar beside it, and the sidecar's entry for this very file."""
+
+    path: Path
+    sidecar: Sidecar
+    artefact: Artefact
 
 
 def check_built_for(path: Path, artefact: Artefact, version: str, capability: str) -> None:

@@ -8,18 +8,18 @@ import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.engines.session import Frames, Maps, Run, Scores
 from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 from runtime.engines.trt import cuda
 from runtime.engines.trt.engine import LoadedEngine
 from runtime.engines.trt.pipeline import SLOTS, Pipeline, Slot
-from runtime.engines.trt.plan import check_built_for
+from runtime.engines.trt.plan import PlanFile, check_built_for
 
 INSTALL = {"tensorrt": "pip install 'cflow-edge[tensorrt]'", "tensorrt_rtx": "pip install 'cflow-edge[rtx]' pycuda"}
 
@@ -32,7 +32,7 @@ def cpu_alternative(path: Path) -> str:
     return f"copy {sidecar_path(path).stem}.onnx beside it and use --engine with that, which runs on the CPU"
 
 
-class TensorRTSession:
+class TensorRTSession(Closing):
     """A `.plan` on the first visible CUDA device (see `runtime.engines.session.Session`).
 
     `artefact` is the sidecar's entry for the file. Raises `UserError` where the device, a library or
@@ -61,7 +61,8 @@ class TensorRTSession:
         try:
             with _cuda_errors(self._driver, path.name):
                 self._free_before = self._driver.mem_get_info()[0]
-                self._engine = LoadedEngine(self._driver, self._library, path, sidecar, artefact, judges, cuda_graph)
+                plan = PlanFile(path, sidecar, artefact)
+                self._engine = LoadedEngine(self._driver, self._library, plan, judges, cuda_graph)
                 self.max_batch = self._engine.max_batch
         except BaseException:
             self._context.detach()  # destroys it, being the current one
@@ -152,14 +153,6 @@ class TensorRTSession:
             stack.callback(engine.free)
             if pipeline is not None:
                 stack.callback(pipeline.free)
-
-    def __enter__(self) -> "TensorRTSession":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class SubmittedRun:

@@ -57,7 +57,7 @@ def test_a_box_goes_back_to_the_very_pixels_of_the_cameras_frame(roi, rotate: in
     frame[9:15, 10:30] = 255  # x 10, y 9, 20 wide, 6 high
     rows, columns = np.nonzero(view(frame)[:, :, 0])
     box = (int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1)
-    assert view.to_camera(box, SIZE) == (10, 9, 20, 6)
+    assert view.to_camera(box, view(frame).shape[:2]) == (10, 9, 20, 6)
 
 
 @pytest.mark.parametrize("roi", [(0, 0, 60, 40), (59, 39, 1, 1)])

@@ -17,7 +17,7 @@ from prometheus_client import parser
 import runtime
 from runtime.common.errors import UserError
 from runtime.engines.sidecar import read_sidecar, write_sidecar
-from runtime.serve import connections, views
+from runtime.serve import connections, handlers
 from runtime.serve.address import Address
 from runtime.serve.server import ServeOptions, Server
 from tests.support.serve_rig import TAPS, TOKEN, ADelivery, ASource, Rig, serving, until
@@ -76,7 +76,7 @@ def test_live_pictures_are_drawn_only_while_somebody_looks(tmp_path: Path):
 
 
 def test_who_waits_for_a_picture_that_never_comes_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(views, "LONG_POLL_S", 0.2)
+    monkeypatch.setattr(handlers, "LONG_POLL_S", 0.2)
     with serving(tmp_path) as rig:
         rig.state()
         assert rig.ask("/live/0.jpg").status == 204
@@ -224,7 +224,7 @@ def test_without_the_token_there_is_the_login_form_and_nothing_else(tmp_path: Pa
 
 
 def test_a_token_opens_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(views, "WRONG_TOKEN_S", 0.01)
+    monkeypatch.setattr(handlers, "WRONG_TOKEN_S", 0.01)
     with serving(tmp_path, TOKEN) as rig:
         wrong = rig.ask("/login", "POST", "token=correct-horse-battery-stapl")
         assert wrong.status == 401 and b"not the token" in wrong.body and "Set-Cookie" not in wrong.headers

@@ -24,7 +24,7 @@ def test_the_oldest_groups_go_first_as_wholes(tmp_path: Path):
     for group in "abc":
         _write(cap, group, f"{group}/one")
         _write(cap, group, f"{group}/two")
-    assert _names(tmp_path) == ["b", "b/one", "b/two", "c", "c/one", "c/two"] and cap.used_bytes == 400
+    assert _names(tmp_path) == ["b", "b/one", "b/two", "c", "c/one", "c/two"]
 
 
 def test_what_the_sink_did_not_write_stays(tmp_path: Path):
@@ -51,7 +51,6 @@ def test_a_restart_knows_what_was_written_before(tmp_path: Path):
         ledger.write('{"group": "x", "path": "../outside", "bytes": 1, "mtime_ns": null}\n')
         ledger.write('[1]\n{"group": "half a li')
     cap = DiskCap(tmp_path, 250, "test")
-    assert cap.used_bytes == 200
     _write(cap, "d", "d")
     assert _names(tmp_path) == ["c", "d"]
     assert Path("/etc/passwd").exists()
@@ -73,16 +72,17 @@ def test_what_is_larger_than_the_cap_is_an_error_and_does_not_stay(tmp_path: Pat
     _write(cap, "a", "a")
     with pytest.raises(OSError, match="too small") as error:
         _write(cap, "b", "b", 300)
-    assert error.value.errno == errno.EDQUOT and _names(tmp_path) == [] and cap.used_bytes == 0
-    _write(cap, "c", "c")
-    assert _names(tmp_path) == ["c"]
+    assert error.value.errno == errno.EDQUOT and _names(tmp_path) == []
+    for name in ("c", "d"):  # all of the cap is free again
+        _write(cap, name, name)
+    assert _names(tmp_path) == ["c", "d"]
 
 
 def test_a_file_written_again_counts_once_and_as_new(tmp_path: Path):
     cap = DiskCap(tmp_path, 250, "test")
     for name in ("a", "b", "a"):
         _write(cap, name, name)
-    assert cap.used_bytes == 200
+    assert _names(tmp_path) == ["a", "b"]
     _write(cap, "c", "c")
     assert _names(tmp_path) == ["a", "c"]
 
@@ -94,21 +94,22 @@ def test_a_growing_file_is_found_again_after_a_power_cut(tmp_path: Path):
     cap.add("a", growing, growing=True)
     growing.write_bytes(b"x" * 700)
     again = DiskCap(tmp_path, 1000, "test")
-    assert again.used_bytes == 700
     _write(again, "b", "b", 400)
     assert _names(tmp_path) == ["b"]
 
 
 def test_a_growing_file_with_its_end_counts_with_its_size(tmp_path: Path):
-    cap = DiskCap(tmp_path, 1000, "test")
+    cap = DiskCap(tmp_path, 15, "test")
     growing = tmp_path / ".growing"
     growing.write_bytes(b"x" * 10)
     cap.add("a", growing, growing=True)
     growing.rename(tmp_path / "whole")
     cap.drop("a", growing)
-    assert cap.used_bytes == 0
     cap.add("a", tmp_path / "whole")
-    assert cap.used_bytes == 10 and DiskCap(tmp_path, 1000, "test").used_bytes == 10
+    _write(cap, "b", "b", 5)
+    assert _names(tmp_path) == ["b", "whole"]
+    _write(DiskCap(tmp_path, 15, "test"), "c", "c", 1)
+    assert _names(tmp_path) == ["b", "c"]
 
 
 def test_the_ledger_does_not_grow_for_ever(tmp_path: Path):
@@ -117,4 +118,5 @@ def test_the_ledger_does_not_grow_for_ever(tmp_path: Path):
         _write(cap, f"{i}", f"{i}")
     lines = (tmp_path / ".cflow-edge-test.jsonl").read_text().splitlines()
     assert len(lines) < SPARE_LINES and len(_names(tmp_path)) == 2
-    assert DiskCap(tmp_path, 250, "test").used_bytes == 200
+    _write(DiskCap(tmp_path, 250, "test"), "last", "last", 150)
+    assert len(_names(tmp_path)) == 2

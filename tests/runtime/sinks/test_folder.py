@@ -8,7 +8,7 @@ from PIL import Image
 
 from runtime.images.overlay import draw
 from runtime.result import Result
-from runtime.sinks.folder import FolderSink, Worst, overlay_name
+from runtime.sinks.folder import FolderOptions, FolderSink, Worst, overlay_name
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame
 
@@ -53,10 +53,10 @@ def test_a_frame_becomes_a_line_and_an_overlay(tmp_path: Path):
 
 
 def test_lines_are_there_at_once_and_a_later_run_adds_to_them(tmp_path: Path):
-    with FolderSink(tmp_path, 3.0, overlays=False) as sink:
+    with FolderSink(tmp_path, 3.0, FolderOptions(overlays=False)) as sink:
         sink.write(Judgement("a", _frame(0), _result(0.5)))
         assert len(_lines(tmp_path)) == 1  # before closing
-    with FolderSink(tmp_path, 3.0, overlays=False) as sink:
+    with FolderSink(tmp_path, 3.0, FolderOptions(overlays=False)) as sink:
         sink.write(Judgement("b", _frame(0), _result(0.5)))
     assert [line["source"] for line in _lines(tmp_path)] == ["a", "b"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.jsonl"]
@@ -71,7 +71,7 @@ def test_images_that_differ_in_suffix_only_keep_their_overlays():
 
 
 def test_several_sources_with_the_same_names_have_their_own_overlays(tmp_path: Path):
-    with FolderSink(tmp_path, 3.0, by_source=True) as sink:
+    with FolderSink(tmp_path, 3.0, FolderOptions(by_source=True)) as sink:
         for source in ("left/images", "right/images"):
             sink.write(Judgement(source, _frame(0), _result(0.5)))
     overlays = sorted(path.relative_to(tmp_path).parts for path in (tmp_path / "overlays").rglob("*.png"))
@@ -80,12 +80,12 @@ def test_several_sources_with_the_same_names_have_their_own_overlays(tmp_path: P
 
 
 def test_overlays_stay_below_the_cap(tmp_path: Path):
-    with FolderSink(tmp_path, 3.0, cap_bytes=1) as sink, pytest.raises(OSError, match="cap of 1 bytes"):
+    with FolderSink(tmp_path, 3.0, FolderOptions(cap_bytes=1)) as sink, pytest.raises(OSError, match="cap of 1 bytes"):
         sink.write(Judgement("a", _frame(0), _result(0.5)))
     with FolderSink(tmp_path, 3.0) as sink:
         sink.write(Judgement("a", _frame(0), _result(0.5)))
     size = (tmp_path / "overlays/f0.png").stat().st_size
-    with FolderSink(tmp_path, 3.0, cap_bytes=3 * size + size // 2) as sink:
+    with FolderSink(tmp_path, 3.0, FolderOptions(cap_bytes=3 * size + size // 2)) as sink:
         for i in range(10, 20):
             sink.write(Judgement("a", _frame(i), _result(0.5)))
     # f0 was written without a cap, so it is not the cap's to remove
@@ -94,7 +94,7 @@ def test_overlays_stay_below_the_cap(tmp_path: Path):
 
 
 def test_a_contact_sheet_is_written_on_closing(tmp_path: Path):
-    with FolderSink(tmp_path, 3.0, overlays=False, sheet=True) as sink:
+    with FolderSink(tmp_path, 3.0, FolderOptions(overlays=False, sheet=True)) as sink:
         for i, score in enumerate((0.5, 2.0, 1.5)):
             sink.write(Judgement("a", _frame(i), _result(score)))
         assert not (tmp_path / "contact_sheet.png").exists()
@@ -104,7 +104,7 @@ def test_a_contact_sheet_is_written_on_closing(tmp_path: Path):
 
 
 def test_a_run_without_frames_has_no_contact_sheet(tmp_path: Path):
-    FolderSink(tmp_path, 3.0, sheet=True).close()
+    FolderSink(tmp_path, 3.0, FolderOptions(sheet=True)).close()
     assert not (tmp_path / "contact_sheet.png").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from runtime.images.view import View, ViewOptions
 from runtime.sinks.delivery import Delivery
 from runtime.sinks.json_lines import JsonLines, LinesSink, as_json
 from tests.support.judgements import judgement
@@ -67,10 +68,15 @@ def test_a_disk_that_is_really_full_is_counted_and_named():
 
 
 def test_a_line_says_how_the_view_lies_in_the_cameras_frame():
-    view = {"roi": [10, 20, 80, 60], "rotate": 90}
-    plain = judgement()
-    assert "view" not in as_json(plain)
-    assert as_json(replace(plain, view=view)) == {**as_json(plain), "view": view}
+    plain = judgement(score=1.5)
+    [box] = as_json(plain)["boxes"]
+    assert box == {"x": 30, "y": 20, "width": 10, "height": 10, "peak": 1.5}  # of 80 x 60 pixels
+    assert as_json(replace(plain, view=View())) == as_json(plain)
+    turned = as_json(replace(plain, view=View(ViewOptions((10, 20, 60, 80), rotate=90))))
+    # turned clockwise, the judged frame's left edge is the region's lower one
+    camera_box = {"x": 10 + 20, "y": 20 + 80 - 30 - 10, "width": 10, "height": 10, "peak": 1.5}
+    view = {"roi": [10, 20, 60, 80], "rotate": 90}
+    assert turned == {**as_json(plain), "view": view, "camera_boxes": [camera_box]}
 
 
 def test_a_capped_file_keeps_the_newest_lines_in_whole_pieces(tmp_path: Path):

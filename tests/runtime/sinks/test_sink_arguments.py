@@ -11,7 +11,8 @@ from runtime.sinks.arguments import add_arguments, check_arguments, sinks_from
 from runtime.sinks.delivery import Deliveries
 from tests.support.judgements import judgement
 from tests.support.paths import ROOT
-from tests.support.tiny_engine import tiny_sidecar, write_tiny_engine
+
+MAXIMUM = 3.0  # the largest score of an engine with three taps
 
 
 def _parse(*arguments: object) -> argparse.Namespace:
@@ -22,20 +23,15 @@ def _parse(*arguments: object) -> argparse.Namespace:
     return args
 
 
-@pytest.fixture
-def sidecar(tmp_path: Path):
-    return tiny_sidecar(write_tiny_engine(tmp_path), (32, 48), ("layer2", "layer3", "layer4"))
+def test_nothing_asked_for_is_nothing_opened():
+    assert sinks_from(_parse(), MAXIMUM) == []
 
 
-def test_nothing_asked_for_is_nothing_opened(sidecar):
-    assert sinks_from(_parse(), sidecar) == []
-
-
-def test_every_file_sink_writes_what_it_should(sidecar, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_every_file_sink_writes_what_it_should(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     args = _parse("--output", tmp_path / "out", "--contact-sheet", "--json", "--json-file", tmp_path / "all.jsonl",
                   "--video", tmp_path / "line.mp4", "--video-fps", 10, "--events", tmp_path / "events",
                   "--event-before", 1, "--event-after", "0.05s", "--disk-cap", "100MB")  # fmt: skip
-    with Deliveries(sinks_from(args, sidecar), patience_s=60) as deliveries:
+    with Deliveries(sinks_from(args, MAXIMUM), patience_s=60) as deliveries:
         for i in range(8):
             deliveries.offer(judgement(i, 2.0 if i == 4 else 0.5))
     assert [counts.delivered for counts in deliveries.counts()] == [8] * 5
@@ -49,23 +45,23 @@ def test_every_file_sink_writes_what_it_should(sidecar, tmp_path: Path, capfd: p
     assert sorted(path.name for path in (event / "frames").iterdir()) == ["f000003.jpg", "f000004.jpg", "f000005.jpg"]
 
 
-def test_network_sinks_open_with_nobody_there(sidecar):
+def test_network_sinks_open_with_nobody_there():
     pytest.importorskip("paho.mqtt.client")
     args = _parse("--mqtt", "mqtt://127.0.0.1:9/a", "--webhook", "http://127.0.0.1:9/", "--webhook-all")
-    with Deliveries(sinks_from(args, sidecar), close_timeout_s=0.1, say=lambda line: None) as deliveries:
+    with Deliveries(sinks_from(args, MAXIMUM), close_timeout_s=0.1, say=lambda line: None) as deliveries:
         deliveries.offer(judgement())
     assert [counts.name for counts in deliveries.counts()] == ["MQTT 127.0.0.1:9/a", "webhook http://127.0.0.1:9/"]
     assert [counts.undelivered for counts in deliveries.counts()] == [1, 1]
 
 
-def test_one_that_cannot_open_leaves_none_open(sidecar, tmp_path: Path):
+def test_one_that_cannot_open_leaves_none_open(tmp_path: Path):
     args = _parse("--json-file", tmp_path / "a.jsonl", "--webhook", "ftp://host/")
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(UserError, match="a webhook is http"):
-        sinks_from(args, sidecar)
+        sinks_from(args, MAXIMUM)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     with pytest.raises(UserError, match="frames or of seconds"):
-        sinks_from(_parse("--events", tmp_path / "events", "--event-before", "x"), sidecar)
+        sinks_from(_parse("--events", tmp_path / "events", "--event-before", "x"), MAXIMUM)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +92,7 @@ def test_a_wrong_command_line_is_status_2(arguments: tuple[str, ...], capsys: py
     assert ended.value.code == 2 and "error:" in capsys.readouterr().err
 
 
-def test_the_options_load_no_library_and_a_missing_one_is_named(sidecar, monkeypatch: pytest.MonkeyPatch):
+def test_the_options_load_no_library_and_a_missing_one_is_named(monkeypatch: pytest.MonkeyPatch):
     program = """
 import argparse, sys
 from runtime.sinks.arguments import add_arguments
@@ -108,4 +104,4 @@ sys.exit(bool({"numpy", "cv2", "PIL", "paho", "http"} & set(sys.modules)))
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
     with pytest.raises(UserError, match=r"--mqtt needs paho-mqtt.*cflow-edge\[mqtt\]"):
-        sinks_from(_parse("--mqtt", "mqtt://127.0.0.1:9/a"), sidecar)
+        sinks_from(_parse("--mqtt", "mqtt://127.0.0.1:9/a"), MAXIMUM)

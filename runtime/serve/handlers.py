@@ -13,12 +13,11 @@ from aiohttp import web
 from runtime.common.errors import UserError
 from runtime.serve.access import Access
 from runtime.serve.guard import READING_S, Guard
-from runtime.serve.health import health
-from runtime.serve.history import History
 from runtime.serve.metrics import CONTENT_TYPE, Metrics
-from runtime.serve.pictures import Jpeg, Pictures
-from runtime.serve.snapshot import PageState
-from runtime.serve.threshold_control import ThresholdControl, ThresholdMoved
+from runtime.serve.observed import Observed
+from runtime.serve.page_state import PageState
+from runtime.serve.pictures import Jpeg
+from runtime.serve.threshold_control import ThresholdMoved
 
 LONG_POLL_S = 10.0  # how long a request for a live picture waits for one
 WRONG_TOKEN_S = 1.0  # how long a wrong token waits for its answer
@@ -49,28 +48,17 @@ def static(name: str, status: int = 200, message: str = "") -> web.Response:
     return web.Response(status=status, text=text, content_type=TYPES[Path(name).suffix])
 
 
-class Views:
-    """Answers requests; everything that takes time is done elsewhere (see `Pictures`) or in another thread."""
+class Handlers:
+    """Answers requests; everything that takes time is done elsewhere (`runtime.serve.pictures`) or in a thread."""
 
     def __init__(
-        self,
-        access: Access,
-        guard: Guard,
-        history: History,
-        pictures: Pictures,
-        report: PageState,
-        control: ThresholdControl,
-        metrics: Metrics,
-        health_after_s: float,
+        self, access: Access, guard: Guard, observed: Observed, page_state: PageState, metrics: Metrics
     ) -> None:
         self._access = access
         self._guard = guard
-        self._history = history
-        self._pictures = pictures
-        self._report = report
-        self._control = control
+        self._observed = observed
+        self._page_state = page_state
         self._metrics = metrics
-        self._health_after_s = health_after_s
         self.bell = Bell()
         self._closing = False
 
@@ -126,11 +114,11 @@ class Views:
         since = request.query.get("since", "0")
         if not (since.isascii() and since.isdigit()):
             raise web.HTTPBadRequest(text="since must be a whole number")
-        return _json(self._report.since(int(since[:18]), "minutes" in request.query))
+        return _json(self._page_state.since(int(since[:18]), "minutes" in request.query))
 
     async def _live(self, request: web.Request) -> web.Response:
         """Answer with the newest picture after `?after=N`; wait for one, and with 204 for none in `LONG_POLL_S`."""
-        names = {number: name for name, number in self._report.source_names.items()}
+        names = {number: name for name, number in self._page_state.source_names.items()}
         source = names.get(int(request.match_info["source"][:18]))
         after = request.query.get("after", "0")
         if source is None or not (after.isascii() and after.isdigit()):
@@ -139,7 +127,7 @@ class Views:
         end_s = loop.time() + LONG_POLL_S
         while (left_s := end_s - loop.time()) > 0 and not self._closing:
             rung = self.bell.rung
-            if picture := self._pictures.live(source, int(after[:18])):
+            if picture := self._observed.pictures.live(source, int(after[:18])):
                 return _live_picture(picture)
             try:
                 await asyncio.wait_for(rung.wait(), left_s)
@@ -149,7 +137,7 @@ class Views:
 
     async def _anomaly(self, request: web.Request) -> web.Response:
         number = int(request.match_info["picture"][:18])
-        for anomaly in self._pictures.anomalies():
+        for anomaly in self._observed.pictures.anomalies():
             if anomaly.picture == number:
                 return web.Response(body=anomaly.jpeg, content_type="image/jpeg")
         raise web.HTTPNotFound(text="only the last anomalies are kept")
@@ -161,7 +149,7 @@ class Views:
         except (ValueError, TypeError, KeyError):
             raise web.HTTPBadRequest(text='send {"value": X, "instead_of": the present threshold}') from None
         try:
-            await asyncio.get_running_loop().run_in_executor(None, self._control.write, value, instead_of)
+            await asyncio.get_running_loop().run_in_executor(None, self._observed.control.write, value, instead_of)
         except ThresholdMoved as error:
             return _json({"error": str(error)}, 409)
         except UserError as error:
@@ -169,7 +157,7 @@ class Views:
         except OSError as error:
             return _json({"error": f"the sidecar could not be written: {error}"}, 507)
         finally:
-            self._report.forget()
+            self._page_state.forget()
         return _json({"value": value})
 
     async def _metrics_text(self, request: web.Request) -> web.Response:
@@ -177,7 +165,7 @@ class Views:
 
     async def _health(self, request: web.Request) -> web.Response:
         """Answer without a token: a watchdog gets to know whether frames are judged, and nothing else."""
-        state = health(self._history.age_s(), self._health_after_s, self._history.reason())
+        state = self._observed.health()
         age_s = None if state.age_s is None else round(state.age_s, 3)
         said = {"status": "ok" if state.ok else "failing", "reason": state.reason, "last_judgement_age_s": age_s}
         return _json(said, 200 if state.ok else 503)

@@ -2,16 +2,12 @@
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from runtime.detector import Detector
-from runtime.serve.health import health
-from runtime.serve.history import RECENT, History, as_rows
-from runtime.serve.pictures import Pictures
-from runtime.serve.status import SinkStatus, SourceStatus
-from runtime.serve.threshold_control import ThresholdControl
+from runtime.serve.history import RECENT, as_rows
+from runtime.serve.observed import Observed
 
 SHARED_FOR_S = 0.5  # twenty screens cost what one costs
 
@@ -19,23 +15,9 @@ SHARED_FOR_S = 0.5  # twenty screens cost what one costs
 class PageState:
     """Collects everything that the page shows; `run` tells a page that this is another run, and to start afresh."""
 
-    def __init__(
-        self,
-        history: History,
-        pictures: Pictures,
-        control: ThresholdControl,
-        detector: Detector,
-        sources: Callable[[], Sequence[SourceStatus]],
-        sinks: Callable[[], Sequence[SinkStatus]],
-        health_after_s: float,
-        sign_in: bool,
-    ) -> None:
-        self._history = history
-        self._pictures = pictures
-        self._control = control
-        self._sources = sources
-        self._sinks = sinks
-        self._health_after_s = health_after_s
+    def __init__(self, observed: Observed, detector: Detector, sign_in: bool) -> None:
+        self._observed = observed
+        self._history = observed.history
         sidecar = detector.sidecar
         self._run = {
             "run": secrets.token_hex(8),
@@ -66,10 +48,10 @@ class PageState:
         return self._shared
 
     def _collect(self) -> dict[str, Any]:
-        sources = self._sources()
+        sources = self._observed.sources()
         for source in sources:
             self.source_names.setdefault(source.name, len(self.source_names))
-        state = health(self._history.age_s(), self._health_after_s, self._history.reason())
+        state = self._observed.health()
         return {
             **self._run,
             "now": time.time(),
@@ -77,10 +59,10 @@ class PageState:
             "counts": self._history.counts(),
             "fps": self._history.fps(),
             "latency_ms": self._history.percentiles_ms(),
-            "threshold": asdict(self._control.status()),
+            "threshold": asdict(self._observed.control.status()),
             "sources": [{**asdict(source), "up": source.up} for source in sources],
             "source_names": list(self.source_names),
-            "sinks": [asdict(sink) for sink in self._sinks()],
+            "sinks": [asdict(sink) for sink in self._observed.sinks()],
             "anomalies": [
                 {
                     "picture": a.picture,
@@ -92,6 +74,6 @@ class PageState:
                     "threshold": a.threshold,
                     "frames": a.frames,
                 }
-                for a in self._pictures.anomalies()
+                for a in self._observed.pictures.anomalies()
             ],
         }
