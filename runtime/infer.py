@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from runtime.common import config
-from runtime.common.argument_types import count
+from runtime.common.argument_types import count, seconds
 from runtime.common.errors import run_command
 from runtime.common.program import program_name
 from runtime.engines.backends import add_arguments, load_options
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runtime.sinks.queueing import Counts
 
 PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
-UNDELIVERED_STATUS = 1  # a sink did not get every result of a file
+INCOMPLETE_STATUS = 1  # a frame of a file got no verdict, or a sink did not get every result
 CLEAR_LINE = "\x1b[K"  # from the cursor to the end of the terminal's line
 
 
@@ -54,6 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="judge frames of several cameras in one execution",
     )
+    parser.add_argument(
+        "--frozen-after",
+        type=seconds,
+        default=10.0,
+        metavar="S",
+        help="no verdict on a camera's picture that has not changed for S seconds; 0: for cameras without any noise "
+        "(default: %(default)g)",
+    )
     source_arguments.add_arguments(parser)
     sink_arguments.add_arguments(parser)
     serve_arguments.add_arguments(parser)
@@ -80,7 +88,8 @@ def _run(args: argparse.Namespace) -> int | None:
         finally:
             undelivered = line.close_and_tell()
     status = line.signals.status()
-    return UNDELIVERED_STATUS if status is None and undelivered and not line.live else status
+    incomplete = undelivered or line.inspection.summary.verdicts["none"]
+    return INCOMPLETE_STATUS if status is None and incomplete and not line.live else status
 
 
 def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
@@ -100,7 +109,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     live = any(source.live for source in sources)
     sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources))
     deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
-    options = InspectionOptions(args.limit, args.batch_cameras)
+    options = InspectionOptions(args.limit, args.batch_cameras, frozen_after_s=args.frozen_after)
     inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
     console = Console(inspection, sys.stderr if args.json else sys.stdout, live)
     if not args.json:
@@ -149,7 +158,9 @@ class Console:
     def offer(self, judgement: "Judgement") -> None:
         """Print one judgement."""
         result = judgement.result
-        line = f"{judgement.frame.name}  {result.image_score:.4f}  {result.verdict}"
+        score = "no score" if result.score is None else f"{result.score:.4f}"
+        verdict = f"no verdict: {result.reason}" if result.verdict == "none" else result.verdict
+        line = f"{judgement.frame.name}  {score}  {verdict}"
         if len(self._inspection.sources) > 1:
             line = f"{judgement.source}  {line}"
         if not self._status_line:

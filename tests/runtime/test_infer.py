@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from PIL import Image
 
 from runtime import infer
 from runtime.common.errors import run_command
+from runtime.engines.sidecar import read_sidecar, write_sidecar
+from runtime.images.facts import ImageFacts
 from tests.support.fake_camera import FakeCamera
 from tests.support.paths import ROOT
 from tests.support.tiny_engine import write_tiny_engine
@@ -234,6 +237,8 @@ import fcntl, itertools, sys, termios, threading, time
 import pytest
 from runtime import infer
 from runtime.common.errors import run_command
+from runtime.engines.sidecar import read_sidecar, write_sidecar
+from runtime.images.facts import ImageFacts
 from tests.support.fake_camera import FakeCamera
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # makes the terminal this session's own
 camera = FakeCamera().install(pytest.MonkeyPatch())
@@ -307,3 +312,19 @@ def test_a_signal_ends_with_its_status_a_summary_and_whole_files(
     left = [path.name for path in (*out_folder.iterdir(), *(out_folder / "overlays").iterdir())]
     assert not [name for name in left if name.startswith(".")]  # no temporary file
     assert "contact_sheet.png" in left
+
+
+def test_a_picture_that_shows_nothing_has_no_verdict_and_the_command_says_so(tmp_path: Path):
+    """Among three good pictures one that is black: judged as the others it would have a score like any."""
+    path = write_tiny_engine(tmp_path, size=(32, 48))
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(20, 60, (32, 48, 3)).astype(np.uint8) for _ in range(3)]
+    write_sidecar(path, replace(read_sidecar(path), image_facts=ImageFacts.of(pictures)))
+    (tmp_path / "parts").mkdir()
+    for index, picture in enumerate([*pictures, np.zeros((32, 48, 3), np.uint8)]):
+        Image.fromarray(picture).save(tmp_path / "parts" / f"{index}.png")
+    words = ["--engine", str(path), "--source", str(tmp_path / "parts"), "--backend", "onnxruntime"]
+    run = subprocess.run([sys.executable, "-m", "runtime.infer", *words], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "3  0.0000  no verdict: the frame is one grey all over (0 of 255)" in run.stdout
+    assert "4 frames: 3 good, 0 anomalous, 1 without a verdict" in run.stdout

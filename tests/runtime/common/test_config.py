@@ -28,6 +28,7 @@ EXAMPLES = {
     "threshold": ["1.25"],
     "limit": ["5"],
     "threads": ["2"],
+    "frozen-after": ["0"],
     "backend": ["onnxruntime"],
     "camera": ["0", "csi:1"],
     "source": ["rtsp://10.0.0.7/line", "gst: videotestsrc ! appsink"],
