@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
-from export.model.tensor_files import read_torch_file
+from export.model.tensor_files import read_torch_file, save_torch_file
 from runtime.common.errors import UserError
-from runtime.common.files import whole_file
-from runtime.engines.sidecar import Threshold
+from runtime.engines.fields import items, number, record, table, text, whole, yes_or_no
+from runtime.engines.sidecar import LARGEST_SIDE, Threshold
 
 FORMAT = "cflow-edge/checkpoint/2"
 EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per tap
@@ -69,8 +70,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "thresholds": {name: asdict(threshold) for name, threshold in checkpoint.thresholds.items()},
         **{key: getattr(checkpoint, key) for key in _PLAIN},
     }
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    save_torch_file(path, content)
 
 
 _PLAIN = ("default_threshold", "encoder_weights", "data_sha256", "data_origin", "history", "versions")
@@ -90,13 +90,18 @@ def read_tensors(path: Path, format_name: str, *earlier: str) -> dict[str, Any]:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Rebuild the detector that `path` holds, in eval mode. Raises `UserError` if it is not a whole checkpoint."""
-    content = _upgrade(read_tensors(path, FORMAT, EARLIER))
+    content = read_tensors(path, FORMAT, EARLIER)
     try:
+        content = _upgrade(content)
         config = _config(content["config"])
+        _check_state(content["state"], config)
         model = CFlow(config)
         model.load_state_dict(content["state"])
-        thresholds = {name: Threshold(**value) for name, value in content["thresholds"].items()}
-        checkpoint = Checkpoint(model.eval(), content["constants"], thresholds, **{key: content[key] for key in _PLAIN})
+        thresholds = table(Threshold.from_json, 1)(content["thresholds"])
+        said = _plain(content)
+        checkpoint = Checkpoint(
+            model.eval(), content["constants"], thresholds, **{**said, "history": list(said["history"])}
+        )
         _check_consistency(checkpoint)
     # RuntimeError is load_state_dict's mismatch, AttributeError a part of another type than ours
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -115,14 +120,61 @@ def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
 
 def _check_consistency(checkpoint: Checkpoint) -> None:
     constants, taps = checkpoint.constants, checkpoint.model.config.taps
-    if constants.shape != (2, len(taps)) or not constants.isfinite().all() or not (constants[1] > 0).all():
-        raise ValueError(f"constants must be {len(taps)} finite levels and as many spreads, not {constants.tolist()}")
+    wanted = f"constants must be {len(taps)} finite levels and as many spreads"
+    if constants.shape != (2, len(taps)) or not constants.is_floating_point():
+        raise ValueError(f"{wanted}, not {constants.dtype} {tuple(constants.shape)}")
+    if not constants.isfinite().all() or not (constants[1] > 0).all():
+        raise ValueError(f"{wanted}, not {constants.tolist()}")
+    for name, threshold in checkpoint.thresholds.items():
+        threshold.check_scale(float(len(taps)), f"thresholds.{name}.")
     if checkpoint.default_threshold not in checkpoint.thresholds:
         raise ValueError(f"no threshold {checkpoint.default_threshold!r}")
 
 
-def _config(values: dict[str, Any]) -> ModelConfig:
-    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list | tuple)}
-    config = ModelConfig(**{**values, **lists})
+def _config(values: Any) -> ModelConfig:
+    config = ModelConfig(**_model(values))
     check_taps(config.encoder, config.taps)
+    if math.prod(config.input_size) > LARGEST_AREA:
+        raise ValueError(f"input_size must be of at most {LARGEST_AREA} pixels, not {config.input_size}")
     return config
+
+
+def _check_state(state: Any, config: ModelConfig) -> None:
+    """Raise `ValueError` unless `state` has the blocks that `config` speaks of, before memory is taken for them."""
+    blocks = sum(str(name).endswith(".w_perm") for name in state)
+    wanted = len(config.taps) * config.coupling_blocks
+    if blocks != wanted:
+        what = "Missing key" if blocks < wanted else "More"
+        raise ValueError(f"{what}: {blocks} coupling blocks of {wanted} in the state")
+
+
+LARGEST_AREA = 1 << 26  # pixels: 8192 x 8192
+_three = items(number(), 3, 3)
+_side = whole(1, LARGEST_SIDE)
+_model = record(
+    {
+        "encoder": text,
+        "taps": items(text, 1, 64),
+        "input_size": items(_side, 2, 2),
+        "coupling_blocks": whole(1, 1024),
+        "conditional": yes_or_no,
+        "soft_permutation": yes_or_no,
+        "clamp": text,
+        "mean": _three,
+        "std": _three,
+        "seed": whole(0, 2**63 - 1),
+        "score": text,
+    },
+    {"encoder", "taps"},
+)
+_plain = record(
+    {
+        "default_threshold": text,
+        "encoder_weights": text,
+        "data_sha256": text,
+        "data_origin": text,
+        "history": items(table(number()), 0, 10**6),
+        "versions": table(text),
+    },
+    set(_PLAIN),
+)
