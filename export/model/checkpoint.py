@@ -93,16 +93,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = read_tensors(path, FORMAT, EARLIER)
     try:
         content = _upgrade(content)
-        config = _config(content["config"])
+        config, said = _config(content["config"]), _plain(content)
+        thresholds = table(Threshold.from_json, 1)(content["thresholds"])
+        constants = _constants(content["constants"], len(config.taps))
+        _check_thresholds(thresholds, said["default_threshold"], len(config.taps))
         _check_state(content["state"], config)
         model = CFlow(config)
         model.load_state_dict(content["state"])
-        thresholds = table(Threshold.from_json, 1)(content["thresholds"])
-        said = _plain(content)
-        checkpoint = Checkpoint(
-            model.eval(), content["constants"], thresholds, **{**said, "history": list(said["history"])}
-        )
-        _check_consistency(checkpoint)
+        checkpoint = Checkpoint(model.eval(), constants, thresholds, **{**said, "history": list(said["history"])})
     # RuntimeError is load_state_dict's mismatch, AttributeError a part of another type than ours
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -118,17 +116,22 @@ def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "config": config, "constants": torch.stack([maxima, torch.ones_like(maxima)])}
 
 
-def _check_consistency(checkpoint: Checkpoint) -> None:
-    constants, taps = checkpoint.constants, checkpoint.model.config.taps
-    wanted = f"constants must be {len(taps)} finite levels and as many spreads"
-    if constants.shape != (2, len(taps)) or not constants.is_floating_point():
-        raise ValueError(f"{wanted}, not {constants.dtype} {tuple(constants.shape)}")
+def _constants(constants: Any, taps: int) -> Tensor:
+    """Return the score's constants. Raises `ValueError` for what are none."""
+    wanted = f"constants must be {taps} finite levels and as many spreads"
+    if not isinstance(constants, Tensor) or constants.shape != (2, taps) or not constants.is_floating_point():
+        found = tuple(constants.shape) if isinstance(constants, Tensor) else type(constants).__name__
+        raise ValueError(f"{wanted}, not {found}")
     if not constants.isfinite().all() or not (constants[1] > 0).all():
         raise ValueError(f"{wanted}, not {constants.tolist()}")
-    for name, threshold in checkpoint.thresholds.items():
-        threshold.check_scale(float(len(taps)), f"thresholds.{name}.")
-    if checkpoint.default_threshold not in checkpoint.thresholds:
-        raise ValueError(f"no threshold {checkpoint.default_threshold!r}")
+    return constants
+
+
+def _check_thresholds(thresholds: dict[str, Threshold], default: str, taps: int) -> None:
+    for name, threshold in thresholds.items():
+        threshold.check_scale(float(taps), f"thresholds.{name}.")
+    if default not in thresholds:
+        raise ValueError(f"no threshold {default!r}")
 
 
 def _config(values: Any) -> ModelConfig:

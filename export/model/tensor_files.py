@@ -1,14 +1,18 @@
 """Files written by torch.save: whole or not at all, and read without running any code that they may hold."""
 
 import zipfile
+from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from runtime.common.errors import UserError
 from runtime.common.files import whole_file
+
+Value = TypeVar("Value")
+WRAPPER = "module."
 
 
 class _Disk(FileIO):
@@ -111,3 +115,9 @@ def _foreign_names(path: Path) -> list[str]:
 def _stand_in(name: str) -> type[StandIn]:
     module, _, qualified = name.rpartition(".")
     return type(qualified, (StandIn,), {"__module__": module, "__qualname__": qualified})
+
+
+def unwrapped(state: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a state dict without the `module.` that (Distributed)DataParallel puts in front of every name."""
+    wrapped = bool(state) and all(isinstance(name, str) and name.startswith(WRAPPER) for name in state)
+    return {name.removeprefix(WRAPPER): value for name, value in state.items()} if wrapped else dict(state)

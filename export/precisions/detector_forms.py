@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.graph.onnx_files import cpu_session, get_info, load_model
+from export.graph.onnx_files import cpu_session, foreign_graph, get_info, load_model
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.session import Frames, Maps, Scores
@@ -117,7 +117,9 @@ def _onnx(path: Path) -> DetectorForm:
     sidecar = info.sidecar
 
     def open_it() -> Judge:
-        session = cpu_session(model)
+        _check_takes_input_size(path, sidecar)
+        with foreign_graph(path):
+            session = cpu_session(model)
 
         def judge(frames: Frames) -> tuple[Maps, Scores]:
             maps, scores = session.run([MAP_NAME, SCORE_NAME], {INPUT_NAME: frames})
@@ -135,9 +137,21 @@ def _plan(path: Path) -> DetectorForm:
     def open_it() -> Judge:
         import runtime
 
+        _check_takes_input_size(path, sidecar)
         return runtime.load(path).session.run
 
     return _described(f"{PLAN} {artefact.precision}", path, sidecar, "", open_it, min(BATCH, sidecar.batch))
+
+
+def _check_takes_input_size(path: Path, sidecar: Sidecar) -> None:
+    """Raise `UserError` for an engine with the resize inside: it cannot be given the images that the others are."""
+    if sidecar.engine_frame_size != sidecar.input_size:
+        (height, width), (frame_height, frame_width) = sidecar.input_size, sidecar.engine_frame_size
+        raise UserError(
+            f"{path.name} must take images of its input size {height}x{width} to be compared",
+            f"frames of {frame_height}x{frame_width}, which it resizes itself",
+            "compare a build without --frame-size: the resize is checked where it is put inside",
+        )
 
 
 def _described(
