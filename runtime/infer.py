@@ -78,6 +78,7 @@ def _run(args: argparse.Namespace) -> int | None:
         views = source_arguments.views_from(args)
         sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
         live = any(source.live for source in sources)
+        stack.enter_context(sink_arguments.only_writer(args))
         sinks = sink_arguments.sinks_from(args, detector.sidecar, len(sources))
         deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
         options = InspectionOptions(args.limit, args.batch_cameras)

@@ -19,7 +19,7 @@ from export.images.parity_images import good_images
 from export.model.checkpoint import save_checkpoint
 from export.precisions.detector_forms import find_forms
 from export.precisions.typing import to_fp16, to_int8
-from export.to_onnx import info_of
+from export.to_onnx import export_checkpoint, info_of
 from export.verify import table, verify
 from runtime.common.errors import run_command
 from runtime.common.files import sha256_of
@@ -221,3 +221,27 @@ def test_bad_input_is_one_line(arguments, found, tmp_path, capsys, monkeypatch):
         (tmp_path / name).touch()
     status, _, error = run(capsys, *arguments)
     assert status == 2 and found in error and error.count("\n") == 1
+
+
+def test_an_engine_with_the_resize_inside_is_named_and_the_others_are_compared(checkpoint, capsys):
+    fused = checkpoint.with_suffix(".onnx")
+    resize_file_inside(fused, (96, 144), fused)
+    status, out, err = run(capsys, checkpoint)
+    assert (status, err) == (0, "")
+    assert "could not run here: " in out and "frames of 96x144, which it resizes itself" in out
+    status, _, err = run(capsys, fused)
+    for path in checkpoint.parent.iterdir():
+        if path != fused:
+            path.unlink()
+    status, _, err = run(capsys, fused)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "must take images of its input size" in err
+
+
+def test_a_threshold_set_in_the_checkpoint_since_is_no_other_model(checkpoint, tmp_path):
+    for path in checkpoint.parent.iterdir():
+        if path != checkpoint:
+            path.unlink()
+    export_checkpoint(checkpoint, checkpoint.with_suffix(".unfused.onnx"))
+    store_threshold(checkpoint, "night", Threshold(0.5, "by hand"), default=True)
+    assert [form.form for form in find_forms([checkpoint])] == ["torch", "unfused"]

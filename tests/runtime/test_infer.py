@@ -275,3 +275,20 @@ def test_a_signal_ends_with_its_status_a_summary_and_whole_files(
     left = [path.name for path in (*out_folder.iterdir(), *(out_folder / "overlays").iterdir())]
     assert not [name for name in left if name.startswith(".")]  # no temporary file
     assert "contact_sheet.png" in left
+
+
+@pytest.mark.parametrize(("option", "place"), [("--output", "out"), ("--events", "events"), ("--video", "line.mp4")])
+def test_a_second_run_into_one_place_is_refused(engine: Path, images: Path, tmp_path: Path, option: str, place: str):
+    """It would replace the first one's pictures."""
+    with (
+        FakeCamera() as camera,
+        _process("--engine", engine, "--source", camera.url, option, tmp_path / place) as first,
+    ):
+        assert first.stdout is not None
+        first.stdout.readline()
+        second = _process("--engine", engine, "--source", images, option, tmp_path / place)
+        _, error = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert "must have one writer at a time" in error and error.count("\n") == 1
+        first.kill()
+    assert _infer("--engine", engine, "--source", images, option, tmp_path / place) == 0  # a lock ends with its process
