@@ -165,8 +165,7 @@ def test_frames_of_the_camera_go_in_as_they_are_and_others_are_refused(built):
 
 def test_a_sidecar_of_another_frame_size_is_refused(folder):
     sidecar = read_sidecar(folder / "cable.onnx")
-    sidecar = folder / "cable.json"
-    sidecar.write_text(json.dumps(replace(sidecar, frame_size=(1080, 1920)).to_json()))
+    (folder / "cable.json").write_text(json.dumps(replace(sidecar, frame_size=(1080, 1920)).to_json()))
     with pytest.raises(UserError, match=r"frames uint8\[B, 1080, 1920, 3\].*found .*720, 1280, 3"):
         runtime.load(folder / "cable.onnx")
 

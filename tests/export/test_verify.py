@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from export import verify as command
+from export.frame_size import resize_file_inside
 from export.graph.onnx_files import get_info, load_model, save_model, set_info
 from export.images.parity_images import good_images
 from export.model.checkpoint import save_checkpoint
@@ -23,11 +24,12 @@ from export.to_onnx import export_checkpoint, info_of
 from export.verify import table, verify
 from runtime.common.errors import run_command
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import Artefact, write_sidecar
+from runtime.engines.sidecar import Artefact, Threshold, write_sidecar
 from runtime.images.preprocess import read_image
 from runtime.report.accuracy import read_accuracy
 from tests.support.export_fixtures import CALIBRATION_DATA, checkpoint_of, exported, run_model, small_config
 from tests.support.onnx_inspection import nodes_of
+from train.judging.model_file import store_threshold
 
 CONFIG = small_config()
 WEIGHTED = ("Conv", "Gemm")
