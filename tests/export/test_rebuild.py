@@ -63,7 +63,7 @@ def test_a_threshold_of_the_engine_outlives_one_that_is_saved_in_the_checkpoint(
     write_tiny_checkpoint(checkpoint, GOOD[4:8], (32, 48))  # other constants: another network
     assert build(checkpoint) == 0
     assert set(read_sidecar(engine).thresholds) == {"good_quantile"}
-    assert "dropped, as set on an engine of another network: best_f1, manual" in capsys.readouterr().out
+    assert "dropped, as set on an engine of another network: manual; set them again" in capsys.readouterr().out
 
 
 def test_two_builds_at_once(checkpoint: Path) -> None:

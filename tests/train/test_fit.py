@@ -203,7 +203,7 @@ def test_signals_and_kills_leave_a_run_that_goes_on(data: Path, tmp_path: Path) 
         assert error.splitlines()[-1] == f"{word}; what was written before is whole" and "Traceback" not in error
         assert [path.name for path in tmp_path.iterdir()] == ["cable.training.pt"]
         resume = ["--resume"]
-    for _ in range(4):
+    for _ in range(2):
         run = process(data, out, *resume)
         wait_for_passes(run)
         second = process(data, out, *resume)
