@@ -191,7 +191,7 @@ def test_a_form_of_another_checkpoint_is_refused(checkpoint, capsys):
     path = checkpoint.with_suffix(".fp16.onnx")
     model = load_model(path)
     info = get_info(model, "")
-    set_info(model, replace(info, sidecar=replace(info.sidecar, checkpoint_sha256="f" * 64)))
+    set_info(model, replace(info, sidecar=replace(info.sidecar, checkpoint_sha256="f" * 64, network_sha256="f" * 64)))
     save_model(model, path)
     status, out, error = run(capsys, checkpoint)
     assert status == 2 and not out
