@@ -10,27 +10,32 @@ set goes into the engine's sidecar, so that ranges can be traced to the pictures
 import argparse
 import hashlib
 import itertools
-import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from runtime.common.errors import UserError, run_command
-from runtime.common.files import sha256_of, write_json
+from runtime.common.files import read_json, sha256_of, sweep, sync_folder, write_json
+from runtime.common.locks import one_writer
 from runtime.common.program import program_name
+from runtime.engines import fields
+from runtime.engines.fields import WrongField, items, one_of, record, shown, text
 from runtime.images.preprocess import list_images, read_image
 from runtime.sources.frame import Frame
 from runtime.sources.open import SourceKind, SourceSpec, open_source
 
 SCHEMA = "cflow-edge/calibration/1"
 MANIFEST_NAME = "manifest.json"
+LARGEST_MANIFEST = 64 << 20  # bytes
+STAGING = ".refill-"  # of hidden folders, where new images are until all are there
 ENOUGH_IMAGES = 32  # with fewer, ranges miss what good images can still show, and clip it
 DEFAULT_FOLDER = Path("calibration_data")
 GENERATED = "train.synthetic"  # how the origin of generated images begins
@@ -84,8 +89,9 @@ def read_calibration_data(folder: Path) -> CalibrationData:
     if not folder.is_dir():
         raise UserError(f"{folder} must be a folder of calibration images", "no folder", REFILL)
     if (folder / MANIFEST_NAME).exists():
-        origin, digests = _read_manifest(folder)
-        _check_files(folder, digests)
+        manifest = _read_manifest(folder)
+        _check_files(folder, manifest)
+        origin, digests = manifest.origin, manifest.digests
     else:
         origin = folder.resolve().name
         digests = {path.name: sha256_of(path) for path in list_images(folder)}
@@ -98,29 +104,63 @@ def _hash_of_set(digests: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
-def _read_manifest(folder: Path) -> tuple[str, dict[str, str]]:
-    """Return (origin, {file name: SHA-256}). Raises `UserError` for anything but a manifest."""
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says: the set's origin, its files by name with their hashes, and `passing` names.
+
+    Those are of images that are on their way in or out, while one set takes the place of another.
+    """
+
+    origin: str
+    digests: dict[str, str]
+    passing: frozenset[str] = frozenset()
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into `folder`."""
+        images = [{"file": name, "sha256": digest} for name, digest in self.digests.items()]
+        value = {"schema": SCHEMA, "origin": self.origin, "images": images}
+        write_json(folder / MANIFEST_NAME, {**value, "passing": sorted(self.passing)} if self.passing else value)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of `folder`. Raises `UserError` for anything but one."""
     path = folder / MANIFEST_NAME
+    value = read_json(path, LARGEST_MANIFEST, REFILL)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value["schema"] != SCHEMA:
-            raise ValueError(f"schema {value['schema']}")
-        digests = {str(image["file"]): str(image["sha256"]) for image in value["images"]}
-        if outside := [name for name in digests if Path(name).name != name]:
-            raise ValueError(f"a path where a file name belongs: {outside[0]}")
-        return str(value["origin"]), digests
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} must be JSON of schema {SCHEMA}", f"{error!r}", REFILL) from None
+        said = _manifest(value)
+    except WrongField as wrong:
+        raise UserError(f"{path}: {wrong.path or 'it'} must be {wrong.expected}", shown(wrong.value), REFILL) from None
+    digests = {image["file"]: image["sha256"] for image in said["images"]}
+    return Manifest(said["origin"], digests, frozenset(said.get("passing", ())))
 
 
-def _check_files(folder: Path, digests: dict[str, str]) -> None:
-    for name, digest in digests.items():
+def _file_name(value: Any) -> str:
+    if Path(text(value)).name != value or value == MANIFEST_NAME:
+        raise WrongField("the name of a file beside it", value)
+    return str(value)
+
+
+_image = record({"file": _file_name, "sha256": fields.digest}, {"file", "sha256"})
+_manifest = record(
+    {
+        "schema": one_of(SCHEMA),
+        "origin": text,
+        "images": items(_image, 0, 10**6),
+        "passing": items(_file_name, 0, 10**6),
+    },
+    {"schema", "origin", "images"},
+)
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    for name, digest in manifest.digests.items():
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path} must exist, for {MANIFEST_NAME} lists it", "no such file", REFILL)
         if (found := sha256_of(path)) != digest:
             raise UserError(f"{path} must have sha256 {digest[:12]} as in {MANIFEST_NAME}", found[:12], REFILL)
-    if unlisted := [path.name for path in list_images(folder) if path.name not in digests]:
+    known = manifest.digests.keys() | manifest.passing
+    if unlisted := [path.name for path in list_images(folder) if path.name not in known]:
         raise UserError(
             f"every image in {folder} must be listed in {MANIFEST_NAME}", unlisted[0], f"remove it, or {REFILL}"
         )
@@ -129,40 +169,64 @@ def _check_files(folder: Path, digests: dict[str, str]) -> None:
 def refill(options: RefillOptions) -> CalibrationData:
     """Fill `options.out` with new images and a new manifest; return the set.
 
-    Images of a folder are copied as they are, frames are written as PNG. The earlier set stays
-    until the new one is whole; files that no manifest lists are never removed. Raises `UserError` if
-    the source gives no image, or if `out` holds images that are not an earlier set's.
+    Images of a folder are copied as they are, frames are written as PNG; one whose name another image of the earlier
+    set has is given a longer one. At whatever moment this ends, by a failure or kill -9, the folder is the earlier set
+    or the new one; files that no manifest lists are never removed. Raises `UserError` if the source gives no image, if
+    `out` holds images that are not an earlier set's, or if another process fills it.
     """
     out = options.out
-    earlier = _earlier_images(options)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".refill-", dir=out) as name:
-        staging = Path(name)
-        _stage_images(options, staging)
-        staged = list_images(staging)
-        if not staged:
-            raise UserError(f"{options.source.target} must give images", "none", "check the source")
-        for path in earlier:
-            path.unlink(missing_ok=True)
-        for path in staged:
-            path.replace(out / path.name)
-    entries = [{"file": path.name, "sha256": sha256_of(out / path.name)} for path in staged]
-    write_json(out / MANIFEST_NAME, {"schema": SCHEMA, "origin": options.origin, "images": entries})
+    with one_writer(out, f"calibration set {out}", "wait for it to end, or name another with --out"):
+        earlier = _earlier_set(options)
+        out.mkdir(parents=True, exist_ok=True)
+        for leftover in out.glob(f"{STAGING}*"):  # of a process that was killed: one that lives would have the lock
+            shutil.rmtree(leftover, ignore_errors=True)
+        sweep(out)
+        with tempfile.TemporaryDirectory(prefix=STAGING, dir=out) as name:
+            staging = Path(name)
+            _stage_images(options, staging)
+            staged = list_images(staging)
+            if not staged:
+                raise UserError(f"{options.source.target} must give images", "none", "check the source")
+            _swap(out, earlier, staged, options.origin)
     return read_calibration_data(out)
 
 
-def _earlier_images(options: RefillOptions) -> list[Path]:
-    """Return the images that the new set replaces. Raises `UserError` if `out` holds others, or is the source."""
+def _swap(out: Path, earlier: Manifest, staged: Sequence[Path], origin: str) -> None:
+    """Let `staged` images take the place of those of `earlier`: the manifest says at every step which are the set."""
+    digests = {path: sha256_of(path) for path in staged}
+    places = {path: out / _free_name(path.name, digest, earlier) for path, digest in digests.items()}
+    names = frozenset(place.name for place in places.values())
+    Manifest(earlier.origin, earlier.digests, earlier.passing | (names - earlier.digests.keys())).write(out)
+    for path, place in places.items():
+        path.replace(place)
+    sync_folder(out)
+    gone = (earlier.digests.keys() | earlier.passing) - names
+    new = Manifest(origin, {place.name: digests[path] for path, place in places.items()}, frozenset(gone))
+    new.write(out)
+    for old in gone:
+        (out / old).unlink(missing_ok=True)
+    replace(new, passing=frozenset()).write(out)
+
+
+def _free_name(name: str, digest: str, earlier: Manifest) -> str:
+    """Return `name`, made longer where another image of the earlier set has it."""
+    if earlier.digests.get(name, digest) == digest:
+        return name
+    path = Path(name)
+    return f"{path.stem}-{digest[:12]}{path.suffix}"
+
+
+def _earlier_set(options: RefillOptions) -> Manifest:
+    """Return the set that the new one replaces. Raises `UserError` if `out` holds other images, or is the source."""
     out = options.out
     if options.source.kind is SourceKind.FOLDER and out.resolve() == Path(options.source.target).resolve():
         raise UserError("--from and --out must be two folders", str(out), "keep your originals elsewhere")
-    if not out.exists():
-        return []
-    listed = set(_read_manifest(out)[1]) if (out / MANIFEST_NAME).exists() else set()
-    images = list_images(out)
-    if foreign := [path.name for path in images if path.name not in listed]:
+    manifest = _read_manifest(out) if (out / MANIFEST_NAME).exists() else Manifest(options.origin, {})
+    known = manifest.digests.keys() | manifest.passing
+    images = list_images(out) if out.exists() else []
+    if foreign := [path.name for path in images if path.name not in known]:
         raise UserError(f"{out} must hold no images but an earlier set's", foreign[0], "choose another --out")
-    return images
+    return manifest
 
 
 def _stage_images(options: RefillOptions, staging: Path) -> None:

@@ -24,7 +24,10 @@ def keep_thresholds(built: Sidecar, standing: Sidecar | None, last: Sidecar | No
         )
     thresholds = {**built.thresholds, **own}
     default = default if default in thresholds else built.default_threshold
-    dropped = {name for link in links for name in _changed(link, last)} - thresholds.keys()
+    others = [link for link in links if not same_network(link, built)]
+    dropped = {name for link in others for name in _changed(link, last)} - own.keys()
+    if last is None:  # then nothing tells which were set on the engine; those of the model's names were its own
+        dropped -= built.thresholds.keys()
     if own:
         say(f"kept, as set on the engine: {_listed(own)}")
     if dropped:

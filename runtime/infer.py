@@ -107,6 +107,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     views = source_arguments.views_from(args)
     sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
     live = any(source.live for source in sources)
+    stack.enter_context(sink_arguments.only_writer(args))
     sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources))
     deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
     options = InspectionOptions(args.limit, args.batch_cameras, frozen_after_s=args.frozen_after)

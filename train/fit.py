@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from export.model.checkpoint import Checkpoint, installed_versions, save_checkpo
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
 from runtime.common.errors import UserError, run_command
+from runtime.common.files import sweep
+from runtime.common.locks import one_writer
 from runtime.common.program import program_name
 from train.data.facts import facts_of
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
@@ -55,10 +58,25 @@ def fit(
     """
     if out.is_dir():
         raise UserError("--out must be a file to write, e.g. cable.pt", f"the folder {out}")
+    group = group or one_process()
+    with _only_writer(out) if group.first else nullcontext():
+        return _fit(dataset, config, recipe, weights, out, resume=resume, group=group)
+
+
+@contextmanager
+def _only_writer(out: Path) -> Iterator[None]:
+    """Let no other process train to `out`; what a killed one has left beside it goes."""
+    with one_writer(out, str(out), "wait for it to end, or name another --out"):
+        sweep(out.parent)
+        yield
+
+
+def _fit(
+    dataset: Dataset, config: ModelConfig, recipe: Recipe, weights: str, out: Path, *, resume: bool, group: Processes
+) -> Checkpoint:
     train, held_out = split_held_out(dataset.train, recipe.held_out, recipe.seed)
     images, kept = ImageCache(train, config.input_size), ImageCache(held_out, config.input_size)
     model, loaded = build_model(config, weights, images)
-    group = group or one_process()
     trainer = Trainer(model, images, recipe, group)
     data_sha256 = dataset.sha256()
     state, sources = resume_path(out), {"data_sha256": data_sha256, "encoder_weights": loaded}

@@ -14,6 +14,7 @@ import numpy as np
 
 from export.images.labelled import check_classes
 from runtime.common.errors import UserError, run_command
+from runtime.common.files import sweep
 from runtime.common.program import program_name
 from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand, clipped
@@ -114,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Set a threshold from the command line."""
     options = _parser().parse_args(argv)
     before = read_facts(options.model)
+    sweep(options.model.parent)
     kind, threshold = _choose(options)
     name = options.name or kind
     default = options.good is not None if options.default is None else options.default

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from export.passes.rewrite import ModelFacts
 from runtime.common.errors import UserError
 from runtime.common.files import whole_file
+from runtime.common.machine import available_cores
 from runtime.engines.external_data import refuse_external_data
 from runtime.engines.fields import one_of, record, text, whole, yes_or_no
 from runtime.engines.sidecar import Sidecar
@@ -126,6 +127,7 @@ def cpu_session(model: onnx.ModelProto) -> ort.InferenceSession:
     """Open `model` in ONNX Runtime on the CPU, to compare what it computes; only errors are printed."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = available_cores()  # a container's, not the machine's
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

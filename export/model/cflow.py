@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from export.model.encoder import ENCODERS, build_encoder
 from export.model.flow import CONDITION_DIMS, Clamp, Decoder, log_likelihood, position_code
 from export.model.score import SCORES, Score, anomaly_map, image_score, likelihood_ratios
+from export.model.threads import use_available_cores
 from runtime.common.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -58,6 +59,7 @@ class CFlow(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        use_available_cores()
         self.config = config
         self.encoder = build_encoder(config.encoder, config.taps)
         generator = torch.Generator().manual_seed(config.seed)

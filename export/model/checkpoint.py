@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
-from export.model.tensor_files import read_torch_file
+from export.model.tensor_files import read_torch_file, save_torch_file
 from runtime.common.errors import UserError
-from runtime.common.files import whole_file
-from runtime.engines.sidecar import Threshold
+from runtime.engines.fields import items, number, record, table, text, whole, yes_or_no
+from runtime.engines.sidecar import LARGEST_SIDE, Threshold
 from runtime.images.facts import ImageFacts
 
 FORMAT = "cflow-edge/checkpoint/2"
@@ -77,8 +78,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         content["image_facts"] = asdict(checkpoint.image_facts)
     if checkpoint.golden is not None:
         content["golden"] = checkpoint.golden
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    save_torch_file(path, content)
 
 
 _PLAIN = ("default_threshold", "encoder_weights", "data_sha256", "data_origin", "history", "versions")
@@ -98,17 +98,20 @@ def read_tensors(path: Path, format_name: str, *earlier: str) -> dict[str, Any]:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Rebuild the detector that `path` holds, in eval mode. Raises `UserError` if it is not a whole checkpoint."""
-    content = _upgrade(read_tensors(path, FORMAT, EARLIER))
+    content = read_tensors(path, FORMAT, EARLIER)
     try:
-        config = _config(content["config"])
+        content = _upgrade(content)
+        config, said = _config(content["config"]), _plain(content)
+        thresholds = table(Threshold.from_json, 1)(content["thresholds"])
+        constants = _constants(content["constants"], len(config.taps))
+        _check_thresholds(thresholds, said["default_threshold"], len(config.taps))
+        _check_state(content["state"], config)
         model = CFlow(config)
         model.load_state_dict(content["state"])
-        thresholds = {name: Threshold(**value) for name, value in content["thresholds"].items()}
-        checkpoint = Checkpoint(model.eval(), content["constants"], thresholds, **{key: content[key] for key in _PLAIN})
+        checkpoint = Checkpoint(model.eval(), constants, thresholds, **{**said, "history": list(said["history"])})
         if content.get("image_facts") is not None:
             checkpoint.image_facts = ImageFacts.from_json(content["image_facts"])
-        checkpoint.golden = content.get("golden")
-        _check_consistency(checkpoint)
+        checkpoint.golden = _golden(content.get("golden"), config)
     # RuntimeError is load_state_dict's mismatch, AttributeError a part of another type than ours
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -124,19 +127,76 @@ def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "config": config, "constants": torch.stack([maxima, torch.ones_like(maxima)])}
 
 
-def _check_consistency(checkpoint: Checkpoint) -> None:
-    constants, taps = checkpoint.constants, checkpoint.model.config.taps
-    if constants.shape != (2, len(taps)) or not constants.isfinite().all() or not (constants[1] > 0).all():
-        raise ValueError(f"constants must be {len(taps)} finite levels and as many spreads, not {constants.tolist()}")
-    golden, shape = checkpoint.golden, (*checkpoint.model.config.input_size, 3)
-    if golden is not None and (golden.dtype != torch.uint8 or golden.shape != shape):
-        raise ValueError(f"the golden image must be uint8 {shape}, not {golden.dtype} {tuple(golden.shape)}")
-    if checkpoint.default_threshold not in checkpoint.thresholds:
-        raise ValueError(f"no threshold {checkpoint.default_threshold!r}")
+def _constants(constants: Any, taps: int) -> Tensor:
+    """Return the score's constants. Raises `ValueError` for what are none."""
+    wanted = f"constants must be {taps} finite levels and as many spreads"
+    if not isinstance(constants, Tensor) or constants.shape != (2, taps) or not constants.is_floating_point():
+        found = tuple(constants.shape) if isinstance(constants, Tensor) else type(constants).__name__
+        raise ValueError(f"{wanted}, not {found}")
+    if not constants.isfinite().all() or not (constants[1] > 0).all():
+        raise ValueError(f"{wanted}, not {constants.tolist()}")
+    return constants
 
 
-def _config(values: dict[str, Any]) -> ModelConfig:
-    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list | tuple)}
-    config = ModelConfig(**{**values, **lists})
+def _golden(golden: Any, config: ModelConfig) -> Tensor | None:
+    """Return the golden image, if there is one. Raises `ValueError` for what is none."""
+    shape = (*config.input_size, 3)
+    if golden is None or (isinstance(golden, Tensor) and golden.dtype == torch.uint8 and golden.shape == shape):
+        return golden
+    raise ValueError(f"the golden image must be uint8 {shape}, not {type(golden).__name__}")
+
+
+def _check_thresholds(thresholds: dict[str, Threshold], default: str, taps: int) -> None:
+    for name, threshold in thresholds.items():
+        threshold.check_scale(float(taps), f"thresholds.{name}.")
+    if default not in thresholds:
+        raise ValueError(f"no threshold {default!r}")
+
+
+def _config(values: Any) -> ModelConfig:
+    config = ModelConfig(**_model(values))
     check_taps(config.encoder, config.taps)
+    if math.prod(config.input_size) > LARGEST_AREA:
+        raise ValueError(f"input_size must be of at most {LARGEST_AREA} pixels, not {config.input_size}")
     return config
+
+
+def _check_state(state: Any, config: ModelConfig) -> None:
+    """Raise `ValueError` unless `state` has the blocks that `config` speaks of, before memory is taken for them."""
+    blocks = sum(str(name).endswith(".w_perm") for name in state)
+    wanted = len(config.taps) * config.coupling_blocks
+    if blocks != wanted:
+        what = "Missing key" if blocks < wanted else "More"
+        raise ValueError(f"{what}: {blocks} coupling blocks of {wanted} in the state")
+
+
+LARGEST_AREA = 1 << 26  # pixels: 8192 x 8192
+_three = items(number(), 3, 3)
+_side = whole(1, LARGEST_SIDE)
+_model = record(
+    {
+        "encoder": text,
+        "taps": items(text, 1, 64),
+        "input_size": items(_side, 2, 2),
+        "coupling_blocks": whole(1, 1024),
+        "conditional": yes_or_no,
+        "soft_permutation": yes_or_no,
+        "clamp": text,
+        "mean": _three,
+        "std": _three,
+        "seed": whole(0, 2**63 - 1),
+        "score": text,
+    },
+    {"encoder", "taps"},
+)
+_plain = record(
+    {
+        "default_threshold": text,
+        "encoder_weights": text,
+        "data_sha256": text,
+        "data_origin": text,
+        "history": items(table(number()), 0, 10**6),
+        "versions": table(text),
+    },
+    set(_PLAIN),
+)

@@ -20,7 +20,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from export.model.tensor_files import read_torch_file
+from export.model.tensor_files import read_torch_file, unwrapped
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 
@@ -44,6 +44,7 @@ class EncoderSpec:
 
 
 WEIGHTS = "IMAGENET1K_V1"  # the paper's, of every encoder but EfficientNet (timm's there)
+NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights of a whole run
 REFLECT = "_reflect"  # a residual network's name with this suffix pads by reflection
 
 
@@ -247,9 +248,14 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         state = read_torch_file(path, "a state dict saved by torch.save")
     except FileNotFoundError:
         raise UserError("--weights must be imagenet, random or a file", f"no file {path}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} must be a state dict saved by torch.save", type(state).__name__)
-    return state
+    for name in NESTED:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+    parts = list(state.values()) if isinstance(state, Mapping) else [state]
+    if others := [part for part in parts if not isinstance(part, Tensor)]:
+        found = f"a {type(others[0]).__name__}"
+        raise UserError(f"{path} must be a state dict saved by torch.save", found, "save model.state_dict() alone")
+    return unwrapped(state)
 
 
 def load_encoder_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -264,7 +270,10 @@ def load_encoder_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: 
     if wrong:
         key = wrong[0]
         raise UserError(f"{origin}: {key} must be {tuple(wanted[key].shape)}", f"{tuple(state[key].shape)}")
-    encoder.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+    loaded = {key: state[key] for key in wanted if key in state}
+    if bad := [key for key, value in loaded.items() if not value.isfinite().all()]:
+        raise UserError(f"{origin} must hold finite weights", f"NaN or infinity in {bad[0]}", "take another file")
+    encoder.load_state_dict(loaded, strict=False)
 
 
 def calibrate_batch_norm(encoder: nn.Module, batches: Iterator[Tensor]) -> None:

@@ -1,12 +1,46 @@
-"""Files written by torch.save, read without running any code that they may hold."""
+"""Files written by torch.save: whole or not at all, and read without running any code that they may hold."""
 
 import zipfile
+from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from runtime.common.errors import UserError
+from runtime.common.files import whole_file
+
+Value = TypeVar("Value")
+WRAPPER = "module."
+
+
+class _Disk(FileIO):
+    """A file that keeps the disk's error, which torch.save hides behind one of its own."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            view = memoryview(data).cast("B")
+            done = 0
+            while done < len(view):  # a raw file may take a part
+                done += super().write(view[done:])
+        except OSError as error:
+            self.error = error
+            raise
+        return done
+
+
+def save_torch_file(path: Path, content: Any) -> None:
+    """Write `content` by torch.save, whole or not at all. Raises `OSError` where the disk does not take it."""
+    with whole_file(path) as temporary, _Disk(temporary, "w") as disk:
+        try:
+            torch.save(content, disk)
+        except RuntimeError:
+            if disk.error is not None:
+                raise disk.error from None
+            raise
 
 
 class StandIn:
@@ -25,12 +59,30 @@ def read_torch_file(path: Path, expected: str) -> Any:
 
     Raises `FileNotFoundError`, and `UserError` saying that `path` must be `expected` where it is anything else.
     """
+    _check_sizes(path, expected)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError
         raise UserError(f"{path} must be {expected}", _reason(error)) from None
+
+
+def _check_sizes(path: Path, expected: str) -> None:
+    """Raise `UserError` for an archive whose parts claim to be larger than it is: memory is taken for what they claim.
+
+    torch.save does not compress, so that such a file is damaged or made to exhaust the machine.
+    """
+    if not zipfile.is_zipfile(path):  # torch.save before 1.6, or no such file at all: torch.load will tell
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path} must be {expected}", f"a damaged archive ({error})") from None
+    size = path.stat().st_size
+    if claimed > size:
+        raise UserError(f"{path} must be {expected}", f"parts of {claimed} bytes in a file of {size}")
 
 
 def _reason(error: Exception) -> str:
@@ -63,3 +115,9 @@ def _foreign_names(path: Path) -> list[str]:
 def _stand_in(name: str) -> type[StandIn]:
     module, _, qualified = name.rpartition(".")
     return type(qualified, (StandIn,), {"__module__": module, "__qualname__": qualified})
+
+
+def unwrapped(state: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a state dict without the `module.` that (Distributed)DataParallel puts in front of every name."""
+    wrapped = bool(state) and all(isinstance(name, str) and name.startswith(WRAPPER) for name in state)
+    return {name.removeprefix(WRAPPER): value for name, value in state.items()} if wrapped else dict(state)

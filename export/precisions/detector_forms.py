@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.graph.onnx_files import cpu_session, get_info, load_model
+from export.graph.onnx_files import cpu_session, foreign_graph, get_info, load_model
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.session import Frames, Maps, Scores
@@ -34,6 +34,7 @@ class DetectorForm:
     data_origin: str
     open: Callable[[], Judge]
     batch: int = BATCH  # most frames that it takes at once
+    network_sha256: str = ""  # of weights and constants, where that is known: thresholds in the checkpoint may change
 
     @property
     def precision(self) -> str:
@@ -57,7 +58,7 @@ def find_forms(models: Sequence[Path]) -> list[DetectorForm]:
     found = sorted((_contender(path) for path in paths), key=lambda c: order.index(c.form.split()[0]))
     first = found[0]
     for other in found[1:]:
-        if (other.checkpoint_sha256, other.input_size) != (first.checkpoint_sha256, first.input_size):
+        if not _same_model(first, other):
             raise UserError(
                 f"{other.path} must be made from the same checkpoint as {first.path.name} "
                 f"(sha256 {first.checkpoint_sha256[:12]})",
@@ -65,6 +66,14 @@ def find_forms(models: Sequence[Path]) -> list[DetectorForm]:
                 f"build it again: python -m export.build_engine {sidecar_path(first.path).stem}.pt",
             )
     return found
+
+
+def _same_model(first: DetectorForm, other: DetectorForm) -> bool:
+    if first.input_size != other.input_size:
+        return False
+    if first.network_sha256 and other.network_sha256:
+        return first.network_sha256 == other.network_sha256
+    return first.checkpoint_sha256 == other.checkpoint_sha256
 
 
 def _beside(model: Path) -> list[Path]:
@@ -86,7 +95,10 @@ def _contender(path: Path) -> DetectorForm:
 
 
 def _checkpoint(path: Path) -> DetectorForm:
-    from export.model.checkpoint import load_checkpoint  # torch: only where a checkpoint is to be judged
+    from export.model.checkpoint import (  # torch: only where a checkpoint is to be judged
+        load_checkpoint,
+        network_sha256,
+    )
 
     checkpoint = load_checkpoint(path)
     threshold = checkpoint.thresholds[checkpoint.default_threshold].value
@@ -107,7 +119,8 @@ def _checkpoint(path: Path) -> DetectorForm:
 
     config = checkpoint.model.config
     origin = checkpoint.data_origin
-    return DetectorForm("torch", path, sha256_of(path), config.encoder, config.input_size, threshold, origin, open_it)
+    described = (sha256_of(path), config.encoder, config.input_size, threshold, origin)
+    return DetectorForm("torch", path, *described, open_it, network_sha256=network_sha256(checkpoint))
 
 
 def _onnx(path: Path) -> DetectorForm:
@@ -117,7 +130,9 @@ def _onnx(path: Path) -> DetectorForm:
     sidecar = info.sidecar
 
     def open_it() -> Judge:
-        session = cpu_session(model)
+        _check_takes_input_size(path, sidecar)
+        with foreign_graph(path):
+            session = cpu_session(model)
 
         def judge(frames: Frames) -> tuple[Maps, Scores]:
             maps, scores = session.run([MAP_NAME, SCORE_NAME], {INPUT_NAME: frames})
@@ -135,13 +150,25 @@ def _plan(path: Path) -> DetectorForm:
     def open_it() -> Judge:
         import runtime
 
+        _check_takes_input_size(path, sidecar)
         return runtime.load(path).session.run
 
     return _described(f"{PLAN} {artefact.precision}", path, sidecar, "", open_it, min(BATCH, sidecar.batch))
+
+
+def _check_takes_input_size(path: Path, sidecar: Sidecar) -> None:
+    """Raise `UserError` for an engine with the resize inside: it cannot be given the images that the others are."""
+    if sidecar.engine_frame_size != sidecar.input_size:
+        (height, width), (frame_height, frame_width) = sidecar.input_size, sidecar.engine_frame_size
+        raise UserError(
+            f"{path.name} must take images of its input size {height}x{width} to be compared",
+            f"frames of {frame_height}x{frame_width}, which it resizes itself",
+            "compare a build without --frame-size: the resize is checked where it is put inside",
+        )
 
 
 def _described(
     form: str, path: Path, sidecar: Sidecar, origin: str, open_it: Callable[[], Judge], batch: int = BATCH
 ) -> DetectorForm:
     described = (sidecar.checkpoint_sha256, sidecar.encoder, sidecar.input_size, sidecar.threshold.value)
-    return DetectorForm(form, path, *described, origin, open_it, batch)
+    return DetectorForm(form, path, *described, origin, open_it, batch, sidecar.network_sha256)

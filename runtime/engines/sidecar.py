@@ -263,7 +263,7 @@ _fields = record(
         "thresholds": table(Threshold.from_json, 1),
         "score": one_of("paper", "deviation"),
         "frame_size": optional(_size),
-        "training_data_sha256": digest,
+        "training_data_sha256": text,  # as the checkpoint says it
         "checkpoint_sha256": digest,
         "network_sha256": digest,
         "calibration_sha256": digest,

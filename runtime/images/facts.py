@@ -50,7 +50,10 @@ class ImageFacts:
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise ValueError(f"{name} must be two ascending numbers, not {value['ranges'][name]}")
             ranges[name] = (low, high)
-        return cls(int(value["count"]), ranges)
+        count = int(value["count"])
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, not {count}")
+        return cls(count, ranges)
 
     def far(self, numbers: Mapping[str, float]) -> str:
         """Say how the image of `numbers` (see `measure`) is unlike all that were measured; empty where it is not."""

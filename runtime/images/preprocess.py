@@ -80,6 +80,10 @@ def read_with(path: str | Path, convert: Callable[[Image.Image], Pixels], opened
 
 def check_frame(frame: NDArray[np.uint8]) -> None:
     """Raise `UserError` unless `frame` is uint8 (H, W, 3) with at least one pixel."""
+    if not isinstance(frame, np.ndarray):
+        raise UserError(
+            "a frame must be uint8 (H, W, 3) RGB", f"a {type(frame).__name__}", "np.asarray(frame, np.uint8)"
+        )
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
         raise UserError("a frame must be uint8 (H, W, 3) RGB", f"{frame.dtype} {frame.shape}", "convert it first")
 

@@ -82,6 +82,24 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("--webhook-all and --webhook-token need --webhook URL")
 
 
+@contextlib.contextmanager
+def only_writer(args: argparse.Namespace) -> "Iterator[None]":
+    """Be the only process that writes to the folders and videos that were asked for; leftovers of killed ones go.
+
+    Two runs would replace each other's overlays, event folders and segments. Raises `UserError` where another writes.
+    """
+    from runtime.common.files import sweep
+    from runtime.common.locks import one_writer
+
+    folders = [(folder / "run", folder) for folder in (args.output, args.events) if folder is not None]
+    videos = [(args.video, args.video)] if args.video is not None else []
+    with contextlib.ExitStack() as stack:
+        for path, named in dict.fromkeys([*folders, *videos]):
+            stack.enter_context(one_writer(path, str(named), "name another place, or end the other run"))
+            sweep(path.parent)
+        yield
+
+
 def sinks_from(args: argparse.Namespace, maximum: float, sources: int = 1) -> "list[Sink]":
     """Open every sink that was asked for; `maximum` is the engine's largest score, `sources` are judged at once.
 

@@ -1,7 +1,11 @@
 """The calibration set: what the manifest promises is checked, and a refill replaces all or nothing."""
 
 import hashlib
+import itertools
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.calibration_data import MANIFEST_NAME, SCHEMA, _spaced, main, read_calibration_data
+from export.calibration_data import MANIFEST_NAME, _spaced, main, read_calibration_data
 from runtime.common.errors import UserError, run_command
+from runtime.common.files import sha256_of
+from runtime.common.locks import one_writer
 from runtime.images.opencv import opencv
 from runtime.images.preprocess import read_image
 from runtime.sources.frame import Frame
@@ -109,14 +115,14 @@ def test_a_changed_missing_or_unlisted_image_is_named(filled: Path) -> None:
 )
 def test_a_broken_manifest_is_refused(filled: Path, changes: dict[str, Any]) -> None:
     _edit_manifest(filled, **changes)
-    with pytest.raises(UserError, match=SCHEMA):
+    with pytest.raises(UserError, match=r"manifest\.json: (schema|images.*) must be"):
         read_calibration_data(filled)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00"])
 def test_a_manifest_that_is_no_manifest_is_refused(filled: Path, text: str) -> None:
     (filled / MANIFEST_NAME).write_text(text)
-    with pytest.raises(UserError, match=SCHEMA):
+    with pytest.raises(UserError, match=r"manifest\.json(: it)? must be"):
         read_calibration_data(filled)
 
 
@@ -168,7 +174,12 @@ def test_a_refill_replaces_the_earlier_set_and_keeps_other_files(filled: Path, t
     _fill(_write_images(tmp_path / "other", 2, seed=1), filled)
     data = read_calibration_data(filled)
     assert len(data.paths) == 2 and data.sha256 != before
-    assert sorted(path.name for path in filled.iterdir()) == ["README.md", "good0.png", "good1.png", MANIFEST_NAME]
+    names = sorted(path.name for path in filled.iterdir())
+    assert (len(names), names[0], names[-1]) == (4, "README.md", MANIFEST_NAME)
+    # other images than the earlier set's good0 and good1 have other names: at every moment one of the sets was whole
+    assert all(f"good{i}-{sha256_of(filled / name)[:12]}.png" == name for i, name in enumerate(names[1:3]))
+    _fill(_write_images(tmp_path / "third", 2, seed=2), filled)
+    assert sorted(path.name for path in filled.glob("*.png")) == ["good0.png", "good1.png"]
 
 
 def test_a_refill_that_fails_leaves_the_earlier_set_whole(filled: Path, tmp_path: Path) -> None:
@@ -211,3 +222,54 @@ def test_bad_arguments_end_in_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and expected in error
     assert not (tmp_path / "calibration_data").exists()
+
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from export.calibration_data import main
+calls = [0]
+def counted(real):
+    def call(*arguments, **options):
+        calls[0] += 1
+        if calls[0] == int(sys.argv[1]):
+            os._exit(9)
+        return real(*arguments, **options)
+    return call
+Path.replace, Path.unlink = counted(Path.replace), counted(Path.unlink)
+main(sys.argv[2:])
+"""
+
+
+def test_killed_at_any_step_the_folder_is_one_of_the_sets_and_can_be_filled_again(filled: Path, tmp_path: Path) -> None:
+    before = read_calibration_data(filled)
+    other = _write_images(tmp_path / "other", 3, seed=1)
+    after = read_calibration_data(other).sha256
+    seen, steps = [], 0
+    for step in itertools.count(1):
+        folder = tmp_path / f"set{step}"
+        shutil.copytree(filled, folder)
+        arguments = ["--from", str(other), "--out", str(folder)]
+        status = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(step), *arguments], cwd=ROOT, check=False
+        ).returncode
+        found = read_calibration_data(folder).sha256
+        assert found in (before.sha256, after)
+        seen.append(found)
+        if status == 0:
+            steps = step
+            break
+        assert status == 9
+        _fill(other, folder)
+        assert read_calibration_data(folder).sha256 == after
+        assert len(list(folder.iterdir())) == 4  # three images and the manifest: what the killed one left is gone
+        shutil.rmtree(folder)
+    assert steps > 10 and seen == sorted(seen, key=lambda found: found == after)  # the earlier set, then the new one
+
+
+def test_a_folder_has_one_that_fills_it(filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_calibration_data(filled)
+    with one_writer(filled, "it", "wait"):
+        assert run_command(main, ["--from", str(tmp_path / "source"), "--out", str(filled)]) == 2
+    assert "must have one writer at a time" in capsys.readouterr().err
+    assert read_calibration_data(filled) == before

@@ -2,7 +2,6 @@
 
 import io
 import json
-import random
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -103,13 +102,6 @@ def text_that_is_none(model: onnx.ModelProto) -> None:
         node.name, node.doc_string = "\x00\x1b[2J\u202e", "x" * 100_000
 
 
-def nodes_in_disorder(model: onnx.ModelProto) -> None:
-    nodes = list(model.graph.node)
-    random.Random(0).shuffle(nodes)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
 def one_name_twice(model: onnx.ModelProto) -> None:
     model.graph.node[3].output[0] = model.graph.node[2].output[0]
 
@@ -156,7 +148,7 @@ def facts_twice(model: onnx.ModelProto) -> None:
 CHANGES: list[Change] = [
     without_inputs, without_outputs, a_cycle, without_weights, weights_of_another_type, an_unknown_type, huge_weights,
     negative_sizes, cut_weights, a_huge_input, a_float_input, another_opset, no_opset, another_ir, unknown_operators,
-    nodes_in_disorder, one_name_twice, without_attributes, nothing_but_a_name, weights_elsewhere, not_a_number,
+    one_name_twice, without_attributes, nothing_but_a_name, weights_elsewhere, not_a_number,
     facts_that_are_deep, facts_twice,
 ]  # fmt: skip
 FACTS = {
@@ -191,7 +183,7 @@ def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[byt
 def test_a_graph_that_says_it_is_ours_and_is_not(change: Change, refusal: Callable[[bytes], str]) -> None:
     model = ours()
     change(model)
-    assert "cable" in refusal(model.SerializeToString())
+    assert " must " in refusal(model.SerializeToString())
 
 
 @pytest.mark.parametrize("change", FACTS.values(), ids=list(FACTS))

@@ -40,6 +40,13 @@ def test_another_network_has_its_own_thresholds_and_that_is_said(
     assert "dropped, as set on an engine of another network: night; set them again" in capsys.readouterr().out
 
 
+def test_an_edited_one_of_the_models_name_is_said_too(model: Sidecar, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = replace(model, thresholds={"good_quantile": NIGHT})
+    built = replace(model, network_sha256="b" * 64)
+    assert keep_thresholds(built, engine, model) == built
+    assert "dropped, as set on an engine of another network: good_quantile; set them again" in capsys.readouterr().out
+
+
 def test_what_the_model_changed_since_reaches_the_engine(model: Sidecar, capsys: pytest.CaptureFixture[str]) -> None:
     built = replace(model, thresholds={"good_quantile": F1, "best_f1": F1}, default_threshold="best_f1")
     assert keep_thresholds(built, model, model) == built

@@ -14,20 +14,22 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from export import verify as command
+from export.frame_size import resize_file_inside
 from export.graph.onnx_files import get_info, load_model, save_model, set_info
 from export.images.parity_images import good_images
 from export.model.checkpoint import save_checkpoint
 from export.precisions.detector_forms import find_forms
 from export.precisions.typing import to_fp16, to_int8
-from export.to_onnx import info_of
+from export.to_onnx import export_checkpoint, info_of
 from export.verify import table, verify
 from runtime.common.errors import run_command
 from runtime.common.files import sha256_of
-from runtime.engines.sidecar import Artefact, write_sidecar
+from runtime.engines.sidecar import Artefact, Threshold, write_sidecar
 from runtime.images.preprocess import read_image
 from runtime.report.accuracy import read_accuracy
 from tests.support.export_fixtures import CALIBRATION_DATA, checkpoint_of, exported, run_model, small_config
 from tests.support.onnx_inspection import nodes_of
+from train.judging.model_file import store_threshold
 
 CONFIG = small_config()
 WEIGHTED = ("Conv", "Gemm")
@@ -189,7 +191,7 @@ def test_a_form_of_another_checkpoint_is_refused(checkpoint, capsys):
     path = checkpoint.with_suffix(".fp16.onnx")
     model = load_model(path)
     info = get_info(model, "")
-    set_info(model, replace(info, sidecar=replace(info.sidecar, checkpoint_sha256="f" * 64)))
+    set_info(model, replace(info, sidecar=replace(info.sidecar, checkpoint_sha256="f" * 64, network_sha256="f" * 64)))
     save_model(model, path)
     status, out, error = run(capsys, checkpoint)
     assert status == 2 and not out
@@ -221,3 +223,27 @@ def test_bad_input_is_one_line(arguments, found, tmp_path, capsys, monkeypatch):
         (tmp_path / name).touch()
     status, _, error = run(capsys, *arguments)
     assert status == 2 and found in error and error.count("\n") == 1
+
+
+def test_an_engine_with_the_resize_inside_is_named_and_the_others_are_compared(checkpoint, capsys):
+    fused = checkpoint.with_suffix(".onnx")
+    resize_file_inside(fused, (96, 144), fused)
+    status, out, err = run(capsys, checkpoint)
+    assert (status, err) == (0, "")
+    assert "could not run here: " in out and "frames of 96x144, which it resizes itself" in out
+    status, _, err = run(capsys, fused)
+    for path in checkpoint.parent.iterdir():
+        if path != fused:
+            path.unlink()
+    status, _, err = run(capsys, fused)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "must take images of its input size" in err
+
+
+def test_a_threshold_set_in_the_checkpoint_since_is_no_other_model(checkpoint, tmp_path):
+    for path in checkpoint.parent.iterdir():
+        if path != checkpoint:
+            path.unlink()
+    export_checkpoint(checkpoint, checkpoint.with_suffix(".unfused.onnx"))
+    store_threshold(checkpoint, "night", Threshold(0.5, "by hand"), default=True)
+    assert [form.form for form in find_forms([checkpoint])] == ["torch", "unfused"]

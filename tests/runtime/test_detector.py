@@ -133,3 +133,12 @@ def test_a_threshold_edited_by_hand_is_obeyed(tmp_path: Path):
     sidecar_path(path).write_text(json.dumps(sidecar))
     with runtime.load(path) as detector:
         assert detector.threshold == 0.25
+
+
+@pytest.mark.parametrize("frame", [[[0, 0, 0]], None, "frame.png", 3, (1, 2)])
+def test_what_is_no_array_is_refused_in_one_line(tmp_path: Path, frame: object):
+    with runtime.load(write_tiny_engine(tmp_path)) as detector:
+        with pytest.raises(UserError, match="a frame must be uint8"):
+            detector(frame)
+        with pytest.raises(UserError, match="a frame must be uint8"):
+            detector.batch([frame])

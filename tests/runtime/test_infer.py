@@ -19,6 +19,7 @@ from runtime.images.facts import ImageFacts
 from tests.support.fake_camera import FakeCamera
 from tests.support.paths import ROOT
 from tests.support.tiny_engine import write_tiny_engine
+from tests.support.waiting import wait_until
 
 GREYS = (10, 60, 100, 150, 220)  # scores 0.12, 0.71, 1.18, 1.76, 2.59 at a threshold of 1
 
@@ -181,7 +182,7 @@ def test_an_unreadable_image_keeps_what_was_judged_before(
         (("--engine", "{images}/0.png", "--source", "{images}"), ".plan or .onnx"),
         (("--engine", "{engine}", "--source", "missing.png"), "no such file"),
         (("--engine", "{engine}", "--source", "{engine}"), "must end in one of"),
-        (("--engine", "{engine}", "--source", "{images}", "--threshold", "nan"), "finite"),
+        (("--engine", "{engine}", "--source", "{images}", "--threshold", "nan"), "the score's scale"),
         (("--engine", "{engine}", "--source", "{images}", "--output", "{engine}"), "(" + "{engine}"),
     ],
 )
@@ -328,3 +329,20 @@ def test_a_picture_that_shows_nothing_has_no_verdict_and_the_command_says_so(tmp
     assert run.returncode == 1
     assert "3  0.0000  no verdict: the frame is one grey all over (0 of 255)" in run.stdout
     assert "4 frames: 3 good, 0 anomalous, 1 without a verdict" in run.stdout
+
+
+@pytest.mark.parametrize(("option", "place"), [("--output", "out"), ("--events", "events"), ("--video", "line.mp4")])
+def test_a_second_run_into_one_place_is_refused(engine: Path, images: Path, tmp_path: Path, option: str, place: str):
+    """It would replace the first one's pictures."""
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    with _process("--engine", engine, "--source", f"watch:{watched}", option, tmp_path / place) as first:
+        try:
+            wait_until(lambda: any(tmp_path.rglob(".*.lock")), "the first run never began")
+            second = _process("--engine", engine, "--source", images, option, tmp_path / place)
+            _, error = second.communicate(timeout=60)
+        finally:
+            first.kill()
+    assert second.returncode == 2
+    assert "must have one writer at a time" in error and error.count("\n") == 1
+    assert _infer("--engine", engine, "--source", images, option, tmp_path / place) == 0  # a lock ends with its process

@@ -32,6 +32,20 @@ class LaterBlock(AllInOneBlock):
         return x * s.exp() + a[:, half:], s.sum(1)
 
 
+class IndexedBlock(LaterBlock):
+    """The hard permutation of FrEIA's later sources: indices in the place of a matrix."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)
+        indices = self.w_perm.argmax(dim=1)
+        self.w_perm = nn.Parameter(indices, requires_grad=False)
+        self.w_perm_inv = nn.Parameter(indices.argsort(), requires_grad=False)
+
+    def _permute(self, x: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
+        scale = self.global_scale_activation(self.global_scale)
+        return (x * scale + self.global_offset)[:, self.w_perm], scale.log().sum()
+
+
 @dataclass
 class Foreign:
     """A model of another implementation: what it computes from images (B, 3, H, W) in [0, 1], and what it saves."""
@@ -167,6 +181,14 @@ def save_reference(model: Foreign, path: Path, unread: tuple[str, ...] = ("layer
     return path
 
 
+PERMUTATIONS = {
+    "no rotation": 1.01 * torch.eye(64),
+    "an index twice": torch.zeros(64, dtype=torch.int64),
+    "a huge stride": torch.zeros(1).expand(10**6, 10**6),
+    "indices without end": torch.zeros(1, dtype=torch.int64).expand(10**9),
+}
+
+
 def change_reference(file: Path, change: str) -> None:
     """Damage a checkpoint of the reference implementation in a named way."""
     content = torch.load(file, weights_only=True)
@@ -180,8 +202,6 @@ def change_reference(file: Path, change: str) -> None:
         first["module_list.0.subnet.0.weight"] = first["module_list.0.subnet.0.weight"][:, :100]
     elif change == "a learned permutation":
         first["module_list.0.vk_householder"] = torch.zeros(2, 64)
-    elif change == "no rotation":
-        first["module_list.0.w_perm"] = first["module_list.0.w_perm"] * 1.01
     elif change == "a gap":
         decoders[0] = {key.replace("list.0", "list.1"): value for key, value in first.items()}
     elif change == "a cut encoder":
@@ -189,6 +209,8 @@ def change_reference(file: Path, change: str) -> None:
     elif change == "a deeper encoder":
         weight = content["encoder_state_dict"]["layer1.0.conv1.weight"]
         content["encoder_state_dict"]["layer1.2.conv1.weight"] = weight
+    elif change in PERMUTATIONS:
+        first["module_list.0.w_perm"] = PERMUTATIONS[change]
     elif change == "not a number":
         first["module_list.0.subnet.2.bias"][0] = math.nan
     torch.save(content, file)
@@ -217,3 +239,25 @@ def good_images(folder: Path, count: int = 4) -> Tensor:
         image.save(folder / f"{index}.png")
         images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255)
     return torch.stack(images)
+
+
+def wrap(file: Path) -> None:
+    """Give the checkpoint's state dicts the names that DataParallel saves."""
+    content = torch.load(file, weights_only=True)
+    decoders = [{f"module.{key}": value for key, value in state.items()} for state in content["decoder_state_dict"]]
+    encoder = {f"module.{key}": value for key, value in content["encoder_state_dict"].items()}
+    torch.save({"encoder_state_dict": encoder, "decoder_state_dict": decoders}, file)
+
+
+def halve(file: Path, model: Foreign) -> None:
+    """Round the weights of `model` to float16 and write them so into its checkpoint."""
+    with torch.no_grad():
+        for module in (model.encoder, *model.flows):
+            for value in module.state_dict(keep_vars=True).values():
+                if value.is_floating_point():
+                    value.copy_(value.half().float())
+    content = torch.load(file, weights_only=True)
+    states = [content["encoder_state_dict"], *content["decoder_state_dict"]]
+    for state in states:
+        state.update({key: value.half() for key, value in state.items() if value.is_floating_point()})
+    torch.save(content, file)

@@ -1,5 +1,9 @@
 """The training command: what it refuses before it trains, and what belongs to a run that goes on."""
 
+import itertools
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +13,17 @@ import torch
 from PIL import Image
 
 from export.model.cflow import ModelConfig
-from export.model.checkpoint import load_checkpoint
+from export.model.checkpoint import load_checkpoint, read_tensors
 from runtime.common.errors import run_command
+from tests.support.paths import ROOT
+from tests.support.small_disk import small_disk
 from train import fit
 from train.data.open import open_dataset
 from train.loop.schedule import Recipe
+from train.loop.training import STATE_FORMAT
 from train.synthetic import write_dataset
 
+PATIENCE_S = 120
 CONFIG = ModelConfig("resnet18", ("layer1",), (32, 48), coupling_blocks=1)
 RECIPE = Recipe(meta_epochs=2, sub_epochs=1, batch=4, learning_rate=1e-3)
 TINY = ["--encoder", "resnet18", "--taps", "layer1", "--size", "32x48", "--blocks", "1", "--batch", "4"]
@@ -167,3 +175,55 @@ def test_taps_may_be_listed_with_spaces_and_in_any_order(data: Path, tmp_path: P
     arguments = ["--data", str(data), "--out", str(tmp_path / "cable.pt"), *TINY, *SHORT, "--meta-epochs", "1"]
     assert run_command(fit.main, [*arguments, "--taps", "layer2, layer1,"]) == 0
     assert load_checkpoint(tmp_path / "cable.pt").model.config.taps == ("layer1", "layer2")
+
+
+def process(data: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+    """Start a training of many passes."""
+    longer = [*TINY, *SHORT, "--meta-epochs", "500"]
+    command = [sys.executable, "-m", "train.fit", "--data", str(data), "--out", str(out), *longer, *more]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_passes(run: "subprocess.Popen[str]", count: int = 2) -> None:
+    """Read until `count` passes were told of: of the one before the last, the state is written."""
+    assert run.stderr is not None
+    told = (line for line in run.stderr if line.startswith("pass "))
+    assert len(list(itertools.islice(told, count))) == count
+
+
+def test_signals_and_kills_leave_a_run_that_goes_on(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cable.pt"
+    resume: list[str] = []
+    for number, status, word in ((signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")):
+        run = process(data, out, *resume)
+        wait_for_passes(run)
+        run.send_signal(number)
+        error = run.communicate(timeout=PATIENCE_S)[1]
+        assert run.returncode == status
+        assert error.splitlines()[-1] == f"{word}; what was written before is whole" and "Traceback" not in error
+        assert [path.name for path in tmp_path.iterdir()] == ["cable.training.pt"]
+        resume = ["--resume"]
+    for _ in range(2):
+        run = process(data, out, *resume)
+        wait_for_passes(run)
+        second = process(data, out, *resume)
+        error = second.communicate(timeout=PATIENCE_S)[1]
+        assert second.returncode == 2 and "must have one writer at a time" in error
+        run.kill()
+        run.communicate()
+        read_tensors(tmp_path / "cable.training.pt", STATE_FORMAT)
+    (tmp_path / ".cable.training.pt.part-abcdefgh.pt").write_bytes(b"of a killed run")
+    run = process(data, out, *resume)
+    wait_for_passes(run)  # it goes on
+    assert not (tmp_path / ".cable.training.pt.part-abcdefgh.pt").exists()
+    run.terminate()
+    run.communicate()
+
+
+def test_a_full_disk_ends_training_in_one_line(data: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        run = process(data, disk / "cable.pt")
+        error = run.communicate(timeout=PATIENCE_S)[1]
+        assert run.returncode == 2 and "Traceback" not in error
+        assert error.splitlines()[-1].startswith("error: the disk is full")
+        assert list(disk.iterdir()) == []

@@ -16,14 +16,17 @@ from runtime.common.errors import run_command
 from tests.support.foreign_checkpoints import (
     SIDE,
     Foreign,
+    IndexedBlock,
     LaterBlock,
     change_reference,
     flow,
     good_images,
+    halve,
     lightning_content,
     network,
     resnet,
     save_reference,
+    wrap,
 )
 from train import import_checkpoint
 from train.foreign.proof import largest_difference
@@ -112,6 +115,30 @@ def test_the_clamp_of_later_sources_is_told_by_the_likelihood(good: tuple[Path, 
     file = save_reference(model, out.parent.parent / NAME)
     assert convert(file, good, out) == 0
     assert assert_same(out, model, good[1]).clamp == "tanh(a/c)"
+
+
+@pytest.mark.parametrize("change", ["DataParallel", "float16"])
+def test_other_ways_to_save_the_same_weights(good: tuple[Path, Tensor], out: Path, change: str) -> None:
+    model = resnet()
+    model.train(good[1])
+    file = save_reference(model, out.parent.parent / NAME)
+    if change == "DataParallel":
+        wrap(file)
+    else:
+        halve(file, model)
+    assert convert(file, good, out) == 0
+    assert assert_same(out, model, good[1]).soft_permutation
+    assert {value.dtype for value in load_checkpoint(out).model.state_dict().values()} == {torch.float32, torch.int64}
+
+
+def test_the_hard_permutations_of_later_sources_are_indices(good: tuple[Path, Tensor], out: Path) -> None:
+    model = resnet(block=IndexedBlock, soft=False)
+    model.train(good[1])
+    file = save_reference(model, out.parent.parent / NAME)
+    assert torch.load(file)["decoder_state_dict"][0]["module_list.0.w_perm"].dtype == torch.int64
+    assert convert(file, good, out) == 0
+    config = assert_same(out, model, good[1])
+    assert (config.soft_permutation, config.clamp) == (False, "tanh(a/c)")
 
 
 def test_an_unconditional_flow_on_bare_features_of_stc(good: tuple[Path, Tensor], out: Path) -> None:
@@ -279,6 +306,9 @@ def test_other_files_are_refused(
         ("a gap", "coupling blocks must be numbered from 0; found [1]"),
         ("a cut encoder", "whole up to its last tap; found resnet18 with decoders of 64, 128 channels"),
         ("a deeper encoder", "whole up to its last tap; found resnet18 with decoders of 64, 128 channels"),
+        ("an index twice", "w_perm must hold every channel's index once"),
+        ("a huge stride", "must be matrices of an encoder's channels"),
+        ("indices without end", "w_perm must hold every channel's index once"),
         ("not a number", "own weights within 1e-04; found a relative difference of nan"),
     ],
 )

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from export.model.checkpoint import read_tensors
 from export.model.flow import Decoder
+from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
-from runtime.common.files import whole_file
 from train.comparing.feature_store import FeatureStore, FiberSource
 from train.loop.processes import Processes
 from train.loop.schedule import Recipe, learning_rate
@@ -127,8 +127,7 @@ def _log_likelihoods(training: TapTraining, grid: tuple[int, int], tap: int, fea
 def save_run(path: Path, run: DecoderRun, identity: dict[str, Any]) -> None:
     """Write `run` whole or not at all; `identity` names all that its result depends on."""
     content = {"format": FORMAT, "identity": identity, **vars(run)}
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    save_torch_file(path, content)
 
 
 def load_run(path: Path, identity: dict[str, Any]) -> DecoderRun | None:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from export.model.flow import CLAMP
-from export.model.tensor_files import StandIn
+from export.model.tensor_files import StandIn, unwrapped
 from runtime.common.errors import UserError
 from train.foreign.weights import ForeignWeights, State, Stated
 
@@ -27,7 +27,7 @@ def is_lightning(content: Any) -> bool:
 
 def read_anomalib(content: Mapping[str, Any], path: Path) -> ForeignWeights:
     """Take the content of `path` apart. Raises `UserError` where it is another model than Cflow."""
-    state = content["state_dict"]
+    state = unwrapped(content["state_dict"])
     encoder = {key.removeprefix(_ENCODER): value for key, value in state.items() if key.startswith(_ENCODER)}
     decoders = _decoders(state)
     if not encoder or not decoders:

@@ -17,7 +17,10 @@ BLOCK_WEIGHTS = {
     "global_scale", "global_offset", "w_perm", "subnet.0.weight", "subnet.0.bias", "subnet.2.weight", "subnet.2.bias",
 }  # fmt: skip
 INVERSE = "w_perm_inv"  # the transpose of w_perm, not needed
-ORTHOGONAL = 1e-4  # largest entry of WᵀW - 1; rounding to float32 leaves 1e-6
+# largest entry of WᵀW - 1: rounding to float32 leaves 1e-6, to float16 5e-4, to bfloat16 4e-3
+ORTHOGONAL = {torch.float16: 3e-3, torch.bfloat16: 2e-2}
+ORTHOGONAL_FLOAT32 = 1e-4
+MOST_CHANNELS = 4096  # twice those of any encoder here
 _KEY = re.compile(r"module_list\.(\d+)\.(.+)")
 
 
@@ -52,7 +55,22 @@ def blocks_of(decoder: State) -> list[dict[str, Tensor]]:
                 f"coupling block {index} must hold {len(BLOCK_WEIGHTS)} weights",
                 f"{'no' if odd in BLOCK_WEIGHTS else 'also'} {odd}",
             )
-    return [blocks[index] for index in range(len(blocks))]
+    return [{**blocks[index], "w_perm": _as_matrix(blocks[index]["w_perm"])} for index in range(len(blocks))]
+
+
+def _as_matrix(permutation: Tensor) -> Tensor:
+    """Return a permutation as the matrix W of y = Wx; FrEIA's later sources keep a hard one as indices: y = x[p].
+
+    Raises `UserError` for indices that are no permutation.
+    """
+    if permutation.ndim != 1:
+        return permutation
+    count = len(permutation)
+    whole = count <= MOST_CHANNELS and not permutation.is_floating_point() and not permutation.is_complex()
+    if not whole or not torch.equal(permutation.sort().values.long(), torch.arange(count)):
+        found = f"{permutation.dtype} {tuple(permutation.shape)} of others"
+        raise UserError("w_perm must hold every channel's index once", found, "save the model again")
+    return torch.eye(count)[permutation.long()]
 
 
 def flow_of(decoder: State) -> FlowStructure:
@@ -69,6 +87,9 @@ def flow_of(decoder: State) -> FlowStructure:
 def _kind(block: dict[str, Tensor]) -> tuple[int, bool]:
     """Return (channels, conditional) of a coupling block."""
     permutation, hidden = block["w_perm"], block["subnet.0.weight"]
+    if permutation.ndim != 2 or hidden.ndim != 2 or not 2 <= permutation.shape[0] <= MOST_CHANNELS:
+        found = f"{tuple(permutation.shape)} and {tuple(hidden.shape)}"
+        raise UserError("w_perm and subnet.0.weight must be matrices of an encoder's channels", found)
     channels, read = permutation.shape[0], hidden.shape[-1]
     condition_dims = read - (channels - channels // 2)
     if condition_dims not in (0, CONDITION_DIMS):
@@ -86,7 +107,7 @@ def _kind(block: dict[str, Tensor]) -> tuple[int, bool]:
         if block[name].shape != shape:
             raise UserError(f"{name} must be {shape}", f"{tuple(block[name].shape)}")
     error = permutation.float().T @ permutation.float() - torch.eye(channels)
-    if not error.abs().max() < ORTHOGONAL:
+    if not error.abs().max() < ORTHOGONAL.get(permutation.dtype, ORTHOGONAL_FLOAT32):
         raise UserError("w_perm must be an orthogonal matrix", f"W'W off by {error.abs().max():.1e}")
     return channels, condition_dims > 0
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
+from export.model.tensor_files import unwrapped
 from runtime.common.errors import UserError
 from train.data import stc
 from train.foreign.weights import ForeignWeights, State, Stated
@@ -38,8 +39,8 @@ def read_reference(content: Mapping[str, Any], path: Path) -> ForeignWeights:
     return ForeignWeights(
         origin="reference implementation",
         reflection=True,
-        encoder=_torchvision_names(encoder),
-        decoders=tuple(decoders),
+        encoder=_torchvision_names(unwrapped(encoder)),
+        decoders=tuple(unwrapped(decoder) for decoder in decoders),
         stated=stated_by_name(path.name),
     )
 

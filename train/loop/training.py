@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from export.model.cflow import CFlow
 from export.model.checkpoint import read_tensors
+from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
-from runtime.common.files import whole_file
 from runtime.common.interrupts import lasting_interrupt
 from train.data.open import ImageCache, rotate
 from train.loop.prefetch import prefetch
@@ -199,8 +199,7 @@ class Trainer:
             "best": self._best,
             "optimizers": [tap.optimizer.state_dict() for tap in self.taps],
         }
-        with whole_file(state) as temporary:
-            torch.save(content, temporary)
+        save_torch_file(state, content)
 
     def restore(self, state: Path, sources: Mapping[str, str]) -> None:
         """Go on from `state`. Raises `UserError` if it is missing or another run's (config, recipe or sources)."""

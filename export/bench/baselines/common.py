@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from export.model.encoder import build_encoder, calibrate_batch_norm, check_taps, load_encoder_weights
+from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
-from runtime.common.files import whole_file
 
 Size = tuple[int, int]  # (height, width) in pixels
 Features = Callable[[Tensor], list[Tensor]]  # normalised images (B, 3, h, w) to one (B, D, h/stride, w/stride) per tap
@@ -208,8 +208,7 @@ class Baseline(nn.Module, ABC, Generic[Config]):
             "statistics": {name: self.get_buffer(name) for name in self.config.shapes},
             "encoder": self.encoder.state_dict(),
         }
-        with whole_file(path) as temporary:
-            torch.save(content, temporary)
+        save_torch_file(path, content)
 
     @classmethod
     def load(cls: type["Self"], path: Path) -> "Self":

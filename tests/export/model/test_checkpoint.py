@@ -1,16 +1,19 @@
 """Checkpoints come back bit for bit, run no code, and are refused in one line when they are something else."""
 
+import errno
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from export.model.cflow import CFlow, ModelConfig
-from export.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from export.model.checkpoint import Checkpoint, load_checkpoint, network_sha256, save_checkpoint
 from runtime.common.errors import UserError
 from runtime.engines.sidecar import Threshold
+from tests.support.small_disk import small_disk
 
 
 @pytest.fixture
@@ -112,3 +115,93 @@ def test_a_failed_save_leaves_the_earlier_file(saved: Path) -> None:
         save_checkpoint(saved, checkpoint)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+HOSTILE = {
+    "config": [None, [], {"encoder": [], "taps": 1}, {"encoder": "resnet18", "taps": ["layer1"] * 99}],
+    "state": [None, [], {1: 2}, {"decoders.0.blocks.0.w_perm": "text"}],
+    "constants": [torch.zeros(1).expand(2, 10**12), torch.zeros(0), "text", torch.zeros(2, 1, dtype=torch.complex64)],
+    "thresholds": [{}, {"x": None}, {"good_quantile": {"value": 50.0, "method": "x"}}, {1: {"value": 1, "method": ""}}],
+    "default_threshold": [None, ["a"], {}],
+    "encoder_weights": [None, 1, ["a"], "\ud800"],
+    "data_sha256": [None, b"bytes"],
+    "data_origin": [None, {}],
+    "history": [None, 1, [1], [{"loss": float("nan")}], "abc"],
+    "versions": [None, {"torch": 2}, {1: "a"}],
+    "format": [None, [], "cflow-edge/checkpoint/9"],
+    "maxima": [],
+}
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_whatever_a_part_holds_a_checkpoint_loads_or_is_refused(saved: Path, part: str) -> None:
+    content = torch.load(saved, weights_only=True)
+    for value in HOSTILE[part]:
+        torch.save({**content, part: value}, saved)
+        with pytest.raises(UserError, match=r"cable\.pt must"):
+            load_checkpoint(saved)
+    torch.save({key: value for key, value in content.items() if key != part}, saved)
+    if part == "maxima":
+        torch.save({**content, "format": "cflow-edge/checkpoint/1", part: torch.zeros(1).expand(10**14)}, saved)
+    with pytest.raises(UserError, match=r"cable\.pt must"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("coupling_blocks", 10**9), ("coupling_blocks", 500), ("input_size", (16000, 16000)), ("input_size", (10**9, 1)),
+     ("mean", (1.0,)), ("mean", ("a", "b", "c")), ("seed", -1), ("seed", 2**70), ("conditional", "yes"),
+     ("encoder", 3)],
+)  # fmt: skip
+def test_a_structure_that_would_exhaust_the_machine_is_refused_before_it_is_built(
+    saved: Path, key: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["config"][key] = value
+    torch.save(content, saved)
+    monkeypatch.setattr("export.model.checkpoint.CFlow", lambda config: pytest.fail(f"built {config}"))
+    with pytest.raises(UserError, match=r"cable\.pt must hold every part"):
+        load_checkpoint(saved)
+
+
+def test_an_archive_whose_parts_claim_more_than_it_holds_is_refused_before_it_is_read(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = saved.with_name("bomb.pt")
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+        target.writestr("archive/data/9999", bytes(50_000_000))
+    lying = saved.with_name("lying.pt")
+    data = bytearray(saved.read_bytes())
+    directory = data.rfind(b"PK\x01\x02")  # its last entry; bytes 24 to 28 are the size that it claims
+    data[directory + 24 : directory + 28] = (2**32 - 2).to_bytes(4, "little")
+    lying.write_bytes(data)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    for path in (bomb, lying):
+        with pytest.raises(UserError, match=r"parts of \d+ bytes in a file of \d+"):
+            load_checkpoint(path)
+
+
+def test_a_full_disk_is_the_disks_error_and_leaves_the_earlier_file(saved: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(saved)
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        (disk / "cable.pt").write_text("before")
+        with pytest.raises(OSError) as caught:
+            save_checkpoint(disk / "cable.pt", checkpoint)
+        assert caught.value.errno == errno.ENOSPC
+        assert [(path.name, path.read_text()) for path in disk.iterdir()] == [("cable.pt", "before")]
+
+
+def test_the_networks_hash_is_that_of_what_judges(saved: Path) -> None:
+    checkpoint = load_checkpoint(saved)
+    before = network_sha256(checkpoint)
+    checkpoint.thresholds["night"] = Threshold(0.75, "by hand")
+    checkpoint.history.append({"loss": 1.0})
+    assert network_sha256(checkpoint) == before
+    checkpoint.constants[0, 0] += 1e-6
+    assert network_sha256(checkpoint) != before
+    again = load_checkpoint(saved)
+    with torch.no_grad():
+        next(again.model.parameters()).view(-1)[0] += 1e-6
+    assert network_sha256(again) != before

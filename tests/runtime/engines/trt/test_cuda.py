@@ -66,6 +66,8 @@ graph.free()
 """
 FAILING_CAPTURE = CAPTURE.replace('lambda: print("enqueue", flush=True)', "lambda: 1 / 0")
 
+IMPORT = "from runtime.engines.trt import cuda"
+
 
 @pytest.fixture(scope="module")
 def driver_folder(tmp_path_factory):
@@ -100,13 +102,11 @@ def run(driver_folder):
     ],
 )
 def test_what_stands_between_us_and_a_device(run, settings, expected):
-    told = run("from runtime.engines.trt import cuda; print(cuda.device_problem())", **settings)
-    assert told.stdout.strip() == expected
+    assert run(f"{IMPORT}; print(cuda.device_problem())", **settings).stdout.strip() == expected
 
 
 def test_a_device_tells_its_name_and_capability(run):
-    program = "from runtime.engines.trt import cuda; print(cuda.compute_capability(), cuda.device_name())"
-    result = run(program, DEVICES="1")
+    result = run(f"{IMPORT}; print(cuda.compute_capability(), cuda.device_name())", DEVICES="1")
     assert result.stdout.strip() == "12.1 Stand-in 5"
 
 

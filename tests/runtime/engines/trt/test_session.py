@@ -12,7 +12,7 @@ from runtime.engines.trt import engine as tensorrt_engine
 from runtime.engines.trt.session import TensorRTSession, cpu_alternative
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.support.fake_tensorrt import RECORDED, TENSORRT, V10_3
-from tests.support.small_graphs import MAX_BATCH, SIZE, frames_of, sidecar_for
+from tests.support.small_graphs import MAX_BATCH, SIZE, frames_of, sidecar_for, small_model
 
 ARTEFACT = Artefact("plan", "fp16", "0" * 64, "tensorrt", "10.3.0", "8.6+8.7")
 NO_DEVICE = cuda.device_problem()
@@ -21,7 +21,7 @@ without_device = pytest.mark.skipif(NO_DEVICE is None, reason="a CUDA device is 
 
 @pytest.fixture
 def plan(tmp_path):
-    (tmp_path / "cable.onnx").write_bytes(b"onnx")
+    (tmp_path / "cable.onnx").write_bytes(small_model().SerializeToString())
     (tmp_path / "cable.plan").write_bytes(b"plan")
     return tmp_path / "cable.plan"
 
