@@ -7,10 +7,9 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from runtime.common.errors import UserError
 from runtime.report.paper_table import PaperRow
@@ -18,8 +17,7 @@ from runtime.report.statistics import noise, percentiles_ms
 
 SCHEMA = "cflow-edge/report/2"
 _LIST_OF_NUMBERS = re.compile(r"\[([-+.eE0-9,\s]+)\]")  # written in one line each
-Kind = str  # "encoder", "cflow", "unfused", "eager", "gemm", "camera", "one-stream", "launches", "padim", "spade", ...
-Parsed = TypeVar("Parsed")
+Group = tuple[str, tuple[int, int]]  # encoder and input size: what was measured in turn, and may be compared
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Row:
     """
 
     name: str  # "CFLOW-AD-R18"
-    kind: Kind
+    kind: str  # a key of `models.LABELS`
     encoder: str
     input_size: tuple[int, int]  # (height, width) in pixels
     engine: str  # "OpenVINO", "ONNX Runtime", "PyTorch", "TensorRT"
@@ -106,8 +104,8 @@ class Row:
     device_memory_mb: float | None = None
 
     @property
-    def group(self) -> tuple[str, tuple[int, int]]:
-        """Encoder and input size: what was measured in turn, and may be compared."""
+    def group(self) -> Group:
+        """Encoder and input size."""
         return self.encoder, self.input_size
 
     @property
@@ -119,7 +117,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """The time from frames to verdicts of one row at another batch or number of threads."""
+    """The time from frames to verdicts of one row at another batch or number of threads (None: all cores)."""
 
     name: str
     encoder: str
@@ -134,9 +132,9 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """A part of a network and its share of the time that the engine's own profiler saw, per run of one frame."""
+    """A part of a network ("encoder layer1") and its time in the engine's own profiler, per run of one frame."""
 
-    name: str  # "encoder layer1", "decoder 2 block 5", "upsampling", ...
+    name: str
     ms: float
     layers: int
 
@@ -233,18 +231,15 @@ class Report:
 
     def groups(self) -> list[list[Row]]:
         """Return the rows by encoder and input size, in their order."""
-        found: dict[tuple[str, tuple[int, int]], list[Row]] = {}
+        found: dict[Group, list[Row]] = {}
         for row in self.rows:
             found.setdefault(row.group, []).append(row)
         return list(found.values())
 
 
-def to_json(report: Report, more: Mapping[str, Any] | None = None) -> str:
-    """Return the report as JSON of schema `SCHEMA`, the figures that are computed from the samples beside them.
-
-    `more` is added for readers; `from_json` passes it over.
-    """
-    text = json.dumps({**_with_figures(report, asdict(report)), **(more or {})}, indent=1)
+def to_json(report: Report) -> str:
+    """Return the report as JSON of schema `SCHEMA`, the figures that are computed from the samples beside them."""
+    text = json.dumps(_with_figures(report, asdict(report)), indent=1)
     return _LIST_OF_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
@@ -285,8 +280,10 @@ def read_report(path: Path) -> Report:
 
 
 def parse(kind: Any, value: Any) -> Any:
-    """Return `value`, as JSON has it, as the type `kind`: a dataclass of this module, or the type of a field of one."""
+    """Return `value`, as JSON has it, as the type `kind`: a dataclass, or the type of a field of one."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return value
     if origin in (types.UnionType, typing.Union):  # with None
         chosen = next(argument for argument in arguments if argument is not type(None))
         return None if value is None else parse(chosen, value)
@@ -295,7 +292,7 @@ def parse(kind: Any, value: Any) -> Any:
         names = [f.name for f in fields(kind)]
         return kind(**{name: parse(hints[name], value[name]) for name in names if name in value})  # type: ignore[operator]
     if origin is tuple:
-        kinds: Sequence[Any] = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         return tuple(parse(item_kind, item) for item_kind, item in zip(kinds, value, strict=True))
     if origin is dict:
         return {str(key): parse(arguments[1], item) for key, item in value.items()}

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from runtime.common.errors import UserError
 from runtime.engines.backends import Backend, choose_backend
 from runtime.engines.session import CpuPrecision
+from runtime.report.schema import parse
 
 FRAME_SEED = 0
 ENGINES = {
@@ -59,10 +60,8 @@ class Subject:
     @classmethod
     def from_text(cls, text: str) -> "Subject":
         """Return what `to_text` was made from."""
-        values = json.loads(text)
-        shape = values["input_shape"]
-        sizes = {"input_size": tuple(values["input_size"]), "input_shape": None if shape is None else tuple(shape)}
-        return cls(**{**values, **sizes})
+        subject: Subject = parse(cls, json.loads(text))
+        return subject
 
 
 @dataclass(frozen=True)
@@ -112,22 +111,18 @@ def _open_engine(subject: Subject, path: Path) -> Opened:
         results = detector.batch(frames)
         return {**results[0].latency_ms, "verdict": 1e3 * (time.perf_counter() - started)}
 
-    session = detector.session
+    return _opened({"verdict": run}, detector.session, detector.close)
+
+
+def _opened(runs: Mapping[str, RunBatch], session: Any, close: Callable[[], None]) -> Opened:
     kernels, device_bytes = (getattr(session, name, None) for name in ("kernels", "device_bytes"))  # of a plan's only
-    return Opened(
-        {"verdict": run},
-        session.device,
-        _engine_of(session.device),
-        session.max_batch,
-        detector.close,
-        kernels,
-        device_bytes,
-    )
+    device = session.device
+    return Opened(runs, device, _engine_of(device), session.max_batch, close, kernels, device_bytes)
 
 
 def _engine_of(device: str) -> str:
     """Return the library of a session's description, without its version: "OpenVINO", "ONNX Runtime", "TensorRT"."""
-    words = {**ENGINES, "OpenVINO": "OpenVINO", "ONNX Runtime": "ONNX Runtime"}
+    words = {**ENGINES, **{name: name for name in ENGINES.values()}}
     return next((name for word, name in words.items() if word in device), device)
 
 
@@ -142,7 +137,6 @@ def _open_plan_part(path: Path) -> Opened:
 
     sidecar = read_sidecar(path)
     session = TensorRTSession(path, sidecar, sidecar.artefact_of(path), judges=False)
-
     session.execute(frames_of(session.max_batch, session.frame_size))  # they stay there for the network's runs
 
     def network(batch: int) -> StageMs:
@@ -154,15 +148,7 @@ def _open_plan_part(path: Path) -> Opened:
         session.execute(frames)
         return {"verdict": 1e3 * (time.perf_counter() - started)}
 
-    return Opened(
-        {"network": network, "verdict": verdict},
-        session.device,
-        _engine_of(session.device),
-        session.max_batch,
-        session.close,
-        session.kernels,
-        session.device_bytes,
-    )
+    return _opened({"network": network, "verdict": verdict}, session, session.close)
 
 
 def _open_device() -> Opened:
@@ -171,10 +157,7 @@ def _open_device() -> Opened:
     from runtime.report.device_limits import open_device
 
     probe = open_device()
-    runs: dict[str, RunBatch] = {
-        "copy": lambda _: {"copy": probe.copy_ms()},
-        "launch": lambda _: {"launch": probe.launch_ms()},
-    }
+    runs = {"copy": lambda _: {"copy": probe.copy_ms()}, "launch": lambda _: {"launch": probe.launch_ms()}}
     return Opened(runs, cuda.device_name(), "CUDA", close=probe.close)
 
 
