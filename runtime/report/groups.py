@@ -263,7 +263,8 @@ def measure_threads(
             for count in threads:
                 for subject in anchor.subjects(replace(base, threads=count)):
                     if "verdict" in subject.paths:
-                        lanes.append((count, Lane(stack.enter_context(open_worker(subject)), "verdict")))
+                        worker = stack.enter_context(open_worker(subject))
+                        lanes.append((count, Lane(worker, "verdict")))
             measure_in_turn([lane for _, lane in lanes], SWEEP_S, SWEEP_ROUNDS)
             points += [_point(anchor, lane, count) for count, lane in lanes if not lane.failed]
     return points

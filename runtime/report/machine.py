@@ -1,11 +1,11 @@
 """What the system says about the machine: names, clocks, power, versions. What it does not say stays empty."""
 
-import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -15,16 +15,14 @@ from runtime.engines.trt import cuda
 from runtime.report.schema import Machine
 
 COMMAND_TIMEOUT_S = 20.0  # nvidia-smi wakes a sleeping driver first
-GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem", "power.limit")
+GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit")
 # a figure may depend on these; nothing is imported to learn its version
-PACKAGES = (
+PACKAGES = {
     *("numpy", "pillow", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino"),
     *("tensorrt", "tensorrt-rtx", "pycuda", "torch", "torchvision", "onnx", "anomalib"),
-)
-BOARD = Path("/proc/device-tree/model")  # boards such as Jetson say here what they are
-CPU_INFO = Path("/proc/cpuinfo")
-JETSON_RELEASE = Path("/etc/nv_tegra_release")
-GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+}
+BOARD = "/proc/device-tree/model"  # boards such as Jetson say here what they are
+GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
 
 def ask_command(command: Sequence[str], timeout_s: float = COMMAND_TIMEOUT_S) -> str:
@@ -45,8 +43,7 @@ def gpu_values(fields: Sequence[str]) -> dict[str, str]:
     if gpu in ("", "-1"):  # hidden from CUDA, so nothing is measured on it
         return {}
     query = f"--query-gpu={','.join(fields)}"
-    lines = ask_command(["nvidia-smi", query, "--format=csv,noheader,nounits", f"--id={gpu}"]).splitlines()
-    values = [value.strip() for value in lines[0].split(",")] if lines else []
+    values = ask_command(["nvidia-smi", query, "--format=csv,noheader,nounits", f"--id={gpu}"]).split(", ")
     if len(values) != len(fields):  # a message, not values
         return {}
     told = zip(fields, values, strict=True)  # "N/A", "[N/A]" or "[Not Supported]" is none
@@ -55,43 +52,38 @@ def gpu_values(fields: Sequence[str]) -> dict[str, str]:
 
 def describe_machine() -> Machine:
     """Describe this machine, as far as it tells."""
-    gpu = gpu_values(GPU_FIELDS)
-    gpu_name = gpu.get("name") or _cuda_device()
-    jetson = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", _text_of(JETSON_RELEASE))
-    mode = re.search(r"NV Power Mode:\s*(\S+)", ask_command(["nvpmodel", "-q"]))
-    governor = _text_of(GOVERNOR)
-    powers = [f"nvpmodel {mode[1]}" if mode else "", f"CPU governor {governor}" if governor else ""]
-    powers.append(f"GPU limit {float(gpu['power.limit']):.0f} W" if "power.limit" in gpu else "")
+    gpu, clock = gpu_values(GPU_FIELDS), psutil.cpu_freq()
+    model = re.search(r"^model name\s*: (.*)$", _text_of("/proc/cpuinfo"), re.MULTILINE)
+    host = _text_of(BOARD) or (model[1] if model else "") or platform.processor() or platform.machine()
+    jetson = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", _text_of("/etc/nv_tegra_release"))
+    mode, governor = re.search(r"Power Mode:\s*(\S+)", ask_command(["nvpmodel", "-q"])), _text_of(GOVERNOR)
+    clocks = {"GPU SM": "clocks.sm", "GPU SM at most": "clocks.max.sm", "GPU memory": "clocks.mem"}
+    mhz = [f"{what} {gpu[field]} MHz" for what, field in clocks.items() if field in gpu]
+    powers = {"nvpmodel": mode and mode[1], "CPU governor": governor, "GPU limit in W:": gpu.get("power.limit")}
     return Machine(
-        device=", ".join(filter(None, (gpu_name, _host()))),
+        device=", ".join(filter(None, (gpu.get("name") or _cuda_device(), host))),
         cores=available_cores(),
         operating_system=f"{_system()} {platform.machine()}",
         driver=gpu.get("driver_version") or (f"L4T {jetson[1]}.{jetson[2]}" if jetson else ""),
-        clocks="; ".join(filter(None, (_gpu_clocks(gpu), _cpu_clock()))),
-        power_mode="; ".join(filter(None, powers)),
+        clocks="; ".join([*mhz, *([f"CPU {clock.current:.0f} MHz"] if clock else [])]),
+        power_mode="; ".join(f"{what} {value}" for what, value in powers.items() if value),
         versions={"python": platform.python_version(), **_versions()},
     )
 
 
 def _cuda_device() -> str:
-    """Return what the CUDA driver calls this process's device, "" without one: a Jetson has no nvidia-smi."""
+    """Return what the CUDA driver calls this process's device, "" without one: a Jetson may lack nvidia-smi."""
     try:
         return "" if cuda.device_problem() else cuda.device_name()
     except cuda.CudaError:
         return ""
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: str) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip("\0 \n")
     except OSError:
         return ""
-
-
-def _host() -> str:
-    """Return the board's name, else the processor's."""
-    model = re.search(r"^model name\s*: (.*)$", _text_of(CPU_INFO), re.MULTILINE)
-    return _text_of(BOARD) or (model[1] if model else "") or platform.processor() or platform.machine()
 
 
 def _system() -> str:
@@ -102,26 +94,5 @@ def _system() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _gpu_clocks(gpu: dict[str, str]) -> str:
-    parts = [
-        f"{name} {gpu[now]} of {gpu.get(most, '?')} MHz"
-        for name, now, most in (("SM", "clocks.sm", "clocks.max.sm"), ("memory", "clocks.mem", "clocks.max.mem"))
-        if now in gpu
-    ]
-    return f"GPU {', '.join(parts)}" if parts else ""
-
-
-def _cpu_clock() -> str:
-    clock = psutil.cpu_freq()
-    if clock is None:
-        return ""
-    return f"CPU {clock.current:.0f}{f' of {clock.max:.0f}' if clock.max else ''} MHz"
+    installed = {str(found.metadata["Name"]).lower(): found.version for found in metadata.distributions()}
+    return {name: version for name, version in sorted(installed.items()) if name in PACKAGES}

@@ -12,7 +12,7 @@ from pathlib import Path
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_text
 from runtime.common.notices import say
-from runtime.report import compare
+from runtime.report.compare import compare
 from runtime.report.options import build_parser, options_of
 from runtime.report.schema import Report, read_report, to_json
 from runtime.report.table6_models import models_of
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = read_report(arguments.show) if arguments.show else _measured(arguments, words)
     print(FORMATS[arguments.format](report), end="")
     if old is not None:
-        print(f"\n{compare.to_text(compare.compare(old, report), old, report)}", end="")
+        print(f"\n{compare(old, report)}", end="")
     if arguments.output:
         for path in write_report(report, arguments.output):
             say(f"wrote {path}")

@@ -134,7 +134,7 @@ def _profiles(groups: Groups, options: MeasureOptions, say: Say) -> Iterator[Pro
         for backend in _backends(file.path, options.base.backend):
             say(f"layers of {file.path.name}")
             try:
-                yield profile(file.path, backend, "float32", options.base.threads)
+                yield profile(file.path, backend, options.base.threads)
             except UserError as error:  # it did not open before either: that was told
                 say(f"no layers: {error}")
 

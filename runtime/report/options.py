@@ -3,7 +3,7 @@
 import argparse
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.common.errors import UserError
@@ -14,6 +14,7 @@ from runtime.report.worker import Subject
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+BASE = Subject("", {}, (0, 0))  # to be filled in for each model
 PLAN_LIBRARIES = ("auto", "tensorrt", "tensorrt_rtx")
 
 
@@ -44,7 +45,7 @@ class MeasureOptions:
 
     budget: Budget = Budget()
     extras: Extras = Extras()
-    base: Subject = Subject("", {}, (0, 0))
+    base: Subject = BASE
     precisions: tuple[str, ...] = ("fp32",)
     accuracy: tuple[Path, ...] = ()
     torch_python: Path | None = None
@@ -68,7 +69,7 @@ def options_of(arguments: argparse.Namespace, words: Sequence[str]) -> MeasureOp
     return MeasureOptions(
         Budget(arguments.seconds, arguments.runs),
         Extras(() if arguments.no_sweeps else batches, sweep_threads, arguments.profile),
-        Subject("", {}, (0, 0), arguments.threads, arguments.backend),
+        replace(BASE, threads=arguments.threads, backend=arguments.backend),
         tuple(dict.fromkeys(("fp32", *(arguments.precision or ())))),
         tuple(arguments.accuracy or ()),
         arguments.torch_python,

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from runtime.common.errors import UserError
 from runtime.report.schema import Timing
 from runtime.report.worker import StageMs
+from runtime.report.workers import Worker
 
 GO_S = 0.15  # a fast model runs several times in its go, for about so long
 MOST_IN_A_GO = 5
@@ -21,16 +21,6 @@ FAILED_S = 1e-3  # of what does not run: no time, but a number to plan with
 MS_DIGITS = 4  # of what is reported: a tenth of a microsecond
 
 
-class Runs(Protocol):
-    """What can be told to run (see `workers.Worker`)."""
-
-    engine: str
-
-    def run(self, path: str, batch: int = 1, warm: int = 1, count: int = 1) -> list[StageMs]:
-        """Run `count` times after `warm` that do not count; the milliseconds of each by stage."""
-        ...
-
-
 @dataclass
 class Lane:
     """One thing to time, and what its rounds came to: milliseconds by round, and the stages of every run.
@@ -38,7 +28,7 @@ class Lane:
     `failed` is why it runs no more, "" while it does.
     """
 
-    worker: Runs
+    worker: Worker
     path: str
     batch: int = 1
     rounds_ms: list[tuple[float, ...]] = field(default_factory=list)

@@ -8,12 +8,16 @@ import re
 import types
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from runtime.common.errors import UserError
+from runtime.common.summary import PERCENTILES
 from runtime.report.paper_table import PaperRow
-from runtime.report.statistics import noise, percentiles_ms
+from runtime.report.statistics import noise
 
 SCHEMA = "cflow-edge/report/2"
 _LIST_OF_NUMBERS = re.compile(r"\[([-+.eE0-9,\s]+)\]")  # written in one line each
@@ -30,15 +34,16 @@ class Timing:
     rounds_ms: tuple[tuple[float, ...], ...]
     batch: int = 1
 
-    @property
+    @cached_property
     def samples_ms(self) -> tuple[float, ...]:
         """All runs."""
         return tuple(ms for samples in self.rounds_ms for ms in samples)
 
-    @property
+    @cached_property
     def percentiles(self) -> dict[str, float]:
         """p50, p95 and p99 in milliseconds, interpolated linearly."""
-        return percentiles_ms(self.samples_ms)
+        values = np.percentile(self.samples_ms, PERCENTILES)
+        return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, values, strict=True)}
 
     @property
     def p50(self) -> float:
@@ -58,30 +63,17 @@ class Timing:
 
 @dataclass(frozen=True)
 class Work:
-    """What one frame asks of a machine, counted from the model: floating-point operations and bytes.
-
-    `weight_bytes` are the parameters, each read once a run (whatever its batch); `frame_bytes` what goes in and out
-    for each frame. Results between layers are not counted: they may stay in a cache.
-    """
+    """What one frame asks of a machine, counted from the model; what passes between layers may stay in a cache."""
 
     flops: float
-    weight_bytes: float
-    frame_bytes: float
+    weight_bytes: float  # the parameters, each read once a run, whatever its batch
+    frame_bytes: float  # in and out, for each frame
     operands: str = "float32"  # of most products: "float32", "bfloat16", "float16" or "int8"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model in one engine: a line of the table.
-
-    `network` times encoder and decoders alone, as the paper does: no upsampling, no anomaly map copied back. `verdict`
-    times the whole way from a frame in memory to its verdict. `stages_ms` are the medians of the verdict's stages.
-    `first_verdict_s` runs from before the file is opened (the inference library is imported in it) to the first
-    verdict, `memory_mb` is the most that the process had resident.
-
-    On a GPU: `kernels` are those that an execution launches, by "network" and "verdict", `device_memory_mb` what the
-    engine took of the device's memory, and an encoder's `verdict` ends with its taps in that memory.
-    """
+    """One model in one engine: a line of the table."""
 
     name: str  # "CFLOW-AD-R18"
     kind: str  # a key of `models.LABELS`
@@ -93,15 +85,15 @@ class Row:
     file: str
     size_mb: float
     work: Work | None = None
-    network: Timing | None = None
-    verdict: Timing | None = None
-    stages_ms: dict[str, float] = field(default_factory=dict)
-    first_verdict_s: float | None = None
-    memory_mb: float | None = None
+    network: Timing | None = None  # encoder and decoders alone, as the paper: no upsampling, no map copied back
+    verdict: Timing | None = None  # from a frame in memory to its verdict; an encoder's plan ends with taps on the GPU
+    stages_ms: dict[str, float] = field(default_factory=dict)  # medians of the verdict's stages
+    first_verdict_s: float | None = None  # from before the inference library is imported
+    memory_mb: float | None = None  # the most that the process had resident
     paper: PaperRow | None = None
     model_sha256: str = ""
-    kernels: dict[str, int] = field(default_factory=dict)
-    device_memory_mb: float | None = None
+    kernels: dict[str, int] = field(default_factory=dict)  # of a plan's execution, by "network" and "verdict"
+    device_memory_mb: float | None = None  # that a plan took of a GPU's memory
 
     @property
     def group(self) -> Group:
@@ -132,10 +124,10 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """A part of a network ("encoder layer1") and its time in the engine's own profiler, per run of one frame."""
+    """A part of a network and its time in the engine's own profiler."""
 
-    name: str
-    ms: float
+    name: str  # "encoder layer1"
+    ms: float  # per run of one frame
     layers: int
 
 
@@ -165,16 +157,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Limits:
-    """What this machine can do, measured by the report itself, in the same number of threads.
+    """What this machine can do, measured by the report itself, in the same number of threads."""
 
-    `gflops` by type of operand: the best that a large product reached; `read_gb_s`: 10^9 bytes read from memory, on
-    a GPU read or written in its own; `launch_us`: microseconds that a GPU takes for the launch of a kernel.
-    """
-
-    gflops: dict[str, float]
-    read_gb_s: float
+    gflops: dict[str, float]  # the best that a large product reached, by type of operand
+    read_gb_s: float  # 10^9 bytes read from memory, on a GPU read or written in its own
     how: str
-    launch_us: float | None = None
+    launch_us: float | None = None  # that a GPU takes for the launch of a kernel
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runtime.common.text_table import align
 from runtime.report import paper_table
-from runtime.report.ratios import anchor_row, full_to_encoder, paper_full_to_encoder, times_anchor
+from runtime.report.ratios import Ratio, anchor_row, full_to_encoder, paper_full_to_encoder, times_anchor
 from runtime.report.roofline import roof_of, roof_of_point
 from runtime.report.schema import Profile, Report, Row, SweepPoint, Timing, to_json
 
@@ -123,7 +123,7 @@ def _network_cells(row: Row, timing: Timing, rows: Sequence[Row], report: Report
         "precision": row.precision,
         **_median_cells(timing),
         "paper fps": _figure(row.paper.fps if row.paper else None),
-        "full / encoder": _figure(full_to_encoder(row, rows), ".2f"),
+        "full / encoder": _ratio(full_to_encoder(row, rows)),
         "paper": _figure(paper_full_to_encoder(row, rows), ".2f"),
         "GFLOP": _figure(row.work.flops / 1e9 if row.work else None, ".2f"),
         "GFLOP/s": _figure(roof.gflops if roof else None, ".0f"),
@@ -154,7 +154,7 @@ def _verdict_cells(row: Row, timing: Timing, anchor: Row) -> Cells:
         "runs": f"{len(timing.samples_ms)}",
         "± %": _noise(timing),
         "fps": f"{timing.fps:.1f}",
-        "x CFLOW-AD": _figure(times_anchor(row, anchor), ".2f"),
+        "x CFLOW-AD": _ratio(times_anchor(row, anchor)),
         "execute ms": _figure(row.stages_ms.get("execute"), ".2f"),
         "copy in ms": _figure(row.stages_ms.get("copy_in"), ".3f"),
         "copy out ms": _figure(row.stages_ms.get("copy_out"), ".3f"),
@@ -281,6 +281,10 @@ def _size(input_size: tuple[int, int]) -> str:
 
 def _figure(value: float | None, form: str = "g") -> str:
     return NOTHING if value is None else f"{value:{form}}"
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    return NOTHING if ratio is None else f"{ratio[0]:.2f}"
 
 
 def _noise(timing: Timing) -> str:

@@ -27,12 +27,8 @@ from runtime.engines.session import CpuPrecision
 from runtime.report.schema import parse
 
 FRAME_SEED = 0
-ENGINES = {
-    "openvino": "OpenVINO",
-    "onnxruntime": "ONNX Runtime",
-    "tensorrt_rtx": "TensorRT-RTX",
-    "tensorrt": "TensorRT",
-}
+ENGINES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+ENGINES |= {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
 PROCESS_STATUS = Path("/proc/self/status")
 StageMs = dict[str, float]  # milliseconds of one run by stage; its path's name is the whole, by this process's clock
 RunBatch = Callable[[int], StageMs]
@@ -166,34 +162,29 @@ def _open_graph(subject: Subject, path: Path) -> Opened:
     from runtime.engines.any_onnx import open_onnxruntime, open_openvino
 
     threads = available_cores() if subject.threads is None else subject.threads
-    batch = _input(subject)
+    shape = subject.input_shape
+    images = None if shape is None else np.random.default_rng(FRAME_SEED).random(shape, np.float32)
+    batch: NDArray[Any] = frames_of(1, subject.input_size) if images is None else images
     library = choose_backend(subject.backend, subject.precision)
-    if library == "openvino":
-        graph = open_openvino(str(path), threads, subject.precision, batch.shape)
-    else:
-        graph = open_onnxruntime(str(path), threads)
-
     (name,) = subject.paths
+    graph = (
+        open_openvino(str(path), threads, subject.precision, batch.shape)
+        if library == "openvino"
+        else open_onnxruntime(str(path), threads)
+    )
 
     def run(_: int) -> StageMs:
         started = time.perf_counter()
         graph(batch)
         return {name: 1e3 * (time.perf_counter() - started)}
 
-    engine = ENGINES[library]
-    return Opened({name: run}, f"{engine} CPU, {threads} threads", engine)
-
-
-def _input(subject: Subject) -> NDArray[Any]:
-    """Return one frame (1, H, W, 3), or images of seeded random values in [0, 1)."""
-    if subject.input_shape is None:
-        return frames_of(1, subject.input_size)
-    return np.random.default_rng(FRAME_SEED).random(subject.input_shape, np.float32)
+    return Opened({name: run}, f"{ENGINES[library]} CPU, {threads} threads", ENGINES[library])
 
 
 def serve(text: str, open_it: Callable[[Subject], Opened] = open_subject) -> int:
     """Open what `text` describes and answer requests until standard input ends; the exit status."""
-    answers = _private_stdout()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # from here on for answers only:
+    os.dup2(2, 1)  # prints go to standard error
     try:
         started = time.perf_counter()
         opened = open_it(Subject.from_text(text))
@@ -212,27 +203,16 @@ def serve(text: str, open_it: Callable[[Subject], Opened] = open_subject) -> int
             device_memory_mb=None if opened.device_bytes is None else opened.device_bytes / 1e6,
         )
         for line in sys.stdin:
-            _say(answers, runs=_answer(opened, json.loads(line)), memory_mb=peak_memory_mb())
+            request = json.loads(line)
+            run, batch = opened.runs[request["path"]], int(request["batch"])
+            runs = [run(batch) for _ in range(request["warm"] + request["count"])]
+            _say(answers, runs=runs[request["warm"] :])
         opened.close()
     except UserError as error:
         _say(answers, error=str(error))
     except (BrokenPipeError, KeyboardInterrupt):  # the report has ended, or is told to
         return 1
     return 0
-
-
-def _answer(opened: Opened, request: dict[str, Any]) -> list[StageMs]:
-    run, batch = opened.runs[request["path"]], int(request["batch"])
-    for _ in range(request["warm"]):
-        run(batch)
-    return [run(batch) for _ in range(request["count"])]
-
-
-def _private_stdout() -> IO[str]:
-    """Return the process's standard output, from here on for answers only: prints go to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
 
 
 def _say(answers: IO[str], **values: Any) -> None:

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from runtime.report.charts.style import PRECISION_MARKERS, add_title, encoder_colours, new_figure
+from runtime.report.charts import style
 from runtime.report.schema import Accuracy, Report, Row, Timing
 
 METRICS = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc"}
@@ -25,12 +25,12 @@ def accuracy_data(report: Report) -> list[Measured]:
 
 def draw(report: Report) -> Figure | None:
     """Draw image and pixel AUROC over latency, a line of panels for each data set; None without judged rows."""
-    judged, colours = accuracy_data(report), encoder_colours(report)
+    judged, colours = accuracy_data(report), style.encoder_colours(report)
     if not judged:
         return None
     sets = list(dict.fromkeys((one.data, one.images) for _, _, one in judged))
     note = "The marker is the median, the line goes to p95. Less than a point of AUROC means little."
-    figure = new_figure(report, 3.1 * len(sets) + 0.8, [note])
+    figure = style.new_figure(report, 3.1 * len(sets) + 0.8, [note])
     panels = figure.subplots(len(sets), len(METRICS), squeeze=False)
     keys = {}
     for (data, images), line in zip(sets, panels, strict=True):
@@ -40,14 +40,14 @@ def draw(report: Report) -> Figure | None:
                 if (value := getattr(accuracy, name)) is not None:
                     other = "" if accuracy.precision == row.precision else f" (AUROC: {accuracy.precision})"
                     label = f"{row.file}, {row.precision.upper()}, {row.engine}{other}"
-                    marker = PRECISION_MARKERS.get(row.precision, "X")
+                    marker = style.PRECISION_MARKERS.get(row.precision, "X")
                     colour = colours[row.encoder]
                     axes.plot([timing.p50, timing.percentiles["p95"]], [100 * value] * 2, color=colour)
-                    style = {"color": colour, "markersize": 8, "markeredgecolor": "white", "label": label}
-                    keys[label] = axes.plot(timing.p50, 100 * value, marker, linestyle="none", **style)[0]
+                    look = {"color": colour, "markersize": 8, "markeredgecolor": "white", "label": label}
+                    keys[label] = axes.plot(timing.p50, 100 * value, marker, linestyle="none", **look)[0]
             low, high = axes.get_ylim()
             spare = max(LEAST_RANGE - (high - low), 0.0) / 2
             axes.set(ylim=(low - spare, high + spare), xlim=(0, None), xlabel="milliseconds, frame to verdict")
             axes.set_title(f"{metric} in percent, {data} ({images} images)")
-    add_title(figure, "What the answers are worth, and how long they take", list(keys.values()))
+    style.add_title(figure, "What the answers are worth, and how long they take", list(keys.values()))
     return figure

@@ -3,25 +3,13 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from runtime.report.charts.style import (
-    BLUE,
-    GREY,
-    SKY,
-    SMALL,
-    add_title,
-    default_engine,
-    key,
-    new_figure,
-    plain_log,
-    row_labels,
-    size_text,
-)
+from runtime.report.charts import style
 from runtime.report.schema import Report
 
 SERIES = {
-    "paper": (GREY, "the paper: encoder and decoders on a GTX 1080 (PaDiM, SPADE: whole, on an Intel i7)"),
-    "network": (SKY, "here: encoder and decoders alone, as the paper counts"),
-    "verdict": (BLUE, "here: frame to verdict"),
+    "paper": (style.GREY, "the paper: encoder and decoders on a GTX 1080 (PaDiM, SPADE: whole, on an Intel i7)"),
+    "network": (style.SKY, "here: encoder and decoders alone, as the paper counts"),
+    "verdict": (style.BLUE, "here: frame to verdict"),
 }
 BAR_IN = 0.125  # inches of a bar's height
 Speeds = dict[tuple[int, int], dict[str, dict[str, float]]]  # frames per second by size, row and series
@@ -30,8 +18,8 @@ Speeds = dict[tuple[int, int], dict[str, dict[str, float]]]  # frames per second
 def fps_data(report: Report) -> Speeds:
     """Return what is drawn: encoders and CFLOW-AD in the report's first engine only, all others as they are."""
     speeds: Speeds = {}
-    for row, label in zip(report.rows, row_labels(report, report.rows), strict=True):
-        if row.kind in ("encoder", "cflow") and row.engine != default_engine(report):
+    for row, label in zip(report.rows, style.row_labels(report, report.rows), strict=True):
+        if row.kind in ("encoder", "cflow") and row.engine != style.default_engine(report):
             continue
         paper = {"paper": row.paper.fps} if row.paper and row.paper.fps else {}
         timings = {"network": row.network, "verdict": row.verdict}
@@ -49,13 +37,13 @@ def draw(report: Report) -> Figure | None:
     labels = list(dict.fromkeys(label for of_size in speeds.values() for label in of_size))
     height = BAR_IN * 3.6 * len(labels) + 1.6
     note = "Grey is the paper's Table 6, from other machines: compare bars of one colour, never grey with blue."
-    figure = new_figure(report, height, [note])
-    keys = [key(text, colour, "s") for colour, text in SERIES.values()]
-    add_title(figure, "Frames per second, here and in the paper", keys)
+    figure = style.new_figure(report, height, [note])
+    keys = [style.key(text, colour, "s") for colour, text in SERIES.values()]
+    style.add_title(figure, "Frames per second, here and in the paper", keys)
     panels = figure.subplots(1, len(speeds), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (size, of_size) in zip(panels, speeds.items(), strict=True):
         _draw_bars(axes, of_size, labels)
-        axes.set_title(size_text(size))
+        axes.set_title(style.size_text(size))
     return figure
 
 
@@ -65,9 +53,9 @@ def _draw_bars(axes: Axes, of_size: dict[str, dict[str, float]], labels: list[st
         if drawn:
             places, values = zip(*drawn, strict=True)
             bars = axes.barh([place + 0.28 * (number - 1) for place in places], values, 0.26, color=colour)
-            axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=2, fontsize=SMALL - 1)
+            axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=2, fontsize=style.SMALL - 1)
     axes.set(xscale="log", xlabel="frames per second, logarithmic", ylim=(len(labels) - 0.5, -0.5))
     axes.set_yticks(range(len(labels)), labels)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
-    plain_log(axes.xaxis)
+    style.plain_log(axes.xaxis)

@@ -5,7 +5,7 @@ import re
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from runtime.report.charts.style import SMALL, add_title, key, new_figure, size_text
+from runtime.report.charts import style
 from runtime.report.schema import Profile, Report
 
 # Families differ in hue, parts that follow each other in lightness.
@@ -40,7 +40,7 @@ def draw(report: Report) -> Figure | None:
     if not profiles:
         return None
     note = "By the engine's own per-layer profile, which itself costs time: only shares count."
-    figure = new_figure(report, 0.42 * len(profiles) + 1.5, [note])
+    figure = style.new_figure(report, 0.42 * len(profiles) + 1.5, [note])
     axes = figure.subplots()
     for place, profile in enumerate(profiles):
         left, used = 0.0, dict.fromkeys(FAMILIES, 0)
@@ -51,15 +51,12 @@ def draw(report: Report) -> Figure | None:
             if share >= LEAST_NAMED:
                 colour = "white" if sum(shade[:3]) < 1.7 else "black"
                 text = f"{part.removeprefix('encoder ')}\n{100 * share:.0f} %"
-                axes.bar_label(bars, [text], label_type="center", fontsize=SMALL - 1, color=colour)
+                axes.bar_label(bars, [text], label_type="center", fontsize=style.SMALL - 1, color=colour)
             left += 100 * share
-    titles = [f"{p.name} {size_text(p.input_size)}\n{p.engine}, {p.precision.upper()}" for p in profiles]
-    axes.set_yticks(range(len(profiles)), titles, fontsize=SMALL)
+    titles = [f"{p.name} {style.size_text(p.input_size)}\n{p.engine}, {p.precision.upper()}" for p in profiles]
+    axes.set_yticks(range(len(profiles)), titles, fontsize=style.SMALL)
     axes.set(xlim=(0, 100), ylim=(len(profiles) - 0.5, -0.5), xlabel="share of the time, %")
     axes.grid(visible=False, axis="y")
-    add_title(
-        figure,
-        "Where the time goes",
-        [key(name, colormaps[FAMILIES[family]](0.4), "s") for family, name in NAMES.items()],
-    )
+    keys = [style.key(name, colormaps[FAMILIES[family]](0.4), "s") for family, name in NAMES.items()]
+    style.add_title(figure, "Where the time goes", keys)
     return figure

@@ -62,7 +62,7 @@ def add_title(figure: Figure, title: str, keys: Sequence[Line2D]) -> None:
     figure.legend(handles=list(keys), loc="outside upper left", title=title, ncols=max(1, columns), **style)
 
 
-def key(label: str, colour: str = SOFT, marker: str = "", line: str = "none") -> Line2D:
+def key(label: str, colour: Any = SOFT, marker: str = "", line: Any = "none") -> Line2D:
     """Return an entry of a legend."""
     return Line2D([], [], color=colour, marker=marker, linestyle=line, label=label, mec="white")
 
