@@ -30,7 +30,7 @@ def draw(report: Report) -> Figure | None:
         return None
     sets = list(dict.fromkeys((one.data, one.images) for _, _, one in judged))
     note = "The marker is the median, the line goes to p95. Less than a point of AUROC means little."
-    figure = style.new_figure(report, 3.1 * len(sets) + 0.8, [note])
+    figure = style.new_figure(report, 2.4 * len(sets), [note])
     panels = figure.subplots(len(sets), len(METRICS), squeeze=False)
     keys = {}
     for (data, images), line in zip(sets, panels, strict=True):

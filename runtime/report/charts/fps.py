@@ -35,9 +35,8 @@ def draw(report: Report) -> Figure | None:
     if not speeds:
         return None
     labels = list(dict.fromkeys(label for of_size in speeds.values() for label in of_size))
-    height = BAR_IN * 3.6 * len(labels) + 1.6
     note = "Grey is the paper's Table 6, from other machines: compare bars of one colour, never grey with blue."
-    figure = style.new_figure(report, height, [note])
+    figure = style.new_figure(report, BAR_IN * 3.6 * len(labels) + 0.3, [note])
     keys = [style.key(text, colour, "s") for colour, text in SERIES.values()]
     style.add_title(figure, "Frames per second, here and in the paper", keys)
     panels = figure.subplots(1, len(speeds), sharex=True, sharey=True, squeeze=False)[0]

@@ -29,7 +29,7 @@ def draw(report: Report) -> Figure | None:
     most = max(timing.percentiles["p99"] / timing.p50 for _, _, timing in rows)
     note = f"A tick is a run. Not drawn: runs that took more than {1.1 * most:.2g} times the median."
     longest = max(map(len, verdicts.values()))
-    figure = style.new_figure(report, ROW_IN * longest + 1.7, [note])
+    figure = style.new_figure(report, ROW_IN * longest, [note])
     encoders = dict.fromkeys(row.encoder for _, row, _ in rows)
     keys = [style.key(style.short_encoder(encoder), colours[encoder], line="-") for encoder in encoders]
     keys += [style.key(name, style.INK, marker) for name, marker in MARKERS.items() if name != "p50"]

@@ -40,7 +40,7 @@ def draw(report: Report) -> Figure | None:
     if not profiles:
         return None
     note = "By the engine's own per-layer profile, which itself costs time: only shares count."
-    figure = style.new_figure(report, 0.42 * len(profiles) + 1.5, [note])
+    figure = style.new_figure(report, 0.42 * len(profiles), [note])
     axes = figure.subplots()
     for place, profile in enumerate(profiles):
         left, used = 0.0, dict.fromkeys(FAMILIES, 0)

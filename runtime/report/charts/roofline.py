@@ -46,7 +46,7 @@ def draw(report: Report) -> Figure | None:
     by_operands, limits, colours = roofline_data(report), report.limits, style.encoder_colours(report)
     if not by_operands or limits is None:
         return None
-    figure = style.new_figure(report, 5.2, [f"Roofs: {limits.how}", *NOTES])
+    figure = style.new_figure(report, 3.2, [f"Roofs: {limits.how}", *NOTES])
     points = [point for some in by_operands.values() for point in some]
     encoders = dict.fromkeys(point.row.encoder for point in points)
     kinds = {point.row.kind for point in points}

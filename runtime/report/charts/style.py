@@ -13,6 +13,7 @@ from runtime.report.paper_table import PAPER_NAMES
 from runtime.report.schema import Report, Row
 
 WIDTH_IN = 9.375  # 900 pixels on a screen
+FRAME_IN, NOTE_IN = 1.1, 0.14  # of title, legend, ticks and their names; and of a line of small print
 SMALL = 7.5  # type size in points
 NOTE_COLUMNS, LEGEND_COLUMNS = 150, 140  # letters in a line of the small print, and of the legend
 INK, SOFT, LINE, GREY = "#1b1f24", "#56606b", "#cfd4da", "#a3a9b1"
@@ -21,6 +22,7 @@ BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE = "#0072b2", "#56b4e9", "#009e73", "
 _COLOURS = {"resnet18": BLUE, "wide_resnet50_2": VERMILION, "mobilenet_v3_large": GREEN}  # the paper's encoders
 PRECISION_MARKERS = {"fp32": "o", "bf16": "D", "fp16": "s", "int8": "^"}
 STYLE: Any = {
+    "figure.dpi": 72,  # an SVG's own
     "svg.fonttype": "path",  # the same letters where the font is not installed
     "svg.hashsalt": "cflow-edge",  # the same names of clip paths in every run
     "font.size": 8.5,
@@ -43,13 +45,14 @@ STYLE: Any = {
 }
 
 
-def new_figure(report: Report, height_in: float, notes: Iterable[str] = ()) -> Figure:
-    """Return a page with, in small print, whose figures these are and what stood in their way."""
+def new_figure(report: Report, panel_in: float, notes: Iterable[str] = ()) -> Figure:
+    """Return a page for panels `panel_in` inches high and, in small print, whose figures these are."""
     threads, machine = report.method.threads, report.machine
     cores = f"all {machine.cores} cores" if threads is None else f"{threads} threads"
     measured = f"Measured on {machine.device}, {cores}, {report.method.measured_at[:10]}."
     lines = (measured, *notes, *(f"Beware: {warning}" for warning in report.conditions.warnings))
     small_print = "\n".join(textwrap.fill(line, NOTE_COLUMNS) for line in lines)
+    height_in = panel_in + FRAME_IN + NOTE_IN * len(small_print.splitlines())
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="white")
     figure.supxlabel(small_print, x=0.01, ha="left", fontsize=SMALL, color=SOFT)
     return figure

@@ -44,7 +44,7 @@ def draw_batches(report: Report) -> Figure | None:
     lines = batches_data(report)
     if not lines:
         return None
-    figure = style.new_figure(report, 3.8)
+    figure = style.new_figure(report, 2.4)
     absolute, relative = figure.subplots(1, 2)
     keys = _draw_lines(report, absolute, lines)
     _draw_lines(report, relative, {label: line for label, line in lines.items() if 1 in line}, relative=True)
@@ -60,7 +60,7 @@ def draw_threads(report: Report) -> Figure | None:
     lines = threads_data(report)
     if not lines:
         return None
-    figure = style.new_figure(report, 3.6)
+    figure = style.new_figure(report, 2.2)
     axes, most = figure.subplots(), max(max(line) for line in lines.values())
     ideal = axes.plot((1, most), (1, most), color=style.GREY, linestyle=(0, (4, 3)), label="ideal")
     keys = _draw_lines(report, axes, lines, relative=True)
