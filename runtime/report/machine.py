@@ -94,5 +94,5 @@ def _system() -> str:
 
 
 def _versions() -> dict[str, str]:
-    installed = {str(found.metadata["Name"]).lower(): found.version for found in metadata.distributions()}
+    installed = {str(found.name).lower(): str(found.version) for found in metadata.distributions()}
     return {name: version for name, version in sorted(installed.items()) if name in PACKAGES}

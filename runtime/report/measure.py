@@ -26,7 +26,7 @@ from runtime.report.machine import describe_machine
 from runtime.report.models import ModelList
 from runtime.report.options import MeasureOptions
 from runtime.report.profilers import profile
-from runtime.report.schema import Conditions, Limits, Method, Profile, Report, SweepPoint
+from runtime.report.schema import Conditions, Method, Profile, Report, Row, SweepPoint
 from runtime.report.worker import FRAME_SEED, Subject
 from runtime.report.workers import Worker
 
@@ -58,38 +58,26 @@ def make_report(models: ModelList, options: MeasureOptions, say: Say) -> Report:
     started, measured_at = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     groups = by_group(variants_of(models.entries, options.precisions))
     opener = WorkerOpener(options.torch_python)
-    limits = _limits(models, options)
+    threads, bfloat16 = options.base.threads or available_cores(), BFLOAT16 in options.precisions
+    limits = measure_limits(models.limits, options.base, threads, bfloat16)
     with LoadWatch(opener.living) as watch:
         results = list(_measure_groups(groups, options, opener, say))
         thread_sweep = _thread_sweep(groups, options, opener, say)
-    if limits and (again := _limits(models, options)):  # something else may have run during the first measurement
-        limits = merged(limits, again)
+    again = measure_limits(models.limits, options.base, threads, bfloat16)  # what else runs may end or begin
+    limits = merged(limits, again) if limits and again else limits
     rows = tuple(row for result in results for row in result.rows)
     left_out = (*models.left_out, *(line for result in results for line in result.left_out))
     if not rows:
         raise UserError("a report needs at least one model that runs here", "none", "; ".join(left_out))
     profiles = tuple(_profiles(groups, options, say)) if options.extras.profile else ()
     sweeps = (*(point for result in results for point in result.sweeps), *thread_sweep)
-    method = Method(
-        options.command,
-        measured_at,
-        options.base.threads,
-        options.budget.seconds,
-        FRAME_SEED,
-        models.weights,
-        round((time.monotonic() - started) / 60, 1),
-    )
-    found = _conditions(watch, results)
-    return Report(method, describe_machine(), found, limits, rows, sweeps, profiles, accuracy, left_out)
+    minutes, base, seconds = round((time.monotonic() - started) / 60, 1), options.base, options.budget.seconds
+    method = Method(options.command, measured_at, base.threads, seconds, FRAME_SEED, models.weights, minutes)
+    machine, found = describe_machine(), _conditions(watch, rows)
+    return Report(method, machine, found, limits, rows, sweeps, profiles, accuracy, left_out)
 
 
-def _limits(models: ModelList, options: MeasureOptions) -> Limits | None:
-    threads = options.base.threads or available_cores()
-    return measure_limits(models.limits, options.base, threads, BFLOAT16 in options.precisions)
-
-
-def _conditions(watch: LoadWatch, results: Sequence[GroupResult]) -> Conditions:
-    rows = [row for result in results for row in result.rows]
+def _conditions(watch: LoadWatch, rows: Sequence[Row]) -> Conditions:
     timings = [timing for row in rows for timing in (row.network, row.verdict) if timing is not None]
     unrest = median(timing.noise or 0.0 for timing in timings)
     return conditions(watch, slowdown([timing.rounds_ms for timing in timings]), unrest)
@@ -127,24 +115,17 @@ def _profiles(groups: Groups, options: MeasureOptions, say: Say) -> Iterator[Pro
 
     Those of an `.onnx` in ONNX Runtime too, where that is not what runs it.
     """
-    for variant in (variant for group in _smallest(groups) for variant in _profiled(group)):
-        file = variant.entry.verdict
-        if file is None or file.runner != "engine":
+    variants = [(anchor_of(group), variant) for group in _smallest(groups) for variant in group]
+    for anchor, variant in variants:
+        file, is_sibling = variant.entry.verdict, variant.entry.kind == anchor.entry.kind and variant.entry.compiled
+        if file is None or file.runner != "engine" or not (variant is anchor or is_sibling):
             continue
-        for backend in _backends(file.path, options.base.backend):
+        backends: list[Backend] = [options.base.backend]
+        if file.path.suffix != ".plan" and choose_backend(options.base.backend, "float32") != "onnxruntime":
+            backends.append("onnxruntime")
+        for backend in backends:
             say(f"layers of {file.path.name}")
             try:
                 yield profile(file.path, backend, options.base.threads)
             except UserError as error:  # it did not open before either: that was told
                 say(f"no layers: {error}")
-
-
-def _profiled(group: Sequence[GroupVariant]) -> list[GroupVariant]:
-    anchor = anchor_of(group)
-    return [anchor, *(v for v in group if v is not anchor and v.entry.kind == anchor.entry.kind and v.entry.compiled)]
-
-
-def _backends(path: Path, backend: Backend) -> list[Backend]:
-    if path.suffix == ".plan" or choose_backend(backend, "float32") == "onnxruntime":
-        return [backend]
-    return [backend, "onnxruntime"]

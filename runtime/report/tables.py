@@ -8,7 +8,7 @@ from runtime.common.text_table import align
 from runtime.report import paper_table
 from runtime.report.ratios import Ratio, anchor_row, full_to_encoder, paper_full_to_encoder, times_anchor
 from runtime.report.roofline import roof_of, roof_of_point
-from runtime.report.schema import Profile, Report, Row, SweepPoint, Timing, to_json
+from runtime.report.schema import Limits, Profile, Report, Row, SweepPoint, Timing, to_json
 
 TEXT_WIDTH = 120  # columns of a line of prose in the text report
 NOTHING = "-"
@@ -152,7 +152,7 @@ def _verdict_cells(row: Row, timing: Timing, anchor: Row) -> Cells:
         "precision": row.precision,
         **{f"{name} ms": f"{ms:.2f}" for name, ms in timing.percentiles.items()},
         "runs": f"{len(timing.samples_ms)}",
-        "± %": _noise(timing),
+        "± %": _figure(timing.noise, ".1f", 100),
         "fps": f"{timing.fps:.1f}",
         "x CFLOW-AD": _ratio(times_anchor(row, anchor)),
         "execute ms": _figure(row.stages_ms.get("execute"), ".2f"),
@@ -171,47 +171,42 @@ def _sweep_tables(report: Report) -> Iterator[ReportTable]:
     own = report.method.threads
     batches = [point for point in report.sweeps if point.threads == own]
     if batches:
-        first = {_swept(point): point.timing.fps for point in batches if point.timing.batch == 1}
-        yield ReportTable("Batch", tuple(_batch_cells(point, first, report) for point in batches), 4)
+        first = [point for point in batches if point.timing.batch == 1]
+        cells = [_sweep_cells(point, "batch", point.timing.batch, first, report.limits) for point in batches]
+        yield ReportTable("Batch", tuple(cells), 4)
     threads = [point for point in report.sweeps if point.threads != own]
     if threads:
-        first = {_swept(point): point.timing.fps for point in threads if point.threads == 1}
-        yield ReportTable("Threads", tuple(_thread_cells(point, first) for point in threads), 3)
+        first = [point for point in threads if point.threads == 1]
+        cells = [_sweep_cells(point, "threads", point.threads, first, None) for point in threads]
+        yield ReportTable(
+            "Threads", tuple({name: row[name] for name in row if name != "precision"} for row in cells), 3
+        )
 
 
-def _swept(point: SweepPoint) -> tuple[str, tuple[int, int], str]:
-    return point.name, point.input_size, point.precision
-
-
-def _batch_cells(point: SweepPoint, first: dict[tuple[str, tuple[int, int], str], float], report: Report) -> Cells:
-    roof, base = roof_of_point(point, report.limits), first.get(_swept(point))
+def _sweep_cells(
+    point: SweepPoint, what: str, place: int | None, first: Sequence[SweepPoint], limits: Limits | None
+) -> Cells:
+    """Return a line of a sweep over `what`; `first` are the points that the others are multiples of."""
+    same = (point.name, point.input_size, point.precision)
+    fps = [one.timing.fps for one in first if (one.name, one.input_size, one.precision) == same]
+    roof = roof_of_point(point, limits)
     return {
         "model": point.name,
         "input": _size(point.input_size),
         "engine": point.engine,
         "precision": point.precision,
-        "batch": f"{point.timing.batch}",
+        what: f"{place}",
         **_median_cells(point.timing),
-        "x batch 1": _figure(point.timing.fps / base if base else None, ".2f"),
+        {"batch": "x batch 1", "threads": "x 1 thread"}[what]: _figure(
+            point.timing.fps / fps[-1] if fps else None, ".2f"
+        ),
         "floor ms": _figure(roof.floor_ms if roof else None, ".2f"),
         "p50 / floor": _figure(1 / roof.reached if roof else None, ".2f"),
     }
 
 
-def _thread_cells(point: SweepPoint, first: dict[tuple[str, tuple[int, int], str], float]) -> Cells:
-    base = first.get(_swept(point))
-    return {
-        "model": point.name,
-        "input": _size(point.input_size),
-        "engine": point.engine,
-        "threads": f"{point.threads}",
-        **_median_cells(point.timing),
-        "x 1 thread": _figure(point.timing.fps / base if base else None, ".2f"),
-    }
-
-
 def _median_cells(timing: Timing) -> Cells:
-    return {"p50 ms": f"{timing.p50:.2f}", "± %": _noise(timing), "fps": f"{timing.fps:.1f}"}
+    return {"p50 ms": f"{timing.p50:.2f}", "± %": _figure(timing.noise, ".1f", 100), "fps": f"{timing.fps:.1f}"}
 
 
 def _accuracy_tables(report: Report) -> Iterator[ReportTable]:
@@ -221,8 +216,8 @@ def _accuracy_tables(report: Report) -> Iterator[ReportTable]:
             "precision": row.precision,
             "engine": row.engine,
             "images": f"{accuracy.images}",
-            "image AUROC": _hundredths(accuracy.image_auroc),
-            "pixel AUROC": _hundredths(accuracy.pixel_auroc),
+            "image AUROC": _figure(accuracy.image_auroc, ".2f", 100),
+            "pixel AUROC": _figure(accuracy.pixel_auroc, ".2f", 100),
             "p50 ms": f"{row.verdict.p50:.2f}",
             "MB": f"{row.size_mb:.1f}",
         }
@@ -237,16 +232,11 @@ def _accuracy_tables(report: Report) -> Iterator[ReportTable]:
 def _profile_table(profile: Profile) -> ReportTable:
     total = sum(group.ms for group in profile.groups)
     title = f"Layers of {profile.name} {_size(profile.input_size)} in {profile.engine}, {profile.precision}"
-    cells = (
-        {
-            "part": group.name,
-            "layers": f"{group.layers}",
-            "ms": f"{group.ms:.3f}",
-            "%": f"{100 * group.ms / total:.1f}",
-        }
-        for group in profile.groups
-    )
-    return ReportTable(title, tuple(cells), prose=(PROFILE_LEGEND,))
+    figures = [
+        (group.name, f"{group.layers}", f"{group.ms:.3f}", f"{100 * group.ms / total:.1f}") for group in profile.groups
+    ]
+    cells = tuple(dict(zip(("part", "layers", "ms", "%"), row, strict=True)) for row in figures)
+    return ReportTable(title, cells, prose=(PROFILE_LEGEND,))
 
 
 def _method(report: Report) -> Iterator[str]:
@@ -279,21 +269,13 @@ def _size(input_size: tuple[int, int]) -> str:
     return f"{input_size[0]}x{input_size[1]}"
 
 
-def _figure(value: float | None, form: str = "g") -> str:
-    return NOTHING if value is None else f"{value:{form}}"
-
-
-def _ratio(ratio: Ratio | None) -> str:
-    return NOTHING if ratio is None else f"{ratio[0]:.2f}"
-
-
-def _noise(timing: Timing) -> str:
-    return NOTHING if timing.noise is None else f"{100 * timing.noise:.1f}"
+def _figure(value: float | None, form: str = "g", times: float = 1) -> str:
+    return NOTHING if value is None else f"{value * times:{form}}"
 
 
 def _percent(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:.0f} %"
+    return NOTHING if share is None else f"{share * 100:.0f} %"
 
 
-def _hundredths(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:.2f}"
+def _ratio(ratio: Ratio | None) -> str:
+    return _figure(ratio[0] if ratio else None, ".2f")
