@@ -44,39 +44,31 @@ LABELS = {  # of a row, by its kind
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file and what runs it; `what` tells a torch module which one it is, `features` its encoder's ONNX.
-
-    `input_shape` is that of a graph which takes images as float32, None where it takes frames. With `cuda_graph`
-    False a plan's kernels are launched one by one.
-    """
+    """A file and what runs it."""
 
     runner: Runner
     path: Path
-    what: str = ""
-    features: Path | None = None
-    input_shape: tuple[int, ...] | None = None
-    cuda_graph: bool = True
+    what: str = ""  # which torch module it is
+    features: Path | None = None  # a torch module's encoder as ONNX
+    input_shape: tuple[int, ...] | None = None  # of a graph that takes images as float32; None: frames
+    cuda_graph: bool = True  # False: a plan's kernels are launched one by one
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model: `network` is encoder and decoders alone, `verdict` the whole way; either may be missing.
-
-    `swept` is the whole way for other batches, where that is a file of its own. The whole way of an encoder alone,
-    where it has one, ends with the taps on the device.
-    """
+    """One model, in one or more files."""
 
     kind: str
     encoder: str
     input_size: tuple[int, int]
     precision: str  # of the file: "fp32", "fp16", "int8"
     size_bytes: int
-    network: ModelFile | None = None
-    verdict: ModelFile | None = None
+    network: ModelFile | None = None  # encoder and decoders alone
+    verdict: ModelFile | None = None  # the whole way; that of an encoder alone ends with the taps on the device
     work: Work | None = None
     name: str = ""
     model_sha256: str = ""
-    swept: ModelFile | None = None
+    swept: ModelFile | None = None  # the whole way for other batches, where that is a file of its own
 
     @property
     def label(self) -> str:
@@ -96,15 +88,12 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class ModelList:
-    """A folder's models and what their weights are.
-
-    `limits` are products to measure the machine with; `left_out` says what could not be made, each with its reason.
-    """
+    """A folder's models and what their weights are."""
 
     weights: str
     entries: tuple[ModelEntry, ...] = ()
-    limits: tuple[ModelEntry, ...] = ()
-    left_out: tuple[str, ...] = ()
+    limits: tuple[ModelEntry, ...] = ()  # products to measure the machine with
+    left_out: tuple[str, ...] = ()  # what could not be made, each with its reason
 
 
 def detector_stem(encoder: str, size: tuple[int, int]) -> str:

@@ -19,7 +19,7 @@ PLAN_LIBRARIES = ("auto", "tensorrt", "tensorrt_rtx")
 
 
 @dataclass(frozen=True)
-class Budget:
+class MeasureBudget:
     """How long to measure: about `seconds` for each encoder and size, at most `rounds` rounds."""
 
     seconds: float = 60.0
@@ -27,7 +27,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Extras:
+class MeasureExtras:
     """What is measured beside the rows: other batches, other numbers of threads, layer by layer."""
 
     batches: tuple[int, ...] = ()
@@ -43,8 +43,8 @@ class MeasureOptions:
     `export.verify --json`, `torch_python` the interpreter that has torch where this one has not.
     """
 
-    budget: Budget = Budget()
-    extras: Extras = Extras()
+    budget: MeasureBudget = MeasureBudget()
+    extras: MeasureExtras = MeasureExtras()
     base: Subject = BASE
     precisions: tuple[str, ...] = ("fp32",)
     accuracy: tuple[Path, ...] = ()
@@ -67,8 +67,8 @@ def options_of(arguments: argparse.Namespace, words: Sequence[str]) -> MeasureOp
     batches = tuple(arguments.batch or (BATCHES if is_table6 else ()))
     sweep_threads = is_table6 and not arguments.no_sweeps and arguments.threads is None
     return MeasureOptions(
-        Budget(arguments.seconds, arguments.runs),
-        Extras(() if arguments.no_sweeps else batches, sweep_threads, arguments.profile),
+        MeasureBudget(arguments.seconds, arguments.runs),
+        MeasureExtras(() if arguments.no_sweeps else batches, sweep_threads, arguments.profile),
         replace(BASE, threads=arguments.threads, backend=arguments.backend),
         tuple(dict.fromkeys(("fp32", *(arguments.precision or ())))),
         tuple(arguments.accuracy or ()),
@@ -118,8 +118,8 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backend", choices=BACKENDS, default="auto", help=backend)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     seconds = "for each encoder and size (%(default)g)"
-    group.add_argument("--seconds", type=float, default=Budget.seconds, metavar="S", help=seconds)
-    group.add_argument("--runs", type=int, default=Budget.rounds, metavar="N", help="most rounds (%(default)s)")
+    group.add_argument("--seconds", type=float, default=MeasureBudget.seconds, metavar="S", help=seconds)
+    group.add_argument("--runs", type=int, default=MeasureBudget.rounds, metavar="N", help="most rounds (%(default)s)")
     batch = "sweep these batches (Table 6: 1, 2, 4, ... 32)"
     group.add_argument("--batch", action="append", type=int, metavar="N", help=batch)
     group.add_argument("--no-sweeps", action="store_true", help="no other batch, no other number of threads")

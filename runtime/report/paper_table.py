@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-TABLE = json.loads(Path(__file__).with_name("table6.json").read_text(encoding="utf-8"))
+TABLE = json.loads(Path(__file__).with_name("table6.json").read_text(encoding="utf-8"), parse_int=float)
 PAPER_NAMES = {"resnet18": "R18", "wide_resnet50_2": "WRN50", "mobilenet_v3_large": "MNetV3"}
 NOTE = (
     "The paper's fps is that of encoder and decoders alone, without upsampling the map or copying it back, "
@@ -34,20 +34,9 @@ def rows_for(encoder: str, input_size: tuple[int, int]) -> tuple[PaperRow, ...]:
     """Return all rows with this encoder at the nearest input size; none if the paper did not use it."""
     name, side = PAPER_NAMES.get(encoder), nearest_side(input_size)
     column = TABLE["input_sizes"].index(side)
-    return tuple(
-        PaperRow(
-            row["model"],
-            side,
-            _float(row["fps"][column]),
-            _float(row["size_mb"].get("both", row["size_mb"].get("mvtec"))),
-        )
-        for row in TABLE["rows"]
-        if name in row["model"].replace("-", " ").split()
-    )
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
+    rows = [row for row in TABLE["rows"] if name in row["model"].replace("-", " ").split()]
+    sizes_mb = [row["size_mb"].get("both", row["size_mb"].get("mvtec")) for row in rows]
+    return tuple(PaperRow(row["model"], side, row["fps"][column], mb) for row, mb in zip(rows, sizes_mb, strict=True))
 
 
 def cflow_row(encoder: str, input_size: tuple[int, int]) -> PaperRow | None:

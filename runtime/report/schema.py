@@ -7,7 +7,7 @@ import json
 import re
 import types
 import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -227,19 +227,20 @@ class Report:
 
 def to_json(report: Report) -> str:
     """Return the report as JSON of schema `SCHEMA`, the figures that are computed from the samples beside them."""
-    text = json.dumps(_with_figures(report, asdict(report)), indent=1)
+    text = json.dumps(_plain(report), indent=1)
     return _LIST_OF_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
-def _with_figures(value: Any, plain: Any) -> Any:
-    """Add to the dict of every `Timing` within `value` what is computed from it, for readers without this code."""
-    if isinstance(value, Timing):
-        return {**plain, **value.percentiles, "fps": value.fps, "noise": value.noise}
-    if is_dataclass(value):
-        return {f.name: _with_figures(getattr(value, f.name), plain[f.name]) for f in fields(value)}
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON has it; a `Timing` with what is computed from it, for readers without this code."""
     if isinstance(value, tuple):
-        return [_with_figures(item, item_plain) for item, item_plain in zip(value, plain, strict=True)]
-    return plain
+        return [_plain(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    plain = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return (
+        {**plain, **value.percentiles, "fps": value.fps, "noise": value.noise} if isinstance(value, Timing) else plain
+    )
 
 
 def from_json(text: str, origin: str) -> Report:

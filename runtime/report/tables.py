@@ -15,11 +15,10 @@ NOTHING = "-"
 # left out of a table where no row has any
 OPTIONAL_COLUMNS = ("copy in ms", "copy out ms", "kernels", "GPU MB", "floor ms", "p50 / floor")
 NETWORK_LEGEND = (
-    "Encoder and decoders alone, as the paper timed them: a frame in, the taps' likelihoods out; no upsampling, no map "
-    "copied back. full / encoder: frames per second over those of the encoder alone in the same engine and precision, "
-    "median over rounds. GFLOP: of convolutions and matrix products, a multiply-add as 2. floor: the larger of the "
-    "operations over the machine's GFLOP/s and the bytes (weights, frame) over its GB/s; reached: "
-    "floor over p50, above 100 % where the machine was faster than when its limit was taken."
+    "Encoder and decoders alone, as the paper timed them: no upsampling, no map copied back. full / encoder: frames "
+    "per second over those of the encoder alone, median over rounds. GFLOP: a multiply-add as 2. floor: the larger of "
+    "the operations over the machine's GFLOP/s and the bytes (weights, frame) over its GB/s; reached: floor over p50, "
+    "above 100 % where the machine was faster than when its limit was taken."
 )
 PLAN_LEGEND = (
     "Of a plan the network's time is the GPU's own, without copies, and its floor has the launches of its kernels on "

@@ -35,7 +35,8 @@ def draw(report: Report) -> Figure | None:
     if not speeds:
         return None
     labels = list(dict.fromkeys(label for of_size in speeds.values() for label in of_size))
-    note = "Grey is the paper's Table 6, from other machines: compare bars of one colour, never grey with blue."
+    note = "Grey is the paper's Table 6, from other machines: compare bars of one colour, never grey with blue. "
+    note += "A logarithmic axis has no zero: only where a bar ends counts."
     figure = style.new_figure(report, BAR_IN * 3.6 * len(labels) + 0.3, [note])
     keys = [style.key(text, colour, "s") for colour, text in SERIES.values()]
     style.add_title(figure, "Frames per second, here and in the paper", keys)
