@@ -17,14 +17,13 @@ def draw_charts(report: Report, folder: Path) -> list[Path]:
     """
     try:
         import matplotlib
+        import matplotlib.style
+
+        from runtime.report.charts.style import STYLE
     except ImportError:
         raise UserError("the report's pictures need matplotlib", "none", "pip install 'cflow-edge[report]'") from None
-    from runtime.report.charts.style import STYLE
-
     pictures: dict[str, bytes] = {}
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's own settings
-        matplotlib.rcParams.update(STYLE)
+    with matplotlib.style.context(STYLE, after_reset=True):  # whatever the user's own settings
         for name, draw in _pictures().items():
             if (figure := draw(report)) is not None:
                 buffer = io.BytesIO()

@@ -16,33 +16,27 @@ WIDTH_IN = 9.375  # 900 pixels on a screen
 FRAME_IN, NOTE_IN = 1.1, 0.14  # of title, legend, ticks and their names; and of a line of small print
 SMALL = 7.5  # type size in points
 NOTE_COLUMNS, LEGEND_COLUMNS = 150, 140  # letters in a line of the small print, and of the legend
-INK, SOFT, LINE, GREY = "#1b1f24", "#56606b", "#cfd4da", "#a3a9b1"
+INK, SOFT, GREY = "#1b1f24", "#56606b", "#a3a9b1"
 # Okabe and Ito's colours: told apart with any colour vision, and by their lightness in print.
 BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE = "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7"
 _COLOURS = {"resnet18": BLUE, "wide_resnet50_2": VERMILION, "mobilenet_v3_large": GREEN}  # the paper's encoders
 PRECISION_MARKERS = {"fp32": "o", "bf16": "D", "fp16": "s", "int8": "^"}
-STYLE: Any = {
+OWN_STYLE: Any = {
     "figure.dpi": 72,  # an SVG's own
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 8.5,
     "svg.fonttype": "path",  # the same letters where the font is not installed
     "svg.hashsalt": "cflow-edge",  # the same names of clip paths in every run
-    "font.size": 8.5,
     "text.parse_math": False,  # a file's name may hold dollars
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": SOFT,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#eceff2",
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
+    "grid.color": "#e4e8ec",
     "legend.fontsize": SMALL,
 }
+STYLE = ["seaborn-v0_8-whitegrid", OWN_STYLE]
 
 
 def new_figure(report: Report, panel_in: float, notes: Iterable[str] = ()) -> Figure:

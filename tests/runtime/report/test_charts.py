@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -181,7 +181,7 @@ def small_report() -> Report:
 
 def drawn(report: Report, name: str) -> Any:
     """The picture as matplotlib has it."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.style.context(STYLE, after_reset=True):
         return _pictures()[name](report)
 
 
