@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -26,7 +27,7 @@ from runtime.report.machine import describe_machine
 from runtime.report.models import ModelList
 from runtime.report.options import MeasureOptions
 from runtime.report.profilers import profile
-from runtime.report.schema import Conditions, Method, Profile, Report, Row, SweepPoint
+from runtime.report.schema import Conditions, Limits, Method, Profile, Report, Row, SweepPoint
 from runtime.report.worker import FRAME_SEED, Subject
 from runtime.report.workers import Worker
 
@@ -52,29 +53,70 @@ class WorkerOpener:
         return [worker.pid for worker in self._workers if worker.alive]
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What came of all groups and of the sweep over threads, what the machine can do, and who watched it meanwhile."""
+
+    results: list[GroupResult]
+    thread_sweep: list[SweepPoint]
+    limits: Limits | None
+    watch: LoadWatch
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all groups."""
+        return tuple(row for result in self.results for row in result.rows)
+
+    @property
+    def sweeps(self) -> tuple[SweepPoint, ...]:
+        """The points of all sweeps."""
+        return (*(point for result in self.results for point in result.sweeps), *self.thread_sweep)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What could not be measured, each with its reason."""
+        return tuple(line for result in self.results for line in result.left_out)
+
+
 def make_report(models: ModelList, options: MeasureOptions, say: Say) -> Report:
     """Measure `models`; `say` is told what goes on. Raises `UserError` if none of them runs here."""
     accuracy = tuple(figure for path in options.accuracy for figure in read_accuracy(path))  # before minutes of work
     started, measured_at = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     groups = by_group(variants_of(models.entries, options.precisions))
+    measured = _measure(models, groups, options, say)
+    left_out = (*models.left_out, *measured.left_out)
+    if not measured.rows:
+        raise UserError("a report needs at least one model that runs here", "none", "; ".join(left_out))
+    profiles = tuple(_profiles(groups, options, say)) if options.extras.profile else ()
+    minutes, base, seconds = round((time.monotonic() - started) / 60, 1), options.base, options.budget.seconds
+    return Report(
+        method=Method(options.command, measured_at, base.threads, seconds, FRAME_SEED, models.weights, minutes),
+        machine=describe_machine(),
+        conditions=_conditions(measured.watch, measured.rows),
+        limits=measured.limits,
+        rows=measured.rows,
+        sweeps=measured.sweeps,
+        profiles=profiles,
+        accuracy=accuracy,
+        left_out=left_out,
+    )
+
+
+def _measure(models: ModelList, groups: Groups, options: MeasureOptions, say: Say) -> Measurement:
+    """Measure all groups and the threads; the machine's limits before and after: something else may run during one."""
     opener = WorkerOpener(options.torch_python)
-    threads, bfloat16 = options.base.threads or available_cores(), BFLOAT16 in options.precisions
-    limits = measure_limits(models.limits, options.base, threads, bfloat16)
+    limits = _limits(models, options)
     with LoadWatch(opener.living) as watch:
         results = list(_measure_groups(groups, options, opener, say))
         thread_sweep = _thread_sweep(groups, options, opener, say)
-    again = measure_limits(models.limits, options.base, threads, bfloat16)  # what else runs may end or begin
-    limits = merged(limits, again) if limits and again else limits
-    rows = tuple(row for result in results for row in result.rows)
-    left_out = (*models.left_out, *(line for result in results for line in result.left_out))
-    if not rows:
-        raise UserError("a report needs at least one model that runs here", "none", "; ".join(left_out))
-    profiles = tuple(_profiles(groups, options, say)) if options.extras.profile else ()
-    sweeps = (*(point for result in results for point in result.sweeps), *thread_sweep)
-    minutes, base, seconds = round((time.monotonic() - started) / 60, 1), options.base, options.budget.seconds
-    method = Method(options.command, measured_at, base.threads, seconds, FRAME_SEED, models.weights, minutes)
-    machine, found = describe_machine(), _conditions(watch, rows)
-    return Report(method, machine, found, limits, rows, sweeps, profiles, accuracy, left_out)
+    if limits and (again := _limits(models, options)):
+        limits = merged(limits, again)
+    return Measurement(results, thread_sweep, limits, watch)
+
+
+def _limits(models: ModelList, options: MeasureOptions) -> Limits | None:
+    threads = options.base.threads or available_cores()
+    return measure_limits(models.limits, options.base, threads, BFLOAT16 in options.precisions)
 
 
 def _conditions(watch: LoadWatch, rows: Sequence[Row]) -> Conditions:
