@@ -1,6 +1,7 @@
 """How the report's pictures look, and what they call rows: one page width, one palette, one type."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -88,17 +89,18 @@ def default_engine(report: Report) -> str:
 
 
 def row_labels(report: Report, rows: Sequence[Row]) -> list[str]:
-    """Return a name for each row, with its file where another row of the same encoder and size is called the same."""
+    """Return a name for each row, with its encoder or file where another row of the same size is called the same."""
     default, labels = default_engine(report), []
     for row in rows:
         precision = [] if row.precision == "fp32" else [row.precision.upper()]
         engine = [] if row.engine == default or row.engine in row.name else [row.engine]
         labels.append(", ".join((row.name, *precision, *engine)))
-    places = [(label, row.group) for label, row in zip(labels, rows, strict=True)]
-    return [
-        f"{label} ({row.file})" if places.count((label, row.group)) > 1 else label
-        for label, row in zip(labels, rows, strict=True)
-    ]
+    called = Counter((label, row.group) for label, row in zip(labels, rows, strict=True))
+    of_size = Counter((label, row.input_size) for label, row in zip(labels, rows, strict=True))
+    for number, (label, row) in enumerate(zip(labels, rows, strict=True)):
+        if of_size[label, row.input_size] > 1:
+            labels[number] = f"{label} ({row.file if called[label, row.group] > 1 else short_encoder(row.encoder)})"
+    return labels
 
 
 def encoder_colours(report: Report) -> dict[str, str]:
