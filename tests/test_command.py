@@ -125,9 +125,9 @@ def test_a_module_of_our_own_that_is_missing_is_a_defect(monkeypatch: pytest.Mon
 
 def test_the_version_is_the_installed_distributions(tmp_path: Path):
     assert _cflow("--version").stdout == f"cflow-edge {importlib.metadata.version('cflow-edge')}\n"
-    shutil.copy(
-        ROOT / "cflow.py", tmp_path
-    )  # without site-packages, and without what an installation leaves in the root
+    # without site-packages, and without what an installation leaves beside the sources
+    shutil.copy(ROOT / "cflow.py", tmp_path)
+    shutil.copytree(ROOT / "runtime" / "common", tmp_path / "runtime" / "common")
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import cflow; cflow.main(['--version'])"
     command = [sys.executable, "-I", "-S", "-c", program]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
