@@ -8,7 +8,7 @@ DEMO ?= demo
 # where a report goes
 REPORT ?= report
 
-.PHONY: demo test lint report gpu-report clean
+.PHONY: demo test lint docs report gpu-report clean
 
 demo: $(VENV)/.ready
 	$(PY) -m train.demo --out $(DEMO) $(if $(WEIGHTS),--weights $(WEIGHTS))
@@ -26,6 +26,10 @@ gpu-report: $(VENV)/.ready
 	$(PY) -m pytest -m gpu
 	$(PY) -m runtime.report --plans auto --forms --baselines --precision fp16 --precision int8 --profile --output $(REPORT)
 
+# README, docs/ and the docstrings as a site; a link that leads nowhere ends it
+docs: $(VENV)/.ready
+	$(PY) -m mkdocs build --quiet --strict
+
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -42,4 +46,4 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) build site *.egg-info
