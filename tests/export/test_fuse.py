@@ -135,7 +135,7 @@ class TestEveryEncoder:
         ),
         ({"score": "paper"}, {MAPS: 1}),
         ({"clamp": "tanh(a/c)"}, {}),
-        ({"coupling_blocks": 4}, {CONDITION: 8, AFFINE: 6, FACTOR: 8, HALVES: 14}),
+        pytest.param({"coupling_blocks": 4}, {CONDITION: 8, AFFINE: 6, FACTOR: 8, HALVES: 14}, marks=pytest.mark.slow),
         ({"coupling_blocks": 1}, {CONDITION: 2, AFFINE: 0, FACTOR: 2, HALVES: 2}),
         (
             {"taps": ("layer2",)},
@@ -145,10 +145,7 @@ class TestEveryEncoder:
     ids=str,
 )
 def test_variations_match_and_agree(changes, expected):
-    config = small_config(**{key: value for key, value in changes.items() if key != "taps"})
-    if "taps" in changes:
-        config = type(config)(**{**vars(config), **changes})
-    case = exported(config)
+    case = exported(small_config(**changes))
     assert_agrees(case)
     of_two_taps = {CONDITION: 4, LAST: 2, GATHER: 0, AFFINE: 2, FACTOR: 4, MERGED: 2, HALVES: 6, BEFORE: 2, MAPS: 2}
     assert case.counts == {UNREAD: 0, STEM: 1, IMAGES: 2} | of_two_taps | expected
@@ -258,14 +255,14 @@ class TestFuse:
 
 class TestCommands:
     def test_checkpoint_to_fused(self, tmp_path, capsys):
-        save_checkpoint(tmp_path / "cable.pt", checkpoint_of(small_config()))
+        save_checkpoint(tmp_path / "cable.pt", checkpoint_of(small_config(("layer1",))))
         export_main([str(tmp_path / "cable.pt")])
         main([str(tmp_path / "cable.unfused.onnx")])
         info = get_info(load_model(tmp_path / "cable.onnx"), "cable.onnx")
         assert info.fused and info.sidecar.name == "cable" and info.sidecar.thresholds["quantile"].value == 1.0
         out = capsys.readouterr().out
         assert "error against the unfused graph" in out
-        assert re.search(rf"{CONDITION} +4 ", out)
+        assert re.search(rf"{CONDITION} +2 ", out)
 
     def test_a_rewrite_that_is_wrong_is_refused(self, tmp_path, monkeypatch):
         case = exported(small_config())

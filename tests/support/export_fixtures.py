@@ -48,9 +48,9 @@ def three_taps(encoder, blocks=8):
     return config_of(encoder, TEST_SIZES[encoder], coupling_blocks=blocks)
 
 
-def small_config(**changes):
+def small_config(taps=("layer1", "layer2"), **changes):
     """Two fine taps of a small encoder and two blocks: exported in seconds."""
-    return ModelConfig("resnet18", ("layer1", "layer2"), (64, 96), **{"coupling_blocks": 2, **changes})
+    return ModelConfig("resnet18", taps, (64, 96), **{"coupling_blocks": 2, **changes})
 
 
 def info_of(config):

@@ -166,7 +166,7 @@ def naive_fp16(model):
 
 
 class TestOverflow:
-    @pytest.fixture(params=["subnet", "state"])
+    @pytest.fixture(params=["subnet", pytest.param("state", marks=pytest.mark.slow)])
     def model(self, request):
         return explosive_model(request.param)
 
