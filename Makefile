@@ -5,16 +5,25 @@ PY := $(VENV)/bin/python
 DEMO ?= demo
 # WEIGHTS=imagenet, random, or a state-dict file: the demo's encoder weights (default: the best that can be had)
 
+# processes that share the tests out
+WORKERS ?= 2
+PYTEST := $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 # where a report goes
 REPORT ?= report
 
-.PHONY: demo test lint docs report gpu-report clean
+.PHONY: demo test test-all lint docs report gpu-report clean
 
 demo: $(VENV)/.ready
 	$(PY) -m train.demo --out $(DEMO) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
+# each part's main behaviour, in minutes
 test: $(VENV)/.ready
-	$(PY) -m pytest
+	$(PYTEST) -m 'not slow'
+
+# also the long ones: every encoder at its full size, whole programs and their processes
+test-all: $(VENV)/.ready
+	$(PYTEST) --durations=10
 
 # the paper's Table 6 on this machine's CPU, with all that it can be compared with
 report: $(VENV)/.ready
