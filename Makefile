@@ -5,16 +5,25 @@ PY := $(VENV)/bin/python
 DEMO ?= demo
 # WEIGHTS=imagenet, random, or a state-dict file: the demo's encoder weights (default: the best that can be had)
 
+# processes that share the tests out
+WORKERS ?= 2
+PYTEST := $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 # where a report goes
 REPORT ?= report
 
-.PHONY: demo test lint report gpu-report clean
+.PHONY: demo test test-all lint docs report gpu-report clean
 
 demo: $(VENV)/.ready
 	$(PY) -m train.demo --out $(DEMO) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
+# each part's main behaviour, in minutes
 test: $(VENV)/.ready
-	$(PY) -m pytest
+	$(PYTEST) -m 'not slow'
+
+# also the long ones: every encoder at its full size, whole programs and their processes
+test-all: $(VENV)/.ready
+	$(PYTEST) --durations=10
 
 # the paper's Table 6 on this machine's CPU, with all that it can be compared with
 report: $(VENV)/.ready
@@ -25,6 +34,10 @@ gpu-report: $(VENV)/.ready
 	@$(PY) -c 'import tensorrt, pycuda.driver' 2>/dev/null || $(PY) -m pip install --quiet --editable '.[tensorrt]'
 	$(PY) -m pytest -m gpu
 	$(PY) -m runtime.report --plans auto --forms --baselines --precision fp16 --precision int8 --profile --output $(REPORT)
+
+# README, docs/ and the docstrings as a site; a link that leads nowhere ends it
+docs: $(VENV)/.ready
+	$(PY) -m mkdocs build --quiet --strict
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .
@@ -42,4 +55,4 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) build site *.egg-info

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,20 +125,12 @@ def test_a_module_of_our_own_that_is_missing_is_a_defect(monkeypatch: pytest.Mon
 
 def test_the_version_is_the_installed_distributions(tmp_path: Path):
     assert _cflow("--version").stdout == f"cflow-edge {importlib.metadata.version('cflow-edge')}\n"
-    # without any site-packages there is no distribution
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cflow; cflow.main(['--version'])",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-    )
+    # without site-packages, and without what an installation leaves beside the sources
+    shutil.copy(ROOT / "cflow.py", tmp_path)
+    shutil.copytree(ROOT / "runtime" / "common", tmp_path / "runtime" / "common")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import cflow; cflow.main(['--version'])"
+    command = [sys.executable, "-I", "-S", "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert run.stdout == "cflow-edge, a checkout that is not installed (pip install -e .)\n"
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from runtime.common.errors import UserError
-from runtime.report.schema import Accuracy
+from runtime.report.schema import Accuracy, parse
 
 SCHEMA = "cflow-edge/verify/1"
 
@@ -16,18 +16,8 @@ def read_accuracy(path: Path) -> list[Accuracy]:
         value = json.loads(path.read_text(encoding="utf-8"))
         if value["schema"] != SCHEMA:
             raise ValueError(f"schema {value['schema']}")
-        return [
-            Accuracy(
-                str(row["file"]),
-                str(row["precision"]),
-                int(value["images"]),
-                str(value["data"]),
-                row["image_auroc"],
-                row["pixel_auroc"],
-                str(row["sha256"]),
-            )
-            for row in value["rows"]
-        ]
+        of_all = {"images": value["images"], "data": value["data"]}
+        return [parse(Accuracy, {**of_all, **row, "model_sha256": row["sha256"]}) for row in value["rows"]]
     except OSError as error:
         raise UserError(f"{path} must be a file of export.verify", str(error.strerror), cure) from None
     except (ValueError, KeyError, TypeError) as error:

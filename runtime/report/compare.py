@@ -1,110 +1,56 @@
 """Two reports side by side: what changed, and by how much more than the noise of both."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from runtime.common.text_table import align
-from runtime.report.findings import Finding, findings
-from runtime.report.schema import Report, Row
+from runtime.report.ratios import anchor_row, full_to_encoder, times_anchor
+from runtime.report.schema import Report
 
 TIMES_NOISE = 3.0  # a change that the noise of the two medians rarely makes
 LEAST_CHANGE = 0.02  # below that nothing is called a change, however quiet both were
 HEADER = ("what", "before", "now", "now / before", "noise", "x noise", "")
+Figure = tuple[float, float | None]  # milliseconds or a ratio, and its noise as a share where that is known
 
 
-@dataclass(frozen=True)
-class Change:
-    """A figure of both reports: medians in milliseconds, or ratios.
-
-    `noise` is that of both, as a share, None where one of them does not tell its own.
-    """
-
-    what: str
-    before: float
-    now: float
-    noise: float | None
-    of_time: bool
-
-    @property
-    def ratio(self) -> float:
-        """Now over before."""
-        return self.now / self.before
-
-    @property
-    def times_noise(self) -> float | None:
-        """The change in units of the noise; infinite where both were free of any, None where that is not known."""
-        if self.noise is None:
-            return None
-        change = abs(self.ratio - 1)
-        return change / self.noise if self.noise else float("inf") if change else 0.0
-
-    @property
-    def verdict(self) -> str:
-        """Whether it is the "same", what it changed to, or "too few runs" to tell."""
-        if abs(self.ratio - 1) <= LEAST_CHANGE:
-            return "same"
-        if self.times_noise is None:
-            return "too few runs"
-        if self.times_noise <= TIMES_NOISE:
-            return "same"
-        if self.of_time:
-            return "slower" if self.ratio > 1 else "faster"
-        return "higher" if self.ratio > 1 else "lower"
-
-
-def compare(old: Report, new: Report) -> list[Change]:
-    """Return every latency and every finding that both reports have, in the order of the new one."""
-    before = {row.key: row for row in old.rows}
-    changes = [change for row in new.rows if row.key in before for change in _latencies(before[row.key], row)]
-    known = {finding.text: finding for finding in findings(old)}
-    return changes + [_ratio(known[f.text], f) for f in findings(new) if f.text in known]
-
-
-def _latencies(old: Row, new: Row) -> list[Change]:
-    found = []
-    name, _, size, engine, precision = new.key
-    for what, before, now in (("network", old.network, new.network), ("verdict", old.verdict, new.verdict)):
-        if before is not None and now is not None:
-            title = f"{name} {size} {engine} {precision}, {what}, p50 ms"
-            found.append(Change(title, before.p50, now.p50, _together(before.noise, now.noise), of_time=True))
-    return found
-
-
-def _ratio(old: Finding, new: Finding) -> Change:
-    what, together = new.text.replace("{}", "..."), _together(old.noise, new.noise)
-    return Change(what, old.ratio, new.ratio, together, of_time=False)
-
-
-def _together(before: float | None, now: float | None) -> float | None:
-    """Return the noise of a ratio of two figures."""
-    return None if before is None or now is None else float((before**2 + now**2) ** 0.5)
-
-
-def to_text(changes: list[Change], old: Report, new: Report) -> str:
-    """Return the changes as a table, and below it what the two reports do not share."""
-    rows = [
-        (
-            change.what,
-            f"{change.before:.3g}",
-            f"{change.now:.3g}",
-            f"{change.ratio:.3f}",
-            "-" if change.noise is None else f"{100 * change.noise:.1f} %",
-            "-" if change.times_noise is None else f"{min(change.times_noise, 999):.1f}",
-            change.verdict,
-        )
-        for change in changes
-    ]
-    keys = {row.key for row in old.rows} ^ {row.key for row in new.rows}
-    changed = sum(change.verdict not in ("same", "too few runs") for change in changes)
+def compare(old: Report, new: Report) -> str:
+    """Return every latency and ratio that both reports have as a table, and below it what they do not share."""
+    before, now = dict(_figures(old)), dict(_figures(new))
+    rows = [(what, *_change(before[what], figure)) for what, figure in now.items() if what in before]
+    changed = sum(row[-1] in ("higher", "lower") for row in rows)
     lines = [
-        f"compared with the report of {old.method.measured_at}: {changed} of {len(changes)} figures changed by more "
+        f"compared with the report of {old.method.measured_at}: {changed} of {len(rows)} figures changed by more "
         f"than {TIMES_NOISE:g} times their noise and {100 * LEAST_CHANGE:g} %",
         align([HEADER, *rows]),
     ]
-    if old.machine.device != new.machine.device or old.machine.cores != new.machine.cores:
-        lines.append(
-            f"the machines differ: {old.machine.device}, {old.machine.cores} cores; now {new.machine.device}, "
-            f"{new.machine.cores} cores"
-        )
-    if keys:
+    first, second = (f"{report.machine.device}, {report.machine.cores} cores" for report in (old, new))
+    if first != second:
+        lines.append(f"the machines differ: {first}; now {second}")
+    if keys := {row.key for row in old.rows} ^ {row.key for row in new.rows}:
         lines.append("in one of the two only: " + "; ".join(sorted(" ".join(key) for key in keys)))
     return "\n".join(lines) + "\n"
+
+
+def _figures(report: Report) -> Iterator[tuple[str, Figure]]:
+    for rows in report.groups():
+        anchor = anchor_row(rows)
+        for row in rows:
+            title = " ".join((row.name, *row.key[2:]))
+            for path, timing in (("network", row.network), ("verdict", row.verdict)):
+                if timing:
+                    yield f"{title}, {path}, p50 ms", (timing.p50, timing.noise)
+            if row is not anchor and (times := times_anchor(row, anchor)):
+                yield f"{title}, x {anchor.name}", times
+            if share := full_to_encoder(row, rows):
+                yield f"{title}, full / encoder", share
+
+
+def _change(before: Figure, now: Figure) -> tuple[str, ...]:
+    """Return the cells of a figure of both reports: the last says "same", "higher", "lower" or "too few runs"."""
+    ratio, figures = now[0] / before[0], (f"{before[0]:.3g}", f"{now[0]:.3g}", f"{now[0] / before[0]:.3f}")
+    if before[1] is None or now[1] is None:
+        return *figures, "-", "-", "same" if abs(ratio - 1) <= LEAST_CHANGE else "too few runs"
+    noise = max((before[1] ** 2 + now[1] ** 2) ** 0.5, 1e-9)
+    times = abs(ratio - 1) / noise
+    is_same = abs(ratio - 1) <= LEAST_CHANGE or times <= TIMES_NOISE
+    verdict = "same" if is_same else "higher" if ratio > 1 else "lower"
+    return *figures, f"{100 * noise:.1f} %", f"{min(times, 999):.1f}", verdict

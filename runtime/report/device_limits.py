@@ -58,28 +58,25 @@ class DeviceProbe:
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
-        self._buffers: list[Any] = []
-        self._events: tuple[Any, ...] = ()
-        self._stream: Any = None
-        self._module: Any = None
         with ExitStack() as made:
             made.callback(driver.Device(cuda.DEVICE_INDEX).make_context().detach)
             made.callback(self._forget)
-            self._stream = driver.Stream()
-            self._events = (driver.Event(), driver.Event())
-            self._allocate(made)
-            self._module = driver.module_from_buffer(NOTHING_PTX)
+            self._stream: Any = driver.Stream()
+            self._events: Any = driver.Event(), driver.Event()
+            self._buffers: Any = [self._buffer(value, made) for value in (0x5A, 0xA5)]
+            self._module: Any = driver.module_from_buffer(NOTHING_PTX)
             nothing = self._module.get_function("nothing")
             self._graph = cuda.CapturedGraph(self._stream.handle, lambda: self._launch_all(nothing))
             made.callback(self._graph.free)
             made.callback(self._stream.synchronize)
             self._made = made.pop_all()
 
-    def _allocate(self, made: ExitStack) -> None:
-        for value in (0x5A, 0xA5):  # memory that was never written may be read as one page
-            self._buffers.append(self._driver.mem_alloc(COPY_BYTES))
-            made.callback(self._buffers[-1].free)
-            self._driver.memset_d8(self._buffers[-1], value, COPY_BYTES)
+    def _buffer(self, value: int, made: ExitStack) -> Any:
+        """Return a buffer that was written: memory that never was may be read as one page."""
+        buffer = self._driver.mem_alloc(COPY_BYTES)
+        made.callback(buffer.free)
+        self._driver.memset_d8(buffer, value, COPY_BYTES)
+        return buffer
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""
@@ -87,9 +84,7 @@ class DeviceProbe:
 
     def _forget(self) -> None:
         """Drop pycuda's handles, which are destroyed with their last reference, while their context is there."""
-        self._events = ()
-        self._buffers.clear()
-        self._module = self._stream = None
+        self._stream = self._events = self._buffers = self._module = None
 
     def _launch_all(self, kernel: Any) -> None:
         for _ in range(LAUNCHES):

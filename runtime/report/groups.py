@@ -5,7 +5,7 @@ baselines. The *anchor*, the whole way of CFLOW-AD in FP32, runs in every round 
 rounds in common with what it is compared with.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +13,7 @@ from runtime.common.errors import UserError
 from runtime.report import paper_table
 from runtime.report.models import BASELINE_KINDS, FORM_KINDS, ModelEntry
 from runtime.report.rounds import Lane, measure_in_turn
-from runtime.report.schema import Row, SweepPoint
+from runtime.report.schema import Group, Row, SweepPoint
 from runtime.report.worker import Subject
 from runtime.report.workers import Worker, subjects_of
 
@@ -25,9 +25,9 @@ SWEEP_S = 20.0
 SWEEP_ROUNDS = 15
 BFLOAT16 = "bf16"  # a way to run an FP32 file, no file of its own
 PAPER_KINDS = {"encoder": "encoder only", "cflow": "CFLOW-AD", "padim": "PaDiM", "spade": "SPADE"}
+PAPER_KINDS |= dict.fromkeys(("engine", "eager"), "CFLOW-AD")
 
-Say = Callable[[str], None]
-Open = Callable[[Subject], Worker]
+OpenWorker = Callable[[Subject], Worker]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class GroupVariant:
     precision: str
 
     @property
-    def group(self) -> tuple[str, tuple[int, int]]:
+    def group(self) -> Group:
         """Encoder and input size."""
         return self.entry.encoder, self.entry.input_size
 
@@ -48,31 +48,46 @@ class GroupVariant:
 
 
 @dataclass
-class _Measured:
-    """A variant's lanes by what they time, and what its workers said of themselves."""
-
-    variant: GroupVariant
-    lanes: dict[str, Lane] = field(default_factory=dict)
-    first_verdict_s: float | None = None
-    memory_mb: float | None = None
-    device_memory_mb: float | None = None
-    kernels: dict[str, int] = field(default_factory=dict)
-    device: str = ""
-    engine: str = ""
-
-    @property
-    def failed(self) -> str:
-        """Why one of its lanes runs no more, "" while all do."""
-        return next((lane.failed for lane in self.lanes.values() if lane.failed), "")
-
-
-@dataclass
 class GroupResult:
     """What came of a group: its rows, its batch sweep, and what could not be measured, each with its reason."""
 
     rows: list[Row] = field(default_factory=list)
     sweeps: list[SweepPoint] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    def leave_out(self, variant: GroupVariant, why: str) -> None:
+        """Note what could not be measured."""
+        height, width = variant.entry.input_size
+        self.left_out.append(f"{variant.entry.label} {height}x{width} {variant.precision}: {why}")
+
+
+@dataclass
+class OpenVariant:
+    """A variant with its workers open, and a lane for each thing that they time ("network", "verdict")."""
+
+    variant: GroupVariant
+    workers: dict[str, Worker] = field(default_factory=dict)
+    lanes: dict[str, Lane] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> str:
+        """Why one of its lanes runs no more, "" while all do."""
+        return next((lane.failed for lane in self.lanes.values() if lane.failed), "")
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds it was in, those included in which it rested."""
+        return max(len(lane.rounds_ms) for lane in self.lanes.values())
+
+    def rest(self, rounds: int) -> None:
+        """Sit rounds out until there are as many as `rounds`."""
+        for lane in self.lanes.values():
+            lane.rounds_ms += [()] * (rounds - len(lane.rounds_ms))
+
+    @property
+    def kernels(self) -> dict[str, int]:
+        """The kernels that an execution launches, by what is timed; of plans only."""
+        return {path: worker.kernels for path, worker in self.workers.items() if worker.kernels is not None}
 
 
 def variants_of(entries: Sequence[ModelEntry], precisions: Sequence[str]) -> list[GroupVariant]:
@@ -91,7 +106,7 @@ def variants_of(entries: Sequence[ModelEntry], precisions: Sequence[str]) -> lis
 
 def by_group(variants: Sequence[GroupVariant]) -> list[list[GroupVariant]]:
     """Return the variants by encoder and input size, in the order of their first ones."""
-    groups: dict[tuple[str, tuple[int, int]], list[GroupVariant]] = {}
+    groups: dict[Group, list[GroupVariant]] = {}
     for variant in variants:
         groups.setdefault(variant.group, []).append(variant)
     return list(groups.values())
@@ -99,8 +114,7 @@ def by_group(variants: Sequence[GroupVariant]) -> list[list[GroupVariant]]:
 
 def anchor_of(group: Sequence[GroupVariant]) -> GroupVariant:
     """Return the variant that others are compared with: CFLOW-AD in FP32, else the first."""
-    exact = [v for v in group if v.entry.kind == ANCHOR and v.precision == "fp32"]
-    return exact[0] if exact else group[0]
+    return next((v for v in group if v.entry.kind == ANCHOR and v.precision == "fp32"), group[0])
 
 
 def sets_of(group: Sequence[GroupVariant]) -> list[list[GroupVariant]]:
@@ -114,169 +128,148 @@ def sets_of(group: Sequence[GroupVariant]) -> list[list[GroupVariant]]:
     return [*sets.values()] or [[]]
 
 
+@dataclass(frozen=True)
+class VariantOpener:
+    """Opens variants as `base` says, and notes in `result` what does not open here."""
+
+    base: Subject
+    open_worker: OpenWorker
+    result: GroupResult
+
+    def open(self, variant: GroupVariant, stack: ExitStack) -> OpenVariant | None:
+        """Open what a variant needs, until `stack` ends; None where it does not open here."""
+        opened = OpenVariant(variant)
+        try:
+            for subject in variant.subjects(self.base):
+                worker = stack.enter_context(self.open_worker(subject))
+                for path in subject.paths:
+                    opened.workers[path], opened.lanes[path] = worker, Lane(worker, path)
+        except UserError as error:
+            self.result.leave_out(variant, str(error))
+            return None
+        return opened
+
+
 def measure_group(
     group: Sequence[GroupVariant],
     base: Subject,
     seconds: float,
     most: int,
     batches: Sequence[int] = (),
-    open_worker: Open = Worker,
-    tick: Callable[[], None] = lambda: None,
+    open_worker: OpenWorker = Worker,
 ) -> GroupResult:
     """Measure a group for about `seconds`, then at each of `batches` its anchor and what has a file for that.
 
     What does not open or run is left out with its reason; without its anchor a group has no figures at all.
     """
-    outcome = GroupResult()
+    opener = VariantOpener(base, open_worker, GroupResult())
     with ExitStack() as stack:
-        anchor = _open(anchor_of(group), base, stack, open_worker, outcome)
-        if anchor is None:
-            return outcome
-        done, measured = 0, [anchor]
-        sets = sets_of(group)
-        for variants in sets:
-            with ExitStack() as opened:
-                found = [_open(variant, base, opened, open_worker, outcome) for variant in variants]
-                some = [item for item in found if item is not None]
-                for item in some:
-                    for lane in item.lanes.values():
-                        lane.rounds_ms = [()] * done
-                lanes = [lane for item in [anchor, *some] for lane in item.lanes.values()]
-                measure_in_turn(lanes, seconds / len(sets), most, tick)
-                measured += some
-            if anchor.failed:
-                break
-            done = max(len(lane.rounds_ms) for lane in anchor.lanes.values())
-        outcome.left_out += [_left_out(item.variant, item.failed) for item in measured if item.failed]
+        anchor = opener.open(anchor_of(group), stack)
+        measured = _measure_sets(anchor, sets_of(group), opener, seconds, most) if anchor else []
+        for item in measured:
+            if item.failed:
+                opener.result.leave_out(item.variant, item.failed)
+        if anchor is None or anchor.failed:
+            return opener.result
+        rows = [row_of(item, anchor.rounds) for item in measured if not item.failed]
+        opener.result.rows = sorted(rows, key=lambda row: KINDS.index(row.kind))
+        if anchor.variant.entry.swept is None:
+            opener.result.sweeps += sweep_batches(anchor, base.threads, batches)
+    _sweep_files([variant for variant in group if variant.entry.swept is not None], opener, batches)
+    return opener.result
+
+
+def _measure_sets(
+    anchor: OpenVariant, sets: Sequence[Sequence[GroupVariant]], opener: VariantOpener, seconds: float, most: int
+) -> list[OpenVariant]:
+    """Measure one set after the other beside the anchor, until that fails; return it and what opened of them."""
+    measured = [anchor]
+    for variants in sets:
+        with ExitStack() as stack:
+            opened = [item for variant in variants if (item := opener.open(variant, stack)) is not None]
+            for item in opened:
+                item.rest(anchor.rounds)
+            lanes = [lane for item in (anchor, *opened) for lane in item.lanes.values()]
+            measure_in_turn(lanes, seconds / len(sets), most)
+        measured += opened
         if anchor.failed:
-            return outcome
-        outcome.rows = [_row(item, done) for item in measured if not item.failed]
-        outcome.rows.sort(key=lambda row: KINDS.index(row.kind))
-        if batches and anchor.variant.entry.swept is None:
-            outcome.sweeps = list(_sweep(anchor, base, batches, tick))
-    for variant in group if batches else ():
-        if variant.entry.swept is not None:
-            outcome.sweeps += _sweep_file(variant, base, batches, open_worker, outcome, tick)
-    return outcome
-
-
-def _sweep_file(
-    variant: GroupVariant,
-    base: Subject,
-    batches: Sequence[int],
-    open_worker: Open,
-    outcome: GroupResult,
-    tick: Callable[[], None],
-) -> list[SweepPoint]:
-    """Return the points of a variant's file for batches."""
-    entry = replace(variant.entry, network=None, verdict=variant.entry.swept, swept=None)
-    with ExitStack() as stack:
-        opened = _open(replace(variant, entry=entry), base, stack, open_worker, outcome)
-        return list(_sweep(opened, base, batches, tick)) if opened is not None else []
-
-
-def _open(
-    variant: GroupVariant, base: Subject, stack: ExitStack, open_worker: Open, outcome: GroupResult
-) -> "_Measured | None":
-    measured = _Measured(variant)
-    try:
-        for subject in variant.subjects(base):
-            worker = stack.enter_context(open_worker(subject))
-            for path in subject.paths:
-                measured.lanes[path] = Lane(worker, path)
-            if worker.kernels is not None:
-                measured.kernels |= dict.fromkeys(subject.paths, worker.kernels)
-            if "verdict" in subject.paths:
-                measured.first_verdict_s, measured.memory_mb = worker.first_verdict_s, worker.memory_mb
-                measured.device_memory_mb = worker.device_memory_mb
-            measured.device, measured.engine = worker.device, worker.engine
-    except UserError as error:
-        outcome.left_out.append(_left_out(variant, str(error)))
-        return None
+            break
     return measured
 
 
-def _left_out(variant: GroupVariant, why: str) -> str:
-    height, width = variant.entry.input_size
-    return f"{variant.entry.label} {height}x{width} {variant.precision}: {why}"
+def _sweep_files(variants: Sequence[GroupVariant], opener: VariantOpener, batches: Sequence[int]) -> None:
+    """Add the points of the files that variants have for other batches."""
+    for variant in variants if batches else ():
+        entry = replace(variant.entry, network=None, verdict=variant.entry.swept, swept=None)
+        with ExitStack() as stack:
+            if opened := opener.open(replace(variant, entry=entry), stack):
+                opener.result.sweeps += sweep_batches(opened, opener.base.threads, batches)
 
 
-def _row(measured: _Measured, rounds: int) -> Row:
+def row_of(opened: OpenVariant, rounds: int) -> Row:
     """Return the row of a variant, its rounds as many as the anchor's."""
-    entry = measured.variant.entry
-    for lane in measured.lanes.values():
-        lane.rounds_ms += [()] * (rounds - len(lane.rounds_ms))
-    network, verdict = measured.lanes.get("network"), measured.lanes.get("verdict")
-    work = entry.work
-    if work is not None and measured.variant.precision == BFLOAT16:
-        work = replace(work, operands="bfloat16")
+    entry, precision = opened.variant.entry, opened.variant.precision
+    opened.rest(rounds)
+    timings = {path: lane.timing for path, lane in opened.lanes.items()}
+    verdict, any_worker = opened.workers.get("verdict"), next(reversed(opened.workers.values()))
+    work = replace(entry.work, operands="bfloat16") if entry.work and precision == BFLOAT16 else entry.work
     return Row(
         name=entry.label,
         kind=entry.kind,
         encoder=entry.encoder,
         input_size=entry.input_size,
-        engine=measured.engine,
-        precision=measured.variant.precision,
-        device=measured.device,
+        engine=any_worker.engine,
+        precision=precision,
+        device=any_worker.device,
         file=(entry.verdict or entry.files[0]).path.name,
         size_mb=entry.size_bytes / 1e6,
         work=work,
-        network=network.timing if network else None,
-        verdict=verdict.timing if verdict else None,
-        stages_ms=verdict.stages_ms() if verdict else {},
-        first_verdict_s=measured.first_verdict_s,
-        memory_mb=measured.memory_mb,
+        network=timings.get("network"),
+        verdict=timings.get("verdict"),
+        stages_ms=opened.lanes["verdict"].stages_ms() if verdict else {},
+        first_verdict_s=verdict.first_verdict_s if verdict else None,
+        memory_mb=verdict.memory_mb if verdict else None,
         paper=_paper_row(entry),
         model_sha256=entry.model_sha256,
-        kernels=measured.kernels,
-        device_memory_mb=measured.device_memory_mb,
+        kernels=opened.kernels,
+        device_memory_mb=verdict.device_memory_mb if verdict else None,
     )
 
 
 def _paper_row(entry: ModelEntry) -> paper_table.PaperRow | None:
-    word = PAPER_KINDS.get(ANCHOR if entry.kind in ("engine", "eager") else entry.kind)
+    word = PAPER_KINDS.get(entry.kind)
     rows = paper_table.rows_for(entry.encoder, entry.input_size)
     return next((row for row in rows if word is not None and word in row.model), None)
 
 
-def _sweep(anchor: _Measured, base: Subject, batches: Sequence[int], tick: Callable[[], None]) -> Iterator[SweepPoint]:
-    """Yield the anchor's whole way at every batch that it takes, all batches in turn."""
-    lane = anchor.lanes.get("verdict")
-    if lane is None or not isinstance(lane.worker, Worker):
-        return
-    lanes = [Lane(lane.worker, "verdict", batch) for batch in batches if batch <= lane.worker.max_batch]
-    if lanes:
-        measure_in_turn(lanes, SWEEP_S, SWEEP_ROUNDS, tick)
-    for swept in lanes:
-        if swept.timing.samples_ms:  # a large batch may not fit the memory
-            point = sweep_point(anchor.variant, anchor.engine, base.threads, swept)
-            yield replace(point, work=anchor.variant.entry.work, kernels=anchor.kernels.get("verdict"))
-
-
-def sweep_point(variant: GroupVariant, engine: str, threads: int | None, lane: Lane) -> SweepPoint:
-    """Return what a lane of a sweep came to."""
-    entry = variant.entry
-    return SweepPoint(entry.label, entry.encoder, entry.input_size, engine, variant.precision, threads, lane.timing)
+def sweep_batches(opened: OpenVariant, threads: int | None, batches: Sequence[int]) -> list[SweepPoint]:
+    """Return a variant's whole way at every batch that it takes, all batches in turn."""
+    worker = opened.workers.get("verdict")
+    lanes = [Lane(worker, "verdict", batch) for batch in batches if batch <= worker.max_batch] if worker else []
+    measure_in_turn(lanes, SWEEP_S, SWEEP_ROUNDS)
+    ran = [lane for lane in lanes if lane.timing.samples_ms]  # a large batch may not fit the memory
+    work, kernels = opened.variant.entry.work, opened.kernels.get("verdict")
+    return [replace(_point(opened.variant, lane, threads), work=work, kernels=kernels) for lane in ran]
 
 
 def measure_threads(
-    anchors: Sequence[GroupVariant],
-    base: Subject,
-    threads: Sequence[int],
-    open_worker: Open = Worker,
-    tick: Callable[[], None] = lambda: None,
+    anchors: Sequence[GroupVariant], base: Subject, threads: Sequence[int], open_worker: OpenWorker = Worker
 ) -> list[SweepPoint]:
     """Measure each anchor's whole way with each number of threads, all numbers in turn."""
     points = []
     for anchor in anchors:
         with ExitStack() as stack:
-            lanes = []
+            lanes: list[tuple[int, Lane]] = []
             for count in threads:
                 for subject in anchor.subjects(replace(base, threads=count)):
                     if "verdict" in subject.paths:
                         worker = stack.enter_context(open_worker(subject))
-                        lanes.append((count, worker.engine, Lane(worker, "verdict")))
-            if lanes:
-                measure_in_turn([lane for _, _, lane in lanes], SWEEP_S, SWEEP_ROUNDS, tick)
-            points += [sweep_point(anchor, engine, count, lane) for count, engine, lane in lanes if not lane.failed]
+                        lanes.append((count, Lane(worker, "verdict")))
+            measure_in_turn([lane for _, lane in lanes], SWEEP_S, SWEEP_ROUNDS)
+            points += [_point(anchor, lane, count) for count, lane in lanes if not lane.failed]
     return points
+
+
+def _point(variant: GroupVariant, lane: Lane, threads: int | None) -> SweepPoint:
+    entry, engine = variant.entry, lane.worker.engine
+    return SweepPoint(entry.label, entry.encoder, entry.input_size, engine, variant.precision, threads, lane.timing)

@@ -40,9 +40,9 @@ def named_nodes(layer_name: str) -> list[str]:
 def group_of(layer_name: str, taps: Sequence[str]) -> str:
     """Return the part of the network that a layer belongs to; `taps` number the decoders, from 1.
 
-    "frames" (cast, planes, resize), "encoder stem", "encoder layer1" or "encoder features6", "encoder taps" (residual
-    additions behind one), "decoder 1 block 3", "decoder 1 likelihood", "upsampling and score", "data layout" (what
-    the engine put in to reorder, convert or copy), "other" (names no node that is known).
+    "frames", "encoder stem", "encoder layer1" or "encoder features6", "encoder taps" (residual additions behind one),
+    "decoder 1 block 3", "decoder 1 likelihood", "upsampling and score", "data layout" (what the engine put in to
+    reorder, convert or copy), "other" (names no node that is known).
     """
     if _LAYOUT.match(layer_name):
         return LAYOUT

@@ -3,8 +3,8 @@
 On a GPU, where the products are plans, the memory is the device's, and the launch of a kernel is a limit, too.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from runtime.common.errors import UserError
@@ -32,14 +32,33 @@ def measure_limits(products: Sequence[ModelEntry], base: Subject, threads: int, 
     """
     if not products:
         return None
-    on_device = any(product.compiled for product in products)
+    gflops: dict[str, float] = {}
     with ExitStack() as stack:
-        lanes = list(_lanes(products, base, bfloat16, on_device, stack))
+        lanes = []
+        for operands, flops, subject in _ways(products, base, bfloat16):
+            with suppress(UserError):  # an engine that is not installed, or has no such products: another one counts
+                lanes.append((operands, flops, Lane(stack.enter_context(Worker(subject)), "network")))
         measure_in_turn([lane for _, _, lane in lanes], SECONDS, ROUNDS)
-    gflops = _best_gflops(lanes)
-    if not on_device:
-        return Limits(gflops, round(bandwidth.read_gb_s(threads), 2), f"{HOW}; {bandwidth.HOW}")
-    return _device_limits(gflops, base)
+    for operands, flops, lane in lanes:
+        if not lane.failed:
+            rate = round(1e-6 * flops / min(lane.timing.samples_ms), 2)
+            gflops[operands] = max(rate, gflops.get(operands, 0.0))
+    if any(product.compiled for product in products):
+        return _device_limits(gflops, base)
+    return Limits(gflops, round(bandwidth.read_gb_s(threads), 2), f"{HOW}; {bandwidth.HOW}")
+
+
+def _ways(products: Sequence[ModelEntry], base: Subject, bfloat16: bool) -> Iterator[tuple[str, float, Subject]]:
+    """Yield the operands, the operations and the subject of every product in every way to run it."""
+    for product in products:
+        assert product.work is not None
+        precisions: list[tuple[CpuPrecision, str]] = [("float32", product.work.operands)]
+        if bfloat16 and product.precision == "fp32" and not product.compiled:
+            precisions.append(("bfloat16", "bfloat16"))
+        for backend in ENGINES[:1] if product.compiled else ENGINES:  # a plan has a library of its own
+            for precision, operands in precisions:
+                (subject,) = subjects_of(product, replace(base, backend=backend, precision=precision))
+                yield operands, product.work.flops, subject
 
 
 def _device_limits(gflops: dict[str, float], base: Subject) -> Limits | None:
@@ -51,22 +70,8 @@ def _device_limits(gflops: dict[str, float], base: Subject) -> Limits | None:
             copy_ms, launch_ms = (min(lane.timing.samples_ms) for lane in lanes)
     except (UserError, ValueError):  # ValueError: no run of a lane
         return None
-    return Limits(
-        gflops,
-        round(device_limits.gb_s(copy_ms), 2),
-        f"{HOW_PLANS}; {device_limits.HOW}",
-        round(device_limits.launch_us(launch_ms), 3),
-    )
-
-
-def _best_gflops(lanes: Sequence[tuple[str, float, Lane]]) -> dict[str, float]:
-    gflops: dict[str, float] = {}
-    for operands, flops, lane in lanes:
-        if lane.failed:
-            continue
-        rate = 1e-6 * flops / min(lane.timing.samples_ms)
-        gflops[operands] = round(max(rate, gflops.get(operands, 0.0)), 2)
-    return gflops
+    rate, launch_us = round(device_limits.gb_s(copy_ms), 2), round(device_limits.launch_us(launch_ms), 3)
+    return Limits(gflops, rate, f"{HOW_PLANS}; {device_limits.HOW}", launch_us)
 
 
 def merged(first: Limits, second: Limits) -> Limits:
@@ -76,23 +81,3 @@ def merged(first: Limits, second: Limits) -> Limits:
     return replace(
         first, gflops=gflops, read_gb_s=max(first.read_gb_s, second.read_gb_s), launch_us=min(launches, default=None)
     )
-
-
-def _lanes(
-    products: Sequence[ModelEntry], base: Subject, bfloat16: bool, on_device: bool, stack: ExitStack
-) -> list[tuple[str, float, Lane]]:
-    lanes = []
-    for product in products:
-        assert product.work is not None
-        ways: list[tuple[CpuPrecision, str]] = [("float32", product.work.operands)]
-        if bfloat16 and product.precision == "fp32" and not on_device:
-            ways.append(("bfloat16", "bfloat16"))
-        for backend in ENGINES[:1] if on_device else ENGINES:  # a plan has a library of its own
-            for precision, operands in ways:
-                (subject,) = subjects_of(product, replace(base, backend=backend, precision=precision))
-                try:
-                    worker = stack.enter_context(Worker(subject))
-                except UserError:  # an engine that is not installed, or has no such products: another one counts
-                    continue
-                lanes.append((operands, product.work.flops, Lane(worker, "network")))
-    return lanes

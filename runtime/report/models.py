@@ -5,13 +5,13 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of, write_json
-from runtime.engines.sidecar import Artefact, Sidecar, read_sidecar
+from runtime.engines.sidecar import read_sidecar
 from runtime.report.paper_table import PAPER_NAMES
 from runtime.report.schema import Work, parse
 
@@ -44,39 +44,31 @@ LABELS = {  # of a row, by its kind
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file and what runs it; `what` tells a torch module which one it is, `features` its encoder's ONNX.
-
-    `input_shape` is that of a graph which takes images as float32, None where it takes frames. With `cuda_graph`
-    False a plan's kernels are launched one by one.
-    """
+    """A file and what runs it."""
 
     runner: Runner
     path: Path
-    what: str = ""
-    features: Path | None = None
-    input_shape: tuple[int, ...] | None = None
-    cuda_graph: bool = True
+    what: str = ""  # which torch module it is
+    features: Path | None = None  # a torch module's encoder as ONNX
+    input_shape: tuple[int, ...] | None = None  # of a graph that takes images as float32; None: frames
+    cuda_graph: bool = True  # False: a plan's kernels are launched one by one
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model: `network` is encoder and decoders alone, `verdict` the whole way; either may be missing.
-
-    `swept` is the whole way for other batches, where that is a file of its own. The whole way of an encoder alone,
-    where it has one, ends with the taps on the device.
-    """
+    """One model, in one or more files."""
 
     kind: str
     encoder: str
     input_size: tuple[int, int]
     precision: str  # of the file: "fp32", "fp16", "int8"
     size_bytes: int
-    network: ModelFile | None = None
-    verdict: ModelFile | None = None
+    network: ModelFile | None = None  # encoder and decoders alone
+    verdict: ModelFile | None = None  # the whole way; that of an encoder alone ends with the taps on the device
     work: Work | None = None
     name: str = ""
     model_sha256: str = ""
-    swept: ModelFile | None = None
+    swept: ModelFile | None = None  # the whole way for other batches, where that is a file of its own
 
     @property
     def label(self) -> str:
@@ -96,15 +88,12 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class ModelList:
-    """A folder's models and what their weights are.
-
-    `limits` are products to measure the machine with; `left_out` says what could not be made, each with its reason.
-    """
+    """A folder's models and what their weights are."""
 
     weights: str
     entries: tuple[ModelEntry, ...] = ()
-    limits: tuple[ModelEntry, ...] = ()
-    left_out: tuple[str, ...] = ()
+    limits: tuple[ModelEntry, ...] = ()  # products to measure the machine with
+    left_out: tuple[str, ...] = ()  # what could not be made, each with its reason
 
 
 def detector_stem(encoder: str, size: tuple[int, int]) -> str:
@@ -117,27 +106,13 @@ def write_list(folder: Path, models: ModelList) -> None:
 
     def plain(entry: ModelEntry) -> dict[str, Any]:
         value = asdict(entry)
-        for file in (value[role] for role in ROLES):
-            if file is not None:
-                file["path"] = _relative(file["path"], folder)
-                file["features"] = None if file["features"] is None else _relative(file["features"], folder)
+        for file in (value[role] for role in ROLES if value[role] is not None):
+            file.update({key: os.path.relpath(file[key], folder) for key in ("path", "features") if file[key]})
         return value
 
-    entries, limits = ([plain(entry) for entry in part] for part in (models.entries, models.limits))
-    write_json(
-        folder / LIST_NAME,
-        {
-            "schema": SCHEMA,
-            "weights": models.weights,
-            "entries": entries,
-            "limits": limits,
-            "left_out": list(models.left_out),
-        },
-    )
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return os.path.relpath(path, folder)
+    lists = {part: list(map(plain, getattr(models, part))) for part in ("entries", "limits")}
+    values = {"schema": SCHEMA, "weights": models.weights, **lists, "left_out": list(models.left_out)}
+    write_json(folder / LIST_NAME, values)
 
 
 def read_list(folder: Path) -> ModelList:
@@ -151,26 +126,21 @@ def read_list(folder: Path) -> ModelList:
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         raise UserError(f"{path} must have schema {SCHEMA}", "another", cure)
     try:
-        entries, limits = (tuple(_entry(item, folder) for item in value[part]) for part in ("entries", "limits"))
-        return ModelList(str(value["weights"]), entries, limits, tuple(map(str, value.get("left_out", ()))))
+        models: ModelList = parse(ModelList, value)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} must hold every field of {SCHEMA}", repr(error), cure) from None
+    entries, limits = (tuple(_within(folder, entry) for entry in part) for part in (models.entries, models.limits))
+    return replace(models, entries=entries, limits=limits)
 
 
-def _entry(item: dict[str, Any], folder: Path) -> ModelEntry:
-    known = {f.name for f in fields(ModelEntry)}
-    values = {key: part for key, part in item.items() if key in known}
-    values["input_size"] = tuple(int(side) for side in values["input_size"])
-    values["work"] = None if values["work"] is None else parse(Work, values["work"])
-    for role in ROLES:
-        values[role] = None if values.get(role) is None else _file(values[role], folder)
-    return ModelEntry(**values)
-
-
-def _file(item: dict[str, Any], folder: Path) -> ModelFile:
-    features = None if item["features"] is None else folder / item["features"]
-    shape = None if item["input_shape"] is None else tuple(int(side) for side in item["input_shape"])
-    return ModelFile(item["runner"], folder / item["path"], item["what"], features, shape, item.get("cuda_graph", True))
+def _within(folder: Path, entry: ModelEntry) -> ModelEntry:
+    """Return an entry whose paths, relative to `folder` in its list, are found from anywhere."""
+    files = {role: file for role in ROLES if (file := getattr(entry, role)) is not None}
+    moved: dict[str, Any] = {
+        role: replace(file, path=folder / file.path, features=None if file.features is None else folder / file.features)
+        for role, file in files.items()
+    }
+    return replace(entry, **moved)
 
 
 def entry_of(path: Path) -> ModelEntry:
@@ -179,15 +149,7 @@ def entry_of(path: Path) -> ModelEntry:
         raise UserError("an engine is a .plan or .onnx file", str(path), "build one with export.build_engine")
     if not path.is_file():
         raise UserError(f"{path} must exist", "no such file", "build it with export.build_engine")
-    sidecar: Sidecar = read_sidecar(path)
-    artefact: Artefact = sidecar.artefact_of(path)
-    return ModelEntry(
-        "engine",
-        sidecar.encoder,
-        sidecar.input_size,
-        artefact.precision,
-        path.stat().st_size,
-        verdict=ModelFile("engine", path),
-        name=path.name,
-        model_sha256=sha256_of(path),
-    )
+    sidecar = read_sidecar(path)
+    precision, size_bytes = sidecar.artefact_of(path).precision, path.stat().st_size
+    entry = ModelEntry("engine", sidecar.encoder, sidecar.input_size, precision, size_bytes, name=path.name)
+    return replace(entry, verdict=ModelFile("engine", path), model_sha256=sha256_of(path))

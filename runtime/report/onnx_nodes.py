@@ -22,30 +22,26 @@ def read_producers(path: Path) -> dict[str, str]:
     producers: dict[str, str] = {}
     for graph in _fields(memoryview(path.read_bytes()), GRAPH):
         for node in _fields(graph, NODE):
-            name = "".join(_text(part) for part in _fields(node, NAME))
-            producers |= {_text(output): name for output in _fields(node, OUTPUT)}
+            name = "".join(bytes(part).decode() for part in _fields(node, NAME))
+            producers |= {bytes(output).decode(): name for output in _fields(node, OUTPUT)}
     return producers
 
 
 def node_behind(layer_name: str, producers: Mapping[str, str]) -> str:
     """Return the node of the model whose result a layer is called after, "" where there is none.
 
-    The layer's name is a tensor's, or that and more behind a slash or underscore: the longest tensor counts. A node
-    that is called after a tensor itself is followed on to the one behind it.
+    A node that is called after a tensor itself is followed on to the one behind it.
     """
-    seen = {layer_name}
-    name = _producer(layer_name.removeprefix(CAST_PREFIX), producers)
-    while name and not named_nodes(name):
+    seen: set[str] = set()
+    name = layer_name.removeprefix(CAST_PREFIX)
+    while name not in seen:
         seen.add(name)
-        name = _producer(name, producers)
-        name = "" if name in seen else name
-    return name
-
-
-def _producer(name: str, producers: Mapping[str, str]) -> str:
-    # a number ends a tensor's name: relu_31 is nothing that was made of relu
-    ends = [len(name), *sorted((found.start() for found in re.finditer(r"[/_](?!\d)", name)), reverse=True)]
-    return next((producers[name[:end]] for end in ends if name[:end] in producers), "")
+        # the longest tensor that the name begins with; a number ends a tensor's name: relu_31 was not made of relu
+        ends = [len(name), *sorted((found.start() for found in re.finditer(r"[/_](?!\d)", name)), reverse=True)]
+        name = next((producers[name[:end]] for end in ends if name[:end] in producers), "")
+        if not name or named_nodes(name):
+            return name
+    return ""
 
 
 def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
@@ -54,13 +50,11 @@ def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
     while position < len(message):
         key, position = _varint(message, position)
         number, wire_type = key >> 3, key & 7
-        if wire_type == VARINT:
-            _, position = _varint(message, position)
-            continue
         size = FIXED_BYTES.get(wire_type, 0)
-        if wire_type == LENGTH_DELIMITED:
-            size, position = _varint(message, position)
-        if number == wanted:
+        if wire_type in (VARINT, LENGTH_DELIMITED):
+            value, position = _varint(message, position)
+            size = value if wire_type == LENGTH_DELIMITED else 0
+        if number == wanted and wire_type == LENGTH_DELIMITED:
             yield message[position : position + size]
         position += size
 
@@ -75,7 +69,3 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
-
-
-def _text(content: memoryview) -> str:
-    return bytes(content).decode()

@@ -3,11 +3,9 @@
 import json
 import math
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-TABLE_FILE = Path(__file__).with_name("table6.json")
+TABLE = json.loads(Path(__file__).with_name("table6.json").read_text(encoding="utf-8"), parse_int=float)
 PAPER_NAMES = {"resnet18": "R18", "wide_resnet50_2": "WRN50", "mobilenet_v3_large": "MNetV3"}
 NOTE = (
     "The paper's fps is that of encoder and decoders alone, without upsampling the map or copying it back, "
@@ -26,42 +24,19 @@ class PaperRow:
     size_mb: float | None
 
 
-@cache
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(TABLE_FILE.read_text(encoding="utf-8"))
-    return table
-
-
-def source() -> str:
-    """Return where the figures are from."""
-    return str(_table()["source"])
-
-
 def nearest_side(input_size: tuple[int, int]) -> int:
     """Return the paper's input side (256 or 512 pixels) whose area is nearest, as a ratio, to `input_size` (H, W)."""
     side = math.sqrt(input_size[0] * input_size[1])
-    return min((int(known) for known in _table()["input_sizes"]), key=lambda known: abs(math.log(side / known)))
+    return min((int(known) for known in TABLE["input_sizes"]), key=lambda known: abs(math.log(side / known)))
 
 
 def rows_for(encoder: str, input_size: tuple[int, int]) -> tuple[PaperRow, ...]:
     """Return all rows with this encoder at the nearest input size; none if the paper did not use it."""
-    name = PAPER_NAMES.get(encoder)
-    side = nearest_side(input_size)
-    column = _table()["input_sizes"].index(side)
-    return tuple(
-        PaperRow(
-            row["model"],
-            side,
-            _float(row["fps"][column]),
-            _float(row["size_mb"].get("both", row["size_mb"].get("mvtec"))),
-        )
-        for row in _table()["rows"]
-        if name in row["model"].replace("-", " ").split()
-    )
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
+    name, side = PAPER_NAMES.get(encoder), nearest_side(input_size)
+    column = TABLE["input_sizes"].index(side)
+    rows = [row for row in TABLE["rows"] if name in row["model"].replace("-", " ").split()]
+    sizes_mb = [row["size_mb"].get("both", row["size_mb"].get("mvtec")) for row in rows]
+    return tuple(PaperRow(row["model"], side, row["fps"][column], mb) for row, mb in zip(rows, sizes_mb, strict=True))
 
 
 def cflow_row(encoder: str, input_size: tuple[int, int]) -> PaperRow | None:

@@ -12,14 +12,13 @@ from runtime.report.schema import Limits, Row, SweepPoint, Timing, Work
 class Roof:
     """The shortest time of one run on this machine, and the share of it that was reached.
 
-    `bound` says which limit it is: "arithmetic", "bytes" or "launches". Rates are of the measured median.
+    `bound` says which limit it is: "arithmetic", "bytes" or "launches". The rate is of the measured median.
     """
 
     floor_ms: float
     bound: str
     reached: float
     gflops: float
-    gb_s: float
 
 
 def timing_of(row: Row) -> Timing | None:
@@ -41,13 +40,11 @@ def _roof(work: Work | None, timing: Timing | None, kernels: int | None, limits:
     if limits is None or work is None or timing is None or work.operands not in limits.gflops:
         return None
     flops = timing.batch * work.flops
-    moved = work.weight_bytes + timing.batch * work.frame_bytes
     parts_ms = {
         "arithmetic": 1e-6 * flops / limits.gflops[work.operands],
-        "bytes": 1e-6 * moved / limits.read_gb_s,
+        "bytes": 1e-6 * (work.weight_bytes + timing.batch * work.frame_bytes) / limits.read_gb_s,
         "launches": 1e-3 * (limits.launch_us or 0.0) * (kernels or 0),
     }
     # a product's operands can be read while others are multiplied, but no kernel runs while it is launched
     floor_ms = max(parts_ms["arithmetic"], parts_ms["bytes"]) + parts_ms["launches"]
-    bound = max(parts_ms, key=parts_ms.__getitem__)
-    return Roof(floor_ms, bound, floor_ms / timing.p50, 1e-6 * flops / timing.p50, 1e-6 * moved / timing.p50)
+    return Roof(floor_ms, max(parts_ms, key=parts_ms.__getitem__), floor_ms / timing.p50, 1e-6 * flops / timing.p50)

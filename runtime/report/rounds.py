@@ -1,15 +1,15 @@
 """Measuring in turn: every model has a go in each round, so that what slows the machine slows all of them alike."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from runtime.common.errors import UserError
 from runtime.report.schema import Timing
 from runtime.report.worker import StageMs
+from runtime.report.workers import Worker
 
 GO_S = 0.15  # a fast model runs several times in its go, for about so long
 MOST_IN_A_GO = 5
@@ -18,15 +18,7 @@ ENOUGH_ROUNDS = 15  # where the time does not allow as many, the slowest models 
 FEWEST_ROUNDS = 5
 LONGEST_REST = 5  # a slow model runs at least in every fifth round
 FAILED_S = 1e-3  # of what does not run: no time, but a number to plan with
-MS_DIGITS = 4  # of what is kept: a tenth of a microsecond
-
-
-class Runs(Protocol):
-    """What can be told to run (see `workers.Worker`)."""
-
-    def run(self, path: str, batch: int = 1, warm: int = 1, count: int = 1) -> list[StageMs]:
-        """Run `count` times after `warm` that do not count; the milliseconds of each by stage."""
-        ...
+MS_DIGITS = 4  # of what is reported: a tenth of a microsecond
 
 
 @dataclass
@@ -36,7 +28,7 @@ class Lane:
     `failed` is why it runs no more, "" while it does.
     """
 
-    worker: Runs
+    worker: Worker
     path: str
     batch: int = 1
     rounds_ms: list[tuple[float, ...]] = field(default_factory=list)
@@ -45,8 +37,7 @@ class Lane:
 
     def estimate_s(self) -> float:
         """Return the seconds of a run, the better of two after one that does not count."""
-        runs = self._run(2)
-        return 1e-3 * min((run[self.path] for run in runs), default=0.0) or FAILED_S
+        return 1e-3 * min((run[self.path] for run in self._run(2)), default=0.0) or FAILED_S
 
     def go(self, count: int) -> None:
         """Run `count` times, after a run that does not count: it brings the model's weights into the cache."""
@@ -56,17 +47,11 @@ class Lane:
 
     def _run(self, count: int) -> list[StageMs]:
         """Run, or note why not: minutes of other models' rounds must not go with one that fails."""
-        if self.failed:
-            return []
         try:
-            return self.worker.run(self.path, self.batch, warm=1, count=count)
+            return [] if self.failed else self.worker.run(self.path, self.batch, warm=1, count=count)
         except UserError as error:
             self.failed = str(error)
             return []
-
-    def rest(self) -> None:
-        """Sit a round out."""
-        self.rounds_ms.append(())
 
     @property
     def timing(self) -> Timing:
@@ -103,10 +88,8 @@ def plan_rounds(run_s: Sequence[float], seconds: float, most: int = MOST_ROUNDS)
     return RoundPlan(counts, tuple(every), min(most, max(FEWEST_ROUNDS, int(seconds / round_s))))
 
 
-def measure_in_turn(
-    lanes: Sequence[Lane], seconds: float, most: int = MOST_ROUNDS, tick: Callable[[], None] = lambda: None
-) -> None:
-    """Let all lanes run in turn for about `seconds`, at most `most` rounds; `tick` is called after every go.
+def measure_in_turn(lanes: Sequence[Lane], seconds: float, most: int = MOST_ROUNDS) -> None:
+    """Let all lanes run in turn for about `seconds`, at most `most` rounds.
 
     Lanes that have rounds already go on from there: the others are given as many empty ones by whoever adds them. One
     that fails rests from then on, and says why in `failed`.
@@ -117,7 +100,6 @@ def measure_in_turn(
     for number in range(plan.rounds):
         for lane, count, every in zip(lanes, plan.counts, plan.every, strict=True):
             if number % every:
-                lane.rest()
+                lane.rounds_ms.append(())
             else:
                 lane.go(count)
-                tick()

@@ -7,19 +7,21 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import numpy as np
 
 from runtime.common.errors import UserError
+from runtime.common.summary import PERCENTILES
 from runtime.report.paper_table import PaperRow
-from runtime.report.statistics import noise, percentiles_ms
+from runtime.report.statistics import noise
 
 SCHEMA = "cflow-edge/report/2"
 _LIST_OF_NUMBERS = re.compile(r"\[([-+.eE0-9,\s]+)\]")  # written in one line each
-Kind = str  # "encoder", "cflow", "unfused", "eager", "gemm", "camera", "one-stream", "launches", "padim", "spade", ...
-Parsed = TypeVar("Parsed")
+Group = tuple[str, tuple[int, int]]  # encoder and input size: what was measured in turn, and may be compared
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,16 @@ class Timing:
     rounds_ms: tuple[tuple[float, ...], ...]
     batch: int = 1
 
-    @property
+    @cached_property
     def samples_ms(self) -> tuple[float, ...]:
         """All runs."""
         return tuple(ms for samples in self.rounds_ms for ms in samples)
 
-    @property
+    @cached_property
     def percentiles(self) -> dict[str, float]:
         """p50, p95 and p99 in milliseconds, interpolated linearly."""
-        return percentiles_ms(self.samples_ms)
+        values = np.percentile(self.samples_ms, PERCENTILES)
+        return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, values, strict=True)}
 
     @property
     def p50(self) -> float:
@@ -60,33 +63,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class Work:
-    """What one frame asks of a machine, counted from the model: floating-point operations and bytes.
-
-    `weight_bytes` are the parameters, each read once a run (whatever its batch); `frame_bytes` what goes in and out
-    for each frame. Results between layers are not counted: they may stay in a cache.
-    """
+    """What one frame asks of a machine, counted from the model; what passes between layers may stay in a cache."""
 
     flops: float
-    weight_bytes: float
-    frame_bytes: float
+    weight_bytes: float  # the parameters, each read once a run, whatever its batch
+    frame_bytes: float  # in and out, for each frame
     operands: str = "float32"  # of most products: "float32", "bfloat16", "float16" or "int8"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model in one engine: a line of the table.
-
-    `network` times encoder and decoders alone, as the paper does: no upsampling, no anomaly map copied back. `verdict`
-    times the whole way from a frame in memory to its verdict. `stages_ms` are the medians of the verdict's stages.
-    `first_verdict_s` runs from before the file is opened (the inference library is imported in it) to the first
-    verdict, `memory_mb` is the most that the process had resident.
-
-    On a GPU: `kernels` are those that an execution launches, by "network" and "verdict", `device_memory_mb` what the
-    engine took of the device's memory, and an encoder's `verdict` ends with its taps in that memory.
-    """
+    """One model in one engine: a line of the table."""
 
     name: str  # "CFLOW-AD-R18"
-    kind: Kind
+    kind: str  # a key of `models.LABELS`
     encoder: str
     input_size: tuple[int, int]  # (height, width) in pixels
     engine: str  # "OpenVINO", "ONNX Runtime", "PyTorch", "TensorRT"
@@ -95,19 +85,19 @@ class Row:
     file: str
     size_mb: float
     work: Work | None = None
-    network: Timing | None = None
-    verdict: Timing | None = None
-    stages_ms: dict[str, float] = field(default_factory=dict)
-    first_verdict_s: float | None = None
-    memory_mb: float | None = None
+    network: Timing | None = None  # encoder and decoders alone, as the paper: no upsampling, no map copied back
+    verdict: Timing | None = None  # from a frame in memory to its verdict; an encoder's plan ends with taps on the GPU
+    stages_ms: dict[str, float] = field(default_factory=dict)  # medians of the verdict's stages
+    first_verdict_s: float | None = None  # from before the inference library is imported
+    memory_mb: float | None = None  # the most that the process had resident
     paper: PaperRow | None = None
     model_sha256: str = ""
-    kernels: dict[str, int] = field(default_factory=dict)
-    device_memory_mb: float | None = None
+    kernels: dict[str, int] = field(default_factory=dict)  # of a plan's execution, by "network" and "verdict"
+    device_memory_mb: float | None = None  # that a plan took of a GPU's memory
 
     @property
-    def group(self) -> tuple[str, tuple[int, int]]:
-        """Encoder and input size: what was measured in turn, and may be compared."""
+    def group(self) -> Group:
+        """Encoder and input size."""
         return self.encoder, self.input_size
 
     @property
@@ -119,7 +109,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """The time from frames to verdicts of one row at another batch or number of threads."""
+    """The time from frames to verdicts of one row at another batch or number of threads (None: all cores)."""
 
     name: str
     encoder: str
@@ -134,10 +124,10 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """A part of a network and its share of the time that the engine's own profiler saw, per run of one frame."""
+    """A part of a network and its time in the engine's own profiler."""
 
-    name: str  # "encoder layer1", "decoder 2 block 5", "upsampling", ...
-    ms: float
+    name: str  # "encoder layer1"
+    ms: float  # per run of one frame
     layers: int
 
 
@@ -167,16 +157,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Limits:
-    """What this machine can do, measured by the report itself, in the same number of threads.
+    """What this machine can do, measured by the report itself, in the same number of threads."""
 
-    `gflops` by type of operand: the best that a large product reached; `read_gb_s`: 10^9 bytes read from memory, on
-    a GPU read or written in its own; `launch_us`: microseconds that a GPU takes for the launch of a kernel.
-    """
-
-    gflops: dict[str, float]
-    read_gb_s: float
+    gflops: dict[str, float]  # the best that a large product reached, by type of operand
+    read_gb_s: float  # 10^9 bytes read from memory, on a GPU read or written in its own
     how: str
-    launch_us: float | None = None
+    launch_us: float | None = None  # that a GPU takes for the launch of a kernel
 
 
 @dataclass(frozen=True)
@@ -233,30 +219,28 @@ class Report:
 
     def groups(self) -> list[list[Row]]:
         """Return the rows by encoder and input size, in their order."""
-        found: dict[tuple[str, tuple[int, int]], list[Row]] = {}
+        found: dict[Group, list[Row]] = {}
         for row in self.rows:
             found.setdefault(row.group, []).append(row)
         return list(found.values())
 
 
-def to_json(report: Report, more: Mapping[str, Any] | None = None) -> str:
-    """Return the report as JSON of schema `SCHEMA`, the figures that are computed from the samples beside them.
-
-    `more` is added for readers; `from_json` passes it over.
-    """
-    text = json.dumps({**_with_figures(report, asdict(report)), **(more or {})}, indent=1)
+def to_json(report: Report) -> str:
+    """Return the report as JSON of schema `SCHEMA`, the figures that are computed from the samples beside them."""
+    text = json.dumps(_plain(report), indent=1)
     return _LIST_OF_NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
-def _with_figures(value: Any, plain: Any) -> Any:
-    """Add to the dict of every `Timing` within `value` what is computed from it, for readers without this code."""
-    if isinstance(value, Timing):
-        return {**plain, **value.percentiles, "fps": value.fps, "noise": value.noise}
-    if is_dataclass(value):
-        return {f.name: _with_figures(getattr(value, f.name), plain[f.name]) for f in fields(value)}
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON has it; a `Timing` with what is computed from it, for readers without this code."""
     if isinstance(value, tuple):
-        return [_with_figures(item, item_plain) for item, item_plain in zip(value, plain, strict=True)]
-    return plain
+        return [_plain(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    plain = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return (
+        {**plain, **value.percentiles, "fps": value.fps, "noise": value.noise} if isinstance(value, Timing) else plain
+    )
 
 
 def from_json(text: str, origin: str) -> Report:
@@ -285,8 +269,10 @@ def read_report(path: Path) -> Report:
 
 
 def parse(kind: Any, value: Any) -> Any:
-    """Return `value`, as JSON has it, as the type `kind`: a dataclass of this module, or the type of a field of one."""
+    """Return `value`, as JSON has it, as the type `kind`: a dataclass, or the type of a field of one."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return value
     if origin in (types.UnionType, typing.Union):  # with None
         chosen = next(argument for argument in arguments if argument is not type(None))
         return None if value is None else parse(chosen, value)
@@ -295,7 +281,7 @@ def parse(kind: Any, value: Any) -> Any:
         names = [f.name for f in fields(kind)]
         return kind(**{name: parse(hints[name], value[name]) for name in names if name in value})  # type: ignore[operator]
     if origin is tuple:
-        kinds: Sequence[Any] = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         return tuple(parse(item_kind, item) for item_kind, item in zip(kinds, value, strict=True))
     if origin is dict:
         return {str(key): parse(arguments[1], item) for key, item in value.items()}

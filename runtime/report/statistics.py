@@ -1,19 +1,11 @@
-"""The statistics of a report: percentiles, ratios of things that were measured in turn, and their noise."""
+"""The statistics of a report: ratios of things that were measured in turn, and their noise."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.common.summary import PERCENTILES
-
 BLOCKS = 5  # parts of a measurement that are compared with each other to see how far its median moves
 Rounds = Sequence[Sequence[float]]  # milliseconds by round; a round may be empty
-
-
-def percentiles_ms(latencies_ms: Sequence[float]) -> dict[str, float]:
-    """Return {"p50": ..., "p95": ..., "p99": ...} in milliseconds, interpolated linearly."""
-    values = np.percentile(np.asarray(latencies_ms, np.float64), PERCENTILES)
-    return {f"p{percent}": float(value) for percent, value in zip(PERCENTILES, values, strict=True)}
 
 
 def round_medians(rounds_ms: Rounds) -> list[float]:
@@ -40,9 +32,7 @@ def speed_ratio(first: Rounds, other: Rounds) -> float | None:
 def noise(rounds_ms: Rounds) -> float | None:
     """Return how far a median moves from one part of the measurement to the next, as a share of it.
 
-    The standard deviation of the medians of `BLOCKS` blocks of consecutive rounds: more than the statistical error of
-    the whole median, because what another run meets differs as one block from the next. None for fewer than two
-    rounds, which do not tell.
+    The standard deviation of the medians of `BLOCKS` blocks of consecutive rounds; None for fewer than two rounds.
     """
     medians = [value for value in round_medians(rounds_ms) if value == value]
     if len(medians) < 2:

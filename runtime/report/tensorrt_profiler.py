@@ -20,7 +20,7 @@ from runtime.report.layers import LayerTime, named_nodes
 from runtime.report.worker import frames_of
 
 WARM_UP = 2  # runs that do not count
-NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")  # as the inspector's "Sidecar" names the nodes of a layer
+NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")  # as the inspector's "Metadata" names the nodes of a layer
 
 
 def profile_tensorrt(path: Path, sidecar: Sidecar, runs: int) -> list[LayerTime]:
@@ -43,8 +43,7 @@ def profile_session(session: TensorRTSession, runs: int) -> list[LayerTime]:
     """
     with session._current() as engine:
         batch = engine.min_batch
-    frames = frames_of(batch, session.frame_size)
-    session.run(frames)  # they stay on the device
+    session.run(frames_of(batch, session.frame_size))  # the frames stay on the device
     times = _layer_times(session._library)
     with session._current() as engine:
         nodes = _nodes_of_layers(engine, session._library)
@@ -54,11 +53,14 @@ def profile_session(session: TensorRTSession, runs: int) -> list[LayerTime]:
                 times.ms.clear()
             engine._enqueue()  # whose sibling `enqueue` would launch the graph
             engine.stream.synchronize()
-    return [(_label(name, nodes), float(np.median(ms)) / batch) for name, ms in times.ms.items()]
+    return [
+        (f"{name} ({nodes[name]})" if nodes.get(name) and not named_nodes(name) else name, float(np.median(ms)) / batch)
+        for name, ms in times.ms.items()
+    ]
 
 
 def _layer_times(library: Any) -> Any:
-    """Return a profiler of `library` that keeps {layer: the milliseconds of each run} in `ms`."""
+    """Return a profiler of `library` that collects {layer: the milliseconds of each run} in `ms`."""
     base: Any = library.IProfiler
 
     class LayerTimes(base):  # type: ignore[misc]  # the class exists only at run time
@@ -79,10 +81,5 @@ def _nodes_of_layers(engine: LoadedEngine, library: Any) -> dict[str, str]:
     with suppress(ValueError):  # no JSON: an engine that tells nothing
         told = json.loads(inspector.get_engine_information(library.LayerInformationFormat.JSON))
         entries = [entry for entry in told.get("Layers", ()) if isinstance(entry, dict)]  # or names alone
-        return {str(entry.get("Name")): " + ".join(NODE.findall(str(entry.get("Sidecar", "")))) for entry in entries}
+        return {str(entry.get("Name")): " + ".join(NODE.findall(str(entry.get("Metadata", "")))) for entry in entries}
     return {}
-
-
-def _label(name: str, nodes: dict[str, str]) -> str:
-    known = nodes.get(name, "")
-    return name if named_nodes(name) or not known else f"{name} ({known})"

@@ -24,14 +24,11 @@ from numpy.typing import NDArray
 from runtime.common.errors import UserError
 from runtime.engines.backends import Backend, choose_backend
 from runtime.engines.session import CpuPrecision
+from runtime.report.schema import parse
 
 FRAME_SEED = 0
-ENGINES = {
-    "openvino": "OpenVINO",
-    "onnxruntime": "ONNX Runtime",
-    "tensorrt_rtx": "TensorRT-RTX",
-    "tensorrt": "TensorRT",
-}
+ENGINES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+ENGINES |= {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
 PROCESS_STATUS = Path("/proc/self/status")
 StageMs = dict[str, float]  # milliseconds of one run by stage; its path's name is the whole, by this process's clock
 RunBatch = Callable[[int], StageMs]
@@ -59,10 +56,8 @@ class Subject:
     @classmethod
     def from_text(cls, text: str) -> "Subject":
         """Return what `to_text` was made from."""
-        values = json.loads(text)
-        shape = values["input_shape"]
-        sizes = {"input_size": tuple(values["input_size"]), "input_shape": None if shape is None else tuple(shape)}
-        return cls(**{**values, **sizes})
+        subject: Subject = parse(cls, json.loads(text))
+        return subject
 
 
 @dataclass(frozen=True)
@@ -112,22 +107,18 @@ def _open_engine(subject: Subject, path: Path) -> Opened:
         results = detector.batch(frames)
         return {**results[0].latency_ms, "verdict": 1e3 * (time.perf_counter() - started)}
 
-    session = detector.session
+    return _opened({"verdict": run}, detector.session, detector.close)
+
+
+def _opened(runs: Mapping[str, RunBatch], session: Any, close: Callable[[], None]) -> Opened:
     kernels, device_bytes = (getattr(session, name, None) for name in ("kernels", "device_bytes"))  # of a plan's only
-    return Opened(
-        {"verdict": run},
-        session.device,
-        _engine_of(session.device),
-        session.max_batch,
-        detector.close,
-        kernels,
-        device_bytes,
-    )
+    device = session.device
+    return Opened(runs, device, _engine_of(device), session.max_batch, close, kernels, device_bytes)
 
 
 def _engine_of(device: str) -> str:
     """Return the library of a session's description, without its version: "OpenVINO", "ONNX Runtime", "TensorRT"."""
-    words = {**ENGINES, "OpenVINO": "OpenVINO", "ONNX Runtime": "ONNX Runtime"}
+    words = {**ENGINES, **{name: name for name in ENGINES.values()}}
     return next((name for word, name in words.items() if word in device), device)
 
 
@@ -142,7 +133,6 @@ def _open_plan_part(path: Path) -> Opened:
 
     sidecar = read_sidecar(path)
     session = TensorRTSession(path, sidecar, sidecar.artefact_of(path), judges=False)
-
     session.execute(frames_of(session.max_batch, session.frame_size))  # they stay there for the network's runs
 
     def network(batch: int) -> StageMs:
@@ -154,15 +144,7 @@ def _open_plan_part(path: Path) -> Opened:
         session.execute(frames)
         return {"verdict": 1e3 * (time.perf_counter() - started)}
 
-    return Opened(
-        {"network": network, "verdict": verdict},
-        session.device,
-        _engine_of(session.device),
-        session.max_batch,
-        session.close,
-        session.kernels,
-        session.device_bytes,
-    )
+    return _opened({"network": network, "verdict": verdict}, session, session.close)
 
 
 def _open_device() -> Opened:
@@ -171,10 +153,7 @@ def _open_device() -> Opened:
     from runtime.report.device_limits import open_device
 
     probe = open_device()
-    runs: dict[str, RunBatch] = {
-        "copy": lambda _: {"copy": probe.copy_ms()},
-        "launch": lambda _: {"launch": probe.launch_ms()},
-    }
+    runs = {"copy": lambda _: {"copy": probe.copy_ms()}, "launch": lambda _: {"launch": probe.launch_ms()}}
     return Opened(runs, cuda.device_name(), "CUDA", close=probe.close)
 
 
@@ -183,34 +162,29 @@ def _open_graph(subject: Subject, path: Path) -> Opened:
     from runtime.engines.any_onnx import open_onnxruntime, open_openvino
 
     threads = available_cores() if subject.threads is None else subject.threads
-    batch = _input(subject)
+    shape = subject.input_shape
+    images = None if shape is None else np.random.default_rng(FRAME_SEED).random(shape, np.float32)
+    batch: NDArray[Any] = frames_of(1, subject.input_size) if images is None else images
     library = choose_backend(subject.backend, subject.precision)
-    if library == "openvino":
-        graph = open_openvino(str(path), threads, subject.precision, batch.shape)
-    else:
-        graph = open_onnxruntime(str(path), threads)
-
     (name,) = subject.paths
+    graph = (
+        open_openvino(str(path), threads, subject.precision, batch.shape)
+        if library == "openvino"
+        else open_onnxruntime(str(path), threads)
+    )
 
     def run(_: int) -> StageMs:
         started = time.perf_counter()
         graph(batch)
         return {name: 1e3 * (time.perf_counter() - started)}
 
-    engine = ENGINES[library]
-    return Opened({name: run}, f"{engine} CPU, {threads} threads", engine)
-
-
-def _input(subject: Subject) -> NDArray[Any]:
-    """Return one frame (1, H, W, 3), or images of seeded random values in [0, 1)."""
-    if subject.input_shape is None:
-        return frames_of(1, subject.input_size)
-    return np.random.default_rng(FRAME_SEED).random(subject.input_shape, np.float32)
+    return Opened({name: run}, f"{ENGINES[library]} CPU, {threads} threads", ENGINES[library])
 
 
 def serve(text: str, open_it: Callable[[Subject], Opened] = open_subject) -> int:
     """Open what `text` describes and answer requests until standard input ends; the exit status."""
-    answers = _private_stdout()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # from here on for answers only:
+    os.dup2(2, 1)  # prints go to standard error
     try:
         started = time.perf_counter()
         opened = open_it(Subject.from_text(text))
@@ -229,27 +203,16 @@ def serve(text: str, open_it: Callable[[Subject], Opened] = open_subject) -> int
             device_memory_mb=None if opened.device_bytes is None else opened.device_bytes / 1e6,
         )
         for line in sys.stdin:
-            _say(answers, runs=_answer(opened, json.loads(line)), memory_mb=peak_memory_mb())
+            request = json.loads(line)
+            run, batch = opened.runs[request["path"]], int(request["batch"])
+            runs = [run(batch) for _ in range(request["warm"] + request["count"])]
+            _say(answers, runs=runs[request["warm"] :])
         opened.close()
     except UserError as error:
         _say(answers, error=str(error))
     except (BrokenPipeError, KeyboardInterrupt):  # the report has ended, or is told to
         return 1
     return 0
-
-
-def _answer(opened: Opened, request: dict[str, Any]) -> list[StageMs]:
-    run, batch = opened.runs[request["path"]], int(request["batch"])
-    for _ in range(request["warm"]):
-        run(batch)
-    return [run(batch) for _ in range(request["count"])]
-
-
-def _private_stdout() -> IO[str]:
-    """Return the process's standard output, from here on for answers only: prints go to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
 
 
 def _say(answers: IO[str], **values: Any) -> None:

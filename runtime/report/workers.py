@@ -8,7 +8,6 @@ import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from runtime.common.errors import UserError
@@ -79,8 +78,7 @@ class Worker:
         with suppress(BrokenPipeError):  # what ended it is told by what it left
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-        answer = self._receive()
-        runs: list[StageMs] = answer["runs"]
+        runs: list[StageMs] = self._receive()["runs"]
         return runs
 
     def _receive(self) -> dict[str, Any]:
@@ -88,14 +86,12 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
-            raise UserError(f"{self._what()} must run", self._last_words() or f"its process ended with {status}")
+            what = ", ".join(Path(path).name for path in self.subject.paths.values()) or self.subject.what
+            raise UserError(f"{what} must run", self._last_words() or f"its process ended with {status}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise UserError(answer["error"])
         return answer
-
-    def _what(self) -> str:
-        return ", ".join(Path(path).name for path in self.subject.paths.values()) or self.subject.what
 
     def _last_words(self) -> str:
         self._errors.seek(0)
@@ -118,27 +114,24 @@ class Worker:
     def __enter__(self) -> "Worker":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def subjects_of(entry: ModelEntry, base: Subject) -> list[Subject]:
     """Return what must be opened for `entry`, `base` filled in: a subject for each file, torch modules in one."""
-    files = {"network": entry.network, "verdict": entry.verdict}
-    named = {name: file for name, file in files.items() if file is not None}
+    named = {name: file for name, file in (("network", entry.network), ("verdict", entry.verdict)) if file is not None}
     if len({(file.runner, file.path, file.cuda_graph) for file in named.values()}) == 1:
         file = next(iter(named.values()))
-        return [_subject(base, entry, file, dict.fromkeys(named, str(file.path)))]
-    return [_subject(base, entry, file, {name: str(file.path)}) for name, file in named.items()]
+        return [_subject(base, entry, file, list(named))]
+    return [_subject(base, entry, file, [name]) for name, file in named.items()]
 
 
-def _subject(base: Subject, entry: ModelEntry, file: ModelFile, paths: dict[str, str]) -> Subject:
+def _subject(base: Subject, entry: ModelEntry, file: ModelFile, timed: list[str]) -> Subject:
     return replace(
         base,
         runner=file.runner,
-        paths=paths,
+        paths=dict.fromkeys(timed, str(file.path)),
         input_size=entry.input_size,
         what=file.what,
         features=None if file.features is None else str(file.features),

@@ -30,7 +30,7 @@ CALIBRATION_DATA = ROOT / "calibration_data"
 
 
 def write_checkpoint(path: Path) -> Path:
-    config = ModelConfig("resnet18", ("layer1", "layer2"), (64, 96), coupling_blocks=2)
+    config = ModelConfig("resnet18", ("layer1",), (64, 96), coupling_blocks=2)
     images = ImageCache(sorted(CALIBRATION_DATA.glob("*.jpg"))[:4], config.input_size)
     model, loaded = build_model(config, "random", images)
     constants, _ = freeze(model, images, 0.5, torch.device("cpu"))  # so that scores of such images are not saturated
@@ -136,7 +136,7 @@ def test_a_threshold_edited_in_the_sidecar_outlives_a_rebuild(built: Path) -> No
 
 def test_another_checkpoint_of_the_same_name_is_exported_anew(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = torch.load(built / "cable.pt", weights_only=True)
-    content["constants"] = torch.tensor([[-0.5, -0.5], [1.0, 1.0]])
+    content["constants"] = torch.tensor([[-0.5], [1.0]])
     torch.save(content, built / "cable.pt")
     before = (built / "cable.onnx").read_bytes()
     assert run(built, "--fp32", "--no-plan") == 0

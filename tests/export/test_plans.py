@@ -4,26 +4,23 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-import torch
 from onnx import TensorProto
 
 from export.calibration_data import read_calibration_data
-from export.fuse import fuse, probe_frames
-from export.graph.onnx_files import save_model, set_info
+from export.graph.onnx_files import get_info, save_model
 from export.graph.weighted_layers import WEIGHTED
-from export.model.cflow import DetectorModule
 from export.precisions.ranges import collect_ranges
 from export.precisions.typing import to_fp16, to_int8
-from export.to_onnx import export_detector
 from export.trt.build import build_plan
 from export.trt.compat import find_backend
 from export.trt.options import BuildOptions
-from tests.support.export_fixtures import CALIBRATION_DATA, config_of, info_of, seeded_model
+from tests.support.export_fixtures import CALIBRATION_DATA, exported, three_taps
 
 pytest.importorskip("tensorrt_rtx", reason="compiling a plan without a GPU needs the package tensorrt-rtx")
 
-SIZE = (64, 96)
-BLOCKS = {"resnet18": 8, "mobilenet_v3_large": 2, "wide_resnet50_2": 2}  # more of them are the same again
+# encoder: blocks of each decoder; more of them are the same again
+BLOCKS = {"resnet18": 8, "mobilenet_v3_large": 2, "wide_resnet50_2": 2}
+ENCODERS = [*list(BLOCKS)[:2], pytest.param("wide_resnet50_2", marks=pytest.mark.slow)]
 CONVOLUTIONS = {"resnet18": 20, "mobilenet_v3_large": 61, "wide_resnet50_2": 53}  # of the encoder, up to the last tap
 TYPES = {TensorProto.FLOAT: "float", TensorProto.FLOAT16: "half"}
 DECODERS = 3
@@ -36,19 +33,13 @@ def typed_as(model, precision):
         return to_fp16(model)
     data = read_calibration_data(CALIBRATION_DATA)
     few = replace(data, paths=data.paths[:2])  # any ranges do for a build
-    ranges = collect_ranges(model, few, SIZE, WEIGHTED, "minmax")
+    ranges = collect_ranges(model, few, get_info(model, "").sidecar.input_size, WEIGHTED, "minmax")
     return to_int8(model, ranges)
 
 
-@pytest.fixture(scope="module", params=BLOCKS)
+@pytest.fixture(scope="module", params=ENCODERS)
 def fused(request):
-    config = config_of(request.param, SIZE, coupling_blocks=BLOCKS[request.param])
-    info = info_of(config)
-    model = seeded_model(config, probe_frames(info))
-    constants = torch.tensor([[0.0] * DECODERS, [1.0] * DECODERS])  # of the score; a plan's types do not depend on them
-    unfused = export_detector(DetectorModule(model, constants))
-    set_info(unfused, info)
-    return request.param, fuse(unfused, info)[0]
+    return request.param, exported(three_taps(request.param, BLOCKS[request.param])).fused
 
 
 def types_of_products(model):

@@ -17,6 +17,7 @@ from tests.support.controlled_source import ControlledSource
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
 from tests.support.small_graphs import MAX_BATCH, SIZE, sidecar_for
 from tests.support.tiny_engine import write_tiny_engine
+from tests.support.waiting import wait_until
 
 
 class Kept:
@@ -152,6 +153,7 @@ def test_a_stop_finishes_what_is_under_way_and_needs_no_frame(open_on):
     kept = Kept()
     with open_on(device) as detector, Inspection([source], detector, [kept]) as inspection:
         inspection.add(type("Stop", (), {"offer": lambda self, judgement: inspection.stop()})())
+        wait_until(lambda: source.asked >= 3)  # two frames are there before the first is judged
         inspection.run()
         assert len(kept.judgements) == 2  # the one that stopped it, and the one under way beside it
     silent = ControlledSource("camera", True)
@@ -198,10 +200,8 @@ def test_a_frame_that_cannot_be_judged_ends_the_run_and_leaves_nothing_under_way
     device = FakeDevice(lazy=True)
     with open_on(device) as detector:
         bad = ControlledSource("bad", False, 1, 2, 3, None, size=SIZE)
-        until_two_are_read = threading.Event()
         with Inspection([bad], detector, [Kept()], views=[BadFromTheSecond()]) as inspection:
-            while bad.asked < 3:
-                until_two_are_read.wait(0.002)
+            wait_until(lambda: bad.asked >= 3)
             with pytest.raises(UserError, match="must be uint8"):
                 inspection.run()
         kept, _ = inspect(detector, [ControlledSource("good", False, 3, 4, None, size=SIZE)])  # both slots are free

@@ -13,6 +13,7 @@ from tests.support.tiny_engine import write_tiny_engine
 GOOD = SoakResult(60.0, 1000, 1000, 1000, 300_000_000, 302_000_000, 20.0, 29.0, 25.0, "a device")
 
 
+@pytest.mark.slow
 def test_a_short_soak_loses_nothing_and_keeps_its_memory(tmp_path: Path):
     """The hour's short form; its time is too short and this machine too busy to hold percentiles against a limit."""
     with runtime.load(write_tiny_engine(tmp_path)) as detector:

@@ -4,7 +4,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, numpy_helper
 
-from tests.support.export_fixtures import config_of, exported, small_config
+from tests.support.export_fixtures import exported, small_config, three_taps
 
 SIZE = small_config().input_size
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -15,7 +15,7 @@ def small_model():
 
 
 def mobilenet():
-    return exported(config_of("mobilenet_v3_large", (72, 104))).fused
+    return exported(three_taps("mobilenet_v3_large", 2)).fused
 
 
 def types_of(model):

@@ -1,194 +1,110 @@
-"""How the report's pictures look: one page, one palette, one type; and how they become bytes."""
+"""How the report's pictures look, and what they call rows: one page width, one palette, one type."""
 
-import io
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from runtime.common.errors import UserError
-from runtime.report.charts.text import text_width, wrapped
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from runtime.report.paper_table import PAPER_NAMES
+from runtime.report.schema import Report, Row
 
-POINTS_PER_INCH = 72
-WIDTH = 675.0  # points: 900 pixels on a screen
-MARGIN = 15.0
-TITLE, TEXT, SMALL = 12.5, 8.5, 7.5  # type sizes in points
-LEADING = 1.4  # a line's height as a multiple of its type size
-INK, SOFT, LINE, FAINT = "#1b1f24", "#56606b", "#cfd4da", "#eceff2"
-GREY = "#a3a9b1"  # the paper's figures, and what belongs to no family
+WIDTH_IN = 9.375  # 900 pixels on a screen
+FRAME_IN, NOTE_IN = 1.1, 0.14  # of title, legend, ticks and their names; and of a line of small print
+SMALL = 7.5  # type size in points
+NOTE_COLUMNS, LEGEND_COLUMNS = 150, 140  # letters in a line of the small print, and of the legend
+INK, SOFT, GREY = "#1b1f24", "#56606b", "#a3a9b1"
 # Okabe and Ito's colours: told apart with any colour vision, and by their lightness in print.
 BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE = "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#cc79a7"
-# The same hues, dark enough for small letters on white.
-_WRITTEN = {SKY: "#1c6fa3", GREEN: "#00795a", ORANGE: "#8a5f00", VERMILION: "#b04c00", PURPLE: "#9b4a7c"}
-
-_STYLE: Any = {  # dict[str, Any], but for matplotlib's own types
+_COLOURS = {"resnet18": BLUE, "wide_resnet50_2": VERMILION, "mobilenet_v3_large": GREEN}  # the paper's encoders
+PRECISION_MARKERS = {"fp32": "o", "bf16": "D", "fp16": "s", "int8": "^"}
+OWN_STYLE: Any = {
+    "figure.dpi": 72,  # an SVG's own
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 8.5,
     "svg.fonttype": "path",  # the same letters where the font is not installed
     "svg.hashsalt": "cflow-edge",  # the same names of clip paths in every run
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": TEXT,
     "text.parse_math": False,  # a file's name may hold dollars
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": SOFT,
-    "axes.labelsize": TEXT,
-    "axes.titlecolor": INK,
-    "axes.titlesize": TEXT + 0.5,
+    "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.titlepad": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.8,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
-    "xtick.labelsize": TEXT - 0.5,
-    "ytick.labelsize": TEXT - 0.5,
-    "lines.solid_capstyle": "round",
+    "grid.color": "#e4e8ec",
+    "legend.fontsize": SMALL,
 }
+STYLE = ["seaborn-v0_8-whitegrid", OWN_STYLE]
 
 
-@contextmanager
-def styled() -> Iterator[None]:
-    """Let matplotlib draw in this style, whatever its user's own settings. Raises `UserError` where it is missing."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("the report's pictures need matplotlib", "none", "pip install matplotlib") from None
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield
+def new_figure(report: Report, panel_in: float, notes: Iterable[str] = ()) -> Figure:
+    """Return a page for panels `panel_in` inches high and, in small print, whose figures these are."""
+    threads, machine = report.method.threads, report.machine
+    cores = f"all {machine.cores} cores" if threads is None else f"{threads} threads"
+    measured = f"Measured on {machine.device}, {cores}, {report.method.measured_at[:10]}."
+    lines = (measured, *notes, *(f"Beware: {warning}" for warning in report.conditions.warnings))
+    small_print = "\n".join(textwrap.fill(line, NOTE_COLUMNS) for line in lines)
+    height_in = panel_in + FRAME_IN + NOTE_IN * len(small_print.splitlines())
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="white")
+    figure.supxlabel(small_print, x=0.01, ha="left", fontsize=SMALL, color=SOFT)
+    return figure
 
 
-def written(colour: str) -> str:
-    """Return the colour in which text belongs to what is drawn in `colour`."""
-    return _WRITTEN.get(colour, colour)
+def add_title(figure: Figure, title: str, keys: Sequence[Line2D]) -> None:
+    """Put the title above the panels, and the legend's `keys` below it."""
+    columns = LEGEND_COLUMNS // (max(len(str(key.get_label())) for key in keys) + 6)
+    style: Any = {"alignment": "left", "title_fontproperties": {"weight": "bold", "size": 12}}
+    figure.legend(handles=list(keys), loc="outside upper left", title=title, ncols=max(1, columns), **style)
 
 
-@dataclass(frozen=True)
-class Key:
-    """One entry of a legend: a marker or, with `line`, a line of that style."""
-
-    label: str
-    colour: str
-    marker: str = "s"
-    line: Literal["", "-", "--"] = ""
+def key(label: str, colour: Any = SOFT, marker: str = "", line: Any = "none") -> Line2D:
+    """Return an entry of a legend."""
+    return Line2D([], [], color=colour, marker=marker, linestyle=line, label=label, mec="white")
 
 
-class Sheet:
-    """A white page: title, subtitle, legend, a body of `body` points in height, and notes in small type.
-
-    Places on it are points from the page's left edge and from the top of its body.
-    """
-
-    def __init__(self, title: str, subtitle: str, keys: Sequence[Key], body: float, notes: Sequence[str]) -> None:
-        from matplotlib.figure import Figure
-
-        room = WIDTH - 2 * MARGIN
-        titles = wrapped(title, TITLE, room, "bold")
-        below_title, rows = wrapped(subtitle, TEXT, room), _legend_rows(keys, room)
-        small = [line for note in notes for line in wrapped(note, SMALL, room)]
-        head = [TITLE * LEADING * len(titles) + 2, TEXT * LEADING * len(below_title) + 4, TEXT * 1.7 * len(rows)]
-        self._above = MARGIN + sum(head) + 8
-        self._height = self._above + body + SMALL * LEADING * len(small) + 10 + MARGIN
-        self.figure: Figure = Figure(
-            (WIDTH / POINTS_PER_INCH, self._height / POINTS_PER_INCH), dpi=POINTS_PER_INCH, facecolor="white"
-        )
-        self.title = title
-        y = MARGIN - self._above
-        self._lines(titles, y, TITLE, color=INK, weight="bold")
-        self._lines(below_title, y + head[0], TEXT)
-        self._legend(rows, y + head[0] + head[1])
-        self._lines(small, body + 10, SMALL)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> "Axes":
-        """Return axes whose upper left corner is at (left, top)."""
-        bottom = self._height - self._above - top - height
-        return self.figure.add_axes((left / WIDTH, bottom / self._height, width / WIDTH, height / self._height))
-
-    def text(self, x: float, y: float, text: str, size: float = TEXT, **style: Any) -> None:
-        """Write `text` at (x, y); `style` is matplotlib's."""
-        self.figure.text(*self._place(x, y), text, fontsize=size, **style)
-
-    def _place(self, x: float, y: float) -> tuple[float, float]:
-        return x / WIDTH, 1 - (self._above + y) / self._height
-
-    def _lines(self, lines: Sequence[str], top: float, size: float, color: str = SOFT, **style: Any) -> None:
-        for number, line in enumerate(lines):
-            self.text(MARGIN, top + number * size * LEADING, line, size=size, color=color, va="top", **style)
-
-    def _legend(self, rows: Sequence[Sequence[tuple[float, Key]]], top: float) -> None:
-        from matplotlib.lines import Line2D
-
-        for number, row in enumerate(rows):
-            y = top + (number + 0.5) * TEXT * 1.7
-            for x, key in row:
-                middle = (MARGIN + x + _KEY_WIDTH / 2 - 2, y)
-                ends = [(MARGIN + x, y), (MARGIN + x + _KEY_WIDTH - 4, y)] if key.line else [middle]
-                places = [self._place(*end) for end in ends]
-                drawn = Line2D(*zip(*places, strict=True), color=key.colour, linestyle=key.line or "none", linewidth=2)
-                edge = key.colour if key.marker == "|" else "white"
-                drawn.set(marker="" if key.line else key.marker, markersize=8, markeredgecolor=edge)
-                self.figure.add_artist(drawn)
-                self.text(MARGIN + x + _KEY_WIDTH, y, key.label, color=SOFT, va="center_baseline")
-
-
-_KEY_WIDTH, _KEY_GAP = 16.0, 14.0
-
-
-def _legend_rows(keys: Sequence[Key], room: float) -> list[list[tuple[float, Key]]]:
-    """Return the keys with their places in their row, as many to a row as there is room for."""
-    rows: list[list[tuple[float, Key]]] = []
-    x = room
-    for key in keys:
-        width = _KEY_WIDTH + text_width(key.label, TEXT)
-        if x + width > room:
-            rows.append([])
-            x = 0.0
-        rows[-1].append((x, key))
-        x += width + _KEY_GAP
-    return rows
-
-
-def log_ticks(ends: tuple[float, float], least: int = 3) -> list[float]:
-    """Return round numbers between `ends` of a logarithmic axis, at least `least` where there are as many."""
-    powers = [10.0**power for power in range(math.floor(math.log10(ends[0])), math.ceil(math.log10(ends[1])) + 1)]
-    for factors in _FACTORS:
-        ticks = [factor * power for power in powers for factor in factors if ends[0] <= factor * power <= ends[1]]
-        if len(ticks) >= least:
-            break
-    return ticks
-
-
-_FACTORS = (
-    (1,),
-    (1, 2, 5),
-    (1, 1.5, 2, 3, 4, 5, 6, 8),
-    *(tuple(1 + step / part for step in range(9 * part)) for part in (4, 10)),
-)
-
-
-def plain_ticks(axis: Any, values: Sequence[float]) -> None:
-    """Put an axis's ticks at `values`, written as plain numbers."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    axis.set_major_locator(FixedLocator(list(values)))
+def plain_log(axis: Axis, factors: Sequence[float] = (1, 3)) -> None:
+    """Give a logarithmic axis ticks at `factors` of the powers of ten, written as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=factors))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def svg_bytes(figure: "Figure", title: str) -> bytes:
-    """Return the picture as SVG: the same bytes for the same picture."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
-    return buffer.getvalue()
+def size_text(size: tuple[int, int]) -> str:
+    """Return height times width."""
+    return f"{size[0]} \N{MULTIPLICATION SIGN} {size[1]}"
+
+
+def short_encoder(encoder: str) -> str:
+    """Return the paper's short name, the encoder's own where the paper has none."""
+    return PAPER_NAMES.get(encoder, encoder)
+
+
+def default_engine(report: Report) -> str:
+    """Return the engine that needs no naming: that of the first CFLOW-AD row, or of the first row."""
+    engines = [row.engine for row in report.rows if row.kind == "cflow"] or [row.engine for row in report.rows]
+    return engines[0] if engines else ""
+
+
+def row_labels(report: Report, rows: Sequence[Row]) -> list[str]:
+    """Return a name for each row, with its encoder or file where another row of the same size is called the same."""
+    default, labels = default_engine(report), []
+    for row in rows:
+        precision = [] if row.precision == "fp32" else [row.precision.upper()]
+        engine = [] if row.engine == default or row.engine in row.name else [row.engine]
+        labels.append(", ".join((row.name, *precision, *engine)))
+    called = Counter((label, row.group) for label, row in zip(labels, rows, strict=True))
+    of_size = Counter((label, row.input_size) for label, row in zip(labels, rows, strict=True))
+    for number, (label, row) in enumerate(zip(labels, rows, strict=True)):
+        if of_size[label, row.input_size] > 1:
+            labels[number] = f"{label} ({row.file if called[label, row.group] > 1 else short_encoder(row.encoder)})"
+    return labels
+
+
+def encoder_colours(report: Report) -> dict[str, str]:
+    """Return the colour of every encoder in the report, the same in all pictures."""
+    encoders = dict.fromkeys([row.encoder for row in report.rows] + [point.encoder for point in report.sweeps])
+    others = [encoder for encoder in encoders if encoder not in _COLOURS]
+    return _COLOURS | {encoder: (ORANGE, PURPLE, SKY, INK)[n % 4] for n, encoder in enumerate(others)}

@@ -43,6 +43,7 @@ MODULES = {
 }
 
 
+WIDE = ("resnext50_32x4d", "wide_resnet50_2")  # built as resnet50 is; drawing their weights takes seconds
 ZERO_PADDED = [name for name in ENCODERS if not name.endswith(REFLECT)]
 
 
@@ -64,7 +65,14 @@ def empty_encoder(name: str, taps: tuple[str, ...]) -> nn.Module:
     return encoder.to_empty(device="cpu")
 
 
-@pytest.mark.parametrize("name", [*ZERO_PADDED, "resnet18_reflect"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in ZERO_PADDED if name not in WIDE),
+        "resnet18_reflect",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in WIDE),
+    ],
+)
 def test_taps_equal_hooks_on_the_whole_network(name: str) -> None:
     whole = whole_network(name.removesuffix(REFLECT), reflection=name.endswith(REFLECT))
     taps = check_taps(name, ())

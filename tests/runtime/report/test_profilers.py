@@ -5,12 +5,12 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import openvino
@@ -23,13 +23,19 @@ from export.trt.options import BuildOptions
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.backends import Backend
-from runtime.engines.openvino_session import openvino_core
 from runtime.engines.sidecar import Artefact, Sidecar, read_sidecar, write_sidecar
 from runtime.engines.trt import cuda
 from runtime.engines.trt.session import TensorRTSession
-from runtime.report import profilers
 from runtime.report.layers import LayerTime, group_of
-from runtime.report.profilers import WARM_UP, profile, profile_onnxruntime, profile_openvino
+from runtime.report.profilers import (
+    WARM_UP,
+    ProfiledOnnxRuntime,
+    ProfiledOpenVino,
+    openvino_layers,
+    profile,
+    profile_onnxruntime,
+    run_on_noise,
+)
 from runtime.report.tensorrt_profiler import profile_session, profile_tensorrt
 from tests.support.export_fixtures import exported, small_config
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
@@ -54,7 +60,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def layers_of(engine: Path, backend: Backend, runs: int = 2) -> list[LayerTime]:
     if backend == "openvino":
-        return profile_openvino(engine, 1, read_sidecar(engine), runs=runs)
+        with closing(ProfiledOpenVino(engine, 1, read_sidecar(engine))) as session:
+            return openvino_layers(session, engine, runs)
     return profile_onnxruntime(engine, 1, read_sidecar(engine), runs)
 
 
@@ -89,17 +96,14 @@ def _unnumbered(name: str) -> str:
 
 
 def test_openvino_reports_every_layer_that_it_executes(engine: Path):
-    core = openvino_core()
-    model = core.read_model(str(engine))
-    model.reshape({"frames": [1, *CONFIG.input_size, 3]})
-    hints = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(model, "CPU", hints).create_infer_request()
-    request.infer({"frames": np.zeros((1, *CONFIG.input_size, 3), np.uint8)})
-    told = request.get_profiling_info()
+    with closing(ProfiledOpenVino(engine, 1, read_sidecar(engine))) as session:
+        found = openvino_layers(session, engine, 2)
+        told = session.single.get_profiling_info()  # of the same compilation: another one may fuse other layers
+        names = {op.get_friendly_name() for op in session.single.get_compiled_model().get_runtime_model().get_ops()}
     executed = [info for info in told if info.status == openvino.ProfilingInfo.Status.EXECUTED]
     assert 0 < len(executed) < len(told)  # some were fused away
-    found = layers_of(engine, "openvino")
     assert len(found) == len(executed) and all(ms >= 0 for _, ms in found)
+    assert {info.node_name for info in executed} <= names  # so that each had its label
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -129,14 +133,14 @@ def test_runs_before_the_counted_ones_do_not_count(engine: Path, monkeypatch: py
             for us in warm_up + counted
         ] + [{"cat": "Session", "name": "model_run", "dur": 10_000}]
 
-    monkeypatch.setattr(profilers._ProfiledOnnxRuntime, "events", events)
+    monkeypatch.setattr(ProfiledOnnxRuntime, "events", events)
     assert layers_of(engine, "onnxruntime", runs=3) == [("encoder/maxpool/MaxPool", 0.2), ("score/TopK", 0.006)]
 
 
 def test_openvinos_mean_of_all_runs_is_taken_apart(engine: Path, monkeypatch: pytest.MonkeyPatch):
     """Three runs of 10 ms, then two of 4 and 6: the mean of all is told as 10 and then as 8."""
     means = iter([{"encoder/maxpool/MaxPool": 10.0, "new": 0.0}, {"encoder/maxpool/MaxPool": 8.0, "new": 0.0}])
-    monkeypatch.setattr(profilers._ProfiledOpenVino, "mean_ms", lambda session: next(means))
+    monkeypatch.setattr(ProfiledOpenVino, "mean_ms", lambda session: next(means))
     assert 1 + WARM_UP == 3
     ((_, ms), new) = layers_of(engine, "openvino", runs=2)
     assert ms == pytest.approx(5.0, rel=1e-12) and new == ("new", 0.0)
@@ -144,11 +148,11 @@ def test_openvinos_mean_of_all_runs_is_taken_apart(engine: Path, monkeypatch: py
 
 def test_openvinos_figure_is_the_mean_of_all_runs_so_far(engine: Path):
     """What a run adds is never negative, so the mean of n + 1 runs is at least n / (n + 1) of that of n."""
-    session = profilers._ProfiledOpenVino(engine, 1, read_sidecar(engine))
+    session = ProfiledOpenVino(engine, 1, read_sidecar(engine))
     means = []
     for _ in range(50):
         means.append(session.mean_ms())
-        profilers._run(session, 1)
+        run_on_noise(session, 1)
     session.close()
     rounding = 1e-3 * len(means[0])  # each layer's is told in whole microseconds
     for n, (before, after) in enumerate(pairwise(means), start=1):
@@ -165,22 +169,6 @@ def test_an_engine_with_the_resize_inside_gets_frames_of_its_size(tmp_path: Path
         found = profile(path, backend, threads=1, runs=1)
         frames = next(group for group in found.groups if group.name == "frames")
         assert found.input_size == CONFIG.input_size and frames.layers > 5
-
-
-def test_bfloat16_is_a_precision_of_its_own(engine: Path, monkeypatch: pytest.MonkeyPatch):
-    told = []
-
-    def profiled(path: Path, threads: int | None, sidecar: Sidecar, precision: str, runs: int) -> list[LayerTime]:
-        told.append((threads, precision, runs))
-        return [("score/TopK", 1.0)]
-
-    monkeypatch.setattr(profilers, "profile_openvino", profiled)
-    assert profile(engine, "openvino", "bfloat16", threads=3, runs=7).precision == "bf16"
-    assert told == [(3, "bfloat16", 7)]
-    sidecar = read_sidecar(engine)
-    int8 = replace(sidecar, artefacts=(replace(sidecar.artefacts[0], precision="int8"),))
-    monkeypatch.setattr(profilers, "read_sidecar", lambda path: int8)
-    assert profile(engine, "openvino", "bfloat16").precision == "int8"
 
 
 def test_a_graph_of_other_names_is_other(tmp_path: Path):
@@ -205,8 +193,6 @@ def test_what_cannot_be_profiled_is_refused_as_when_it_is_loaded(engine: Path, t
     for backend in ("openvino", "onnxruntime"):
         with pytest.raises(UserError, match=r"cable\.onnx must be an ONNX that"):
             layers_of(copied, backend)
-    with pytest.raises(UserError, match="bfloat16 needs OpenVINO"):
-        profile(engine, "onnxruntime", "bfloat16")
 
 
 @pytest.fixture
@@ -245,10 +231,10 @@ MS = {  # by layer, of each run: two that warm up, three that count
     "__myl_MulAdd_myl0_4": (9, 9, 0.125, 0.125, 0.125),
 }
 INSPECTED = [  # in the wording of TensorRT 10: nodes are set apart by control characters
-    {"Name": "encoder/bn1/Conv + encoder/relu/Relu", "Sidecar": "[ONNX Layer: encoder/bn1/Conv]"},
+    {"Name": "encoder/bn1/Conv + encoder/relu/Relu", "Metadata": "[ONNX Layer: encoder/bn1/Conv]"},
     {
         "Name": "__myl_TanhMulExp_myl0_3",
-        "Sidecar": "[ONNX Layer: layer2/block0/Tanh]\x1f[ONNX Layer: layer2/block0/Exp]\x1e[ONNX Layer: score/Min]",
+        "Metadata": "[ONNX Layer: layer2/block0/Tanh]\x1f[ONNX Layer: layer2/block0/Exp]\x1e[ONNX Layer: score/Min]",
     },
     {"Name": "__myl_MulAdd_myl0_4"},
     "names alone",

@@ -5,21 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from runtime.report.statistics import BLOCKS, noise, percentiles_ms, round_medians, round_ratios, speed_ratio
+from runtime.report.schema import Timing
+from runtime.report.statistics import BLOCKS, noise, round_medians, round_ratios, speed_ratio
 
 
 def _rounds(values) -> list[tuple[float, ...]]:
     return [(float(value),) for value in values]
 
 
-def test_percentiles_are_numpys() -> None:
+def test_percentiles_are_those_of_all_rounds() -> None:
     values = np.random.default_rng(0).gamma(2.0, 3.0, 101)
     # 101 values: the p-th percentile is the p-th of the sorted ones, with nothing to interpolate.
     ordered = np.sort(values)
-    assert percentiles_ms(values.tolist()) == pytest.approx(
-        {"p50": ordered[50], "p95": ordered[95], "p99": ordered[99]}
-    )
-    assert percentiles_ms([7.0]) == {"p50": 7.0, "p95": 7.0, "p99": 7.0}
+    expected = {"p50": ordered[50], "p95": ordered[95], "p99": ordered[99]}
+    assert Timing((tuple(values[:40]), (), tuple(values[40:]))).percentiles == pytest.approx(expected)
+    assert Timing(((7.0,),)).percentiles == {"p50": 7.0, "p95": 7.0, "p99": 7.0}
 
 
 def test_the_ratio_cancels_what_a_whole_round_suffers() -> None:

@@ -1,16 +1,17 @@
 """What a report says, from figures that are chosen: tables, sentences, roofs, and what changed since an earlier one."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from runtime.common.errors import UserError
-from runtime.report import compare
-from runtime.report.findings import findings
+from runtime.report.compare import compare
+from runtime.report.ratios import anchor_row, full_to_encoder, paper_full_to_encoder, times_anchor
 from runtime.report.roofline import roof_of, roof_of_point
-from runtime.report.schema import Accuracy, LayerGroup, Profile, SweepPoint, Work, from_json, to_json
-from runtime.report.tables import FORMATS, NETWORK_HEADER, PLAN_COLUMNS, VERDICT_HEADER, to_markdown
+from runtime.report.schema import Accuracy, LayerGroup, Profile, Report, SweepPoint, Work, from_json, to_json
+from runtime.report.tables import FORMATS, to_markdown
 from tests.support.report_rows import LIMITS, report, row, timing
 
 ROWS = (
@@ -23,34 +24,15 @@ ROWS = (
 )
 
 
-def test_the_sentences_are_the_ratios_of_rounds_with_the_papers_beside() -> None:
-    said = {finding.text: finding for finding in findings(report(*ROWS))}
-    share = said["CFLOW-AD-R18 256x256 fp32 has {} of its encoder's frames per second"]
-    assert share.ratio == pytest.approx(0.5) and share.paper == pytest.approx(34 / 80)
-    assert said["CFLOW-AD-R18 256x256 int8 has {} of its encoder's frames per second"].ratio == pytest.approx(0.6)
-    eager = said["CFLOW-AD-R18 256x256 is {} x as fast as CFLOW-AD-R18, eager PyTorch"]
-    assert eager.ratio == pytest.approx(4.0) and eager.paper is None
-    padim = said["CFLOW-AD-R18 256x256 is {} x as fast as PaDiM-R18"]
-    assert padim.ratio == pytest.approx(2.0) and padim.paper == pytest.approx(34 / 4.4)
-    assert padim.sentence == "CFLOW-AD-R18 256x256 is 2.00 x as fast as PaDiM-R18 (the paper: 7.73)"
-    size = said["CFLOW-AD-R18 256x256 takes {} of the bytes of PaDiM-R18"]
-    assert size.ratio == 0.5 and size.paper == pytest.approx(96 / 170)
-    assert said["CFLOW-AD-R18 256x256 int8 is {} x as fast as CFLOW-AD-R18 fp32"].ratio == pytest.approx(2.5)
-    both = said["CFLOW-AD-R18 256x256 int8 is {} x as fast as CFLOW-AD-R18, eager PyTorch"]
-    assert both.ratio == pytest.approx(10.0) and both.noise is None  # through what both ran beside
-    assert len(said) == 7
-
-
-def test_other_forms_are_compared_with_the_engine_of_their_own_precision() -> None:
-    rows = (
-        *ROWS[:2],
-        row("cflow", verdict=20.0, name="CFLOW-AD-R18", precision="fp16"),
-        row("launches", verdict=30.0, name="CFLOW-AD-R18, no CUDA graph", precision="fp16"),
-        row("gemm", verdict=40.0, name="CFLOW-AD-R18, matrix products"),
-    )
-    said = {finding.text: finding.ratio for finding in findings(report(*rows))}
-    assert said["CFLOW-AD-R18 256x256 fp16 is {} x as fast as CFLOW-AD-R18, no CUDA graph"] == pytest.approx(1.5)
-    assert said["CFLOW-AD-R18 256x256 fp32 is {} x as fast as CFLOW-AD-R18, matrix products"] == pytest.approx(0.8)
+def test_ratios_are_those_of_rounds_with_the_papers_beside() -> None:
+    encoder, cflow, int8, _, eager, padim = ROWS
+    assert full_to_encoder(cflow, ROWS) == (pytest.approx(0.5), pytest.approx(0.0))
+    assert full_to_encoder(int8, ROWS)[0] == pytest.approx(0.6)
+    assert full_to_encoder(eager, ROWS) is full_to_encoder(encoder, ROWS) is full_to_encoder(cflow, ROWS[1:]) is None
+    assert paper_full_to_encoder(cflow, ROWS) == pytest.approx(34 / 80) and paper_full_to_encoder(eager, ROWS) is None
+    assert anchor_row(ROWS) is cflow and anchor_row(ROWS[2:]) is int8
+    assert [times_anchor(row, cflow)[0] for row in (int8, eager, padim)] == pytest.approx([2.5, 0.25, 0.5])
+    assert times_anchor(encoder, cflow) is None
 
 
 def test_what_only_a_gpu_tells_is_shown_where_it_is_told() -> None:
@@ -73,9 +55,6 @@ def test_what_only_a_gpu_tells_is_shown_where_it_is_told() -> None:
     text, plain = FORMATS["text"](measured), FORMATS["text"](report(*ROWS))
     assert {"47", "0.021", "0.032", "123"} <= set(text.split()) and "a launch in 2.00 µs" in text
     assert "kernels" not in plain and "GPU" not in plain
-    said = {finding.text: finding.ratio for finding in findings(measured)}
-    share = "CFLOW-AD-R18 256x256 fp32 has {} of its encoder's, from a frame in the host's memory"
-    assert said[share] == pytest.approx(0.5) and len(said) == 2
     # 10 ms of operations at 100 GFLOP/s, 41 launches of 2 µs
     assert roof_of(plans[1], device).floor_ms == pytest.approx(10.0 + 0.082)
     assert roof_of(replace(plans[1], kernels={}), device).floor_ms == pytest.approx(10.0)
@@ -89,25 +68,16 @@ def test_what_only_a_gpu_tells_is_shown_where_it_is_told() -> None:
 
 def test_the_noise_of_a_ratio_is_that_of_the_ratio() -> None:
     weather = (1.0, 1.5, 1.1, 1.9, 1.2, 1.4, 1.0, 1.8, 1.3, 1.6)  # slows both alike
-    slow = row("cflow", verdict=50.0, network=None, name="CFLOW-AD-R18")
-    slow = replace(slow, verdict=timing(*(50 * factor for factor in weather)))
-    fast = replace(row("eager", verdict=1.0, name="eager"), verdict=timing(*(200 * factor for factor in weather)))
-    (finding,) = findings(report(slow, fast))
-    assert finding.ratio == pytest.approx(4.0) and finding.noise == pytest.approx(0.0, abs=1e-12)
+    slow = replace(ROWS[1], verdict=timing(*(50 * factor for factor in weather)))
+    fast = replace(ROWS[4], verdict=timing(*(200 * factor for factor in weather)))
+    assert times_anchor(fast, slow) == (pytest.approx(0.25), pytest.approx(0.0, abs=1e-12))
     assert slow.verdict.noise > 0.05
-
-
-def test_a_group_without_our_detector_refers_to_its_first_row() -> None:
-    first, second = (row("engine", verdict=ms, name=name) for ms, name in ((30.0, "a.onnx"), (10.0, "b.onnx")))
-    (finding,) = findings(report(first, second))
-    assert finding.sentence == "b.onnx 256x256 fp32 is 3.00 x as fast as a.onnx fp32"
-    assert findings(report(first)) == []
 
 
 def test_a_roof_is_the_larger_of_two_times() -> None:
     arithmetic = roof_of(row(network=40.0, work=Work(2e9, 8e7, 2e7)), LIMITS)  # 20 ms at 100 GFLOP/s; 10 ms at 10 GB/s
     assert (arithmetic.floor_ms, arithmetic.bound, arithmetic.reached) == (20.0, "arithmetic", 0.5)
-    assert (arithmetic.gflops, arithmetic.gb_s) == (pytest.approx(50.0), pytest.approx(2.5))
+    assert arithmetic.gflops == pytest.approx(50.0)
     fetched = roof_of(row(network=40.0, work=Work(2e9, 3e8, 0, "int8")), LIMITS)  # 5 ms at 400 GFLOP/s; 30 ms
     assert (fetched.floor_ms, fetched.bound, fetched.reached) == (30.0, "bytes", 0.75)
     assert roof_of(row(network=40.0, work=Work(1, 1, 1, "float16")), LIMITS) is None  # no limit of that type
@@ -117,6 +87,14 @@ def test_a_roof_is_the_larger_of_two_times() -> None:
 def test_text_and_markdown_show_the_same_cells() -> None:
     whole = report(*ROWS)
     text, markdown = FORMATS["text"](whole), FORMATS["markdown"](whole)
+    network_header = [
+        "model", "engine", "precision", "p50 ms", "± %", "fps", "paper fps", "full / encoder", "paper", "GFLOP",
+        "GFLOP/s", "floor ms", "reached", "bound by", "MB", "paper MB",
+    ]  # fmt: skip
+    verdict_header = [
+        "model", "engine", "precision", "p50 ms", "p95 ms", "p99 ms", "runs", "± %", "fps", "x CFLOW-AD", "execute ms",
+        "first verdict s", "memory MB", "GFLOP", "MB",
+    ]  # fmt: skip
     network = [
         "CFLOW-AD-R18", "OpenVINO", "fp32", "40.00", "0.0", "25.0", "34", "0.50", "0.42", "1.00", "25", "10.00",
         "25 %", "arithmetic", "80.0", "96",
@@ -126,15 +104,14 @@ def test_text_and_markdown_show_the_same_cells() -> None:
         "CFLOW-AD-R18", "OpenVINO", "fp32", "50.00", "60.00", "60.00", "18", "0.0", "20.0", "1.00", "45.00", "0.50",
         "300", "1.00", "80.0",
     ]  # fmt: skip
-    for cells, names in ((network, NETWORK_HEADER), (verdict, VERDICT_HEADER)):
-        header = [name for name in names if name not in PLAN_COLUMNS]
-        assert len(cells) == len(header)
+    for cells, names in ((network, network_header), (verdict, verdict_header)):
+        assert f"| {' | '.join(names)} |" in markdown and len(cells) == len(names)
         assert " ".join(cells).split() in [line.split() for line in text.splitlines()]
         assert f"| {' | '.join(cells)} |" in markdown
     for written in (text, markdown):
         flat = " ".join(written.split())
         assert "never the paper's fps with the fps measured here" in flat and "weights: seeded random" in flat
-        assert "lowered clocks are not told here" in flat and "1 % of the cores' time went to other processes" in flat
+        assert "clocks: not told" in flat and "other processes: 1 %" in flat
     assert "| PaDiM-R18 | PyTorch | fp32 | 100.00 | 120.00 | 120.00 | 18 | 0.0 | 10.0 | 0.50 | 90.00 |" in markdown
     assert "![fps](fps.svg)" in to_markdown(whole, ["fps.svg"])
 
@@ -187,7 +164,6 @@ def test_every_number_of_the_table_can_be_traced_in_the_json() -> None:
     cflow = value["rows"][1]
     samples = [ms for samples in cflow["verdict"]["rounds_ms"] for ms in samples]
     assert sorted(samples)[len(samples) // 2] == cflow["verdict"]["p50"] == 50.0
-    assert value["findings"][0]["ratio"] == 0.5 and "0.50" in value["findings"][0]["sentence"]
     assert value["schema"] == "cflow-edge/report/2" and value["limits"]["gflops"] == LIMITS.gflops
 
 
@@ -207,49 +183,41 @@ def test_another_json_is_refused_in_one_line(text: str, expected: str) -> None:
     assert "\n" not in str(error.value) and "old.json" in str(error.value)
 
 
+def changes(old: Report, new: Report) -> dict[str, list[str]]:
+    """The cells of the comparison's table by the figure's name."""
+    lines = compare(old, new).splitlines()[2:]
+    found = (re.fullmatch(r"(.+?)  +(\S+) +(\S+) +(\S+)  +(-|\S+ %) +(\S+)  +(.+)", line.rstrip()) for line in lines)
+    return {match[1]: list(match.groups()[1:]) for match in found if match}
+
+
 def test_a_change_is_one_that_the_noise_of_both_rarely_makes() -> None:
     quiet, noisy = timing(*[50.0] * 10), timing(*[44.0, 44, 50, 50, 56, 56, 62, 62, 50, 50])
-    for before, ms, verdict in (
-        (quiet, 50.5, "same"),
-        (quiet, 52.0, "slower"),
-        (quiet, 40.0, "faster"),
-        (noisy, 52.0, "same"),
-    ):
+    assert noisy.noise > 0.05
+    cases = ((quiet, 50.5, "same"), (quiet, 52.0, "higher"), (quiet, 40.0, "lower"), (noisy, 52.0, "same"))
+    for before, ms, verdict in cases:
         old = report(replace(ROWS[1], verdict=before, network=None))
         new = report(replace(ROWS[1], verdict=timing(*[ms] * 10), network=None))
-        (change,) = compare.compare(old, new)
-        assert change.verdict == verdict, (ms, change)
-        assert change.now / change.before == pytest.approx(change.ratio)
-    assert noisy.noise > 0.05
+        ((what, cells),) = changes(old, new).items()
+        assert what == "CFLOW-AD-R18 256x256 OpenVINO fp32, verdict, p50 ms"
+        assert cells[2] == f"{ms / before.p50:.3f}" and cells[-1] == verdict
 
 
 def test_a_single_round_tells_no_change() -> None:
     old, new = (report(replace(ROWS[1], verdict=timing(ms), network=None)) for ms in (50.0, 70.0))
-    (change,) = compare.compare(old, new)
-    assert (change.noise, change.times_noise, change.verdict) == (None, None, "too few runs")
-    assert compare.to_text([change], old, new).splitlines()[-1].split()[-6:] == [
-        "1.400",
-        "-",
-        "-",
-        "too",
-        "few",
-        "runs",
-    ]
-    assert "0 of 1 figures changed" in compare.to_text([change], old, new)
+    ((_, cells),) = changes(old, new).items()
+    assert cells[2:] == ["1.400", "-", "-", "too few runs"] and "0 of 1 figures changed" in compare(old, new)
     assert " - " in FORMATS["markdown"](old)
 
 
 def test_ratios_are_compared_too_and_what_only_one_has_is_named() -> None:
     old = report(*ROWS)
     new = report(*ROWS[:-1], replace(ROWS[-1], verdict=timing(*[25.0] * 6)), row("unfused", verdict=60.0))
-    changes = {change.what: change for change in compare.compare(old, new)}
-    ratio = changes["CFLOW-AD-R18 256x256 is ... x as fast as PaDiM-R18"]
-    assert (ratio.before, ratio.now, ratio.verdict) == (pytest.approx(2.0), pytest.approx(0.5), "lower")
-    assert changes["PaDiM-R18 256x256 PyTorch fp32, verdict, p50 ms"].verdict == "faster"
-    said = compare.to_text(list(changes.values()), old, new)
+    found = changes(old, new)
+    assert found["PaDiM-R18 256x256 PyTorch fp32, x CFLOW-AD-R18"][:3] == ["0.5", "2", "4.000"]
+    assert found["PaDiM-R18 256x256 PyTorch fp32, verdict, p50 ms"][-1] == "lower"
+    assert found["CFLOW-AD-R18 256x256 OpenVINO int8, full / encoder"][-1] == "same"
+    said = compare(old, new)
     assert "2 of" in said and "in one of the two only: unfused row unfused 256x256 OpenVINO fp32" in said
     elsewhere = replace(new, machine=replace(new.machine, device="another"))
-    assert "the machines differ: a device, 2 cores; now another, 2 cores" in compare.to_text([], old, elsewhere)
-    assert compare.to_text(compare.compare(old, old), old, old).startswith(
-        "compared with the report of 2000-01-01T00:00:00+00:00: 0 of "
-    )
+    assert "the machines differ: a device, 2 cores; now another, 2 cores" in compare(old, elsewhere)
+    assert compare(old, old).startswith("compared with the report of 2000-01-01T00:00:00+00:00: 0 of ")

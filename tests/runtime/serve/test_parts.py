@@ -325,6 +325,7 @@ def test_its_command_line_loads_no_web_library():
     assert not {"aiohttp", "prometheus_client", "asyncio", "numpy", "PIL", "cv2"} & set(run.stdout.split())
 
 
+@pytest.mark.slow
 def test_what_the_page_costs_can_be_measured(tmp_path: Path):
     engine = write_tiny_engine(tmp_path)
     program = [sys.executable, "-m", "runtime.serve.overhead", "--rounds", "1", "--seconds", "0.2", "--viewers", "3"]

@@ -51,6 +51,7 @@ def _channel(image: np.ndarray) -> int:
     return int(image.mean(axis=(0, 1)).argmax())
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_mpeg_ts_over_udp_survives_its_sender():
     port, said = _free_port(socket.SOCK_DGRAM), []

@@ -84,6 +84,7 @@ def test_one_process_changes_nothing() -> None:
     assert alone.agree(lambda: "a value") == "a value"
 
 
+@pytest.mark.slow
 def test_the_averaged_gradient_is_that_of_all_fibers(folder: Path) -> None:
     first, second = found(folder)
     assert first["agreed"] == second["agreed"] == [0, None]
@@ -93,6 +94,7 @@ def test_the_averaged_gradient_is_that_of_all_fibers(folder: Path) -> None:
     torch.testing.assert_close(first["averaged"], first["whole"], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_checkpoint(folder: Path) -> None:
     first, second = (process["trained"] for process in found(folder))
     assert [path.name for path in (folder / "one").iterdir()] == ["wire.pt"]
@@ -105,6 +107,7 @@ def test_two_processes_train_one_checkpoint(folder: Path) -> None:
     assert (folder / "out.txt").read_text().count("wrote") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_train_class_after_class(folder: Path, tmp_path: Path) -> None:
     """What is wrong before training is told once, and the next class is trained and evaluated."""
     broken = folder / "data/broken/train/good/0.png"

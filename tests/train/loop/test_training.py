@@ -59,6 +59,7 @@ def test_it_learns_and_leaves_the_encoder_alone(data: Path, tmp_path: Path, caps
     assert "image AUROC" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
     more = ("--meta-epochs", "3")
@@ -109,6 +110,7 @@ def test_taps_trained_side_by_side_are_those_trained_one_after_another(data: Pat
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_nothing_half_written(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "cable.pt"
     out.write_text("an earlier checkpoint")
