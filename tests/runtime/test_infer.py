@@ -327,7 +327,7 @@ def test_a_picture_that_shows_nothing_has_no_verdict_and_the_command_says_so(tmp
     words = ["--engine", str(path), "--source", str(tmp_path / "parts"), "--backend", "onnxruntime"]
     run = subprocess.run([sys.executable, "-m", "runtime.infer", *words], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1
-    assert "3  0.0000  no verdict: the frame is one grey all over (0 of 255)" in run.stdout
+    assert "3.png  0.0000  no verdict: the frame is one grey all over (0 of 255)" in run.stdout
     assert "4 frames: 3 good, 0 anomalous, 1 without a verdict" in run.stdout
 
 

@@ -191,7 +191,7 @@ def test_what_cannot_be_profiled_is_refused_as_when_it_is_loaded(engine: Path, t
         profile(copied)
     copied.write_bytes(b"no graph")
     for backend in ("openvino", "onnxruntime"):
-        with pytest.raises(UserError, match=r"cable\.onnx must be an ONNX that"):
+        with pytest.raises(UserError, match=r"cable\.onnx must be an ONNX"):
             layers_of(copied, backend)
 
 
