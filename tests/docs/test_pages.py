@@ -65,7 +65,7 @@ def test_options_are_looked_up_at_the_command_named_before():
 
 @pytest.mark.parametrize("page", NO_HISTORY)
 def test_every_module_that_is_run_exists(page: str):
-    run = [span for span in re.findall(r"python\S* -m ((?:train|export|runtime)[\w.]*)", read(page))]
+    run = re.findall(r"python\S* -m ((?:train|export|runtime)[\w.]*)", read(page))
     assert not [module for module in run if not module_of([module]) and not _is_program(module)]
 
 

@@ -16,13 +16,7 @@ import cflow
 from tests.support.paths import ROOT
 
 PAGES = tuple(
-    path.relative_to(ROOT).as_posix()
-    for path in [
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        ROOT / "CHANGELOG.md",
-        *sorted((ROOT / "docs").glob("*.md")),
-    ]
+    path.relative_to(ROOT).as_posix() for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))
 )
 # of releases before, named where their figures stand
 REMOVED = frozenset({"export.carry", "export.cpu_benchmark", "export.forms_benchmark"})
@@ -61,7 +55,7 @@ class Option:
 
 
 def options(page: str) -> Iterator[Option]:
-    """Yield the options in backticks: each of the command that its own words or, before it in the paragraph, others name."""
+    """Yield the options in backticks: of the command that the same words name, else others before in the paragraph."""
     text = re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
     for paragraph in re.split(r"\n\s*\n|\n(?=- |\d+\. )", text):
         module = ""
@@ -111,9 +105,9 @@ def options_of(module: str, first: str = "") -> frozenset[str]:
     said = io.StringIO()
     words = [first, "--help"] if first.isidentifier() else ["--help"]
     # a wide page, or help would cut option names at their hyphens
-    with patch.dict(os.environ, {"COLUMNS": "1000"}), contextlib.redirect_stdout(said):
-        with contextlib.suppress(SystemExit):
-            importlib.import_module(module).main(words)
+    wide = patch.dict(os.environ, {"COLUMNS": "1000"})
+    with wide, contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        importlib.import_module(module).main(words)
     return frozenset(re.findall(r"--[a-z][a-z0-9-]+", said.getvalue()))
 
 
