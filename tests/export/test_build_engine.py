@@ -34,7 +34,7 @@ def write_checkpoint(path: Path) -> Path:
     images = ImageCache(sorted(CALIBRATION_DATA.glob("*.jpg"))[:4], config.input_size)
     model, loaded = build_model(config, "random", images)
     constants, _ = freeze(model, images, 0.5, torch.device("cpu"))  # so that scores of such images are not saturated
-    threshold = {"good_quantile": Threshold(1.5, "test")}
+    threshold = {"good_quantile": Threshold(0.75, "test")}
     checkpoint = Checkpoint(model.eval(), constants, threshold, "good_quantile", loaded, "0" * 64)
     save_checkpoint(path, checkpoint)
     return path
@@ -127,11 +127,11 @@ def test_a_missed_budget_ends_before_anything_is_typed(built: Path, capsys: pyte
 def test_a_threshold_edited_in_the_sidecar_outlives_a_rebuild(built: Path) -> None:
     sidecar = sidecar_path(built / "cable.plan")
     value = json.loads(sidecar.read_text())
-    value["thresholds"]["line 3"] = {"value": 1.25, "method": "by hand"}
+    value["thresholds"]["line 3"] = {"value": 0.85, "method": "by hand"}
     value["default_threshold"] = "line 3"
     sidecar.write_text(json.dumps(value))
     assert run(built, "--fp16") == 0
-    assert read_sidecar(built / "cable.plan").threshold == Threshold(1.25, "by hand")
+    assert read_sidecar(built / "cable.plan").threshold == Threshold(0.85, "by hand")
 
 
 def test_another_checkpoint_of_the_same_name_is_exported_anew(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_an_onnx_alone_is_enough(built: Path) -> None:
     assert run(built, "--fp32") == 0
     sidecar = read_sidecar(built / "cable.plan")
     assert sidecar.artefact_of(built / "cable.plan").precision == "fp32"
-    assert sidecar.threshold.value == 1.5
+    assert sidecar.threshold.value == 0.75
 
 
 def test_several_models_are_listed_and_nothing_is_built(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
