@@ -22,8 +22,6 @@ from runtime.images.pixels import Image8
 from runtime.images.preprocess import check_frame, read_image
 from runtime.result import Result
 
-ROTATIONS = (0, 90, 180, 270)  # degrees, clockwise
-FLIPS = ("h", "v")
 FILL = (124, 116, 104)  # ImageNet's mean colour, which normalisation turns into nothing
 WHITE = 128  # of 255: a mask's grey from here up is inspected
 

@@ -55,11 +55,15 @@ def encoder_of(method):
 
 
 @functools.cache
+def good_taps(method, size):
+    return float64_taps(encoder_of(method), good_frames(13, size))
+
+
+@functools.cache
 def fitted(method, size):
     """A baseline with the statistics of 13 good frames, computed in float64."""
-    frames = good_frames(13, size)
     config = PadimConfig(ENCODER, size) if method is Padim else SpadeConfig(ENCODER, size, 13, NEIGHBOURS)
-    taps = float64_taps(encoder_of(method), frames)
+    taps = good_taps(method, size)
     if method is Padim:
         mean, inverse = gaussians(embeddings(config, taps))
         statistics = {"mean": mean, "inverse_covariance": inverse}
@@ -113,10 +117,10 @@ def on_frame(crop_map, size):
     return whole
 
 
-def float64_padim(model, good, frames):
+def float64_padim(model, frames):
     """PaDiM from the good frames to the maps, position by position."""
     taps = float64_taps(model.encoder, frames)
-    mean, inverse = gaussians(embeddings(model.config, float64_taps(model.encoder, good)))
+    mean, inverse = gaussians(embeddings(model.config, good_taps(type(model), model.config.size)))
     grids = [
         [mahalanobis(x, m, i) for x, m, i in zip(judged, mean, inverse, strict=True)]
         for judged in embeddings(model.config, taps)
@@ -126,9 +130,9 @@ def float64_padim(model, good, frames):
     return np.stack([on_frame(crop_map, model.config.size) for crop_map in maps]), [m.max() for m in maps]
 
 
-def float64_spade(model, good, frames):
+def float64_spade(model, frames):
     """SPADE from the good frames to the maps, with scikit-learn's searches."""
-    *gallery, last = float64_taps(model.encoder, good)
+    *gallery, last = good_taps(type(model), model.config.size)
     *scales, judged = float64_taps(model.encoder, frames)
     images = NearestNeighbors(n_neighbors=model.config.neighbours, algorithm="brute").fit(last.mean(axis=(1, 2)))
     distances, nearest = images.kneighbors(judged.mean(axis=(1, 2)))
@@ -151,7 +155,7 @@ def test_maps_and_scores_equal_the_definition_in_float64(method, reference, size
     frames[1, 20:30, 20:30] = 0
     maps, scores = model(frames)
     assert maps.dtype == scores.dtype == torch.float32
-    expected_maps, expected_scores = reference(model, good_frames(13, size), frames)
+    expected_maps, expected_scores = reference(model, frames)
     # float32 features are off by some 2e-6 of their size. PaDiM weighs that by inverse covariances whose largest
     # eigenvalue is 1/0.01; SPADE subtracts squares a few hundred times the distance's. Either makes it 1e-5.
     np.testing.assert_allclose(maps.numpy(), expected_maps, rtol=5e-5)
