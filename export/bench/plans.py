@@ -39,7 +39,7 @@ PRODUCTS_SIDECAR = Sidecar(
     encoder="none",
     encoder_weights="none",
     taps=("product",),
-    clamp="none",
+    clamp="tanh(a)",
     default_threshold="none",
     thresholds={"none": Threshold(0.0, "none")},
 )
