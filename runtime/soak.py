@@ -15,17 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.common.argument_types import positive
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
 from runtime.common.machine import resident_bytes
 from runtime.common.program import program_name
-from runtime.detector import Detector, load
-from runtime.engines.backends import add_arguments, load_options
+from runtime.detector import Detector
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
-from runtime.inspection import Inspection
-from runtime.sinks.delivery import Deliveries
-from runtime.sinks.json_lines import LinesSink
+from runtime.overhead import HEIGHT, WIDTH, judge_all, open_engine
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame, Source
 from runtime.sources.open import VideoFile
@@ -34,12 +32,7 @@ GROWTH_LIMIT = 0.01  # of resident memory, after the warm-up
 TAIL_LIMIT = 1.5  # p99 of the execution over its p50
 WARM_UP = 0.1  # of the time: libraries allocate, files and rings reach their size
 SAMPLES = 600  # of resident memory over the whole time
-SIDES = (480, 640)
-LINES_NAME = "frames.jsonl"
-PATIENCE_S = 30.0  # see `runtime.sinks.delivery`: a file's frames wait for a slow disk
 CLIP_FRAMES = 150
-FPS = 30
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -57,37 +50,23 @@ class SoakResult:
     fps: float
     device: str
 
-    @property
-    def lost(self) -> int:
-        """Frames that were read and have no line."""
-        return self.frames_read - self.lines_written
+    def checks(self) -> list[tuple[str, bool]]:
+        """Return what was held against a limit, in words, and whether it held."""
+        lost, tail = self.frames_read - self.lines_written, self.execute_p99_ms / self.execute_p50_ms
+        before_mb, after_mb = 1e-6 * self.memory_before, 1e-6 * self.memory_after
+        growth = f"{100 * self.growth:+.2f} % (limit {100 * GROWTH_LIMIT:.0f} %)"
+        memory = f"{before_mb:.1f} MB after warm-up, {after_mb:.1f} MB at the end"
+        times = f"p50 {self.execute_p50_ms:.2f} ms, p99 {self.execute_p99_ms:.2f} ms"
+        return [
+            (f"lost results: {lost} of {self.frames_read}", lost == 0),
+            (f"resident memory: {memory}, {growth}", self.growth <= GROWTH_LIMIT),
+            (f"execution: {times}, ratio {tail:.2f} (limit {TAIL_LIMIT})", tail <= TAIL_LIMIT),
+        ]
 
     @property
     def growth(self) -> float:
         """Growth of resident memory after the warm-up, as a share."""
         return self.memory_after / self.memory_before - 1
-
-    @property
-    def tail(self) -> float:
-        """p99 over p50 of the execution."""
-        return self.execute_p99_ms / self.execute_p50_ms
-
-    def checks(self) -> list[tuple[str, bool]]:
-        """Return what was held against a limit, in words, and whether it held."""
-        return [
-            (f"lost results: {self.lost} of {self.frames_read}", self.lost == 0),
-            (
-                f"resident memory: {self.memory_before / 1e6:.1f} MB after warm-up, "
-                f"{self.memory_after / 1e6:.1f} MB at the end, {100 * self.growth:+.2f} % "
-                f"(limit {100 * GROWTH_LIMIT:.0f} %)",
-                self.growth <= GROWTH_LIMIT,
-            ),
-            (
-                f"execution: p50 {self.execute_p50_ms:.2f} ms, p99 {self.execute_p99_ms:.2f} ms, ratio {self.tail:.2f} "
-                f"(limit {TAIL_LIMIT})",
-                self.tail <= TAIL_LIMIT,
-            ),
-        ]
 
     def text(self) -> str:
         """Return the outcome as lines for a person."""
@@ -105,10 +84,8 @@ class LoopedVideo(Source):
     live = False
 
     def __init__(self, path: Path, seconds: float, fps: float | None = None) -> None:
-        self.name = str(path)
-        self.read = 0
-        self._path = path
-        self._period_s = 1 / fps if fps else 0.0
+        self.name, self.read = str(path), 0
+        self._path, self._period_s = path, 1 / fps if fps else 0.0
         self._due_s = time.perf_counter()
         self._end_s = self._due_s + seconds
 
@@ -116,7 +93,9 @@ class LoopedVideo(Source):
         while time.perf_counter() < self._end_s:
             with VideoFile(self._path) as video:
                 for frame in video:
-                    self._wait()
+                    # a sensor that had to wait does not catch up
+                    self._due_s = max(self._due_s + self._period_s, time.perf_counter())
+                    time.sleep(max(0.0, self._due_s - time.perf_counter()))
                     if time.perf_counter() >= self._end_s:
                         return
                     index, self.read = self.read, self.read + 1
@@ -125,11 +104,6 @@ class LoopedVideo(Source):
     def close(self) -> None:
         """End the iteration at the next frame."""
         self._end_s = 0.0
-
-    def _wait(self) -> None:
-        """Sleep until the next frame is due; a sensor that had to wait does not catch up."""
-        self._due_s = max(self._due_s + self._period_s, time.perf_counter())
-        time.sleep(max(0.0, self._due_s - time.perf_counter()))
 
 
 class _Watch:
@@ -140,14 +114,10 @@ class _Watch:
         self._started = time.perf_counter()
         self._samples = np.full(SAMPLES + 1, -1, np.int64)
 
-    def offer(self, judgement: Judgement) -> None:
-        place = min(int(self.elapsed_s / self._every_s), SAMPLES)
+    def __call__(self, _: Judgement) -> None:
+        place = min(int((time.perf_counter() - self._started) / self._every_s), SAMPLES)
         if self._samples[place] < 0:
             self._samples[place] = resident_bytes()
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.perf_counter() - self._started
 
     def memory(self) -> tuple[int, int]:
         """Return the medians of the first and last tenth of the samples after the warm-up."""
@@ -161,10 +131,10 @@ class _Watch:
 
 def write_clip(path: Path) -> None:
     """Write a video of `CLIP_FRAMES` frames, seeded: a texture that drifts, at times with a bright scratch."""
-    cv2, (height, width) = opencv(), SIDES
-    noise = np.random.default_rng(SEED).integers(60, 160, (height // 4, width // 4, 3)).astype(np.uint8)
-    texture = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (width, height))
+    cv2 = opencv()
+    noise = np.random.default_rng(0).integers(60, 160, (HEIGHT // 4, WIDTH // 4, 3)).astype(np.uint8)
+    texture = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (WIDTH, HEIGHT))
     if not writer.isOpened():
         raise UserError("OpenCV must write Motion JPEG", "it does not", "pip install opencv-python-headless")
     for number in range(CLIP_FRAMES):
@@ -180,26 +150,22 @@ def soak(detector: Detector, minutes: float, folder: Path, fps: float | None = N
 
     Raises `UserError` if `folder` has lines.
     """
-    lines, clip = folder / LINES_NAME, folder / "clip.avi"
+    lines, clip = folder / "frames.jsonl", folder / "clip.avi"
     if lines.exists():
         raise UserError(f"{lines} must not exist yet", "a file", "choose another --out")
     write_clip(clip)
     source = LoopedVideo(clip, 60 * minutes, fps)
-    watch = _Watch(60 * minutes)
-    with (
-        Deliveries([LinesSink(lines)], patience_s=PATIENCE_S) as deliveries,
-        Inspection([source], detector, [deliveries, watch]) as inspection,
-    ):
-        inspection.run()
-    elapsed_s = watch.elapsed_s
+    watch, started = _Watch(60 * minutes), time.perf_counter()
+    summary = judge_all(source, detector, lines, watch)
+    elapsed_s = time.perf_counter() - started
     with lines.open("rb") as file:
         written = len({json.loads(line)["frame"] for line in file} & set(range(source.read)))
-    p50, _, p99 = inspection.summary.percentiles_ms()["execute"]
+    p50, _, p99 = summary.percentiles_ms()["execute"]
     before, after = watch.memory()
     return SoakResult(
         minutes=elapsed_s / 60,
         frames_read=source.read,
-        frames_judged=inspection.summary.frames,
+        frames_judged=summary.frames,
         lines_written=written,
         memory_before=before,
         memory_after=after,
@@ -210,31 +176,16 @@ def soak(detector: Detector, minutes: float, folder: Path, fps: float | None = N
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program_name("python -m runtime.soak"),
-        description="Judge a generated video for long: is memory flat, is no result lost, is the execution even?",
-    )
-    parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json")
-    parser.add_argument("--minutes", type=float, default=60.0, metavar="M", help="how long (default: %(default)s)")
-    parser.add_argument("--fps", type=float, metavar="N", help="a sensor's rate (default: as fast as they are judged)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep frames.jsonl and soak.json here")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an .onnx (default: all cores)")
-    add_arguments(parser)
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the soak and print what it came to; the status is 1 where a limit was not held."""
-    arguments = _parser().parse_args(argv)
-    if not arguments.minutes > 0:
-        raise UserError("--minutes must be above 0", str(arguments.minutes))
-    if arguments.fps is not None and not arguments.fps > 0:
-        raise UserError("--fps must be above 0", str(arguments.fps))
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        load(arguments.engine, threads=arguments.threads, **load_options(arguments)) as detector,
-    ):
+    question = "Judge a generated video for long: is memory flat, is no result lost, is the execution even?"
+    parser = argparse.ArgumentParser(prog=program_name("python -m runtime.soak"), description=question)
+    add = parser.add_argument
+    add("--minutes", type=positive, default=60.0, metavar="M", help="how long (default: %(default)s)")
+    add("--fps", type=positive, metavar="N", help="a sensor's rate (default: as fast as they are judged)")
+    add("--out", type=Path, metavar="DIR", help="keep frames.jsonl and soak.json here")
+    arguments, detector = open_engine(parser, argv)
+    with detector, tempfile.TemporaryDirectory() as temporary:
         folder = arguments.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         outcome = soak(detector, arguments.minutes, folder, arguments.fps)

@@ -13,7 +13,7 @@ weights. What stands in DIR already is kept, so that a second call only makes wh
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -21,9 +21,9 @@ from pathlib import Path
 
 import onnx
 
-from export.bench.cpu_peak import FLOPS, SIDE, product
-from export.bench.detector import FORM_PRECISIONS, detector_entries
-from export.bench.rivals import anomalib_entry, anomalib_models, baseline_entry
+from export.bench.detector import FLOAT_BYTES, FORM_PRECISIONS, detector_entries
+from export.bench.products import CPU_SIDE, matrix_product
+from export.bench.rivals import ANOMALIB_KINDS, anomalib_entry, baseline_entry
 from export.graph.flops import weight_bytes
 from export.model.encoder import ENCODERS
 from runtime.common.errors import UserError, run_command
@@ -37,15 +37,12 @@ STRIDE = 32  # of the coarsest tap
 BASELINE_SIDE = 256  # the only one at which the paper has them, and anomalib's own: at 512 it unrolls 28,000 nodes
 BASELINES = (("padim", "resnet18"), ("padim", "wide_resnet50_2"), ("spade", "wide_resnet50_2"))  # of Table 6
 
-Say = Callable[[str], None]
-Step = Callable[[], list[ModelEntry]]
+Identity = tuple[str, str, int, str]  # kind, encoder, side, precision
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to prepare: detectors of `encoders` at `sides` (pixels) in `precisions`, also in the kit's other forms,
-    baselines, anomalib's models.
-    """
+    """Which detectors (at `sides` in pixels), and whether also their other forms, the baselines, anomalib's models."""
 
     encoders: tuple[str, ...] = tuple(PAPER_NAMES)
     sides: tuple[int, ...] = SIDES
@@ -66,24 +63,34 @@ class Wanted:
             raise UserError(f"each side must be a multiple of {STRIDE} pixels", ", ".join(map(str, wrong)))
 
 
-def prepare(folder: Path, wanted: Wanted, say: Say = print) -> ModelList:
+@dataclass(frozen=True)
+class _Step:
+    """Something to make: `entries` does it, and it can be left out where all that it `makes` is there."""
+
+    title: str
+    makes: set[Identity]
+    entries: Callable[[], Iterable[ModelEntry]]
+
+
+def prepare(folder: Path, wanted: Wanted, say: Callable[[str], None] = print) -> ModelList:
     """Make what `folder` lacks of `wanted` and return its list; what cannot be made here is said and left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    models = replace(_present(folder), limits=tuple(_products(folder)))
+    models = replace(_present(folder), limits=tuple(_products(folder)), left_out=())
     have = {_identity(entry) for entry in models.entries}
-    left_out: list[str] = []
-    for title, step in _steps(folder, wanted, have):
-        say(f"preparing {title}")
-        try:
-            made = step()
-        except UserError as error:
-            say(f"left out {title}: {error}")
-            left_out.append(f"{title}: {error}")
+    for step in _steps(folder, wanted):
+        if step.makes <= have:
             continue
-        kept = [entry for entry in models.entries if _identity(entry) not in {_identity(new) for new in made}]
+        say(f"preparing {step.title}")
+        try:
+            made = tuple(step.entries())
+        except UserError as error:
+            say(f"left out {step.title}: {error}")
+            models = replace(models, left_out=(*models.left_out, f"{step.title}: {error}"))
+            continue
+        replaced = {_identity(entry) for entry in made}
+        kept = (entry for entry in models.entries if _identity(entry) not in replaced)
         models = replace(models, entries=(*kept, *made))
         write_list(folder, models)  # after every step: what was made is not lost with what comes next
-    models = replace(models, left_out=tuple(left_out))
     write_list(folder, models)
     return models
 
@@ -97,97 +104,72 @@ def _present(folder: Path) -> ModelList:
     return replace(models, entries=tuple(whole))
 
 
-def _identity(entry: ModelEntry) -> tuple[str, str, tuple[int, int], str]:
-    return entry.kind, entry.encoder, entry.input_size, entry.precision
+def _identity(entry: ModelEntry) -> Identity:
+    return entry.kind, entry.encoder, entry.input_size[0], entry.precision
 
 
-def _steps(
-    folder: Path, wanted: Wanted, have: set[tuple[str, str, tuple[int, int], str]]
-) -> Iterator[tuple[str, Step]]:
-    """Yield what is to be done, each with its title."""
+def _steps(folder: Path, wanted: Wanted) -> Iterator[_Step]:
+    """Yield what is wanted, there or not."""
     for encoder in wanted.encoders:
         for side in wanted.sides:
-            size = (side, side)
-            kinds = {("cflow", precision) for precision in wanted.precisions}
-            if wanted.forms:
-                kinds |= {("gemm", precision) for precision in wanted.precisions if precision in FORM_PRECISIONS}
-            if any((kind, encoder, size, precision) not in have for kind, precision in kinds):
-                title = f"{encoder} at {side}x{side} ({', '.join(wanted.precisions)})"
-                yield title, partial(detector_entries, folder, encoder, size, wanted.precisions, wanted.forms)
+            yield _detector(folder, encoder, side, wanted)
             if wanted.anomalib and side == BASELINE_SIDE and find_spec("anomalib"):
-                yield from _anomalib_steps(folder, encoder, size, have)
+                for kind in ANOMALIB_KINDS:
+                    yield _rival(folder, kind, encoder, anomalib_entry)
     for kind, encoder in BASELINES if wanted.baselines else ():
-        size = (BASELINE_SIDE, BASELINE_SIDE)
-        if encoder in wanted.encoders and (kind, encoder, size, "fp32") not in have:
-            stem = folder / f"{kind}-{encoder}-{BASELINE_SIDE}"
-            yield f"{kind} on {encoder}", partial(_one, baseline_entry, stem, kind, encoder, size)
+        if encoder in wanted.encoders:
+            yield _rival(folder, kind, encoder, baseline_entry)
 
 
-def _anomalib_steps(
-    folder: Path, encoder: str, size: tuple[int, int], have: set[tuple[str, str, tuple[int, int], str]]
-) -> Iterator[tuple[str, Step]]:
-    for kind, make in anomalib_models(encoder).items():
-        if (kind, encoder, size, "fp32") not in have:
-            stem = folder / f"{kind}-{encoder}-{size[0]}"
-            yield (
-                f"{kind} on {encoder} at {size[0]}x{size[1]}",
-                partial(_one, anomalib_entry, stem, kind, encoder, size, make),
-            )
+def _detector(folder: Path, encoder: str, side: int, wanted: Wanted) -> _Step:
+    makes = {("cflow", encoder, side, precision) for precision in wanted.precisions}
+    if wanted.forms:
+        makes |= {("gemm", encoder, side, name) for name in wanted.precisions if name in FORM_PRECISIONS}
+    title = f"{encoder} at {side}x{side} ({', '.join(wanted.precisions)})"
+    return _Step(
+        title, makes, partial(detector_entries, folder, encoder, (side, side), wanted.precisions, wanted.forms)
+    )
 
 
-def _one(make: Callable[..., ModelEntry], *arguments: object) -> list[ModelEntry]:
-    return [make(*arguments)]
+def _rival(folder: Path, kind: str, encoder: str, entries: Callable[..., Iterable[ModelEntry]]) -> _Step:
+    stem = folder / f"{kind}-{encoder}-{BASELINE_SIDE}"
+    make = partial(entries, stem, kind, encoder, (BASELINE_SIDE, BASELINE_SIDE))
+    return _Step(f"{kind} on {encoder}", {(kind, encoder, BASELINE_SIDE, "fp32")}, make)
 
 
 def _products(folder: Path) -> Iterator[ModelEntry]:
     """Write large products to measure the machine with, and yield what they are."""
-    for precision, quantised in (("fp32", False), ("int8", True)):
-        path = folder / f"product.{precision}.onnx"
-        model = product(quantised)
+    sides = (CPU_SIDE, CPU_SIDE)
+    for precision in ("fp32", "int8"):
+        path, model = folder / f"product.{precision}.onnx", matrix_product(precision)
         onnx.save(model, str(path))
-        work = Work(FLOPS, weight_bytes(model), 8 * SIDE**2, OPERANDS[precision])
-        file = ModelFile("graph", path, input_shape=(SIDE, SIDE))
-        yield ModelEntry("product", "", (SIDE, SIDE), precision, path.stat().st_size, file, None, work)
-
-
-def _wanted(arguments: argparse.Namespace) -> Wanted:
-    """Return what the command line asks for."""
-    defaults = Wanted()
-    return Wanted(
-        tuple(arguments.encoder or defaults.encoders),
-        tuple(arguments.size or defaults.sides),
-        tuple(dict.fromkeys(("fp32", *(arguments.precision or ())))),
-        arguments.baselines,
-        arguments.anomalib,
-        arguments.forms,
-    )
+        work = Work(2 * CPU_SIDE**3, weight_bytes(model), 2 * FLOAT_BYTES * CPU_SIDE**2, OPERANDS[precision])
+        file = ModelFile("graph", path, input_shape=sides)
+        yield ModelEntry("product", "", sides, precision, path.stat().st_size, network=file, work=work)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare from the command line."""
     parser = argparse.ArgumentParser(prog="python -m export.bench.models", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the models go")
-    parser.add_argument("--encoder", action="append", metavar="NAME", help="repeat for several (default: the paper's)")
-    parser.add_argument(
-        "--size", action="append", type=int, metavar="PX", help="repeat for several (default: 256, 512)"
-    )
-    parser.add_argument(
-        "--precision", action="append", metavar="NAME", help="fp16 or int8, beside fp32; repeat for both"
-    )
-    parser.add_argument("--baselines", action="store_true", help="PaDiM and SPADE, too")
-    parser.add_argument(
-        "--anomalib", action="store_true", help="anomalib's Cflow and EfficientAD, where it is installed"
-    )
-    parser.add_argument("--forms", action="store_true", help="matrix products, and a camera's frames, too")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="where the models go")
+    add("--encoder", action="append", metavar="NAME", help="repeat for several (default: the paper's)")
+    add("--size", action="append", type=int, metavar="PX", help="repeat for several (default: 256, 512)")
+    add("--precision", action="append", default=[], metavar="NAME", help="fp16 or int8, beside fp32; repeat for both")
+    add("--baselines", action="store_true", help="PaDiM and SPADE, too")
+    add("--anomalib", action="store_true", help="anomalib's Cflow and EfficientAD, where it is installed")
+    add("--forms", action="store_true", help="matrix products, and a camera's frames, too")
     arguments = parser.parse_args(argv)
-    models = prepare(arguments.out, _wanted(arguments))
-    print(f"{len(models.entries)} models ready")
-
-
-def command() -> int:
-    """Run as a console script."""
-    return run_command(main)
+    wanted = Wanted(
+        tuple(arguments.encoder or PAPER_NAMES),
+        tuple(arguments.size or SIDES),
+        tuple(dict.fromkeys(("fp32", *arguments.precision))),
+        baselines=arguments.baselines,
+        anomalib=arguments.anomalib,
+        forms=arguments.forms,
+    )
+    print(f"{len(prepare(arguments.out, wanted).entries)} models ready")
 
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(run_command(main))

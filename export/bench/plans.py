@@ -8,11 +8,12 @@ graph and library, is kept: what was interrupted goes on where it ended.
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
-from export.bench.gpu_peak import CHANNELS, SIDE, product_flops, product_of_frames
+from export.bench.products import CHANNELS, SIDE, product_flops, product_of_frames
 from export.graph.flops import weight_bytes
 from export.graph.onnx_files import load_model, save_model
 from export.trt.build import build_plan
@@ -23,17 +24,8 @@ from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_bytes, write_text
 from runtime.engines.sidecar import Sidecar, Threshold, read_sidecar, write_sidecar
 from runtime.engines.trt.log import library_log, make
-from runtime.report.models import (
-    FORM_KINDS,
-    OPERANDS,
-    PLANS_FOLDER,
-    ModelEntry,
-    ModelFile,
-    ModelList,
-    detector_stem,
-    read_list,
-    write_list,
-)
+from runtime.report import models as report
+from runtime.report.models import FORM_KINDS, OPERANDS, PLANS_FOLDER, ModelEntry, ModelFile, ModelList
 from runtime.report.schema import Work
 
 LARGEST_BATCH = 32  # of the plan that batches are swept with; the others are tuned for one frame
@@ -52,25 +44,21 @@ PRODUCTS_SIDECAR = Sidecar(
     thresholds={"none": Threshold(0.0, "none")},
 )
 
-Say = Callable[[str], None]
-Wants = Callable[[ModelEntry], bool]
-
 
 @dataclass(frozen=True)
 class Compiler:
     """Compiles graphs into `folder` with `backend`; `forms` adds the forms that are a matter of building or running.
 
-    `targets` and `level` are `BuildOptions.compute_capabilities` and `optimization_level`.
+    `build` is what all plans have in common.
     """
 
     folder: Path
     backend: Backend
-    say: Say
+    say: Callable[[str], None]
     forms: bool = False
-    targets: tuple[str, ...] = ()
-    level: int | None = None
+    build: BuildOptions = field(default_factory=BuildOptions)
 
-    def plan(self, onnx: Path, sidecar: Sidecar, precision: str, name: str, **options: object) -> Path:
+    def plan(self, onnx: Path, sidecar: Sidecar, precision: str, name: str, **options: Any) -> Path:
         """Return the plan `name` of a graph, built where it does not stand yet, beside it the table of its layers.
 
         Raises `UserError` for a graph that the library refuses, or builds in another precision.
@@ -79,19 +67,20 @@ class Compiler:
         if self._stands(path, onnx):
             return path
         self.say(f"building {path.name}")
-        wanted: Precision = precision  # type: ignore[assignment]  # of an entry with a graph one of the three
-        build = BuildOptions(
-            precision=wanted,
-            timing_cache=self.folder / TIMING_CACHE if not self.backend.builds_without_device else None,
-            compute_capabilities=self.targets,
-            optimization_level=self.level,
-            **options,  # type: ignore[arg-type]
-        )
+        cache = None if self.backend.builds_without_device else self.folder / TIMING_CACHE
+        build = replace(self.build, precision=cast(Precision, precision), timing_cache=cache, **options)
         plan = build_plan(onnx, build, self.backend)
         write_text(path.with_suffix(".txt"), plan.table() + "\n")
         write_bytes(path, plan.data)
         write_sidecar(path, replace(sidecar, name=path.stem, batch=build.max_batch, artefacts=(plan.artefact,)))
         return path
+
+    def file(self, file: ModelFile, entry: ModelEntry, suffix: str = "", **options: Any) -> ModelFile:
+        """Return one of an entry's graphs as a plan, whose sidecar is no other file's: "resnet18-256-network-fp16"."""
+        parts = [part for part in file.path.name.removesuffix(".onnx").split(".") if part != entry.precision]
+        name = "-".join(filter(None, [*parts, entry.precision, suffix]))
+        sidecar = read_sidecar(file.path.with_name(f"{parts[0]}.onnx"))  # a part's is its detector's
+        return replace(file, path=self.plan(file.path, sidecar, entry.precision, name, **options))
 
     def _stands(self, path: Path, onnx: Path) -> bool:
         try:
@@ -100,11 +89,13 @@ class Compiler:
         except (OSError, UserError):  # none, or half of it: built anew
             return False
         built = artefact.library, artefact.version, artefact.compute_capability
-        targets = "+".join(choose_targets(self.backend, self.targets))
+        targets = "+".join(choose_targets(self.backend, self.build.compute_capabilities))
         return newer and built == (self.backend.library, self.backend.version, targets)
 
 
-def compile_models(models: ModelList, compiler: Compiler, wants: Wants = lambda _: True) -> ModelList:
+def compile_models(
+    models: ModelList, compiler: Compiler, wants: Callable[[ModelEntry], bool] = lambda _: True
+) -> ModelList:
     """Compile what `wants` chooses of a folder's models and return the list with the plans in the graphs' place.
 
     It is written into the plans' folder after every step: what was built is not lost with what comes next. What the
@@ -115,17 +106,17 @@ def compile_models(models: ModelList, compiler: Compiler, wants: Wants = lambda 
     if not chosen:
         known = sorted({f"{entry.encoder} {entry.input_size[0]} {entry.precision}" for entry in models.entries})
         raise UserError("what is asked for must be among the models", f"only {', '.join(known)}", "make it first")
-    left_out = list(models.left_out)
-    found: list[ModelEntry] = []
+    compiled, found = ModelList(models.weights, left_out=models.left_out), list[ModelEntry]()
     for title, step in _steps(chosen, compiler):
         try:
             found.append(step())
         except UserError as error:
             compiler.say(f"left out {title}: {error}")
-            left_out.append(f"{title}: {error}")
+            compiled = replace(compiled, left_out=(*compiled.left_out, f"{title}: {error}"))
         entries, limits = (tuple(e for e in found if (e.kind == PRODUCT) == is_limit) for is_limit in (False, True))
-        write_list(compiler.folder, ModelList(models.weights, entries, limits, tuple(left_out)))
-    return read_list(compiler.folder)
+        compiled = replace(compiled, entries=entries, limits=limits)
+        report.write_list(compiler.folder, compiled)
+    return report.read_list(compiler.folder)
 
 
 def _steps(entries: Sequence[ModelEntry], compiler: Compiler) -> Iterator[tuple[str, Callable[[], ModelEntry]]]:
@@ -137,9 +128,9 @@ def _steps(entries: Sequence[ModelEntry], compiler: Compiler) -> Iterator[tuple[
         title = f"{entry.label} {height}x{width} {entry.precision}"
         yield title, partial(plan_entry, entry, compiler)
         if entry.kind == "cflow" and compiler.forms:
-            yield f"{title} without a CUDA graph", partial(_without_graph, entry, compiler)
+            yield f"{title} without a CUDA graph", partial(_form, "launches", entry, compiler)
             if has_aux_streams(compiler.backend.module):
-                yield f"{title} in one stream", partial(_one_stream, entry, compiler)
+                yield f"{title} in one stream", partial(_form, "one-stream", entry, compiler)
 
 
 def _products(precision: str, compiler: Compiler) -> ModelEntry:
@@ -149,9 +140,8 @@ def _products(precision: str, compiler: Compiler) -> ModelEntry:
         save_model(product_of_frames(precision), onnx)
     path = compiler.plan(onnx, PRODUCTS_SIDECAR, precision, f"products-{precision}")
     work = Work(product_flops(), weight_bytes(load_model(onnx)), 3 * SIDE**2, OPERANDS[precision])
-    return ModelEntry(
-        PRODUCT, "", (SIDE, CHANNELS), precision, path.stat().st_size, ModelFile("graph", path), None, work
-    )
+    file = ModelFile("graph", path)
+    return ModelEntry(PRODUCT, "", (SIDE, CHANNELS), precision, path.stat().st_size, network=file, work=work)
 
 
 def plan_entry(entry: ModelEntry, compiler: Compiler) -> ModelEntry:
@@ -164,51 +154,28 @@ def plan_entry(entry: ModelEntry, compiler: Compiler) -> ModelEntry:
         return entry
     if any(file.input_shape is not None for file in entry.files):
         raise UserError("a graph that is compiled must take frames", "one of images", "measure it without --plans")
-    network, verdict = (file and _build(file, entry, compiler) for file in (entry.network, entry.verdict))
+    network, verdict = (file and compiler.file(file, entry) for file in (entry.network, entry.verdict))
     if entry.kind == "encoder":
         verdict = network  # whose whole way is from the host's memory to the device's
     swept = None
     if entry.kind == "cflow" and entry.verdict is not None:
-        swept = _build(entry.verdict, entry, compiler, f"batch{LARGEST_BATCH}", max_batch=LARGEST_BATCH)
+        swept = compiler.file(entry.verdict, entry, f"batch{LARGEST_BATCH}", max_batch=LARGEST_BATCH)
     return _sized(replace(entry, network=network, verdict=verdict, swept=swept))
 
 
-def _without_graph(entry: ModelEntry, compiler: Compiler) -> ModelEntry:
-    """Return the engine of a detector's entry, its kernels launched one by one."""
+def _form(kind: str, entry: ModelEntry, compiler: Compiler) -> ModelEntry:
+    """Return a detector's engine, its kernels launched one by one ("launches") or built without auxiliary streams."""
     assert entry.verdict is not None
-    file = _build(entry.verdict, entry, compiler)
-    return _sized(replace(entry, kind="launches", network=None, verdict=replace(file, cuda_graph=False), work=None))
-
-
-def _one_stream(entry: ModelEntry, compiler: Compiler) -> ModelEntry:
-    """Return the engine of a detector's entry, built without auxiliary streams."""
-    assert entry.verdict is not None
-    file = _build(entry.verdict, entry, compiler, "one-stream", aux_streams=0)
-    return _sized(replace(entry, kind="one-stream", network=None, verdict=file, work=None))
-
-
-def _build(file: ModelFile, entry: ModelEntry, compiler: Compiler, suffix: str = "", **options: object) -> ModelFile:
-    name = _plan_name(file.path, entry.precision, suffix)
-    return replace(file, path=compiler.plan(file.path, _sidecar(entry), entry.precision, name, **options))
+    if kind == "launches":
+        file = replace(compiler.file(entry.verdict, entry), cuda_graph=False)
+    else:
+        file = compiler.file(entry.verdict, entry, kind, aux_streams=0)
+    return _sized(replace(entry, kind=kind, network=None, verdict=file, work=None))
 
 
 def _sized(entry: ModelEntry) -> ModelEntry:
     file = entry.verdict or entry.files[0]
     return replace(entry, size_bytes=file.path.stat().st_size)
-
-
-def _sidecar(entry: ModelEntry) -> Sidecar:
-    """Return what the sidecars of an entry's plans say: its detector's, whatever part of it the plan holds."""
-    if entry.verdict is not None:
-        return read_sidecar(entry.verdict.path)
-    folder = entry.files[0].path.parent
-    return read_sidecar(folder / f"{detector_stem(entry.encoder, entry.input_size)}.onnx")
-
-
-def _plan_name(onnx_path: Path, precision: str, suffix: str) -> str:
-    """Return a plan's name whose sidecar is no other file's: "resnet18-256-network-fp16"."""
-    parts = [part for part in onnx_path.name.removesuffix(".onnx").split(".") if part != precision]
-    return "-".join([*parts, precision, *([suffix] if suffix else [])])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -238,23 +205,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.check:
         make(backend.module.Builder, library_log(backend.module), f"{backend.library} {backend.version}")
         return
-    models = read_list(arguments.folder)
-    compiler = Compiler(
-        arguments.folder / PLANS_FOLDER,
-        backend,
-        lambda line: print(line, flush=True),
-        arguments.forms,
-        tuple(arguments.target),
-        arguments.optimization_level,
-    )
+    models = report.read_list(arguments.folder)
+    build = BuildOptions(compute_capabilities=tuple(arguments.target), optimization_level=arguments.optimization_level)
+    say = partial(print, flush=True)
+    compiler = Compiler(arguments.folder / PLANS_FOLDER, backend, say, arguments.forms, build)
     compiled = compile_models(models, compiler, wants)
     print(f"{len(compiled.entries)} models ready")
 
 
-def command() -> int:
-    """Run as a console script."""
-    return run_command(main)
-
-
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(run_command(main))

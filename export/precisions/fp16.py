@@ -1,8 +1,9 @@
 """FP16 in the graph: the encoder as a whole, and in the decoders the products with the subnets' hidden layers.
 
-The coupling (tanh, exp, the transformed half), log-determinants, norms and the map stay FP32. Before a value is
-rounded to FP16 it is limited so far that no product can overflow (`fp16_limits`). The state's passive
-half is only ever read by products, so it never leaves FP16, and the concatenation in front of a permutation
+The coupling (tanh, exp, the transformed half), log-determinants, norms and the map stay FP32. In the decoders a value
+is limited before it is rounded to FP16, so far that no product can overflow (`fp16_limits`). The encoder's FP16 has no
+such limit: what would overflow there is only seen when the typed graph's answers are measured (`parity`). The state's
+passive half is only ever read by products, so it never leaves FP16, and the concatenation in front of a permutation
 moves halves.
 """
 
@@ -21,7 +22,7 @@ FP16_TOP = np.float16(np.finfo(np.float16).max)
 
 
 def type_encoder(graph: gs.Graph) -> None:
-    """Make every node of the encoder FP16, with one Cast on the way in and one at each tap."""
+    """Make every node of the encoder FP16, with one Cast on the way in and one at each tap; nothing is limited."""
     encoder = [node for node in graph.nodes if in_encoder(node)]
     made = {id(output) for node in encoder for output in node.outputs}
     entries: dict[int, gs.Tensor] = {}
@@ -42,7 +43,7 @@ def type_encoder(graph: gs.Graph) -> None:
 
 
 def type_layers(graph: gs.Graph, layers: Iterable[gs.Node]) -> None:
-    """Make single convolutions of an encoder that stays as it is FP16, each between two Casts."""
+    """Make single convolutions of an encoder that stays as it is FP16, each between two Casts; nothing is limited."""
     for node in layers:
         source = _cast(graph, node.inputs[0], np.float16, f"{node.name}/fp16")
         node.inputs = [source, *(_half(tensor) for tensor in node.inputs[1:])]
@@ -50,7 +51,7 @@ def type_layers(graph: gs.Graph, layers: Iterable[gs.Node]) -> None:
 
 
 def type_products(graph: gs.Graph, products: Sequence[gs.Node]) -> None:
-    """Make the decoders' `products` FP16, in the order of the graph.
+    """Make the decoders' `products` FP16, in the order of the graph, and limit what they read (`fp16_limits`).
 
     Raises `UserError` for one whose weights are not constant.
     """

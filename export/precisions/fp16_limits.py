@@ -1,9 +1,10 @@
-"""How large a product's input may be so that its FP16 result cannot overflow.
+"""How large the input of a decoder's product may be so that its FP16 result cannot overflow.
 
     |Σ_i w_ji x_i + b_j|  <=  ‖w_j‖₁ · max|x| + |b_j|  <=  65504     =>     max|x| <= (65504 - |b_j|) / ‖w_j‖₁
 
 Inputs on good images lie within ±10 or so and the limit in the thousands, so it changes nothing but what
-would have become infinite: eight blocks of e^1.9 let the state of an anomaly reach 4e6.
+would have become infinite: eight blocks of e^1.9 let the state of an anomaly reach 4e6. This is proven of the decoders
+only: the encoder's convolutions are not limited.
 """
 
 from dataclasses import dataclass

@@ -57,6 +57,25 @@ class TypedGraph:
     calibration_sha256: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What a typed graph is judged on: `good` images (random frames where there is no calibration data), labelled ones.
+
+    `foreign` says that the calibration images are no images of this model's: they judge nothing.
+    """
+
+    threshold: float
+    data: CalibrationData | None
+    good: Images
+    labelled: Images | None
+    foreign: bool
+
+    @property
+    def judged(self) -> Images | None:
+        """The images that the budget is held on; None where none can judge."""
+        return self.labelled or (None if self.data is None or self.foreign else self.good)
+
+
 def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print) -> TypedGraph:
     """Type the fused `model` and measure what that costs.
 
@@ -64,38 +83,59 @@ def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print)
     """
     if options.precision == "fp32":
         return TypedGraph(model)
-    info = get_info(model, "the fused model")
-    size, threshold = info.sidecar.input_size, info.sidecar.threshold.value
-    data = _calibration_data(options, info, say)
-    labelled = None if options.labelled is None else read_labelled(options.labelled, size)
-    good = good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size)
-    judged = labelled or (None if data is None or data.stands_in_for(info.data_origin) else good)
+    evidence = _gather(model, options, say)
     say(f"typing the graph as {options.precision}")
-    if options.precision == "fp16":
-        typed = to_fp16(model)
-    else:
-        assert data is not None
-        typed = _int8(model, options, data, judged, say)
-    parity = measure_parity(model, typed, good, threshold)
-    say(describe(parity, options.precision, "random frames" if data is None else "good images"))
-    verdict, values = parity, parity.to_json()
-    if labelled is not None:
-        verdict = measure_parity(model, typed, labelled, threshold)
-        say(describe(verdict, options.precision, "labelled images"))
-        of_labels = verdict.to_json()
-        values |= {name: value for name, value in of_labels.items() if "auroc" in name}
-        values["labelled_frames"] = of_labels["frames"]
-    if verdict.verdicts_changed:
+    typed = to_fp16(model) if options.precision == "fp16" else _int8(model, options, evidence, say)
+    on_good, on_labelled = _measure(model, typed, options.precision, evidence, say)
+    excess = options.held_to.excess(on_labelled or on_good) if evidence.judged is not None else ""
+    _hold(excess, options, say)
+    values = _sidecar_values(on_good, on_labelled, options.held_to)
+    if evidence.judged is not None:
+        values["within_budget"] = float(not excess)
+    ranged_on = evidence.data if options.precision == "int8" else None
+    return TypedGraph(typed, values, ranged_on.sha256 if ranged_on else "")
+
+
+def _gather(model: onnx.ModelProto, options: TypingOptions, say: Say) -> _Evidence:
+    """Read the images that there are."""
+    info = get_info(model, "the fused model")
+    size = info.sidecar.input_size
+    data = _calibration_data(options, info, say)
+    return _Evidence(
+        threshold=info.sidecar.threshold.value,
+        data=data,
+        good=good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size),
+        labelled=None if options.labelled is None else read_labelled(options.labelled, size),
+        foreign=data is not None and data.stands_in_for(info.data_origin),
+    )
+
+
+def _measure(
+    model: onnx.ModelProto, typed: onnx.ModelProto, precision: str, evidence: _Evidence, say: Say
+) -> tuple[Parity, Parity | None]:
+    """Return the differences on the good images, and on the labelled ones where there are any; both are said."""
+    on_good, on_labelled = measure_parity(model, typed, evidence.good, evidence.threshold), None
+    good = "random frames" if evidence.data is None else "good images"
+    say(describe(on_good, precision, good))
+    if evidence.labelled is not None:
+        on_labelled = measure_parity(model, typed, evidence.labelled, evidence.threshold)
+        say(describe(on_labelled, precision, "labelled images"))
+    if (on_labelled or on_good).verdicts_changed:
         say(
-            f"note: the image scores of good images lie {parity.image_score_shift:+.1e} from FP32's; "
+            f"note: the image scores of {good} lie {on_good.image_score_shift:+.1e} from FP32's; "
             "choose the threshold with the engine that you ship: python -m train.set_threshold ENGINE --good DIR"
         )
-    excess = options.held_to.excess(verdict) if judged is not None else ""
-    _hold(excess, options, say)
-    values |= {"budget_image": options.held_to.image, "budget_pixel": options.held_to.pixel}
-    if judged is not None:
-        values["within_budget"] = float(not excess)
-    return TypedGraph(typed, values, data.sha256 if data is not None and options.precision == "int8" else "")
+    return on_good, on_labelled
+
+
+def _sidecar_values(on_good: Parity, on_labelled: Parity | None, budget: Budget) -> dict[str, float]:
+    """Return what the sidecar says of the differences; AUROCs are of the labelled images."""
+    values = on_good.to_json()
+    if on_labelled is not None:
+        of_labels = on_labelled.to_json()
+        values |= {name: value for name, value in of_labels.items() if "auroc" in name}
+        values["labelled_frames"] = of_labels["frames"]
+    return {**values, "budget_image": budget.image, "budget_pixel": budget.pixel}
 
 
 def _hold(excess: str, options: TypingOptions, say: Say) -> None:
@@ -107,21 +147,20 @@ def _hold(excess: str, options: TypingOptions, say: Say) -> None:
         raise UserError(
             f"{precision} must keep to its parity budget",
             f"a cost of {excess}",
-            f"{cure}, or --allow-parity-miss to build it all the same; nothing was built",
+            f"{cure}, or --allow-parity-miss to build it all the same; no {precision} engine was built",
         )
     say(f"PARITY MISSED: {precision} costs {excess}; built all the same, as asked for")
 
 
-def _int8(
-    model: onnx.ModelProto, options: TypingOptions, data: CalibrationData, judged: Images | None, say: Say
-) -> onnx.ModelProto:
+def _int8(model: onnx.ModelProto, options: TypingOptions, evidence: _Evidence, say: Say) -> onnx.ModelProto:
     """Return the INT8 graph with the layers left out that the budget needs; the default's where nothing can judge."""
-    info = get_info(model, "the fused model")
+    data, judged = evidence.data, evidence.judged
+    assert data is not None  # INT8 is not typed without
+    size = get_info(model, "the fused model").sidecar.input_size
     ranged = CalibrationData(_ranged(data), data.sha256, data.origin)
-    ranges = collect_ranges(model, ranged, info.sidecar.input_size, WEIGHTED, options.calibrator)
+    ranges = collect_ranges(model, ranged, size, WEIGHTED, options.calibrator)
     left_out = left_out_by_default(model, options.quantise_permutations)
-    threshold = info.sidecar.threshold.value
-    search = Search(model, ranges, judged or good_images([]), threshold, options.held_to, left_out)
+    search = Search(model, ranges, judged or good_images([]), evidence.threshold, options.held_to, left_out)
     choice = search.choose() if judged is not None else search.default()
     say_choice(choice, say)
     return choice.model

@@ -1,27 +1,23 @@
-"""What the page costs the inspection: `python -m runtime.serve.overhead --engine cable.onnx`.
+"""What the page costs the inspection: `python -m runtime.overhead --engine cable.onnx --serve`.
 
-Judges the same frames without the page, with it and nobody looking, with browsers' worth of viewers, and with clients
-that ask and never read, in turn and several times over; prints medians over the rounds and the best round, which other
-work on the machine disturbed least. The clients run in a process of their own, on the same machine: on few cores they
-take a share of it themselves.
+The same frames are judged without the page, with it and nobody looking, with browsers' worth of viewers, and with
+clients that ask and never read, in turn and several times over. The clients run in a process of their own, on the same
+machine: on few cores they take a share of it themselves.
 """
 
-import argparse
+import contextlib
 import http.client
 import json
 import multiprocessing
 import socket
-import sys
 import threading
 import time
-from collections.abc import Sequence
-from multiprocessing.synchronize import Event
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from runtime.common.errors import run_command
-from runtime.detector import Detector, load
+from runtime.detector import Detector
 from runtime.serve.address import Address
 from runtime.serve.server import ServeOptions, Server
 from runtime.serve.status import SourceStatus
@@ -29,14 +25,71 @@ from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame
 
 SOURCE = "camera:0"
-FRAME = (480, 640)  # height, width in pixels
 
 
-def _look(port: int, stop: Event) -> None:
+def page_overhead(detector: Detector, engine: Path, frames: Iterable[Frame], rounds: int, viewers: int) -> str:
+    """Return the table: medians over the rounds, and the best round, which other work disturbed least."""
+    cases: dict[str, tuple[int, Callable[[int], None]]] = {
+        "no page": (0, _look),
+        "nobody looks": (0, _look),
+        "1 looks": (1, _look),
+        f"{viewers} look": (viewers, _look),
+        f"{viewers} do not read": (viewers, _never_read),
+    }
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    with Server(
+        ServeOptions(Address("127.0.0.1", 0)), detector, engine, lambda: [SourceStatus(SOURCE, True)]
+    ) as server:
+        _judge(detector, frames, server.offer)  # warm-up
+        for _ in range(rounds):
+            for name, (count, client) in cases.items():
+                with _clients(server.address.port, count, client):
+                    offer = (lambda _: None) if name == "no page" else server.offer
+                    rows[name].append(_judge(detector, frames, offer))
+    lines = [f"{'':<18}{'ms a frame':>12}{'best round':>12}{'µs to offer':>14}   (medians of {rounds} rounds in turn)"]
+    for name, values in rows.items():
+        ms, us = np.median(values, axis=0).tolist()
+        lines.append(f"{name:<18}{ms:>12.2f}{min(values)[0]:>12.2f}" + (f"{us:>14.1f}" if name != "no page" else ""))
+    return "\n".join(lines)
+
+
+def _judge(detector: Detector, frames: Iterable[Frame], offer: Callable[[Judgement], None]) -> tuple[float, float]:
+    """Return the median milliseconds a frame, and the median microseconds of offering it to the page."""
+    times: list[tuple[float, float]] = []
+    for frame in frames:
+        started = time.perf_counter()
+        result = detector(frame.image)
+        judged = time.perf_counter()
+        offer(Judgement(SOURCE, frame, result))
+        offered = time.perf_counter()
+        times.append((1e3 * (offered - started), 1e6 * (offered - judged)))
+    frame_ms, offer_us = np.median(times, axis=0).tolist()
+    return frame_ms, offer_us
+
+
+@contextlib.contextmanager
+def _clients(port: int, count: int, client: Callable[[int], None]) -> Iterator[None]:
+    """Let `count` clients ask within the context."""
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(port, count, client), daemon=True)
+    process.start()
+    time.sleep(1.0)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _run(port: int, count: int, client: Callable[[int], None]) -> None:
+    for _ in range(count):
+        threading.Thread(target=client, args=(port,)).start()
+
+
+def _look(port: int) -> None:
     """Ask for what one open page asks for."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     picture, point, asked_s = 0, 0, 0.0
-    while not stop.is_set():
+    while True:
         connection.request("GET", f"/live/0.jpg?after={picture}")
         answer = connection.getresponse()
         if answer.read() and answer.status == 200:
@@ -48,83 +101,7 @@ def _look(port: int, stop: Event) -> None:
             point = points[-1][0] if points else point
 
 
-def _never_read(port: int, stop: Event) -> None:
+def _never_read(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET /live/0.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
-        stop.wait()
-
-
-def _clients(port: int, count: int, reading: bool, stop: Event) -> None:
-    what = _look if reading else _never_read
-    for _ in range(count):
-        threading.Thread(target=what, args=(port, stop), daemon=True).start()
-    stop.wait()
-
-
-def _judge(detector: Detector, server: Server | None, seconds: float) -> tuple[list[float], list[float]]:
-    """Judge for `seconds`; return milliseconds a frame, and microseconds that offering it to the page took."""
-    image = np.random.default_rng(0).integers(0, 256, (*FRAME, 3), dtype=np.uint8)
-    frames_ms: list[float] = []
-    offers_us: list[float] = []
-    end = time.perf_counter() + seconds
-    while (started := time.perf_counter()) < end:
-        result = detector(image)
-        judged = time.perf_counter()
-        if server is not None:
-            frame = Frame(image, f"frame_{len(frames_ms):06d}", len(frames_ms), time.time())
-            server.offer(Judgement(SOURCE, frame, result))
-        offers_us.append(1e6 * (time.perf_counter() - judged))
-        frames_ms.append(1e3 * (time.perf_counter() - started))
-    return frames_ms, offers_us
-
-
-def measure(engine: Path, rounds: int, seconds: float, viewers: int) -> str:
-    """Return the table."""
-    cases = {
-        "no page": None,
-        "nobody looks": (0, True),
-        "1 looks": (1, True),
-        f"{viewers} look": (viewers, True),
-        f"{viewers} do not read": (viewers, False),
-    }
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    options = ServeOptions(Address("127.0.0.1", 0))
-    with load(engine) as detector, Server(options, detector, engine, lambda: [SourceStatus(SOURCE, True)]) as server:
-        _judge(detector, server, seconds)  # warm-up
-        for _ in range(rounds):
-            for name, case in cases.items():
-                rows[name].append(_one(detector, server, case, seconds))
-    lines = [f"{'':<18}{'ms a frame':>12}{'best round':>12}{'µs to offer':>14}   (medians of {rounds} rounds in turn)"]
-    for name, values in rows.items():
-        ms, us = np.median(np.array(values), axis=0).tolist()
-        best_ms = min(ms for ms, _ in values)
-        lines.append(f"{name:<18}{ms:>12.2f}{best_ms:>12.2f}" + (f"{us:>14.1f}" if cases[name] else ""))
-    return "\n".join(lines)
-
-
-def _one(detector: Detector, server: Server, case: tuple[int, bool] | None, seconds: float) -> tuple[float, float]:
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    clients = context.Process(target=_clients, args=(server.address.port, *(case or (0, True)), stop), daemon=True)
-    clients.start()
-    time.sleep(1.0)
-    frames_ms, offers_us = _judge(detector, None if case is None else server, seconds)
-    stop.set()
-    clients.join(5)
-    clients.kill()
-    return float(np.median(frames_ms)), float(np.median(offers_us))
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.serve.overhead", description=__doc__)
-    parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each case in a round (3)")
-    parser.add_argument("--viewers", type=int, default=20, help="clients (20)")
-    args = parser.parse_args(argv)
-    print(measure(args.engine, args.rounds, args.seconds, args.viewers))
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))
+        threading.Event().wait()

@@ -12,10 +12,9 @@ import torch
 
 import runtime
 from export.bench import models as report_models
-from export.bench.baselines.padim import random_padim
-from export.bench.cpu_rows import likelihood_tensors, up_to
+from export.bench.baselines.padim import Padim
+from export.bench.detector import random_checkpoint
 from export.bench.models import Wanted, prepare
-from export.bench.rivals import export_features
 from export.bench.torch_worker import open_torch
 from export.graph.flops import weight_bytes
 from export.model.cflow import DetectorModule
@@ -32,7 +31,7 @@ from runtime.report.rounds import Lane
 from runtime.report.schema import Limits
 from runtime.report.worker import Subject, frames_of
 from runtime.report.workers import subjects_of
-from tests.support.export_fixtures import exported, run_model, small_config
+from tests.support.export_fixtures import run_model
 
 SIDE = 64
 SIZE = (SIDE, SIDE)
@@ -72,20 +71,13 @@ def test_what_a_detector_comes_to(folder: Path) -> None:
         assert entry.size_bytes > 1e6 and all(file.path.is_file() for file in entry.files)
 
 
-def test_the_papers_clock_stops_at_the_likelihoods() -> None:
-    case = exported(small_config())
-    tensors = likelihood_tensors(case.fused)
-    assert len(tensors) == len(case.info.sidecar.taps)
-    cut = up_to(case.fused, tensors)
-    assert not [node for node in cut.graph.node if node.name.startswith("score/")]
-    session_maps = run_model(cut, case.frames)
-    height, width = case.info.sidecar.input_size
-    assert sorted(values.shape[-2:] for values in session_maps) == [
-        (height // 8, width // 8),
-        (height // 4, width // 4),
-    ]
-    with pytest.raises(UserError, match="must end in tensors that the score reads"):
-        likelihood_tensors(cut)
+def test_the_random_detector_is_the_same_every_time_and_judges() -> None:
+    first, second = (random_checkpoint("resnet18", SIZE) for _ in range(2))
+    states = (checkpoint.model.state_dict().values() for checkpoint in (first, second))
+    assert all(map(torch.equal, *states))
+    assert first.constants.isfinite().all() and first.model.config.input_size == SIZE
+    _, score = DetectorModule(first.model, first.constants)(torch.zeros(2, *SIZE, 3, dtype=torch.uint8))
+    assert score.shape == (2,) and score.isfinite().all()
 
 
 def test_what_is_there_is_not_made_again_and_what_went_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,20 +128,14 @@ def test_a_group_of_real_processes(folder: Path) -> None:
     assert cflow.paper.model == "CFLOW-AD-R18" and encoder.paper.model == "R18 encoder only"
 
 
-def run_graph(model, batch):
-    return open_onnxruntime(model.SerializeToString(), 1)(batch)
-
-
 def test_a_baselines_encoder_in_another_engine_changes_nothing(tmp_path: Path) -> None:
-    entry = report_models.baseline_entry(tmp_path / "padim", "padim", "resnet18", SIZE)
-    baseline = random_padim("resnet18", SIZE)
-    frames = torch.from_numpy(frames_of(1, SIZE))
+    (entry,) = report_models.baseline_entry(tmp_path / "padim", "padim", "resnet18", SIZE)
+    baseline = Padim.load(entry.verdict.path)
+    graph, frames = onnx.load(str(entry.verdict.features)), torch.from_numpy(frames_of(1, SIZE))
+    run = open_onnxruntime(str(entry.verdict.features), 1)
     with torch.inference_mode():
         maps, scores = baseline(frames)
-        graph = export_features(baseline)
-        baseline.features = lambda images: [
-            torch.from_numpy(tap) for tap in run_graph(graph, images.contiguous().numpy())
-        ]
+        baseline.features = lambda images: [torch.from_numpy(tap) for tap in run(images.contiguous().numpy())]
         other_maps, other_scores = baseline(frames)
     # float32 of two engines
     assert torch.allclose(maps, other_maps, rtol=1e-4) and torch.allclose(scores, other_scores, rtol=1e-4)

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from export.bench import gpu_peak
 from export.bench import plans as report_plans
+from export.bench import products
 from export.bench.models import Wanted, prepare
 from export.bench.plans import Compiler, compile_models, plan_entry
 from export.graph.flops import count_flops, weight_bytes
@@ -28,6 +28,7 @@ from tests.support.export_fixtures import run_model
 from tests.support.paths import ROOT
 
 SIDE = 64
+FOR_A_3080 = BuildOptions(compute_capabilities=("8.6",))
 BASE = Subject("", {}, (0, 0), 1, "onnxruntime")
 
 
@@ -43,7 +44,7 @@ def small_products() -> None:
     """Products that are compiled in no time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            report_plans, "product_of_frames", lambda precision: gpu_peak.product_of_frames(precision, 64, 16)
+            report_plans, "product_of_frames", lambda precision: products.product_of_frames(precision, 64, 16)
         )
         yield
 
@@ -52,7 +53,13 @@ def small_products() -> None:
 def compiled(folder: Path, small_products: None) -> tuple[ModelList, list[str]]:
     pytest.importorskip("tensorrt_rtx")
     said: list[str] = []
-    compiler = Compiler(folder / "plans", find_backend("tensorrt_rtx"), said.append, forms=True, targets=("8.6",))
+    compiler = Compiler(
+        folder / "plans",
+        find_backend("tensorrt_rtx"),
+        said.append,
+        forms=True,
+        build=FOR_A_3080,
+    )
     return compile_models(read_list(folder), compiler), said
 
 
@@ -97,7 +104,13 @@ def test_what_stands_is_kept_and_what_changed_is_built_again(
     folder: Path, compiled: tuple[ModelList, list[str]], small_products: None
 ) -> None:
     said: list[str] = []
-    compiler = Compiler(folder / "plans", find_backend("tensorrt_rtx"), said.append, forms=True, targets=("8.6",))
+    compiler = Compiler(
+        folder / "plans",
+        find_backend("tensorrt_rtx"),
+        said.append,
+        forms=True,
+        build=FOR_A_3080,
+    )
     again = compile_models(read_list(folder), compiler)
     assert said == [] and again == compiled[0]
     encoder, cflow = (
@@ -108,7 +121,7 @@ def test_what_stands_is_kept_and_what_changed_is_built_again(
     plan_entry(encoder, compiler)
     assert said == [f"building resnet18-{SIDE}-encoder-fp32.plan"]
     said.clear()
-    plan_entry(encoder, replace(compiler, targets=("8.9",)))  # for another GPU
+    plan_entry(encoder, replace(compiler, build=BuildOptions(compute_capabilities=("8.9",))))  # for another GPU
     assert said == [f"building resnet18-{SIDE}-encoder-fp32.plan"]
     other = replace(compiler, backend=replace(compiler.backend, version="0.1"))
     asked: dict[str, BuildOptions] = {}
@@ -121,7 +134,7 @@ def test_what_stands_is_kept_and_what_changed_is_built_again(
         patch.setattr(report_plans, "build_plan", refuses)
         left = compile_models(read_list(folder), replace(other, folder=folder / "other"))
         with pytest.raises(UserError):  # what a detector's own plans were asked for before
-            report_plans._build(cflow.verdict, cflow, other, "batch32", max_batch=32)
+            other.file(cflow.verdict, cflow, "batch32", max_batch=32)
     assert {f"resnet18-{SIDE}.onnx 1 0", f"resnet18-{SIDE}.onnx 32 None"} <= set(asked)
     assert [entry.kind for entry in left.entries] == ["eager"] and len(left.left_out) == 8
     assert f"CFLOW-AD-R18 {SIDE}x{SIDE} fp32 in one stream: it must build; found 0.1" in left.left_out
@@ -177,14 +190,14 @@ def test_what_is_asked_for_is_compiled(
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_large_products_are_what_they_are_called(precision: str, tmp_path: Path) -> None:
     channels, side = 32, 8
-    model = gpu_peak.product_of_frames(precision, channels, side)
+    model = products.product_of_frames(precision, channels, side)
     onnx.checker.check_model(model, full_check=True)
     frames = frames_of(1, (side, side))
     counted = count_flops(model, {INPUT_NAME: frames})
-    assert counted == gpu_peak.product_flops(channels, side)
-    products = [node for node in model.graph.node if node.op_type == "Conv"]
-    assert len(products) == gpu_peak.PRODUCTS + 2
+    assert counted == products.product_flops(channels, side)
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == products.PRODUCTS + 2
     narrow = {"fp32": 4, "fp16": 2, "int8": 1}[precision]
-    assert weight_bytes(model) == pytest.approx(narrow * gpu_peak.PRODUCTS * channels**2, rel=0.3)
+    assert weight_bytes(model) == pytest.approx(narrow * products.PRODUCTS * channels**2, rel=0.3)
     (score,) = run_model(model, frames)
     assert np.isfinite(score).all() and 0.1 < score[0] < 100  # neither zeros, which are faster, nor an overflow

@@ -323,13 +323,3 @@ def test_its_command_line_loads_no_web_library():
     program = "import sys, runtime.serve.arguments; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"aiohttp", "prometheus_client", "asyncio", "numpy", "PIL", "cv2"} & set(run.stdout.split())
-
-
-@pytest.mark.slow
-def test_what_the_page_costs_can_be_measured(tmp_path: Path):
-    engine = write_tiny_engine(tmp_path)
-    program = [sys.executable, "-m", "runtime.serve.overhead", "--rounds", "1", "--seconds", "0.2", "--viewers", "3"]
-    run = subprocess.run([*program, "--engine", str(engine)], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0 and run.stderr == ""
-    table = [line.rsplit(maxsplit=4) for line in run.stdout.splitlines()]
-    assert len(table) == 6 and "3 do not read" in run.stdout
