@@ -32,6 +32,7 @@ else:
 
 PAGES = ("README.md", "docs/training.md", "docs/precision.md", "docs/line.md", "docs/production.md")
 WEIGHTS = SHARED / "weights" / "resnet18_in1k_conv1-layer3_bnfolded.pth"
+needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason="ImageNet weights beside the checkout")
 NUMBER = r"[-+]?[\d.]+(?:e[-+]\d+)?"
 
 
@@ -52,7 +53,8 @@ class Shell:
 
     def __init__(self, folder: Path, torch_home: Path) -> None:
         self.folder = folder
-        self.said: dict[str, str] = {}
+        self.said: dict[str, str] = {}  # on stdout, by command line
+        self.aside: dict[str, str] = {}  # on stderr
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
         self._environment = {**os.environ, "TORCH_HOME": str(torch_home), "PYTHONPATH": paths}
 
@@ -67,6 +69,7 @@ class Shell:
         )
         assert ended.returncode == 0, f"{line}\n{ended.stdout}\n{ended.stderr}"
         self.said[line] = ended.stdout
+        self.aside[line] = ended.stderr
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +84,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 
 @pytest.mark.slow
+@needs_weights
 def test_the_five_commands_print_what_the_readme_shows(shell: Shell):
-    printed = "\n".join(shell.said.values())
+    printed = "\n".join([*shell.said.values(), *shell.aside.values()])
     [shown] = blocks("README.md", "text")
     lines = [line for line in shown.splitlines() if line.strip()]
     assert len(lines) > 10
@@ -113,7 +117,7 @@ def test_a_line_that_is_shown_is_compared_but_for_its_numbers():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="ImageNet weights beside the checkout")
+@needs_weights
 def test_the_detector_of_the_readme_separates_and_finds_the_defects(shell: Shell):
     evaluated = next(said for line, said in shell.said.items() if "train.evaluate" in line)
     image, pixel = (float(found) for found in re.findall(r"^cable\.pt +([\d.]+) +([\d.]+)", evaluated, re.M)[0])
