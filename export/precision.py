@@ -3,7 +3,8 @@
 TensorRT from 10 on reads precision from the graph and nothing else, so this is where it is decided:
 
 - FP16 (`export.precisions.fp16`): the encoder as a whole, and in the decoders the products and the subnets' hidden
-  layers, limited so that none overflows; the encoder has no such limit. The transformed state, tanh, exp, log-determinants, norms and the map stay FP32.
+  layers, limited so that none overflows; the encoder has no such limit. The transformed state, tanh, exp,
+  log-determinants, norms and the map stay FP32.
 - INT8 (`export.precisions.int8`): symmetric Q/DQ in front of convolutions and the subnets' products, and FP16 for
   the layers that are left out. The permutations are, unless asked for: they carry the state itself, and a range seen
   on good images would clip away exactly what a defect does.

@@ -39,7 +39,8 @@ def choose_backend(backend: Backend, precision: "CpuPrecision") -> Literal["onnx
     """Return the library for an `.onnx`: "auto" is OpenVINO where it is installed, else ONNX Runtime.
 
     OpenVINO was the faster in every precision where both were measured in turn (x86-64 with AVX-512;
-    `python -m runtime.report --backend` measures either). Raises `UserError` for values that are not known and for bfloat16 without OpenVINO.
+    `python -m runtime.report --backend` measures either). Raises `UserError` for values that are not known and for
+    bfloat16 without OpenVINO.
     """
     if backend not in BACKENDS:
         raise UserError(f"the backend of an .onnx must be one of {', '.join(BACKENDS)}", repr(backend))
