@@ -3,7 +3,6 @@
 Frames come from memory as a camera's driver leaves them there (BGR), and go the way of `runtime.infer`: source, feed,
 detector, queue, JSON line in a file. The overhead of a frame is the time from one result to the next without the
 session's own stages. The parts of the JSON line, which a thread of its own makes, are timed apart.
-
 With `--serve` it is what the page costs, with nobody looking, viewers, and clients that ask and never read, in turn.
 These are a process of their own on the same machine: on few cores they take a share of it themselves.
 """
@@ -41,7 +40,6 @@ from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame, Source
 
 HEIGHT, WIDTH = 480, 640  # of the frames, in pixels
-SESSION_STAGES = ("copy_in", "execute", "copy_out")
 WARM_UP = 20  # frames that do not count
 
 
@@ -90,9 +88,8 @@ def judge_all(source: Source, detector: Detector, lines: Path, also: Callable[[J
 
 def measure(detector: Detector, frames: int, folder: Path) -> dict[str, list[float]]:
     """Return every frame's milliseconds by stage; "overhead" is all but the session, the line's parts are last."""
-    convert_ms: list[float] = []
+    convert_ms, last = list[float](), list[Judgement]()
     noted: list[tuple[float, dict[str, float]]] = []
-    last: list[Judgement] = []
 
     def note(judgement: Judgement) -> None:
         noted.append((time.perf_counter(), judgement.result.latency_ms))
@@ -102,7 +99,7 @@ def measure(detector: Detector, frames: int, folder: Path) -> dict[str, list[flo
     judge_all(source, detector, folder / "frames.jsonl", note)
     whole_ms = 1e3 * np.diff([ended_s for ended_s, _ in noted])[WARM_UP:]
     counted = [stages for _, stages in noted[WARM_UP + 1 :]]
-    session_ms = [sum(stages.get(stage, 0.0) for stage in SESSION_STAGES) for stages in counted]
+    session_ms = [sum(stages.get(stage, 0.0) for stage in ("copy_in", "execute", "copy_out")) for stages in counted]
     return {
         "convert (capture's thread)": convert_ms[WARM_UP + 1 :],
         **{stage: [stages[stage] for stages in counted] for stage in counted[0] if stage != "total"},
@@ -139,11 +136,11 @@ def page_overhead(detector: Detector, engine: Path, frames: int, rounds: int, vi
     from runtime.serve.server import ServeOptions, Server
     from runtime.serve.status import SourceStatus
 
-    options, sources = ServeOptions(Address("127.0.0.1", 0)), [SourceStatus("memory", True)]
     cases = {"no page": 0, "nobody looks": 0, "1 looks": 1, f"{viewers} look": viewers}
     cases[f"{viewers} do not read"] = viewers
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    with Server(options, detector, engine, lambda: sources) as server:
+    sources = [SourceStatus("memory", True)]
+    with Server(ServeOptions(Address("127.0.0.1", 0)), detector, engine, lambda: sources) as server:
         _judge(detector, frames, server.offer)  # warm-up
         for _ in range(rounds):
             for name, clients in cases.items():
