@@ -2,17 +2,23 @@
 
 Frames come from memory as a camera's driver leaves them there (BGR), and go the way of `runtime.infer`: source, feed,
 detector, queue, JSON line in a file. The overhead of a frame is the time from one result to the next without the
-session's own stages. The parts of the JSON line, which a thread of its own makes, are timed apart. With `--serve` it
-is measured instead what the page costs (`runtime.serve.overhead`).
+session's own stages. The parts of the JSON line, which a thread of its own makes, are timed apart.
+With `--serve` it is what the page costs, with nobody looking, viewers, and clients that ask and never read, in turn.
+These are a process of their own on the same machine: on few cores they take a share of it themselves.
 """
 
 import argparse
+import http.client
+import json
+import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from timeit import repeat
 from types import SimpleNamespace
@@ -26,6 +32,7 @@ from runtime.common.summary import Summary
 from runtime.detector import Detector, load
 from runtime.engines.backends import add_arguments, load_options
 from runtime.images.opencv import opencv
+from runtime.images.pixels import Image8
 from runtime.images.regions import regions_above
 from runtime.inspection import Inspection
 from runtime.sinks.delivery import Deliveries
@@ -33,39 +40,47 @@ from runtime.sinks.json_lines import JsonLines, LinesSink, as_json, encode
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame, Source
 
-SEED = 0
 HEIGHT, WIDTH = 480, 640  # of the frames, in pixels
-SESSION_STAGES = ("copy_in", "execute", "copy_out")
 WARM_UP = 20  # frames that do not count
-PATIENCE_S = 30.0  # see `runtime.sinks.delivery`: a file's frames wait for a slow disk
 
 
-class Memory(Source):
-    """`count` frames from memory, each turned from BGR to RGB as captures are."""
+class Generated(Source):
+    """Frames of `images` that are made as they are asked for; `read` counts them, and all are to be judged."""
 
     live = False
 
-    def __init__(self, count: int) -> None:
-        self.name, self._count = "memory", count
-        coarse = np.random.default_rng(SEED).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
-        self._bgr = opencv().resize(coarse, (WIDTH, HEIGHT), interpolation=opencv().INTER_CUBIC)
-        self.convert_ms: list[float] = []
+    def __init__(self, name: str, images: Iterable[Image8]) -> None:
+        self.name, self.read = name, 0
+        self._images, self._closed = images, False
 
     def __iter__(self) -> Iterator[Frame]:
-        for index in range(self._count):
-            started = time.perf_counter()
-            image = opencv().cvtColor(self._bgr, opencv().COLOR_BGR2RGB)
-            self.convert_ms.append(1e3 * (time.perf_counter() - started))
+        for image in self._images:
+            if self._closed:
+                return
+            index, self.read = self.read, self.read + 1
             yield Frame(image, f"frame_{index:08d}", index, time.time())
 
     def close(self) -> None:
-        """Nothing is open."""
+        """End the iteration at the next frame."""
+        self._closed = True
+
+
+def from_memory(frames: int, convert_ms: list[float]) -> Iterator[Image8]:
+    """Yield `frames` images as captures do: turned from BGR to RGB, which takes `convert_ms`."""
+    cv2 = opencv()
+    coarse = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    bgr = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    for _ in range(frames):
+        started = time.perf_counter()
+        image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        convert_ms.append(1e3 * (time.perf_counter() - started))
+        yield image
 
 
 def judge_all(source: Source, detector: Detector, lines: Path, also: Callable[[Judgement], None]) -> Summary:
     """Judge every frame of `source` as `runtime.infer` does, into JSON lines and `also`."""
     with (
-        Deliveries([LinesSink(lines)], patience_s=PATIENCE_S) as deliveries,
+        Deliveries([LinesSink(lines)], patience_s=30.0) as deliveries,  # a file's frames wait for a slow disk
         Inspection([source], detector, [deliveries, SimpleNamespace(offer=also)]) as inspection,
     ):
         inspection.run()
@@ -74,22 +89,23 @@ def judge_all(source: Source, detector: Detector, lines: Path, also: Callable[[J
 
 def measure(detector: Detector, frames: int, folder: Path) -> dict[str, list[float]]:
     """Return every frame's milliseconds by stage; "overhead" is all but the session, the line's parts are last."""
-    source = Memory(frames + WARM_UP + 1)
+    convert_ms, last = list[float](), list[Judgement]()
     noted: list[tuple[float, dict[str, float]]] = []
 
     def note(judgement: Judgement) -> None:
         noted.append((time.perf_counter(), judgement.result.latency_ms))
+        last[:] = [judgement]
 
+    source = Generated("memory", from_memory(frames + WARM_UP + 1, convert_ms))
     judge_all(source, detector, folder / "frames.jsonl", note)
     whole_ms = 1e3 * np.diff([ended_s for ended_s, _ in noted])[WARM_UP:]
     counted = [stages for _, stages in noted[WARM_UP + 1 :]]
-    session_ms = [sum(stages.get(stage, 0.0) for stage in SESSION_STAGES) for stages in counted]
-    frame = next(iter(Memory(1)))
+    session_ms = [sum(stages.get(stage, 0.0) for stage in ("copy_in", "execute", "copy_out")) for stages in counted]
     return {
-        "convert (capture's thread)": source.convert_ms[WARM_UP + 1 :],
+        "convert (capture's thread)": convert_ms[WARM_UP + 1 :],
         **{stage: [stages[stage] for stages in counted] for stage in counted[0] if stage != "total"},
         "overhead": list(whole_ms - session_ms),
-        **_line_parts(Judgement(source.name, frame, detector(frame.image)), frames, folder),
+        **_line_parts(last[0], frames, folder),
     }
 
 
@@ -115,6 +131,72 @@ def text(stages: dict[str, list[float]], device: str) -> str:
     return "\n".join(lines)
 
 
+def page_overhead(detector: Detector, engine: Path, frames: int, rounds: int, viewers: int) -> str:
+    """Return the table: medians over the rounds, and the best round, which other work disturbed least."""
+    from runtime.serve.address import Address
+    from runtime.serve.server import ServeOptions, Server
+    from runtime.serve.status import SourceStatus
+
+    cases = {"no page": 0, "nobody looks": 0, "1 looks": 1, f"{viewers} look": viewers}
+    cases[f"{viewers} do not read"] = viewers
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    sources = [SourceStatus("memory", True)]
+    with Server(ServeOptions(Address("127.0.0.1", 0)), detector, engine, lambda: sources) as server:
+        _judge(detector, frames, server.offer)  # warm-up
+        for _ in range(rounds):
+            for name, clients in cases.items():
+                work = (clients, _never_read if name.endswith("do not read") else _look, server.address.port)
+                process = get_context("spawn").Process(target=_run, args=work, daemon=True)
+                process.start()
+                time.sleep(1.0)
+                rows[name].append(_judge(detector, frames, server.offer if name != "no page" else lambda _: None))
+                process.kill()
+                process.join()
+    lines = [f"{'':<18}{'ms a frame':>12}{'best round':>12}{'µs to offer':>14}   (medians of {rounds} rounds in turn)"]
+    for name, values in rows.items():
+        ms, us = np.median(values, axis=0).tolist()
+        lines.append(f"{name:<18}{ms:>12.2f}{min(values)[0]:>12.2f}" + (f"{us:>14.1f}" if name != "no page" else ""))
+    return "\n".join(lines)
+
+
+def _judge(detector: Detector, frames: int, offer: Callable[[Judgement], None]) -> tuple[float, float]:
+    """Return the median milliseconds a frame, and the median microseconds of offering it to the page."""
+    stamps_s = []
+    for frame in Generated("memory", from_memory(frames, [])):
+        started_s, result, judged_s = time.perf_counter(), detector(frame.image), time.perf_counter()
+        offer(Judgement("memory", frame, result))
+        stamps_s.append((started_s, judged_s, time.perf_counter()))
+    started, judged, offered = np.array(stamps_s).T
+    return 1e3 * float(np.median(offered - started)), 1e6 * float(np.median(offered - judged))
+
+
+def _run(count: int, client: Callable[[int], None], port: int) -> None:
+    for _ in range(count):
+        threading.Thread(target=client, args=(port,)).start()
+
+
+def _look(port: int) -> None:
+    """Ask for what one open page asks for."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    picture, point, asked_s = 0, 0, 0.0
+    while True:
+        connection.request("GET", f"/live/0.jpg?after={picture}")
+        answer = connection.getresponse()
+        if answer.read() and answer.status == 200:
+            picture = int(answer.headers["X-Frame-Number"])
+        if time.monotonic() - asked_s > 1:
+            asked_s = time.monotonic()
+            connection.request("GET", f"/api/state?since={point}")
+            points = json.loads(connection.getresponse().read())["points"]
+            point = points[-1][0] if points else point
+
+
+def _never_read(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /live/0.jpg HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
+        threading.Event().wait()
+
+
 def open_engine(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Detector]:
     """Return what a command line says and the engine that it names."""
     parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json")
@@ -135,9 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, detector = open_engine(parser, argv)
     with detector, tempfile.TemporaryDirectory() as folder:
         if args.serve:
-            from runtime.serve.overhead import page_overhead
-
-            print(page_overhead(detector, args.engine, Memory(args.frames), args.rounds, args.viewers))
+            print(page_overhead(detector, args.engine, args.frames, args.rounds, args.viewers))
         else:
             print(text(measure(detector, args.frames, Path(folder)), detector.session.device))
 

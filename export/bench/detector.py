@@ -127,8 +127,14 @@ def random_checkpoint(encoder: str, size: tuple[int, int]) -> Checkpoint:
     with torch.inference_mode():
         calibrate_batch_norm(model.encoder, iter([model.normalise(frames)]))
         constants = freeze_constants(model.log_likelihoods(frames), config.score)
-    threshold = {"random": Threshold(0.5 * len(config.taps), "half of the range")}
-    return Checkpoint(model.requires_grad_(False), constants, threshold, "random", "random", "0" * 64)
+    return Checkpoint(
+        model=model.requires_grad_(False),
+        constants=constants,
+        thresholds={"random": Threshold(0.5 * len(config.taps), "half of the range")},
+        default_threshold="random",
+        encoder_weights="random",
+        data_sha256="0" * 64,
+    )
 
 
 def _export(stem: Path, encoder: str, size: tuple[int, int]) -> _Exported:

@@ -118,9 +118,17 @@ def _checkpoint(path: Path) -> DetectorForm:
         return judge
 
     config = checkpoint.model.config
-    origin = checkpoint.data_origin
-    described = (sha256_of(path), config.encoder, config.input_size, threshold, origin)
-    return DetectorForm("torch", path, *described, open_it, network_sha256=network_sha256(checkpoint))
+    return DetectorForm(
+        form="torch",
+        path=path,
+        checkpoint_sha256=sha256_of(path),
+        encoder=config.encoder,
+        input_size=config.input_size,
+        threshold=threshold,
+        data_origin=checkpoint.data_origin,
+        open=open_it,
+        network_sha256=network_sha256(checkpoint),
+    )
 
 
 def _onnx(path: Path) -> DetectorForm:
@@ -170,5 +178,15 @@ def _check_takes_input_size(path: Path, sidecar: Sidecar) -> None:
 def _described(
     form: str, path: Path, sidecar: Sidecar, origin: str, open_it: Callable[[], Judge], batch: int = BATCH
 ) -> DetectorForm:
-    described = (sidecar.checkpoint_sha256, sidecar.encoder, sidecar.input_size, sidecar.threshold.value)
-    return DetectorForm(form, path, *described, origin, open_it, batch, sidecar.network_sha256)
+    return DetectorForm(
+        form=form,
+        path=path,
+        checkpoint_sha256=sidecar.checkpoint_sha256,
+        encoder=sidecar.encoder,
+        input_size=sidecar.input_size,
+        threshold=sidecar.threshold.value,
+        data_origin=origin,
+        open=open_it,
+        batch=batch,
+        network_sha256=sidecar.network_sha256,
+    )

@@ -17,7 +17,7 @@ from runtime.common.errors import UserError, run_command
 from train import ablation
 from train.comparing import decoder_pool
 from train.comparing.decoder_pool import Keep, train_decoders
-from train.comparing.decoder_run import DecoderRun, train_decoder
+from train.comparing.decoder_run import DecoderJob, DecoderRun, train_decoder
 from train.comparing.feature_store import FeatureStore
 from train.comparing.results import Judge
 from train.comparing.variants import FlowKind, Variant, all_variants, default_variants
@@ -157,7 +157,7 @@ def test_a_decoder_alone_takes_trainers_steps(dataset: Dataset, tmp_path: Path, 
         expected = trainer.model.log_likelihoods(torch.from_numpy(tests.batch(range(len(tests)))))
     for tap, (_, height, width) in enumerate(CONFIG.tap_sizes):
         decoder: Any = CFlow(CONFIG).decoders[tap]
-        run = train_decoder(decoder, (height, width), tap, features, recipe, ON_CPU, lambda: None)
+        run = train_decoder(decoder, DecoderJob(tap, (height, width), recipe, ON_CPU), features)
         theirs = dict(trainer.model.decoders[tap].named_parameters())
         for name, parameter in decoder.named_parameters():
             if rotation:  # features computed for each batch, as Trainer does: the same arithmetic

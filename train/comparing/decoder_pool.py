@@ -6,13 +6,14 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tqdm import tqdm
 
 from export.model.cflow import CFlow, ModelConfig
-from train.comparing.decoder_run import DecoderRun, Features, load_run, save_run, train_decoder
+from export.model.flow import Decoder
+from train.comparing.decoder_run import DecoderJob, DecoderRun, Features, load_run, save_run, train_decoder
 from train.comparing.variants import DecoderKey
 from train.loop.processes import Processes
 from train.loop.schedule import Recipe
@@ -70,8 +71,9 @@ def train_decoders(
         config = replace(keep.config, **asdict(flow))
         with building:  # takes the global generator for the subnets' initialisation
             decoder = CFlow(config).decoders[tap]
-        grid = config.tap_sizes[tap][1:]
-        run = train_decoder(decoder, grid, tap, features, recipe, processes, after_batch)  # type: ignore[arg-type]
+        _, height, width = config.tap_sizes[tap]
+        job = DecoderJob(tap, (height, width), recipe, processes, after_batch)
+        run = train_decoder(cast(Decoder, decoder), job, features)
         keep.save(key, run)
         return run
 

@@ -46,6 +46,26 @@ class DecoderRun:
     minutes: float
 
 
+@dataclass(frozen=True, eq=False)
+class DecoderJob:
+    """How one decoder is trained: on tap `tap`, whose grid is (height, width), by `recipe`, on `processes`.
+
+    `after_batch` is called after every image batch and may raise to end the training.
+    """
+
+    tap: int
+    grid: tuple[int, int]
+    recipe: Recipe
+    processes: Processes
+    after_batch: Callable[[], None] = lambda: None
+
+    def fiber_order(self, epoch: int, index: int, count: int) -> Tensor:
+        """Return the order, (count,), in which the fibers of image batch `index` of pass `epoch` are taken."""
+        seeds = np.random.SeedSequence([self.recipe.seed, epoch, self.processes.rank, index, self.tap])
+        generator = torch.Generator(self.processes.device).manual_seed(int(seeds.generate_state(1)[0]))
+        return torch.randperm(count, generator=generator, device=self.processes.device)
+
+
 def image_batches(recipe: Recipe, epoch: int, count: int) -> Iterator[tuple[list[int], list[float]]]:
     """Yield (image indices, angles in degrees) of every image batch of pass `epoch` over `count` images."""
     rng = np.random.default_rng([recipe.seed, epoch])
@@ -56,33 +76,18 @@ def image_batches(recipe: Recipe, epoch: int, count: int) -> Iterator[tuple[list
         yield indices, (rng.uniform(-limit, limit, len(indices)).tolist() if limit else [0.0] * len(indices))
 
 
-def fiber_order(recipe: Recipe, epoch: int, index: int, tap: int, count: int, processes: Processes) -> Tensor:
-    """Return the order, (count,), in which tap `tap` takes the fibers of image batch `index` of pass `epoch`."""
-    seeds = np.random.SeedSequence([recipe.seed, epoch, processes.rank, index, tap])
-    generator = torch.Generator(processes.device).manual_seed(int(seeds.generate_state(1)[0]))
-    return torch.randperm(count, generator=generator, device=processes.device)
+def train_decoder(decoder: Decoder, job: DecoderJob, features: Features) -> DecoderRun:
+    """Train `decoder` to the recipe's end, and judge with it.
 
-
-def train_decoder(
-    decoder: Decoder,
-    grid: tuple[int, int],
-    tap: int,
-    features: Features,
-    recipe: Recipe,
-    processes: Processes,
-    after_batch: Callable[[], None],
-) -> DecoderRun:
-    """Train `decoder` on tap `tap`, whose grid is (height, width), to the recipe's end, and judge with it.
-
-    Of all passes the one with the highest held-out likelihood counts. `after_batch` is called after every image
-    batch and may raise to end the training. Raises `UserError` if the loss or the likelihood stops being finite.
+    Of all passes the one with the highest held-out likelihood counts. Raises `UserError` if the loss or the likelihood
+    stops being finite.
     """
     started = time.monotonic()
-    training = TapTraining(decoder.to(processes.device), grid, recipe.learning_rate)
+    training = TapTraining(decoder.to(job.processes.device), job.grid, job.recipe.learning_rate)
     best: tuple[Tensor, Tensor] | None = None  # held-out log-likelihoods, parameters
-    for epoch in range(recipe.epochs):
-        loss = _train_pass(training, tap, features.train, recipe, epoch, processes, after_batch)
-        held_out = _log_likelihoods(training, grid, tap, features.held_out)
+    for epoch in range(job.recipe.epochs):
+        loss = _train_pass(training, job, features.train, epoch)
+        held_out = _log_likelihoods(training, job, features.held_out)
         if not np.isfinite([loss, float(held_out.mean())]).all():
             found = f"loss {loss}, held-out logp {float(held_out.mean())} in pass {epoch + 1}"
             raise UserError("the loss must stay finite", found, "lower --learning-rate")
@@ -90,38 +95,32 @@ def train_decoder(
             best = held_out, training.flow.parameters.clone()
     assert best is not None
     training.flow.parameters.copy_(best[1])
-    test = _log_likelihoods(training, grid, tap, features.test)
+    test = _log_likelihoods(training, job, features.test)
     return DecoderRun(best[0], test, (time.monotonic() - started) / 60)
 
 
-def _train_pass(
-    training: TapTraining,
-    tap: int,
-    source: FiberSource,
-    recipe: Recipe,
-    epoch: int,
-    processes: Processes,
-    after_batch: Callable[[], None],
-) -> float:
+def _train_pass(training: TapTraining, job: DecoderJob, source: FiberSource, epoch: int) -> float:
+    """Train through all image batches once; return the mean loss."""
+    recipe, losses = job.recipe, []
     batches = list(image_batches(recipe, epoch, len(source)))
-    losses = []
     for index, (indices, angles) in enumerate(batches):
-        values = source.fibers(tap, indices, angles)
-        fibers = Fibers(values, fiber_order(recipe, epoch, index, tap, len(values), processes))
+        values = source.fibers(job.tap, indices, angles)
+        fibers = Fibers(values, job.fiber_order(epoch, index, len(values)))
         if recipe.standardised_start and epoch == index == 0:
             training.standardise(fibers)
         steps = max(1, len(values) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
         rate = learning_rate(recipe, epoch, index / len(batches))
-        losses.append(training.train(fibers, steps, recipe.fiber_batch, rate, processes))
-        after_batch()
+        losses.append(training.train(fibers, steps, recipe.fiber_batch, rate, job.processes))
+        job.after_batch()
     return float(torch.stack(losses).mean())
 
 
-def _log_likelihoods(training: TapTraining, grid: tuple[int, int], tap: int, features: FeatureStore) -> Tensor:
+def _log_likelihoods(training: TapTraining, job: DecoderJob, features: FeatureStore) -> Tensor:
     """Return the log-likelihoods of all images, (N, h, w) on the CPU."""
     count = len(features)
     parts = (range(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
-    return torch.cat([training.log_likelihood(features.fibers(tap, part)).cpu() for part in parts]).view(-1, *grid)
+    logps = [training.log_likelihood(features.fibers(job.tap, part)).cpu() for part in parts]
+    return torch.cat(logps).view(-1, *job.grid)
 
 
 def save_run(path: Path, run: DecoderRun, identity: dict[str, Any]) -> None:
