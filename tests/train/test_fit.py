@@ -179,7 +179,7 @@ def test_taps_may_be_listed_with_spaces_and_in_any_order(data: Path, tmp_path: P
 
 def process(data: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
     """Start a training of many passes."""
-    longer = [*TINY, *SHORT, "--meta-epochs", "500"]
+    longer = [*TINY, *SHORT, "--meta-epochs", "20000"]
     command = [sys.executable, "-m", "train.fit", "--data", str(data), "--out", str(out), *longer, *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -199,7 +199,7 @@ def test_signals_and_kills_leave_a_run_that_goes_on(data: Path, tmp_path: Path) 
         wait_for_passes(run)
         run.send_signal(number)
         error = run.communicate(timeout=PATIENCE_S)[1]
-        assert run.returncode == status
+        assert run.returncode == status, error
         assert error.splitlines()[-1] == f"{word}; what was written before is whole" and "Traceback" not in error
         assert [path.name for path in tmp_path.iterdir()] == ["cable.training.pt"]
         resume = ["--resume"]
