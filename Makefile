@@ -55,4 +55,4 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build site *.egg-info
+	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -33,6 +33,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return _to_site(markdown, "../")
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep words with hyphens in one line where they are code: an option that is cut in two reads as two."""
+    return re.sub(r"(?<!<pre>)<code>[^<]*</code>", _unbroken, html)
+
+
+def _unbroken(code: re.Match[str]) -> str:
+    return re.sub(r"[^\s<>]*-[^\s<>]*", r'<span class="unbroken">\g<0></span>', code[0])
+
+
 def _to_site(text: str, before: str) -> str:
     for source, page in PAGES.items():
         text = re.sub(rf"\]\({re.escape(before + source)}(?=[)#])", f"]({page}", text)

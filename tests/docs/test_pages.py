@@ -1,11 +1,13 @@
 """What README and docs/ say that can be looked up: links, options, commands, error lines."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 import cflow
+from runtime.sinks.events import EventSink
 from tests.support.documentation import (
     PAGES,
     REMOVED,
@@ -19,6 +21,7 @@ from tests.support.documentation import (
     source_text,
     words_of,
 )
+from tests.support.judgements import judgement
 from tests.support.paths import ROOT
 
 README_BYTES = 9000
@@ -91,6 +94,15 @@ def test_the_error_lines_of_the_troubleshooting_are_those_of_the_source():
     assert len(pieces) > 40
     names = {"manifest.json", "good"}  # of files, which the source holds as constants of their own
     assert not [piece for piece in pieces if piece not in source and piece not in names]
+
+
+def test_the_fields_of_an_event_are_those_of_the_table(tmp_path: Path):
+    with EventSink(tmp_path, maximum=2.0) as sink:
+        sink.write(judgement(0, 1.5))
+    [written] = tmp_path.glob("*/event.json")
+    table = read("docs/line.md").split("| field of `event.json` |")[1].split("\n\n")[0]
+    named = re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|[^|]*\|", table, re.MULTILINE)))
+    assert set(json.loads(written.read_text())) <= set(named)
 
 
 def test_what_no_page_may_hold():

@@ -37,6 +37,13 @@ def test_nothing_is_loaded_from_another_host(site: Path):
         assert not re.search(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")), style.name
 
 
+def test_options_are_not_cut_at_their_hyphens(site: Path):
+    text = (site / "line.html").read_text(encoding="utf-8")
+    assert '<code><span class="unbroken">--batch-cameras</span></code>' in text
+    blocks = re.findall(r"<pre><code.*?</code></pre>", text, re.DOTALL)
+    assert blocks and not any("unbroken" in block for block in blocks)
+
+
 def test_the_reference_is_made_from_the_docstrings(site: Path):
     text = (site / "api.html").read_text(encoding="utf-8")
     assert "An image score above this is anomalous." in text and 'id="runtime.detector.Detector.stream"' in text
