@@ -45,8 +45,8 @@ class Result:
 
     def unjudged(self, reason: str) -> "Result":
         """Return the result of a frame that the engine did not see: no score, nothing on the map."""
-        empty = replace(self, anomaly_map=np.zeros_like(self.anomaly_map), image_score=math.nan)
-        return empty.without_verdict(reason)
+        empty = np.zeros_like(self.anomaly_map)
+        return replace(self, anomaly_map=empty, image_score=math.nan, verdict="none", reason=reason)
 
 
 def result_of(

@@ -10,6 +10,7 @@ from runtime.common.errors import UserError
 from runtime.detector import Detector
 from runtime.engines.trt import cuda
 from runtime.engines.trt.session import TensorRTSession
+from runtime.images.facts import ImageFacts
 from runtime.images.view import View, ViewOptions
 from runtime.inspection import Inspection, InspectionOptions
 from tests.runtime.engines.trt.test_session import ARTEFACT
@@ -279,6 +280,15 @@ def test_one_frame_that_cannot_be_judged_ends_neither_its_source_nor_another(det
         assert judgement.result.score is None and not judgement.result.anomaly_map.any()
         assert "must lie within the camera's frame; found a frame of 20x20" in judgement.result.reason
     assert "6 without a verdict" in inspection.summary.text("device")
+
+
+def test_the_reason_is_the_frames_own_though_the_engine_was_given_a_black_one_in_its_place(detector):
+    facts = ImageFacts.of([np.random.default_rng(0).integers(0, 255, (32, 48, 3)).astype(np.uint8)])
+    detector.sidecar = replace(detector.sidecar, image_facts=facts)
+    sources = [ControlledSource(name, False, 9, None, size=(20, 20)) for name in ("a", "b")]
+    views = [View(ViewOptions(roi=(0, 0, 40, 30)))] * 2
+    kept, _ = inspect(detector, sources, views=views)
+    assert all("must lie within the camera's frame" in judgement.result.reason for judgement in kept.judgements)
 
 
 def test_a_region_that_never_fits_a_single_source_is_the_users_mistake(detector):
