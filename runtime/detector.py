@@ -94,30 +94,23 @@ class Detector(Closing):
         With a `batch` above their number the last is repeated up to that, for sessions that want it constant.
         At most `session.slots` may be under way. Raises `UserError` as a call does.
         """
-        started = time.perf_counter()
-        inputs = self._inputs(frames)
-        reasons = self._reasons(frames)
-        if batch > len(frames):
-            inputs = np.concatenate([inputs, np.repeat(inputs[-1:], batch - len(frames), axis=0)])
-        prepared = time.perf_counter()
-        return Submitted(self, self.session.submit(inputs), reasons, Moments(started, prepared))
+        inputs, reasons, moments = self._prepare(frames, batch)
+        return Submitted(self, self.session.submit(inputs), reasons, moments)
 
     def _judge(self, frames: Sequence[NDArray[np.uint8]]) -> list[Result]:
-        started = time.perf_counter()
-        inputs = self._inputs(frames)
-        reasons = self._reasons(frames)
-        moments = Moments(started, time.perf_counter())
+        inputs, reasons, moments = self._prepare(frames)
         maps, scores = self.session.run(inputs)
         return self._results(Run(maps, scores, self.session.stage_ms), reasons, moments)
 
-    def _reasons(self, frames: Sequence[NDArray[np.uint8]]) -> list[str]:
-        """Return why each frame can have no verdict; empty for those that can."""
-        facts = self.sidecar.image_facts
-        return [unfit(frame, facts) if facts is not None else "" for frame in frames]
-
-    def _inputs(self, frames: Sequence[NDArray[np.uint8]]) -> Frames:
+    def _prepare(self, frames: Sequence[NDArray[np.uint8]], batch: int = 0) -> tuple[Frames, list[str], Moments]:
+        """Return the session's input, why each frame can have no verdict (empty: it can), and when that was done."""
+        started = time.perf_counter()
         fitting = [self._fit(frame) for frame in frames]
-        return fitting[0][None] if len(fitting) == 1 else np.stack(fitting)
+        fitting += fitting[-1:] * (batch - len(frames))
+        inputs = fitting[0][None] if len(fitting) == 1 else np.stack(fitting)
+        facts = self.sidecar.image_facts
+        reasons = [unfit(frame, facts) if facts is not None else "" for frame in frames]
+        return inputs, reasons, Moments(started, time.perf_counter())
 
     def _results(self, run: Run, reasons: Sequence[str], moments: Moments) -> list[Result]:
         """Return the results of the first frames of `run`, one for each of `reasons`."""

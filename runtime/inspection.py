@@ -63,12 +63,20 @@ class SourceState:
 
 
 @dataclass(frozen=True, eq=False)
+class _Taken:
+    """A frame as it is judged."""
+
+    source: Source
+    frame: Frame
+    unjudged: str  # why it is not given to the engine; empty where it is
+    frozen: str  # why it says nothing new
+
+
+@dataclass(frozen=True, eq=False)
 class _UnderWay:
     """Frames that were submitted together, and the milliseconds of what came before."""
 
-    taken: list[tuple[Source, Frame]]
-    unjudged: list[str]  # why a frame was not given to the engine; empty where it was
-    frozen: list[str]  # why a frame says nothing new
+    taken: list[_Taken]
     submitted: Submitted
     latency_ms: dict[str, float]
 
@@ -174,27 +182,25 @@ class Inspection(Closing):
 
     def _submit(self, arrivals: Sequence[Arrival], capture_ms: float) -> _UnderWay:
         started = time.perf_counter()
-        viewed = [self._viewed(arrival) for arrival in arrivals]
+        taken = [self._viewed(arrival) for arrival in arrivals]
         latency_ms = {"capture": capture_ms}
         if self._views:
             latency_ms["view"] = 1e3 * (time.perf_counter() - started)
         session = self._detector.session
         constant = self._options.batch_cameras and session.constant_batch
         batch = min(len(self.sources), session.max_batch) if constant else 0
-        unjudged = [reason for _, reason in viewed]
-        empty = np.zeros((*session.frame_size, 3), np.uint8) if any(unjudged) else None
-        images = [frame.image if empty is None or not reason else empty for frame, reason in viewed]
-        taken = [(arrival.source, frame) for arrival, (frame, _) in zip(arrivals, viewed, strict=True)]
-        frozen = [self._frozen[id(a.source)].reason(a.frame.image, time.monotonic()) for a in arrivals]
-        return _UnderWay(taken, unjudged, frozen, self._detector.submit(images, batch), latency_ms)
+        empty = (*session.frame_size, 3)
+        images = [np.zeros(empty, np.uint8) if item.unjudged else item.frame.image for item in taken]
+        return _UnderWay(taken, self._detector.submit(images, batch), latency_ms)
 
-    def _viewed(self, arrival: Arrival) -> tuple[Frame, str]:
-        """Return what is judged of a frame, and why it cannot be. One bad frame of many is not the end of the others.
+    def _viewed(self, arrival: Arrival) -> _Taken:
+        """Return what is judged of a frame, or why it cannot be. One bad frame of many is not the end of the others.
 
         Raises `UserError` for the very first of a single source: then it is the configuration that is wrong.
         """
-        view = self._views.get(id(arrival.source))
-        frame = arrival.frame
+        source, frame, unjudged = arrival.source, arrival.frame, ""
+        view = self._views.get(id(source))
+        frozen = self._frozen[id(source)].reason(frame.image, time.monotonic())
         try:
             if view is not None:
                 frame = replace(frame, image=np.ascontiguousarray(view(frame.image)))
@@ -202,30 +208,27 @@ class Inspection(Closing):
         except UserError as error:
             if len(self.sources) == 1 and not self.summary.frames:
                 raise
-            return frame, str(error)
-        return frame, ""
+            unjudged = str(error)
+        return _Taken(source, frame, unjudged, frozen)
 
     def _finish(self, batch: _UnderWay) -> None:
-        results = batch.submitted.results()
-        for (source, frame), unjudged, frozen, result in zip(
-            batch.taken, batch.unjudged, batch.frozen, results, strict=True
-        ):
-            judged = self._judged(source, result, unjudged, frozen)
+        for item, result in zip(batch.taken, batch.submitted.results(), strict=True):
+            source, judged = item.source, self._judged(item, result)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
-            judgement = Judgement(source.name, frame, judged, self._views.get(id(source)))
+            judgement = Judgement(source.name, item.frame, judged, self._views.get(id(source)))
             offering = time.perf_counter()
             for receiver in self._receivers:
                 receiver.offer(judgement)
             deliver_ms = 1e3 * (time.perf_counter() - offering)
             self.summary.add(judged.verdict, {**judged.latency_ms, "deliver": deliver_ms}, source.name)
 
-    def _judged(self, source: Source, result: Result, unjudged: str, frozen: str) -> Result:
-        """Return `result` held to what is inspected of `source`'s frames, without a verdict where it has none."""
-        if unjudged:
-            return result.unjudged(unjudged)
-        view = self._views.get(id(source))
+    def _judged(self, item: _Taken, result: Result) -> Result:
+        """Return `result` held to what is inspected of the source's frames, without a verdict where it has none."""
+        if item.unjudged:
+            return result.unjudged(item.unjudged)
+        view = self._views.get(id(item.source))
         judged = result if view is None else view.inspected(result, self._detector.sidecar.score)
-        return judged.without_verdict(frozen) if frozen else judged
+        return judged.without_verdict(item.frozen) if item.frozen else judged
 
     def _tell_failures(self) -> None:
         """Say once of each source of several that it failed, while others go on."""

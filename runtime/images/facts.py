@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from runtime.images.opencv import opencv
-from runtime.images.pixels import Image8
+from runtime.images.pixels import Image8, every_nth
 
 SIDE = 256  # pixels of the longer side of what is measured: every n-th pixel, no filter
 SMALLEST = 16  # pixels of a frame's shorter side; a smaller one is no picture of a part
@@ -75,8 +75,7 @@ def measure(image: Image8) -> dict[str, float]:
     """
     height, width = image.shape[:2]
     cv2 = opencv()
-    step = -(-max(height, width) // SIDE)
-    grey = cv2.cvtColor(np.ascontiguousarray(image[::step, ::step]), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(np.ascontiguousarray(every_nth(image, SIDE)), cv2.COLOR_RGB2GRAY)
     mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(grey))
     edges = cv2.norm(cv2.Laplacian(grey, cv2.CV_16S), cv2.NORM_L1) / grey.size
     clipped = grey.size - cv2.countNonZero(cv2.inRange(grey, 2, 253))

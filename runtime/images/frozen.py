@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from runtime.images.pixels import Image8
+from runtime.images.pixels import Image8, every_nth
 
 SIDE = 256  # pixels of the longer side of what is compared: every n-th pixel
 
@@ -22,8 +22,7 @@ class FrozenCheck:
         """Say for how long `image` (H, W, 3), taken at the monotonic `now_s`, has not changed; empty if not long."""
         if not self._after_s:
             return ""
-        step = -(-max(image.shape[:2]) // SIDE)
-        sampled = image[::step, ::step]
+        sampled = every_nth(image, SIDE)
         if self._last is None or not np.array_equal(sampled, self._last):
             self._last, self._since_s = sampled.copy(), now_s
         still_s = now_s - self._since_s
