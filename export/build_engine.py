@@ -9,7 +9,7 @@ and the typed ONNX that the plan was built from.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,6 @@ from export.trt.options import BuildOptions, add_plan_arguments, plan_options
 from export.trt.precision import Precision
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_bytes
-from runtime.common.interrupts import lasting_interrupt
 from runtime.common.program import program_name
 from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 
@@ -60,17 +59,11 @@ def build_engine(options: BuildRequest, backend: Backend | None) -> Sidecar:
     `backend` is None where only the ONNX files are wanted. Until all of it is made an engine that stands stays as it
     is. Raises `UserError` for anything a user can mend.
     """
-    with (
-        staged_engine(options.out) as staged,
-        foreign_graph(options.model),
-        lasting_interrupt() as check,  # the exporter's garbage may swallow a Ctrl-C
-    ):
-        return _build(options, backend, staged, check)
+    with staged_engine(options.out) as staged, foreign_graph(options.model):
+        return _build(options, backend, staged)
 
 
-def _build(
-    options: BuildRequest, backend: Backend | None, staged: StagedEngine, check_interrupt: Callable[[], None]
-) -> Sidecar:
+def _build(options: BuildRequest, backend: Backend | None, staged: StagedEngine) -> Sidecar:
     fused_path = staged.aside(options.beside(".onnx"))
     unfused = _export_and_fuse(options, fused_path, staged)
     model = load_model(fused_path)
@@ -104,7 +97,6 @@ def _build(
         artefacts=tuple(artefacts),
         golden=measured(info.sidecar.golden, {"fp32": fused_path, precision: typed_path}, frame_size or size),
     )
-    check_interrupt()
     last = _said_at_last_build(options.beside(".onnx"))
     return staged.put_in_place(lambda before: keep_thresholds(sidecar, before, last, _say))
 

@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from tests.support.once_a_run import FOLDER
 SHARED_OUT = "PYTEST_XDIST_WORKER" in os.environ  # this process is one of several that share the tests out
 if SHARED_OUT:  # before torch is loaded: as many threads as processes, or they wait for each other's turns
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background job: its programs would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
