@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
-from runtime.images.preprocess import list_images, read_image
+from runtime.images.folders import list_images
+from runtime.images.preprocess import read_image
 from runtime.sources.frame import Frame
 from runtime.sources.open import SourceKind, SourceSpec, open_source
 

@@ -117,6 +117,7 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
         default_threshold=checkpoint.default_threshold,
         thresholds=checkpoint.thresholds,
         score=config.score,
+        white=config.white,
         training_data_sha256=checkpoint.data_sha256,
         checkpoint_sha256=sha256_of(path),
         versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},

@@ -76,7 +76,8 @@ def _run(args: argparse.Namespace) -> int | None:
         )
         signals = stack.enter_context(StopSignals())
         views = source_arguments.views_from(args)
-        sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
+        opened = source_arguments.sources_from(args, detector.sidecar.white)
+        sources = [stack.enter_context(source) for source in opened]
         live = any(source.live for source in sources)
         sinks = sink_arguments.sinks_from(args, detector.sidecar, len(sources))
         deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))

@@ -16,7 +16,7 @@ from export.images.labelled import check_classes
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand
-from runtime.images.preprocess import list_images
+from runtime.images.folders import list_images
 from train.data.open import GOOD, LabelledImage, open_dataset
 from train.judging.false_alarms import best_f1, from_good_images
 from train.judging.judged_set import JudgedSet, judge

@@ -10,7 +10,7 @@ from PIL import Image
 
 from export.images.masks import MaskSlice, load_mask
 from runtime.common.errors import UserError
-from runtime.images.preprocess import list_images
+from runtime.images.folders import list_images
 
 GOOD = "good"
 

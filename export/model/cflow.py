@@ -19,6 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ModelConfig:
     """What rebuilds a detector's structure. `input_size` is (height, width) in pixels.
 
+    `white` is the sample value that is white in 16-bit grey files that do not say it (`ReadOptions`).
     Raises `UserError` for a value that no detector can have.
     """
 
@@ -33,6 +34,7 @@ class ModelConfig:
     std: tuple[float, float, float] = IMAGENET_STD
     seed: int = 0
     score: Score = "deviation"
+    white: int = 65535
 
     def __post_init__(self) -> None:
         if self.coupling_blocks < 1:

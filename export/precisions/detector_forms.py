@@ -9,6 +9,7 @@ from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.session import Frames, Maps, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar, read_sidecar, sidecar_path
+from runtime.images.preprocess import PLAIN
 
 Judge = Callable[[Frames], tuple[Maps, Scores]]
 FORMS = {".pt": "torch", ".unfused.onnx": "unfused", ".onnx": "fused", ".fp16.onnx": "fp16", ".int8.onnx": "int8"}
@@ -34,6 +35,7 @@ class DetectorForm:
     data_origin: str
     open: Callable[[], Judge]
     batch: int = BATCH  # most frames that it takes at once
+    white: int = PLAIN.white  # of 16-bit files that do not say it
 
     @property
     def precision(self) -> str:
@@ -107,7 +109,8 @@ def _checkpoint(path: Path) -> DetectorForm:
 
     config = checkpoint.model.config
     origin = checkpoint.data_origin
-    return DetectorForm("torch", path, sha256_of(path), config.encoder, config.input_size, threshold, origin, open_it)
+    described = (sha256_of(path), config.encoder, config.input_size, threshold, origin)
+    return DetectorForm("torch", path, *described, open_it, white=config.white)
 
 
 def _onnx(path: Path) -> DetectorForm:
@@ -144,4 +147,4 @@ def _described(
     form: str, path: Path, sidecar: Sidecar, origin: str, open_it: Callable[[], Judge], batch: int = BATCH
 ) -> DetectorForm:
     described = (sidecar.checkpoint_sha256, sidecar.encoder, sidecar.input_size, sidecar.threshold.value)
-    return DetectorForm(form, path, *described, origin, open_it, batch)
+    return DetectorForm(form, path, *described, origin, open_it, batch, sidecar.white)

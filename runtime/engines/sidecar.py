@@ -56,6 +56,13 @@ class Threshold:
         return cls(float(item["value"]), str(item["method"]), rate, interval, of_map)
 
 
+def white_level(value: Any) -> int:
+    """Return `value`, the white of 16-bit samples. Raises `ValueError` if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 255 <= value <= 65535:
+        raise ValueError(f"white must be a whole number from 255 to 65535, not {value!r}")
+    return value
+
+
 @dataclass(frozen=True)
 class Artefact:
     """One file that this sidecar describes, known by its hash so that renaming a pair is harmless.
@@ -84,7 +91,8 @@ class Sidecar:
     `input_size` is (height, width) in pixels, the map's and the network's; `frame_size` is the camera's, where the
     engine holds the resize from the one to the other, and None where it takes frames of `input_size`. `thresholds`
     maps a name to a `Threshold`; `default_threshold` names the one that decides. `parity` holds the measured
-    differences from the FP32 graph, by precision.
+    differences from the FP32 graph, by precision. `white` is the sample value that was white in training, in 16-bit
+    grey files that do not say it.
     """
 
     name: str
@@ -104,6 +112,7 @@ class Sidecar:
     versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
     artefacts: tuple[Artefact, ...] = ()
+    white: int = 65535
     schema: str = SCHEMA
 
     @property
@@ -139,6 +148,7 @@ class Sidecar:
                 height, width = values["frame_size"]
                 values["frame_size"] = (int(height), int(width))
             values["taps"] = tuple(values["taps"])
+            values["white"] = white_level(values.get("white", 65535))
             values["thresholds"] = {name: Threshold.from_json(item) for name, item in values["thresholds"].items()}
             values["artefacts"] = tuple(Artefact(**item) for item in values.get("artefacts", ()))
             sidecar = cls(**values)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from export.images.labelled import GOOD, LabelledImage, labelled_images, read_mask
 from runtime.common.errors import UserError
-from runtime.images.preprocess import list_images, read_image, resize
+from runtime.images.folders import list_images
+from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
 from train.data.dataset import Dataset
 from train.data.mvtec import classes, paper_size
 from train.data.stc import is_stc, open_stc, scenes
@@ -75,8 +76,11 @@ def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[l
 class ImageCache:
     """Resized images by index, decoded once and kept while `limit_bytes` allows."""
 
-    def __init__(self, paths: Sequence[Path], size: tuple[int, int], limit_bytes: int = 4 << 30) -> None:
+    def __init__(
+        self, paths: Sequence[Path], size: tuple[int, int], limit_bytes: int = 4 << 30, read: ReadOptions = PLAIN
+    ) -> None:
         self.paths = list(paths)
+        self.read = read
         self.size = size
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._limit = limit_bytes // (size[0] * size[1] * 3)
@@ -88,7 +92,7 @@ class ImageCache:
         """Return image `index`, (H, W, 3) uint8 RGB."""
         kept = self._kept.get(index)
         if kept is None:
-            kept = resize(read_image(self.paths[index]), self.size)
+            kept = resize(read_image(self.paths[index], self.read), self.size)
             if len(self._kept) < self._limit:
                 self._kept[index] = kept
         return kept

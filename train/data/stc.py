@@ -17,7 +17,7 @@ import numpy as np
 from export.images.labelled import GOOD, LabelledImage
 from export.images.masks import MaskSlice, open_array
 from runtime.common.errors import UserError
-from runtime.images.preprocess import list_images
+from runtime.images.folders import list_images
 from train.data.dataset import Dataset
 
 MEAN = (0.5, 0.5, 0.5)  # the reference implementation's for STC
