@@ -17,7 +17,15 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from export.graph.onnx_files import check_takes_input_size, cpu_session, get_info, load_model, save_model, set_info
+from export.graph.onnx_files import (
+    check_onnx_path,
+    check_takes_input_size,
+    cpu_session,
+    get_info,
+    load_model,
+    save_model,
+    set_info,
+)
 from export.passes.resize_frames import PREFIX, find_front, put_in_front
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
@@ -143,8 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     source: Path = options.onnx
     out: Path = options.out
-    if out.suffix != ".onnx":
-        raise UserError("--out must end in .onnx", str(out))
+    check_onnx_path(out)
     if sidecar_path(out).resolve() == sidecar_path(source).resolve():
         raise UserError("--out must be another engine than the one it is made from", str(out), "give it another name")
     print(resize_file_inside(source, options.frame_size, out))

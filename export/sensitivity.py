@@ -20,6 +20,7 @@ from export.precisions.ranking import (
     ranking_table,
 )
 from runtime.common.errors import UserError, run_command
+from runtime.images.preprocess import ReadOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,9 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = info.precision if info.fused else "an unfused export"
         raise UserError(f"{options.onnx} must be a fused FP32 graph", found, "name the cable.onnx of export.fuse")
     data, size = read_calibration_data(options.calibration_data), info.sidecar.input_size
-    ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator)
+    read = ReadOptions(info.sidecar.white)
+    ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator, read)
     good = options.labelled is None
-    images = read_good(data, size, RANKING_IMAGES) if good else read_labelled(options.labelled, size)
+    images = read_good(data, size, RANKING_IMAGES, read) if good else read_labelled(options.labelled, size, read)
     print(ranking_table(rank_groups(model, ranges, images, info.sidecar.threshold.value)))
 
 

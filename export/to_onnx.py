@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from export.graph.onnx_files import ExportInfo, save_model, set_info
+from export.graph.onnx_files import ExportInfo, check_onnx_path, save_model, set_info
 from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint
 from runtime.common.errors import run_command
@@ -152,7 +152,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, help="a checkpoint written by train.fit")
     parser.add_argument("--out", type=Path, help="where the ONNX goes (default: CHECKPOINT with .unfused.onnx)")
     options = parser.parse_args(argv)
-    out = export_checkpoint(options.checkpoint, options.out or options.checkpoint.with_suffix(".unfused.onnx"))
+    out = options.out or options.checkpoint.with_suffix(".unfused.onnx")
+    check_onnx_path(out)
+    export_checkpoint(options.checkpoint, out)
     print(f"wrote {out}")
 
 

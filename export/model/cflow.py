@@ -41,6 +41,8 @@ class ModelConfig:
             raise UserError("coupling blocks (--blocks) must be at least 1", str(self.coupling_blocks))
         if self.clamp not in get_args(Clamp):
             raise UserError(f"the soft clamp must be {' or '.join(get_args(Clamp))}", repr(self.clamp))
+        if not 255 <= self.white <= 65535:
+            raise UserError("white (--white) must be 255 to 65535", str(self.white))
         if self.score not in SCORES:
             raise UserError(f"the score must be {' or '.join(SCORES)}", repr(self.score))
 

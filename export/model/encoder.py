@@ -44,6 +44,8 @@ class EncoderSpec:
 
 
 WEIGHTS = "IMAGENET1K_V1"  # the paper's, of every encoder but EfficientNet (timm's there)
+NESTED = ("state_dict", "model_state_dict", "model")  # keys under which training scripts save a state dict
+WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before a weight's name
 REFLECT = "_reflect"  # a residual network's name with this suffix pads by reflection
 
 
@@ -247,9 +249,23 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         state = read_torch_file(path, "a state dict saved by torch.save")
     except FileNotFoundError:
         raise UserError("--weights must be imagenet, random or a file", f"no file {path}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    for key in NESTED:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
         raise UserError(f"{path} must be a state dict saved by torch.save", type(state).__name__)
-    return state
+    tensors = {_without_wrapper(str(key)): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        found = f"one of {', '.join(map(str, list(state)[:5])) or 'nothing'}"
+        raise UserError(f"{path} must be a state dict of tensors, plain or under {' or '.join(NESTED)}", found)
+    return tensors
+
+
+def _without_wrapper(key: str) -> str:
+    """Return a weight's name without what DataParallel and torch.compile put before it."""
+    for prefix in WRAPPERS:
+        key = key.removeprefix(prefix)
+    return key
 
 
 def load_encoder_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -264,6 +280,10 @@ def load_encoder_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: 
     if wrong:
         key = wrong[0]
         raise UserError(f"{origin}: {key} must be {tuple(wanted[key].shape)}", f"{tuple(state[key].shape)}")
+    broken = [key for key in wanted if key in state and not state[key].isfinite().all()]
+    if broken:
+        found = f"NaN or infinity in {broken[0]}, {len(broken)} weights in all"
+        raise UserError(f"{origin} must hold finite weights", found, "save them again, or take --weights imagenet")
     encoder.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
 

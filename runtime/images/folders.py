@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime.common.errors import UserError
@@ -41,17 +41,26 @@ def natural_key(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if part.isdigit() and part.isascii() else part for part in parts], path.name
 
 
-def describe_use(folder: Path) -> str:
-    """Return how many images of `folder` are used, and how many files are not, for their suffix or for nesting."""
-    parts = [f"{folder}: {len(list_images(folder))} images used"]
-    others = Counter(path.suffix.lower() or "no suffix" for path in _files(folder))
-    others = Counter({suffix: count for suffix, count in others.items() if suffix not in IMAGE_SUFFIXES})
+def describe_use(paths: Sequence[Path]) -> str:
+    """Return in words how many images are used, from where, and what lies beside them and is not."""
+    folders = list(dict.fromkeys(path.parent for path in paths))
+    where = str(folders[0]) if len(folders) == 1 else f"{len(folders)} folders"
+    ignored = describe_ignored(*folders)
+    return f"{len(paths)} images used from {where}" + (f"; ignored there: {ignored}" if ignored else "")
+
+
+def describe_ignored(*folders: Path) -> str:
+    """Return in words what in `folders` is no image for its suffix, or is one but nested; nothing where all is used."""
+    suffixes = Counter(path.suffix.lower() or "none" for folder in folders for path in _files(folder))
+    others = {suffix: count for suffix, count in sorted(suffixes.items()) if suffix not in IMAGE_SUFFIXES}
+    nested = sum(1 for folder in folders for _ in _images_below(folder))
+    parts = []
     if others:
-        kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
-        parts.append(f"{others.total()} files of other kinds ignored ({kinds})")
-    if below := sum(1 for _ in _images_below(folder)):
-        parts.append(f"{below} images in folders below ignored")
-    return "; ".join(parts)
+        kinds = ", ".join(f"{suffix} {count}" for suffix, count in others.items())
+        parts.append(f"{sum(others.values())} files that are no images by their suffix ({kinds})")
+    if nested:
+        parts.append(f"{nested} images in folders below")
+    return ", ".join(parts)
 
 
 def _files(folder: Path) -> Iterator[Path]:

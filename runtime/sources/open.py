@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.notices import say
-from runtime.images.folders import IMAGE_SUFFIXES, describe_use, list_images
+from runtime.images.folders import IMAGE_SUFFIXES, describe_ignored, describe_use, list_images
 from runtime.images.opencv import opencv
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.camera import CameraRequest, camera_origin
@@ -172,6 +172,7 @@ def open_source(spec: SourceSpec, options: OpenOptions | None = None) -> Source:
         return ImageFiles(spec.target, [path], options.read)
     paths = list_images(path)
     if not paths:
-        raise UserError(f"{path} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})", "none", "check the folder")
-    say(describe_use(path))
+        found = describe_ignored(path) or "none"
+        raise UserError(f"{path} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})", found, "check the folder")
+    say(describe_use(paths))
     return ImageFiles(spec.target, paths, options.read)
