@@ -247,8 +247,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     )
     data = refill(options)
     print(f"{options.out}: {len(data.paths)} images from {data.origin}, calibration hash {data.sha256[:12]}")
-    if len(data.paths) < ENOUGH_IMAGES:
-        print(f"note: fewer than {ENOUGH_IMAGES} images clip INT8 ranges; more are better", file=sys.stderr)
+    different = len({sha256_of(path) for path in data.paths})
+    if different < len(data.paths):
+        print(f"note: {len(data.paths) - different} images repeat others", file=sys.stderr)
+    if different < ENOUGH_IMAGES:
+        print(f"note: fewer than {ENOUGH_IMAGES} different images clip INT8 ranges; more are better", file=sys.stderr)
     return None
 
 

@@ -13,6 +13,7 @@ from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.graph.onnx_files import get_info, load_model
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import read_good, read_labelled
+from export.precisions.calibration_checks import check_different
 from export.precisions.ranges import METHODS, collect_ranges
 from export.precisions.ranking import (
     RANKING_IMAGES,
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{options.onnx} must be a fused FP32 graph", found, "name the cable.onnx of export.fuse")
     data, size = read_calibration_data(options.calibration_data), info.sidecar.input_size
     read = ReadOptions(info.sidecar.white)
+    check_different(data, size, read, print)
     ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator, read)
     good = options.labelled is None
     images = read_good(data, size, RANKING_IMAGES, read) if good else read_labelled(options.labelled, size, read)

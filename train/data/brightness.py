@@ -1,4 +1,4 @@
-"""Whether a set of 16-bit images stays in a small part of its scale: a camera of fewer bits whose files do not say it."""
+"""Whether 16-bit images stay in a small part of their scale: a camera of fewer bits whose files do not say it."""
 
 from collections.abc import Sequence
 from pathlib import Path
