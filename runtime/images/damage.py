@@ -1,10 +1,15 @@
 """Damage that Pillow reads over: its decoders fill the rest of a picture with anything, and raise nothing.
 
-Of 400 JPEGs with 64 random bytes inside Pillow refused 20 %. A second, strict decode, at an eighth of the size, finds
-all that the decoder itself can notice: 87 % were refused then. In the others the random bytes happen to decode
-to as many blocks as were there; nothing in a JPEG tells. TIFF with ZIP: 100 % (its checksum); with JPEG
-inside: as JPEG; PNG 100 %. WebP has neither checksums nor markers: 43 % (lossless 15 %). Uncompressed files (BMP, TIFF)
-show random bytes as random pixels. Where damage is to be noticed, let cameras write PNG.
+With 64 random bytes at a random place behind the headers, 100 files of each kind (256 x 256; `tests/.../test_damage.py`
+repeats it), this many are found:
+
+    PNG 100, TIFF with ZIP 100, with LZW 98: they have checksums, or codes that are not to be
+    TIFF with JPEG 90, JPEG 84 (Pillow alone 15 to 25), with restart marks 85, progressive 79: by a second, strict
+        decode at an eighth of the size; in the others the random bytes happen to be as many blocks as were there
+    WebP 28, lossless 12: it has neither checksums nor marks, and any bytes decode to something
+    BMP and uncompressed TIFF 0: random bytes are random pixels
+
+Where damage must not pass, let cameras write PNG.
 """
 
 import zlib
