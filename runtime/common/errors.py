@@ -1,6 +1,7 @@
 """One way to end a command: a line that a person can act on, and an exit status a script can test."""
 
 import errno
+import io
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,9 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
     Returns the exit status: 0, 2 for bad input (`UserError`, `OSError`), 130 for Ctrl-C. Any other
     exception is a defect of the program and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that no encoding knows
     try:
         return main(argv) or 0
     except UserError as error:
