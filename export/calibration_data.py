@@ -22,9 +22,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from export.images.pairs import check_no_masks_among
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
-from runtime.images.folders import list_images
+from runtime.common.notices import say_once
+from runtime.images.folders import describe_ignored, describe_use, list_images
 from runtime.images.preprocess import read_image
 from runtime.sources.frame import Frame
 from runtime.sources.open import SourceKind, SourceSpec, open_source
@@ -88,10 +90,20 @@ def read_calibration_data(folder: Path) -> CalibrationData:
         _check_files(folder, digests)
     else:
         origin = folder.resolve().name
-        digests = {path.name: sha256_of(path) for path in list_images(folder)}
+        paths = list_images(folder)
+        _say_use(folder, paths)
+        digests = {path.name: sha256_of(path) for path in paths}
     if not digests:
         raise UserError(f"{folder} must hold calibration images", "none", REFILL)
     return CalibrationData(tuple(folder / name for name in digests), _hash_of_set(digests.values()), origin)
+
+
+def _say_use(folder: Path, paths: Sequence[Path]) -> None:
+    """Say which images of `folder` are used. Raises `UserError` for masks among them, or none."""
+    if not paths:
+        raise UserError(f"{folder} must hold calibration images", describe_ignored(folder) or "none", REFILL)
+    check_no_masks_among(paths)
+    say_once(describe_use(paths))
 
 
 def _hash_of_set(digests: Iterable[str]) -> str:
@@ -170,7 +182,10 @@ def _stage_images(options: RefillOptions, staging: Path) -> None:
     if source.kind in (SourceKind.FOLDER, SourceKind.IMAGE):
         target = Path(source.target)
         paths = list_images(target) if target.is_dir() else [target]
-        for path in (paths[i] for i in _spread(len(paths), count)):
+        chosen = [paths[i] for i in _spread(len(paths), count)]
+        if target.is_dir() and chosen:
+            _say_use(target, chosen)
+        for path in chosen:
             read_image(path)  # a damaged file is to be named now, not while ranges are measured
             shutil.copyfile(path, staging / path.name)
         return

@@ -102,8 +102,8 @@ def _defect_pixels(image: Image.Image) -> NDArray[np.bool_]:
 
 def _marked(image: Image.Image) -> NDArray[np.bool_]:
     if image.mode.startswith("I") or image.mode in ("1", "L"):
-        return _bright(np.asarray(image).astype(np.int64))
-    rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
+        return _bright(np.asarray(image))
+    rgba = np.asarray(image.convert("RGBA")).astype(np.uint16)
     colour, alpha = rgba[..., :3], rgba[..., 3]
     if not alpha.any():  # it says nothing: see `runtime.images.to_rgb`
         alpha = np.full_like(alpha, 255)
@@ -115,6 +115,6 @@ def _marked(image: Image.Image) -> NDArray[np.bool_]:
     return np.array(over_black.any(axis=2))
 
 
-def _bright(levels: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _bright(levels: NDArray[Any]) -> NDArray[np.bool_]:
     peak = levels.max()
     return np.asarray(levels > (0 if peak <= LARGEST_LABEL else peak / 2))
