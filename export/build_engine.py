@@ -171,6 +171,9 @@ def _parser() -> argparse.ArgumentParser:
         what = f"points of {area} AUROC that the precision may cost (default: {own})"
         parser.add_argument(f"--budget-{area}", type=float, metavar="POINTS", help=what)
     parser.add_argument("--allow-parity-miss", action="store_true", help="build all the same, and say so")
+    parser.add_argument(
+        "--allow-anomalous-calibration", action="store_true", help="with images that the model itself calls anomalous"
+    )
     parser.add_argument("--backend", choices=("auto", "tensorrt", "tensorrt_rtx"), default="auto")
     parser.add_argument(
         "--target", action="append", default=[], help="compute capability, e.g. 8.9 (tensorrt_rtx; repeat)"
@@ -219,6 +222,7 @@ def _typing_options(arguments: argparse.Namespace, precision: Precision) -> Typi
         labelled=arguments.labelled,
         budget=Budget(image, pixel),
         allow_miss=arguments.allow_parity_miss,
+        allow_anomalous=arguments.allow_anomalous_calibration,
     )
 
 

@@ -22,13 +22,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from export.images.pairs import check_no_masks_among
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import read_json, sha256_of, sweep, sync_folder, write_json
 from runtime.common.locks import one_writer
+from runtime.common.notices import say_once
 from runtime.common.program import program_name
 from runtime.engines import fields
 from runtime.engines.fields import WrongField, items, one_of, record, shown, text
-from runtime.images.preprocess import list_images, read_image
+from runtime.images.folders import describe_ignored, describe_use, list_images
+from runtime.images.preprocess import read_image
 from runtime.sources.frame import Frame
 from runtime.sources.open import SourceKind, SourceSpec, open_source
 
@@ -94,10 +97,20 @@ def read_calibration_data(folder: Path) -> CalibrationData:
         origin, digests = manifest.origin, manifest.digests
     else:
         origin = folder.resolve().name
-        digests = {path.name: sha256_of(path) for path in list_images(folder)}
+        paths = list_images(folder)
+        _say_use(folder, paths)
+        digests = {path.name: sha256_of(path) for path in paths}
     if not digests:
         raise UserError(f"{folder} must hold calibration images", "none", REFILL)
     return CalibrationData(tuple(folder / name for name in digests), _hash_of_set(digests.values()), origin)
+
+
+def _say_use(folder: Path, paths: Sequence[Path]) -> None:
+    """Say which images of `folder` are used. Raises `UserError` for masks among them, or none."""
+    if not paths:
+        raise UserError(f"{folder} must hold calibration images", describe_ignored(folder) or "none", REFILL)
+    check_no_masks_among(paths)
+    say_once(describe_use(paths))
 
 
 def _hash_of_set(digests: Iterable[str]) -> str:
@@ -234,7 +247,10 @@ def _stage_images(options: RefillOptions, staging: Path) -> None:
     if source.kind in (SourceKind.FOLDER, SourceKind.IMAGE):
         target = Path(source.target)
         paths = list_images(target) if target.is_dir() else [target]
-        for path in (paths[i] for i in _spread(len(paths), count)):
+        chosen = [paths[i] for i in _spread(len(paths), count)]
+        if target.is_dir() and chosen:
+            _say_use(target, chosen)
+        for path in chosen:
             read_image(path)  # a damaged file is to be named now, not while ranges are measured
             shutil.copyfile(path, staging / path.name)
         return
@@ -311,8 +327,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     )
     data = refill(options)
     print(f"{options.out}: {len(data.paths)} images from {data.origin}, calibration hash {data.sha256[:12]}")
-    if len(data.paths) < ENOUGH_IMAGES:
-        print(f"note: fewer than {ENOUGH_IMAGES} images clip INT8 ranges; more are better", file=sys.stderr)
+    different = len({sha256_of(path) for path in data.paths})
+    if different < len(data.paths):
+        print(f"note: {len(data.paths) - different} images repeat others", file=sys.stderr)
+    if different < ENOUGH_IMAGES:
+        print(f"note: fewer than {ENOUGH_IMAGES} different images clip INT8 ranges; more are better", file=sys.stderr)
     return None
 
 

@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from export.graph.onnx_files import (
+    check_onnx_path,
     check_takes_input_size,
     cpu_session,
     foreign_graph,
@@ -169,8 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     source: Path = options.onnx
     out: Path = options.out
-    if out.suffix != ".onnx":
-        raise UserError("--out must end in .onnx", str(out))
+    check_onnx_path(out)
     if sidecar_path(out).resolve() == sidecar_path(source).resolve():
         raise UserError("--out must be another engine than the one it is made from", str(out), "give it another name")
     with foreign_graph(source):

@@ -17,11 +17,13 @@ from pathlib import Path
 
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.graph.onnx_files import check_takes_input_size, foreign_graph, get_info, load_model, save_model
+from export.precisions.calibration_checks import check_different
 from export.precisions.ranges import METHODS
 from export.precisions.typing import calibrated_int8, to_fp16
 from runtime.common.errors import UserError, run_command
 from runtime.common.program import program_name
 from runtime.engines.sidecar import sidecar_path
+from runtime.images.preprocess import ReadOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             typed, name = to_fp16(model), "fp16"
         else:
             data = read_calibration_data(options.calibration_data)
+            check_different(data, info.sidecar.input_size, ReadOptions(info.sidecar.white), print)
             permutations = options.quantise_permutations
             typed = calibrated_int8(model, data, method=options.calibrator, quantise_permutations=permutations)
             name = "int8"

@@ -13,6 +13,7 @@ from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.graph.onnx_files import foreign_graph, get_info, load_model
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import read_good, read_labelled
+from export.precisions.calibration_checks import check_different
 from export.precisions.ranges import METHODS, collect_ranges
 from export.precisions.ranking import (
     RANKING_IMAGES,
@@ -21,6 +22,7 @@ from export.precisions.ranking import (
 )
 from runtime.common.errors import UserError, run_command
 from runtime.common.program import program_name
+from runtime.images.preprocess import ReadOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = info.precision if info.fused else "an unfused export"
             raise UserError(f"{options.onnx} must be a fused FP32 graph", found, "name the cable.onnx of export.fuse")
         data, size = read_calibration_data(options.calibration_data), info.sidecar.input_size
-        ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator)
+        read = ReadOptions(info.sidecar.white)
+        check_different(data, size, read, print)
+        ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator, read)
         good = options.labelled is None
-        images = read_good(data, size, RANKING_IMAGES) if good else read_labelled(options.labelled, size)
+        images = read_good(data, size, RANKING_IMAGES, read) if good else read_labelled(options.labelled, size, read)
         print(ranking_table(rank_groups(model, ranges, images, info.sidecar.threshold.value)))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from export.graph.onnx_files import ExportInfo, save_model, set_info
+from export.graph.onnx_files import ExportInfo, check_onnx_path, save_model, set_info
 from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint, network_sha256
 from runtime.common.errors import run_command
@@ -119,6 +119,7 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
         default_threshold=checkpoint.default_threshold,
         thresholds=checkpoint.thresholds,
         score=config.score,
+        white=config.white,
         training_data_sha256=checkpoint.data_sha256,
         checkpoint_sha256=sha256_of(path),
         image_facts=checkpoint.image_facts,
@@ -156,7 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, help="a checkpoint written by train.fit")
     parser.add_argument("--out", type=Path, help="where the ONNX goes (default: CHECKPOINT with .unfused.onnx)")
     options = parser.parse_args(argv)
-    out = export_checkpoint(options.checkpoint, options.out or options.checkpoint.with_suffix(".unfused.onnx"))
+    out = options.out or options.checkpoint.with_suffix(".unfused.onnx")
+    check_onnx_path(out)
+    export_checkpoint(options.checkpoint, out)
     print(f"wrote {out}")
 
 

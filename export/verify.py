@@ -22,6 +22,7 @@ from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
 from runtime.common.program import program_name
 from runtime.common.text_table import align
+from runtime.images.preprocess import ReadOptions
 from runtime.report import paper_table
 from runtime.report.accuracy import SCHEMA
 
@@ -153,11 +154,12 @@ def _cells(row: FormRow, images: Images) -> list[str]:
 
 def _images(options: argparse.Namespace, model: DetectorForm) -> tuple[Images, bool]:
     """Return the images to compare on, and whether they are of the kind that the model was made for."""
+    read = ReadOptions(model.white)
     if options.data is None:
         data = read_calibration_data(options.images)
-        return read_good(data, model.input_size, GOOD_IMAGES), not data.stands_in_for(model.data_origin)
+        return read_good(data, model.input_size, GOOD_IMAGES, read), not data.stands_in_for(model.data_origin)
     root = options.data / options.class_name if options.class_name else options.data
-    return read_labelled(root, model.input_size), True
+    return read_labelled(root, model.input_size, read), True
 
 
 def _faults(rows: Sequence[FormRow], telling: bool) -> Iterator[str]:

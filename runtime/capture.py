@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.common import config
-from runtime.common.argument_types import count, seconds
+from runtime.common.argument_types import count, seconds, white
 from runtime.common.errors import UserError, run_command
 from runtime.common.program import program_name
 from runtime.sources.arguments import add_arguments, describe_sources, sources_from, views_from
@@ -38,6 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="take a camera's or stream's frames S seconds apart (default: %(default)g)",
     )
+    parser.add_argument(
+        "--white", type=white, metavar="N", help="white of 16-bit files that do not say it, such as 4095 (65535)"
+    )
     add_arguments(parser)
     config.add_arguments(parser)
     return parser
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(views) != 1:
         raise UserError("images are taken from one source at a time", f"{len(views)}", "run the command for each")
     written = 0
-    [source] = sources_from(args)
+    [source] = sources_from(args, args.white)
     try:
         with source:
             last_s = float("-inf")

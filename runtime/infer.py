@@ -105,7 +105,8 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     )
     signals = stack.enter_context(StopSignals())
     views = source_arguments.views_from(args)
-    sources = [stack.enter_context(source) for source in source_arguments.sources_from(args)]
+    opened = source_arguments.sources_from(args, detector.sidecar.white)
+    sources = [stack.enter_context(source) for source in opened]
     live = any(source.live for source in sources)
     stack.enter_context(sink_arguments.only_writer(args))
     sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources))

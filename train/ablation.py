@@ -27,6 +27,7 @@ from export.model.cflow import ModelConfig
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
 from runtime.common.program import program_name
+from runtime.images.preprocess import ReadOptions
 from train.comparing.decoder_pool import Keep, train_decoders
 from train.comparing.decoder_run import Features
 from train.comparing.feature_store import FeatureStore, TurnedFeatures, stored_bytes
@@ -58,11 +59,12 @@ def prepare(
     if needed > memory_gb:
         cure = "give more, a smaller --size, or coarser --taps"
         raise UserError(f"features must fit --memory {memory_gb:g} (GB)", f"{needed:.3g} GB of them", cure)
-    images = ImageCache(train, config.input_size)
+    read = ReadOptions(config.white)
+    images = ImageCache(train, config.input_size, read=read)
     model, loaded = build_model(config, weights, images)
 
     def store(paths: list[Path]) -> FeatureStore:
-        return FeatureStore(model, ImageCache(paths, config.input_size, limit_bytes=0), device)
+        return FeatureStore(model, ImageCache(paths, config.input_size, limit_bytes=0, read=read), device)
 
     source = TurnedFeatures(model, images, device) if turned else FeatureStore(model, images, device)
     features = Features(source, store(held_out), store(test))

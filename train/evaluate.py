@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.images.labelled import check_classes
+from export.images.labelled import check_classes, say_use
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
 from runtime.common.program import program_name
@@ -39,6 +39,7 @@ def _labelled(data: Path) -> Dataset:
     dataset = open_dataset(data)
     if not dataset.test:
         raise UserError(f"{data} must hold labelled images in test/good and test/<defect>", "none")
+    say_use(data, dataset.test)
     check_classes(np.array([image.anomalous for image in dataset.test], dtype=bool), "an evaluation")
     return dataset
 

@@ -11,15 +11,21 @@ import numpy as np
 import torch
 
 from export.model.cflow import CFlow, ModelConfig
-from export.model.checkpoint import Checkpoint, installed_versions, save_checkpoint
+from export.model.checkpoint import Checkpoint, check_checkpoint_path, installed_versions, save_checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
+from runtime.common.argument_types import count, white
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sweep
 from runtime.common.locks import one_writer
+from runtime.common.notices import say_once
 from runtime.common.program import program_name
+from runtime.images.bit_depth import FULL_SCALE
+from runtime.images.folders import describe_use
+from runtime.images.preprocess import ReadOptions
+from train.data.brightness import say_if_dark
 from train.data.facts import facts_of
-from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
+from train.data.open import Dataset, ImageCache, open_dataset, split_held_out, split_selection
 from train.judging.scores import freeze
 from train.loop.processes import Processes, one_process, processes
 from train.loop.schedule import SCHEDULES, Recipe
@@ -49,18 +55,19 @@ def fit(
     *,
     resume: bool = False,
     group: Processes | None = None,
+    max_pixels: int | None = None,
 ) -> Checkpoint:
     """Train a detector on the dataset's good images and write its checkpoint to `out`.
 
-    The score's constants and the threshold come from images that were held out of training. What is interrupted
-    leaves `out` as it was and can be resumed from the training state beside it. Of the processes of a `group`
-    the first writes the files.
+    Of the images that are held out of training some choose the weights and freeze the score's constants, and others,
+    where there are enough (`split_selection`), the threshold. An image may have `max_pixels` (`ReadOptions`). What is
+    interrupted leaves `out` as it was and can be resumed from the training state beside it. Of the processes of a
+    `group` the first writes the files.
     """
-    if out.is_dir():
-        raise UserError("--out must be a file to write, e.g. cable.pt", f"the folder {out}")
+    check_checkpoint_path(out)
     group = group or one_process()
     with _only_writer(out) if group.first else nullcontext():
-        return _fit(dataset, config, recipe, weights, out, resume=resume, group=group)
+        return _fit(dataset, config, recipe, weights, out, resume=resume, group=group, max_pixels=max_pixels)
 
 
 @contextmanager
@@ -72,10 +79,25 @@ def _only_writer(out: Path) -> Iterator[None]:
 
 
 def _fit(
-    dataset: Dataset, config: ModelConfig, recipe: Recipe, weights: str, out: Path, *, resume: bool, group: Processes
+    dataset: Dataset,
+    config: ModelConfig,
+    recipe: Recipe,
+    weights: str,
+    out: Path,
+    *,
+    resume: bool,
+    group: Processes,
+    max_pixels: int | None,
 ) -> Checkpoint:
     train, held_out = split_held_out(dataset.train, recipe.held_out, recipe.seed)
-    images, kept = ImageCache(train, config.input_size), ImageCache(held_out, config.input_size)
+    selection, of_threshold = split_selection(held_out)
+    read = ReadOptions(config.white, max_pixels)
+    images, kept, apart = (
+        ImageCache(paths, config.input_size, read=read) for paths in (train, selection, of_threshold)
+    )
+    if group.first:
+        say_once(describe_use(dataset.train))
+        say_if_dark(dataset.train, read)
     model, loaded = build_model(config, weights, images)
     trainer = Trainer(model, images, recipe, group)
     data_sha256 = dataset.sha256()
@@ -83,7 +105,7 @@ def _fit(
     if resume:
         trainer.restore(state, sources)
     trainer.run(state, kept, sources)
-    constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device)
+    constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device, apart)
     checkpoint = Checkpoint(
         model=model.cpu().eval(),
         constants=constants,
@@ -93,7 +115,7 @@ def _fit(
         data_sha256=data_sha256,
         data_origin=dataset.origin,
         history=trainer.history,
-        image_facts=facts_of(dataset.train),
+        image_facts=facts_of(dataset.train, read),
         golden=torch.from_numpy(kept.image(0).copy()),
         versions=installed_versions("torch", "torchvision", "FrEIA"),
     )
@@ -113,6 +135,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
     model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
+    light = "white of 16-bit grey files that do not say it, such as 4095 for 12 bits (default: 65535)"
+    model.add_argument("--white", type=white, default=FULL_SCALE, help=light)
     score = "deviation: from what good positions show; paper: its map, and the map's maximum (default: deviation)"
     model.add_argument("--score", choices=SCORES, default="deviation", help=score)
     recipe = parser.add_argument_group("recipe")
@@ -127,6 +151,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--false-alarm-rate", type=float, help="of the threshold chosen from good images")
     recipe.add_argument("--precision", dest="matmul_precision", help="of products on a GPU: highest, high, medium")
     recipe.add_argument("--seed", type=int, help="of all that is drawn")
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what bounds the files that are read."""
+    most = "most pixels of an image file (default: what a quarter of this machine's memory takes)"
+    parser.add_argument("--max-pixels", type=count, metavar="N", help=most)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -161,6 +191,7 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         std=dataset.std,
         seed=options.seed or 0,
         score=options.score,
+        white=options.white,
     )
 
 
@@ -171,14 +202,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, e.g. cable.pt")
     parser.add_argument("--size", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH (default: 256)")
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run's state beside --out")
+    add_file_arguments(parser)
     add_training_arguments(parser)
     options = parser.parse_args(argv)
+    check_checkpoint_path(options.out)
     recipe, size = recipe_from(options), parse_size(options.size)
     taps_from(options)  # said before the data is looked at
     dataset = open_dataset(options.data)
     config = config_from(options, dataset, size)
     with processes() as group:
-        checkpoint = fit(dataset, config, recipe, options.weights, options.out, resume=options.resume, group=group)
+        checkpoint = fit(
+            dataset,
+            config,
+            recipe,
+            options.weights,
+            options.out,
+            resume=options.resume,
+            group=group,
+            max_pixels=options.max_pixels,
+        )
     threshold = checkpoint.thresholds[checkpoint.default_threshold]
     if group.first:
         print(f"wrote {options.out}: {config.encoder} ({checkpoint.encoder_weights}), taps {', '.join(config.taps)}")

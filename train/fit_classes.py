@@ -181,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         "--size", default="256", help="256, HEIGHTxWIDTH, or paper: the paper's of each class (default: 256)"
     )
     parser.add_argument("--force", action="store_true", help="train anew what stands in --out-dir")
+    fit.add_file_arguments(parser)
     fit.add_training_arguments(parser)
     return parser
 
@@ -195,7 +196,8 @@ def _job(options: argparse.Namespace, group: Processes) -> Job:
         return fit.config_from(options, dataset, _input_size(dataset, options.size))
 
     def train_one(dataset: Dataset, config: ModelConfig, out: Path, resume: bool) -> None:
-        fit.fit(dataset, config, recipe, options.weights, out, resume=resume, group=group)
+        limit = options.max_pixels
+        fit.fit(dataset, config, recipe, options.weights, out, resume=resume, group=group, max_pixels=limit)
 
     return Job(options.data, options.out_dir, config_of, train_one, options.force)
 

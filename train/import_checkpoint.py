@@ -8,7 +8,7 @@ of the result are compared with an evaluation of FILE's own weights. Nothing in 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
-from export.model.checkpoint import Checkpoint, installed_versions, save_checkpoint
+from export.model.checkpoint import Checkpoint, check_checkpoint_path, installed_versions, save_checkpoint
 from export.model.encoder import load_encoder_state
 from export.model.flow import Clamp
 from export.model.tensor_files import read_with_stand_ins
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
+from runtime.common.notices import say_once
 from runtime.common.program import program_name
+from runtime.images.folders import describe_use
+from runtime.images.preprocess import PLAIN
 from train.data.facts import facts_of
-from train.data.open import ImageCache, open_dataset
+from train.data.open import ImageCache, open_dataset, split_selection
 from train.fit import parse_size
 from train.foreign.ambiguities import choose, fits_of, variants_of
 from train.foreign.anomalib import is_lightning, read_anomalib
@@ -112,12 +115,16 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
     dataset = open_dataset(good)
     if not dataset.train:
         raise UserError(f"--good {good} must hold good images", "none")
-    images = ImageCache(dataset.train, config.input_size)
+    say_once(describe_use(dataset.train))
+    selection, of_threshold = split_selection(dataset.train)
+    images = ImageCache(selection, config.input_size)
     frames = torch.from_numpy(images.batch(range(min(len(images), PROOF_IMAGES))))
     fits = fits_of(variants_of(config, clamp), source, decoders, frames)
     model = build_model(choose(fits), source, decoders)
     difference = prove(model, decoders, frames)
-    constants, threshold = freeze(model, images, options.false_alarm_rate, torch.device("cpu"))
+    apart = ImageCache(of_threshold, config.input_size)
+    constants, threshold = freeze(model, images, options.false_alarm_rate, torch.device("cpu"), apart)
+    threshold = replace(threshold, method=f"{threshold.method}; only if the weights were not trained on these images")
     checkpoint = Checkpoint(
         model=model,
         constants=constants,
@@ -126,7 +133,7 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
         encoder_weights=f"{source.origin}, {path.name} sha256 {sha256_of(path)[:12]}",
         data_sha256="",  # of what it was trained on: not in the file
         data_origin=source.stated.class_name or dataset.origin,
-        image_facts=facts_of(dataset.train),
+        image_facts=facts_of(dataset.train, PLAIN),
         golden=torch.from_numpy(images.image(0).copy()),
         versions=installed_versions("torch", "torchvision", "FrEIA"),
     )
@@ -162,8 +169,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Import from the command line."""
     arguments = _parser().parse_args(argv)
-    if arguments.out.is_dir():
-        raise UserError("--out must be a file to write, e.g. cable.pt", f"the folder {arguments.out}")
+    check_checkpoint_path(arguments.out)
     size = parse_size(arguments.size) if arguments.size else None
     options = ImportOptions(size, arguments.clamp, arguments.false_alarm_rate)
     imported = import_checkpoint(arguments.file, arguments.good, options)

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from export.images.labelled import check_classes
+from export.images.labelled import check_classes, say_use
+from export.images.pairs import check_no_masks_among
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sweep
+from runtime.common.notices import say_once
 from runtime.common.program import program_name
 from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand, clipped
-from runtime.images.preprocess import list_images
+from runtime.images.folders import describe_ignored, describe_use, list_images
 from train.data.open import GOOD, LabelledImage, open_dataset
 from train.judging.false_alarms import best_f1, from_good_images
 from train.judging.judged_set import JudgedSet, judge
-from train.judging.metrics import best_pixel_f1, pixel_curves
+from train.judging.metrics import best_pixel_f1, known_curves
 from train.judging.model_file import ModelDescription, read_facts, store_threshold
 from train.loop.schedule import Recipe
 
@@ -41,9 +43,13 @@ def from_good_folder(model: Path, folder: Path, false_alarm_rate: float) -> Thre
     """
     if not 0 < false_alarm_rate < 1:  # said before judging, not after
         raise UserError("--false-alarm-rate must lie between 0 and 1", str(false_alarm_rate))
-    images = [LabelledImage(path, GOOD, None) for path in list_images(folder)]
-    if not images:
-        raise UserError(f"{folder} must hold good images", "none", "name the folder that the images lie in")
+    paths = list_images(folder)
+    if not paths:
+        found = describe_ignored(folder) or "none"
+        raise UserError(f"{folder} must hold good images", found, "name the folder that the images lie in")
+    check_no_masks_among(paths)
+    say_once(describe_use(paths))
+    images = [LabelledImage(path, GOOD, None) for path in paths]
     judged = judge(model, images)
     peaks = judged.maps.max(axis=(1, 2))
     return _judged_with(model, from_good_images(judged.scores.tolist(), false_alarm_rate, peaks.tolist()))
@@ -55,13 +61,14 @@ def from_labelled_folder(model: Path, data: Path) -> Threshold:
     Raises `UserError` unless there are good and anomalous ones.
     """
     test = open_dataset(data).test
+    say_use(data, test)
     check_classes(np.array([image.anomalous for image in test], dtype=bool), "best F1")
     return from_judged(model, judge(model, test))
 
 
 def from_judged(model: Path, judged: JudgedSet) -> Threshold:
-    """Return the best-F1 threshold of a labelled set that `model` has judged; of pixels too where masks are known."""
-    curves = pixel_curves(judged.maps, judged.masks)
+    """Return the best-F1 threshold of a labelled set that `model` has judged; of pixels too with every mask known."""
+    curves = known_curves(judged)
     of_map = None if curves is None else best_pixel_f1(curves)[1]
     return _judged_with(model, replace(best_f1(judged.scores, judged.anomalous), map_value=of_map))
 

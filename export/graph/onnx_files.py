@@ -131,6 +131,12 @@ def cpu_session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def check_onnx_path(out: Path) -> None:
+    """Raise `UserError` unless `out` ends as other commands know an ONNX file."""
+    if out.suffix != ".onnx":
+        raise UserError("--out must end in .onnx", str(out), "e.g. cable.onnx")
+
+
 def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Check `model` and write it whole or not at all."""
     onnx.checker.check_model(model)

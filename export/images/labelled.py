@@ -1,18 +1,34 @@
-"""Labelled images in MVTec's layout (test/good, test/<defect>, ground_truth/<defect>), and the AUROC over them."""
+"""Labelled images with their masks, and the AUROC over them; `export.images.layouts` says where they lie."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
-from export.images.masks import MaskSlice, load_mask
+from export.images.layouts import (
+    GOOD,
+    LOOKED_FOR,
+    is_visa,
+    mask_folders,
+    masks_in,
+    test_folders,
+    visa_images,
+)
+from export.images.masks import Mask, load_mask, mask_files, resize_mask, shape
+from export.images.pairs import check_no_masks_among
 from runtime.common.errors import UserError
-from runtime.images.preprocess import list_images
+from runtime.common.notices import say_once
+from runtime.images.folders import describe_use, list_images
+from runtime.images.orientation import upright_size
+from runtime.images.preprocess import read_with
 
-GOOD = "good"
+__all__ = ["GOOD", "LabelledImage", "auroc", "check_classes", "labelled_images", "read_mask", "read_masks", "say_use"]
+
+MOSTLY = 0.75  # of an image; a mask that marks more is likely the wrong way round
+NAMES = 3  # that a notice lists
 
 
 @dataclass(frozen=True)
@@ -21,7 +37,7 @@ class LabelledImage:
 
     path: Path
     defect: str
-    mask: Path | MaskSlice | None
+    mask: Mask | None
 
     @property
     def anomalous(self) -> bool:
@@ -30,40 +46,108 @@ class LabelledImage:
 
 
 def read_mask(image: LabelledImage, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Return an image's ground truth at `size` = (height, width), by the nearest pixel; None where it is unknown.
+    """Return an image's ground truth at `size` = (height, width), as `resize_mask` does; None where it is unknown.
 
-    Raises `UserError` naming a mask that cannot be read.
+    Raises `UserError` naming a mask that cannot be read, or is of another shape than its image (both upright).
     """
-    if not image.anomalous:
-        return np.zeros(size, dtype=bool)
-    if image.mask is None:
+    mask = _whole_mask(image)
+    return np.zeros(size, dtype=bool) if not image.anomalous else None if mask is None else resize_mask(mask, size)
+
+
+def _whole_mask(image: LabelledImage) -> NDArray[np.bool_] | None:
+    if not image.anomalous or image.mask is None:
         return None
-    mask = Image.fromarray(load_mask(image.mask))
-    return np.array(mask.resize((size[1], size[0]), Image.Resampling.NEAREST))
+    mask = load_mask(image.mask)
+    height, width = read_with(image.path, upright_size)
+    if mask.shape != (height, width):
+        expected = f"{mask_files(image.mask)[0]} must be as large as its image {image.path}, {height}x{width}"
+        raise UserError(f"{expected} (height x width)", shape(mask), "turn or export the mask as the image is")
+    return mask
+
+
+def read_masks(images: Sequence[LabelledImage], size: tuple[int, int]) -> list[NDArray[np.bool_] | None]:
+    """Return the ground truth of many images at `size`, as `read_mask` does, and say what is wrong with it.
+
+    A mask that marks no pixel of an image with a defect tells nothing: it is None, as if there were none.
+    """
+    masks: list[NDArray[np.bool_] | None] = []
+    empty, full = [], []
+    for image in images:
+        mask = read_mask(image, size)
+        if mask is not None and image.anomalous:
+            if not mask.any():
+                empty.append(image)
+                mask = None
+            elif mask.mean() > MOSTLY:
+                full.append(image)
+        masks.append(mask)
+    missing = [image for image, mask in zip(images, masks, strict=True) if mask is None]
+    for which, what in (
+        (empty, "masks mark no pixel of their anomalous image, and count as missing"),
+        (full, f"masks mark more than {MOSTLY:.0%} of their image; are they the wrong way round?"),
+    ):
+        if which:
+            say_once(f"{len(which)} {what}: {_names(which)}")
+    if missing:
+        anomalous = sum(image.anomalous for image in images)
+        say_once(
+            f"{len(missing)} of {anomalous} anomalous images have no mask (looked for {LOOKED_FOR}), "
+            f"so no figure by pixel is given: {_names(missing)}"
+        )
+    return masks
+
+
+def _names(images: Sequence[LabelledImage]) -> str:
+    return _few([image.path for image in images])
+
+
+def _few(paths: Sequence[Path]) -> str:
+    return ", ".join([*map(str, paths[:NAMES]), *(["..."] if len(paths) > NAMES else [])])
 
 
 def labelled_images(root: Path) -> list[LabelledImage]:
-    """Return the images in `root`/test, sorted by class and name; none where there is no such folder.
+    """Return the test images below `root`, sorted by class and name; none where there are no such folders.
 
-    Raises `UserError` for two images that share a mask.
+    Raises `UserError` for two images that share a mask, and for masks among the images.
     """
-    test = root / "test"
-    folders = sorted(path for path in test.iterdir() if path.is_dir()) if test.is_dir() else []
-    images = [
-        LabelledImage(path, folder.name, _mask_of(root, path)) for folder in folders for path in list_images(folder)
-    ]
+    images = _visa(root) if is_visa(root) else _in_folders(root)
     for mask, uses in Counter(image.mask for image in images if image.mask).items():
         if uses > 1:
-            raise UserError(f"{mask} must belong to one test image", f"{uses} of that name", "rename all but one")
+            name = mask_files(mask)[0]
+            raise UserError(f"{name} must belong to one test image", f"{uses} of that name", "rename all but one")
     return images
 
 
-def _mask_of(root: Path, image: Path) -> Path | None:
-    if image.parent.name == GOOD:
-        return None
-    folder = root / "ground_truth" / image.parent.name
-    candidates = (folder / f"{image.stem}_mask.png", folder / f"{image.stem}.png")
-    return next((path for path in candidates if path.is_file()), None)
+def say_use(root: Path, images: Sequence[LabelledImage]) -> None:
+    """Say how many of the labelled images below `root` are used, what is ignored, and which masks belong to none."""
+    anomalous = sum(image.anomalous for image in images)
+    say_once(f"{describe_use([image.path for image in images])}; {anomalous} of them are anomalous")
+    _say_orphans(root, images)
+
+
+def _in_folders(root: Path) -> list[LabelledImage]:
+    images = []
+    for folder in test_folders(root):
+        check_no_masks_among(paths := list_images(folder.images))
+        masks = {} if folder.masks is None else masks_in(folder.masks)
+        images += [LabelledImage(path, folder.defect, masks.get(path.stem)) for path in paths]
+    return images
+
+
+def _visa(root: Path) -> list[LabelledImage]:
+    masks = masks_in(folder) if (folder := root / "Data" / "Masks" / "Anomaly").is_dir() else {}
+    return [
+        LabelledImage(path, "anomaly" if anomalous else GOOD, masks.get(path.stem) if anomalous else None)
+        for path, anomalous in visa_images(root, "test")
+    ]
+
+
+def _say_orphans(root: Path, images: Sequence[LabelledImage]) -> None:
+    used = {file for image in images if image.mask for file in mask_files(image.mask)}
+    found = [mask for folder in mask_folders(root) for mask in masks_in(folder).values()]
+    orphans = [mask_files(mask)[0] for mask in found if not used.intersection(mask_files(mask))]
+    if orphans:
+        say_once(f"{len(orphans)} masks belong to no image: {_few(orphans)}")
 
 
 def check_classes(labels: NDArray[np.bool_], what: str) -> None:

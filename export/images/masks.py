@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from runtime.common.errors import UserError
+from runtime.images.orientation import orientation_of, turn_upright
 from runtime.images.preprocess import read_with
 
 LARGEST_LABEL = 32  # a mask with no brighter level numbers its defects 1, 2, ...; a soft edge would need more levels
@@ -22,7 +23,22 @@ class MaskSlice:
     index: int
 
 
-def load_mask(source: Path | MaskSlice) -> NDArray[np.bool_]:
+@dataclass(frozen=True)
+class MaskParts:
+    """The mask of one image in several files, a defect each: all that any of them marks."""
+
+    paths: tuple[Path, ...]
+
+
+Mask = Path | MaskParts | MaskSlice
+
+
+def mask_files(mask: Mask) -> tuple[Path, ...]:
+    """Return the files that a mask is in."""
+    return mask.paths if isinstance(mask, MaskParts) else (mask.path if isinstance(mask, MaskSlice) else mask,)
+
+
+def load_mask(source: Mask) -> NDArray[np.bool_]:
     """Return which pixels are defect, (H, W) at the file's own size. Raises `UserError` naming a file it cannot read.
 
     Of a stack only the frame's own part is read. Of an image black and transparent pixels are good. Coloured
@@ -31,7 +47,38 @@ def load_mask(source: Path | MaskSlice) -> NDArray[np.bool_]:
     """
     if isinstance(source, MaskSlice):
         return np.array(open_array(source.path, ndim=3)[source.index], dtype=bool)
+    if isinstance(source, MaskParts):
+        return _united([(path, load_mask(path)) for path in source.paths])
     return read_with(source, _defect_pixels)
+
+
+def _united(parts: list[tuple[Path, NDArray[np.bool_]]]) -> NDArray[np.bool_]:
+    first, whole = parts[0]
+    for path, part in parts[1:]:
+        if part.shape != whole.shape:
+            raise UserError(f"{path} must be as large as {first.name}, {shape(whole)}", shape(part))
+        whole = whole | part
+    return whole
+
+
+def shape(mask: NDArray[np.bool_]) -> str:
+    """Return a mask's height and width in words."""
+    return f"{mask.shape[0]}x{mask.shape[1]} (height x width)"
+
+
+def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resize a mask (h, w) to `size` = (height, width) so that no defect is lost.
+
+    Where it shrinks a pixel is defect if any of those that it stands for is, so that a defect grows at its edge by
+    less than a pixel of the result; where it grows the nearest pixel counts; at its own size nothing changes.
+    """
+    for axis, length in enumerate(size):
+        own = mask.shape[axis]
+        if length < own:
+            mask = np.logical_or.reduceat(mask, np.arange(length) * own // length, axis=axis)
+        elif length > own:
+            mask = mask.take((2 * np.arange(length) + 1) * own // (2 * length), axis=axis)
+    return mask
 
 
 def open_array(path: Path, ndim: int) -> NDArray[Any]:
@@ -49,11 +96,17 @@ def open_array(path: Path, ndim: int) -> NDArray[Any]:
 
 
 def _defect_pixels(image: Image.Image) -> NDArray[np.bool_]:
-    image = ImageOps.exif_transpose(image)
+    orientation = orientation_of(image)
+    return np.asarray(turn_upright(_marked(image), orientation))
+
+
+def _marked(image: Image.Image) -> NDArray[np.bool_]:
     if image.mode.startswith("I") or image.mode in ("1", "L"):
-        return _bright(np.asarray(image).astype(np.int64))
-    rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
+        return _bright(np.asarray(image))
+    rgba = np.asarray(image.convert("RGBA")).astype(np.uint16)
     colour, alpha = rgba[..., :3], rgba[..., 3]
+    if not alpha.any():  # it says nothing: see `runtime.images.to_rgb`
+        alpha = np.full_like(alpha, 255)
     over_black = colour * alpha[..., None] // 255
     if not colour.any() and alpha.min() < alpha.max():
         return _bright(alpha)  # painted in black on nothing
@@ -62,6 +115,6 @@ def _defect_pixels(image: Image.Image) -> NDArray[np.bool_]:
     return np.array(over_black.any(axis=2))
 
 
-def _bright(levels: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _bright(levels: NDArray[Any]) -> NDArray[np.bool_]:
     peak = levels.max()
     return np.asarray(levels > (0 if peak <= LARGEST_LABEL else peak / 2))

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.calibration_data import CalibrationData
-from export.images.labelled import check_classes, labelled_images, read_mask
+from export.images.labelled import check_classes, labelled_images, read_masks, say_use
 from export.precisions.ranges import calibration_frames
 from runtime.common.errors import UserError
-from runtime.images.preprocess import read_image, resize
+from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
 
 Frame = NDArray[np.uint8]
 
@@ -48,19 +48,20 @@ def good_images(frames: Sequence[Frame]) -> Images:
     return Images(frames, np.zeros(len(frames), bool), [None] * len(frames))
 
 
-def read_good(data: CalibrationData, size: tuple[int, int], count: int) -> Images:
+def read_good(data: CalibrationData, size: tuple[int, int], count: int, read: ReadOptions = PLAIN) -> Images:
     """Return at most `count` of the calibration images at `size` = (height, width), evenly spread."""
     chosen = sorted(set(np.linspace(0, len(data.paths) - 1, min(count, len(data.paths))).round().astype(int).tolist()))
     few = CalibrationData(tuple(data.paths[i] for i in chosen), data.sha256, data.origin)
-    return good_images([batch[0] for batch in calibration_frames(few, size)])
+    return good_images([batch[0] for batch in calibration_frames(few, size, read)])
 
 
-def read_labelled(root: Path, size: tuple[int, int]) -> Images:
+def read_labelled(root: Path, size: tuple[int, int], read: ReadOptions = PLAIN) -> Images:
     """Return the test images of an MVTec-style folder at `size`. Raises `UserError` unless both classes are there."""
     images = labelled_images(root)
     if not images:
         raise UserError(f"{root} must hold labelled images in test/good and test/<defect>", "none")
+    say_use(root, images)
     anomalous = np.array([image.anomalous for image in images], dtype=bool)
     check_classes(anomalous, "an AUROC")
-    frames = [resize(read_image(image.path), size) for image in images]
-    return Images(frames, anomalous, [read_mask(image, size) for image in images])
+    frames = [resize(read_image(image.path, read), size) for image in images]
+    return Images(frames, anomalous, read_masks(images, size))

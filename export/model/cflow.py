@@ -20,6 +20,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ModelConfig:
     """What rebuilds a detector's structure. `input_size` is (height, width) in pixels.
 
+    `white` is the sample value that is white in 16-bit grey files that do not say it (`ReadOptions`).
     Raises `UserError` for a value that no detector can have.
     """
 
@@ -34,12 +35,15 @@ class ModelConfig:
     std: tuple[float, float, float] = IMAGENET_STD
     seed: int = 0
     score: Score = "deviation"
+    white: int = 65535
 
     def __post_init__(self) -> None:
         if self.coupling_blocks < 1:
             raise UserError("coupling blocks (--blocks) must be at least 1", str(self.coupling_blocks))
         if self.clamp not in get_args(Clamp):
             raise UserError(f"the soft clamp must be {' or '.join(get_args(Clamp))}", repr(self.clamp))
+        if not 255 <= self.white <= 65535:
+            raise UserError("white (--white) must be 255 to 65535", str(self.white))
         if self.score not in SCORES:
             raise UserError(f"the score must be {' or '.join(SCORES)}", repr(self.score))
 

@@ -64,6 +64,14 @@ def network_sha256(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
+def check_checkpoint_path(out: Path) -> None:
+    """Raise `UserError` where no checkpoint can be written to `out`, or none of that name would be taken later."""
+    if out.is_dir():
+        raise UserError("--out must be a file to write, e.g. cable.pt", f"the folder {out}")
+    if out.suffix != ".pt":
+        raise UserError("--out must end in .pt, by which other commands know a checkpoint", str(out), "e.g. cable.pt")
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` whole or not at all."""
     content = {

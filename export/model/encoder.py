@@ -270,10 +270,11 @@ def load_encoder_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: 
     if wrong:
         key = wrong[0]
         raise UserError(f"{origin}: {key} must be {tuple(wanted[key].shape)}", f"{tuple(state[key].shape)}")
-    loaded = {key: state[key] for key in wanted if key in state}
-    if bad := [key for key, value in loaded.items() if not value.isfinite().all()]:
-        raise UserError(f"{origin} must hold finite weights", f"NaN or infinity in {bad[0]}", "take another file")
-    encoder.load_state_dict(loaded, strict=False)
+    broken = [key for key in wanted if key in state and not state[key].isfinite().all()]
+    if broken:
+        found = f"NaN or infinity in {broken[0]}, {len(broken)} weights in all"
+        raise UserError(f"{origin} must hold finite weights", found, "save them again, or take --weights imagenet")
+    encoder.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
 
 def calibrate_batch_norm(encoder: nn.Module, batches: Iterator[Tensor]) -> None:

@@ -9,6 +9,7 @@ from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.session import Frames, Maps, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar, read_sidecar, sidecar_path
+from runtime.images.preprocess import PLAIN
 
 Judge = Callable[[Frames], tuple[Maps, Scores]]
 FORMS = {".pt": "torch", ".unfused.onnx": "unfused", ".onnx": "fused", ".fp16.onnx": "fp16", ".int8.onnx": "int8"}
@@ -35,6 +36,7 @@ class DetectorForm:
     open: Callable[[], Judge]
     batch: int = BATCH  # most frames that it takes at once
     network_sha256: str = ""  # of weights and constants, where that is known: thresholds in the checkpoint may change
+    white: int = PLAIN.white  # of 16-bit files that do not say it
 
     @property
     def precision(self) -> str:
@@ -128,6 +130,7 @@ def _checkpoint(path: Path) -> DetectorForm:
         data_origin=checkpoint.data_origin,
         open=open_it,
         network_sha256=network_sha256(checkpoint),
+        white=config.white,
     )
 
 
@@ -189,4 +192,5 @@ def _described(
         open=open_it,
         batch=batch,
         network_sha256=sidecar.network_sha256,
+        white=sidecar.white,
     )

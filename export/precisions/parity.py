@@ -61,14 +61,14 @@ class AurocPair:
 
 
 def areas(answers: Answers, images: Images) -> AurocPair | None:
-    """Return the AUROCs of labelled images, None of good ones."""
+    """Return the AUROCs of labelled images, None of good ones; by pixel only where no anomalous one lacks its mask."""
     if not images.labelled:
         return None
-    size = answers.maps.shape[1:]
-    known = [i for i, mask in enumerate(images.masks) if mask is not None or not images.anomalous[i]]
-    masks = (images.masks[i] for i in known)
-    truth = np.stack([np.zeros(size, bool) if mask is None else mask for mask in masks])
-    of_pixels = auroc(answers.maps[known], truth) if truth.any() and not truth.all() else None
+    of_pixels = None
+    if not any(mask is None for mask, anomalous in zip(images.masks, images.anomalous, strict=True) if anomalous):
+        blank = np.zeros(answers.maps.shape[1:], bool)
+        truth = np.stack([blank if mask is None else mask for mask in images.masks])
+        of_pixels = auroc(answers.maps, truth) if truth.any() and not truth.all() else None
     return AurocPair(auroc(answers.scores, images.anomalous), of_pixels)
 
 

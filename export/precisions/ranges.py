@@ -14,7 +14,7 @@ from tqdm import tqdm
 from export.calibration_data import CalibrationData
 from runtime.common.errors import UserError
 from runtime.engines.sidecar import INPUT_NAME
-from runtime.images.preprocess import read_image, resize
+from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
 
 Range = tuple[float, float]
 METHODS = {
@@ -24,10 +24,12 @@ METHODS = {
 }
 
 
-def calibration_frames(data: CalibrationData, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+def calibration_frames(
+    data: CalibrationData, size: tuple[int, int], read: ReadOptions = PLAIN
+) -> Iterator[NDArray[np.uint8]]:
     """Yield each image at `size` (height, width) as a batch of one, (1, H, W, 3)."""
     for path in data.paths:
-        yield resize(read_image(path), size)[None]
+        yield resize(read_image(path, read), size)[None]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -39,7 +41,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def collect_ranges(
-    model: onnx.ModelProto, data: CalibrationData, size: tuple[int, int], op_types: Sequence[str], method: str
+    model: onnx.ModelProto,
+    data: CalibrationData,
+    size: tuple[int, int],
+    op_types: Sequence[str],
+    method: str,
+    read: ReadOptions = PLAIN,
 ) -> dict[str, Range]:
     """Return (lowest, highest) of every tensor that a node of `op_types` reads or writes.
 
@@ -51,7 +58,7 @@ def collect_ranges(
         augmented = str(Path(folder) / "augmented.onnx")
         calibrator = create_calibrator(str(path), list(op_types), augmented, METHODS[method])
         frames = tqdm(
-            calibration_frames(data, size), total=len(data.paths), desc="calibrating", unit="img", disable=None
+            calibration_frames(data, size, read), total=len(data.paths), desc="calibrating", unit="img", disable=None
         )
         for frame in frames:  # one by one: the calibrator keeps what a call to it produces
             calibrator.collect_data(_Reader(frame))

@@ -12,15 +12,16 @@ from export.fuse import probe_frames
 from export.graph.onnx_files import ExportInfo, get_info
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import Images, good_images, read_good, read_labelled
+from export.precisions.calibration_checks import FEWEST_IMAGES, check_different, check_good
 from export.precisions.opt_out import Choice, Search, left_out_by_default
 from export.precisions.parity import BUDGETS, Budget, Parity, measure_parity
 from export.precisions.ranges import collect_ranges
 from export.precisions.ranking import ranking_table
 from export.precisions.typing import to_fp16
 from runtime.common.errors import UserError
+from runtime.images.preprocess import ReadOptions
 
 PARITY_FRAMES = 32  # good images that the differences are measured on, at most
-FEWEST_IMAGES = 4  # with fewer there is no spread to hold INT8's noise against
 HELD_OUT_EVERY = 3  # a third of the calibration images gives no ranges, so that what ranges clip can be seen
 SPLIT_FROM = 12  # images; with fewer all do both
 
@@ -31,7 +32,8 @@ Say = Callable[[str], None]
 class TypingOptions:
     """How to type a graph, what its parity is measured on, and the budget it is held to (None: the precision's own).
 
-    `labelled` is an MVTec-style folder. With `allow_miss` a missed budget is said and recorded, but no error.
+    `labelled` is an MVTec-style folder. With `allow_miss` a missed budget is said and recorded, but no error;
+    with `allow_anomalous` so are calibration images that the model itself calls anomalous.
     """
 
     precision: Literal["fp32", "fp16", "int8"]
@@ -41,6 +43,7 @@ class TypingOptions:
     labelled: Path | None = None
     budget: Budget | None = None
     allow_miss: bool = False
+    allow_anomalous: bool = False
 
     @property
     def held_to(self) -> Budget:
@@ -79,7 +82,8 @@ class _Evidence:
 def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print) -> TypedGraph:
     """Type the fused `model` and measure what that costs.
 
-    Raises `UserError` where INT8 has too few calibration images, and where the budget is missed and may not be.
+    Raises `UserError` where INT8 has too few calibration images, or such as the model calls anomalous, and where the
+    budget is missed and may not be.
     """
     if options.precision == "fp32":
         return TypedGraph(model)
@@ -99,14 +103,21 @@ def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print)
 def _gather(model: onnx.ModelProto, options: TypingOptions, say: Say) -> _Evidence:
     """Read the images that there are."""
     info = get_info(model, "the fused model")
-    size = info.sidecar.input_size
+    size, read = info.sidecar.input_size, ReadOptions(info.sidecar.white)
     data = _calibration_data(options, info, say)
+    good = good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size, read)
+    foreign = data is not None and data.stands_in_for(info.data_origin)
+    if data is not None:
+        int8 = options.precision == "int8"
+        if int8:
+            check_different(data, size, read, say)
+        check_good(model, good, say, refuse=int8 and not foreign and not options.allow_anomalous)
     return _Evidence(
         threshold=info.sidecar.threshold.value,
         data=data,
-        good=good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size),
-        labelled=None if options.labelled is None else read_labelled(options.labelled, size),
-        foreign=data is not None and data.stands_in_for(info.data_origin),
+        good=good,
+        labelled=None if options.labelled is None else read_labelled(options.labelled, size, read),
+        foreign=foreign,
     )
 
 
@@ -156,9 +167,9 @@ def _int8(model: onnx.ModelProto, options: TypingOptions, evidence: _Evidence, s
     """Return the INT8 graph with the layers left out that the budget needs; the default's where nothing can judge."""
     data, judged = evidence.data, evidence.judged
     assert data is not None  # INT8 is not typed without
-    size = get_info(model, "the fused model").sidecar.input_size
+    sidecar = get_info(model, "the fused model").sidecar
     ranged = CalibrationData(_ranged(data), data.sha256, data.origin)
-    ranges = collect_ranges(model, ranged, size, WEIGHTED, options.calibrator)
+    ranges = collect_ranges(model, ranged, sidecar.input_size, WEIGHTED, options.calibrator, ReadOptions(sidecar.white))
     left_out = left_out_by_default(model, options.quantise_permutations)
     search = Search(model, ranges, judged or good_images([]), evidence.threshold, options.held_to, left_out)
     choice = search.choose() if judged is not None else search.default()
@@ -200,11 +211,11 @@ def _ranged(data: CalibrationData) -> tuple[Path, ...]:
     return tuple(path for index, path in enumerate(data.paths) if index % HELD_OUT_EVERY)
 
 
-def _held_out(options: TypingOptions, data: CalibrationData, size: tuple[int, int]) -> Images:
+def _held_out(options: TypingOptions, data: CalibrationData, size: tuple[int, int], read: ReadOptions) -> Images:
     """Return the images that differences are measured on: for INT8 those that gave no ranges, if there are enough."""
     if options.precision == "int8" and len(data.paths) >= SPLIT_FROM:
         data = CalibrationData(data.paths[::HELD_OUT_EVERY], data.sha256, data.origin)
-    return read_good(data, size, PARITY_FRAMES)
+    return read_good(data, size, PARITY_FRAMES, read)
 
 
 def _calibration_data(options: TypingOptions, info: ExportInfo, say: Say) -> CalibrationData | None:

@@ -42,6 +42,15 @@ def count(text: str) -> int:
     return _whole(text, 1, "a whole number from 1 up", text)
 
 
+def white(text: str) -> int:
+    """Return the sample value that is white in 16-bit grey."""
+    wanted = "the white of 16-bit files, 255 to 65535, such as 4095"
+    value = _whole(text, 255, wanted, text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
+    return value
+
+
 def seconds(text: str) -> float:
     """Return a number from 0 up."""
     return _number(text, 0.0)

@@ -1,6 +1,7 @@
 """One way to end a command: a line that a person can act on, and an exit status a script can test."""
 
 import errno
+import io
 import signal
 import sys
 import threading
@@ -59,6 +60,9 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
     Returns the exit status: 0, 2 for bad input (`UserError`, `OSError`) and for too little memory, 130 for Ctrl-C, 143
     for SIGTERM. Any other exception is a defect of the program and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that no encoding knows
     try:
         with _terminable():
             return main(argv) or 0

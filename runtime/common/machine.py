@@ -1,14 +1,18 @@
 """What this process may use of the machine: cores and memory."""
 
+import contextlib
 import math
 import os
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+ASSUMED_BYTES = 8 << 30  # of memory, where the system does not tell
 STATM = Path("/proc/self/statm")
 CPU_MAX = "cpu.max"  # version 2: "QUOTA PERIOD" in microseconds, "max PERIOD" without a quota
 CFS_QUOTA, CFS_PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # version 1; a quota of -1 is none
+# a container's, of cgroup version 2 and 1
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -57,3 +61,13 @@ def _quota_of(folder: Path) -> float | None:
 def resident_bytes() -> int:
     """Return the resident memory of this process in bytes. Raises `OSError` where the system is no Linux."""
     return int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_bytes() -> int:
+    """Return the memory that this process may use: the machine's, or its container's where that is less."""
+    known = hasattr(os, "sysconf")
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else ASSUMED_BYTES]
+    for file in MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # none here, or "max"
+            limits.append(int(file.read_text(encoding="ascii")))
+    return min(limits)

@@ -140,7 +140,8 @@ class Sidecar:
     `input_size` is (height, width) in pixels, the map's and the network's; `frame_size` is the camera's, where the
     engine holds the resize from the one to the other, and None where it takes frames of `input_size`. `thresholds`
     maps a name to a `Threshold`; `default_threshold` names the one that decides. `parity` holds the measured
-    differences from the FP32 graph, by precision.
+    differences from the FP32 graph, by precision. `white` is the sample value that was white in training, in 16-bit
+    grey files that do not say it.
 
     While a build puts its files in the place of another's, one after the other, `replaced_by` describes the new ones,
     so that every file can be read at every moment; `of` chooses.
@@ -166,6 +167,7 @@ class Sidecar:
     artefacts: tuple[Artefact, ...] = ()
     image_facts: ImageFacts | None = None  # of the images that it was trained on; None: not measured
     golden: Golden | None = None  # frames whose scores are known; None: there was no picture to take
+    white: int = 65535
     schema: str = SCHEMA
     replaced_by: "Sidecar | None" = None
 
@@ -270,6 +272,7 @@ _fields = record(
         "versions": table(text),
         "parity": table(table(number())),
         "artefacts": items(Artefact.from_json),
+        "white": whole(255, 65535),
         "image_facts": optional(ImageFacts.from_json),
         "golden": optional(Golden.from_json),
     },

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.common.argument_types import camera, fourcc, positive, roi, seconds, size
+from runtime.common.argument_types import camera, count, fourcc, positive, roi, seconds, size
 from runtime.common.errors import UserError
 from runtime.sources.backoff import SETTLE_S, STALL_AFTER_S
 
@@ -39,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watch", action="append", metavar="DIR", help="a folder whose new images are judged as they arrive"
     )
     _add_camera_arguments(parser.add_argument_group("cameras and streams"))
+    files = parser.add_argument_group("image files")
+    files.add_argument(
+        "--max-pixels", type=count, metavar="N", help="most pixels of a file (default: what a quarter of memory takes)"
+    )
     folders = parser.add_argument_group("watched folders")
     folders.add_argument("--skip-existing", action="store_true", help="judge only images that arrive from now on")
     folders.add_argument(
@@ -103,8 +107,12 @@ def specs_from(args: argparse.Namespace) -> "list[SourceSpec]":
     return specs
 
 
-def options_from(args: argparse.Namespace) -> "OpenOptions":
-    """Return how the sources are opened. Raises `UserError` for options that exclude each other."""
+def options_from(args: argparse.Namespace, white: int | None = None) -> "OpenOptions":
+    """Return how the sources are opened; `white` is that of 16-bit files which do not say it (None: 65535).
+
+    Raises `UserError` for options that exclude each other.
+    """
+    from runtime.images.preprocess import PLAIN, ReadOptions
     from runtime.sources.backoff import Backoff
     from runtime.sources.camera import CameraRequest
     from runtime.sources.live import LiveOptions
@@ -118,17 +126,21 @@ def options_from(args: argparse.Namespace) -> "OpenOptions":
         LiveOptions(backoff, args.stall_after or None, args.wait_for_sources),
         CameraRequest(args.camera_size, args.camera_fps, args.exposure, args.camera_format),
         WatchOptions(existing=not args.skip_existing, settle_s=args.settle),
+        ReadOptions(white or PLAIN.white, args.max_pixels),
     )
 
 
-def sources_from(args: argparse.Namespace) -> "list[Source]":
-    """Open every source that was asked for; close each. Raises `UserError`, with none left open, if one does not."""
+def sources_from(args: argparse.Namespace, white: int | None = None) -> "list[Source]":
+    """Open every source that was asked for, as `options_from` says; close each.
+
+    Raises `UserError`, with none left open, if one does not open.
+    """
     # V4L2's own patience, which OpenCV reads when it is imported; `read` would call 10 s of silence a failure
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(max(1, round(args.stall_after or LONG_S))))
     from runtime.sources.camera import CameraRequest
     from runtime.sources.open import SourceKind, open_source
 
-    specs, options = specs_from(args), options_from(args)
+    specs, options = specs_from(args), options_from(args, white)
     asked = options.request != CameraRequest()
     if asked and not any(spec.kind in (SourceKind.CAMERA, SourceKind.CSI) for spec in specs):
         raise UserError("size, rate, exposure and format can be asked of a camera", "no camera", "leave them out")

@@ -7,8 +7,10 @@ from enum import Enum
 from pathlib import Path
 
 from runtime.common.errors import UserError
+from runtime.common.notices import say
+from runtime.images.folders import IMAGE_SUFFIXES, describe_ignored, describe_use, list_images
 from runtime.images.opencv import opencv
-from runtime.images.preprocess import IMAGE_SUFFIXES, list_images, read_image
+from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.camera import CameraRequest, camera_origin
 from runtime.sources.frame import Frame, Source
 from runtime.sources.live import Live, LiveOptions
@@ -73,6 +75,7 @@ class OpenOptions:
     live: LiveOptions = field(default_factory=LiveOptions)
     request: CameraRequest = field(default_factory=CameraRequest)
     watch: WatchOptions = field(default_factory=WatchOptions)
+    read: ReadOptions = PLAIN
 
 
 def _kind_of_path(path: Path) -> SourceKind:
@@ -95,13 +98,14 @@ class ImageFiles(Source):
 
     live = False
 
-    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+    def __init__(self, name: str, paths: Sequence[Path], read: ReadOptions = PLAIN) -> None:
         self.name = name
+        self._read = read
         self._paths = tuple(paths)
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
-            image = read_image(path)
+            image = read_image(path, self._read)
             yield Frame(image, path.name, index, time.time())
 
     def close(self) -> None:
@@ -161,12 +165,14 @@ def open_source(spec: SourceSpec, options: OpenOptions | None = None) -> Source:
         return Live(live_origin(spec, options), options.live)
     path = Path(spec.target)
     if spec.kind is SourceKind.WATCH:
-        return WatchedFolder(path, options.watch)
+        return WatchedFolder(path, options.watch, options.read)
     if spec.kind is SourceKind.VIDEO:
         return VideoFile(path)
     if spec.kind is SourceKind.IMAGE:
-        return ImageFiles(spec.target, [path])
+        return ImageFiles(spec.target, [path], options.read)
     paths = list_images(path)
     if not paths:
-        raise UserError(f"{path} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})", "none", "check the folder")
-    return ImageFiles(spec.target, paths)
+        found = describe_ignored(path) or "none"
+        raise UserError(f"{path} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})", found, "check the folder")
+    say(describe_use(paths))
+    return ImageFiles(spec.target, paths, options.read)

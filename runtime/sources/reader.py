@@ -12,6 +12,7 @@ import numpy as np
 from runtime.common.errors import UserError
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
+from runtime.images.to_rgb import over_black
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ class Reader:
 
 
 def to_rgb(pixels: Any) -> Image8:
-    """Return what a capture gives (BGR, BGRA or grey, 8 bits) as uint8 (H, W, 3) RGB.
+    """Return what a capture gives (BGR, BGRA or grey, 8 bits) as uint8 (H, W, 3) RGB, alpha taken as files' is.
 
     Raises `UserError` for anything else.
     """
     cv2 = opencv()
-    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if pixels.dtype != np.uint8 or channels not in codes:
         raise UserError("a capture must give 8-bit BGR, BGRA or grey", f"{pixels.dtype} {pixels.shape}")
-    rgb: Image8 = cv2.cvtColor(pixels, codes[channels])
-    return rgb
+    converted: Image8 = cv2.cvtColor(pixels, codes[channels])
+    return over_black(converted) if channels == 4 else converted

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
-from runtime.images.preprocess import IMAGE_SUFFIXES, natural_key, read_with, to_rgb8
+from runtime.images.folders import IMAGE_SUFFIXES, natural_key
+from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.backoff import SETTLE_S
 from runtime.sources.frame import Frame, Source
 
@@ -71,12 +72,13 @@ class WatchedFolder(Source):
 
     live = False
 
-    def __init__(self, folder: Path, options: WatchOptions | None = None) -> None:
+    def __init__(self, folder: Path, options: WatchOptions | None = None, read: ReadOptions = PLAIN) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder} must be a folder", "none", "create it, or check the path")
         self.name = str(folder)
         self._folder = folder
         self._options = options or WatchOptions()
+        self._read_options = read
         self._entries: dict[str, WatchedFile] = {}
         self._dropped = self._unreadable = self._reconnects = self._index = 0
         self._lost_since: datetime | None = None
@@ -192,7 +194,7 @@ class WatchedFolder(Source):
         if digest == entry.digest:
             return None
         try:
-            image = read_with(path, to_rgb8, io.BytesIO(data))
+            image = read_image(path, self._read_options, io.BytesIO(data))
         except UserError as error:
             self._count_unreadable(entry, str(error))
             return None

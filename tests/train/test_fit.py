@@ -1,6 +1,8 @@
 """The training command: what it refuses before it trains, and what belongs to a run that goes on."""
 
 import itertools
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +14,20 @@ import pytest
 import torch
 from PIL import Image
 
-from export.model.cflow import ModelConfig
+from export.images.labelled import GOOD, LabelledImage
+from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import load_checkpoint, read_tensors
-from runtime.common.errors import run_command
+from export.to_onnx import sidecar_of
+from runtime import infer
+from runtime.common.errors import UserError, run_command
+from runtime.engines.sidecar import Sidecar
+from runtime.images.preprocess import ReadOptions, resize
+from runtime.sources.arguments import sources_from
 from tests.support.paths import ROOT
 from tests.support.small_disk import small_disk
 from train import fit
 from train.data.open import open_dataset
+from train.judging.judged_set import judge
 from train.loop.schedule import Recipe
 from train.loop.training import STATE_FORMAT
 from train.synthetic import write_dataset
@@ -227,3 +236,70 @@ def test_a_full_disk_ends_training_in_one_line(data: Path, tmp_path: Path) -> No
         assert run.returncode == 2 and "Traceback" not in error
         assert error.splitlines()[-1].startswith("error: the disk is full")
         assert list(disk.iterdir()) == []
+
+
+def test_an_output_that_no_command_would_take_is_refused_before_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cable", "cable.pth", "cable.onnx"):
+        arguments = ["--data", str(tmp_path / "none"), "--out", str(tmp_path / name), *TINY, *SHORT]
+        assert "--out must end in .pt" in refusal(arguments, capsys)
+        with pytest.raises(UserError, match=r"must end in \.pt"):
+            fit.fit(open_dataset(data), CONFIG, RECIPE, "random", tmp_path / name)
+
+
+def test_how_many_images_are_used_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shutil.copytree(data, tmp_path / "cables") / "train/good/more.gif").touch()
+    arguments = ["--data", str(tmp_path / "cables"), "--out", str(tmp_path / "cable.pt"), *TINY, *SHORT]
+    assert run_command(fit.main, [*arguments, "--meta-epochs", "1"]) == 0
+    said = capsys.readouterr().err
+    assert f"6 images used from {tmp_path / 'cables/train/good'}; ignored there: 1 files that are no images" in said
+
+
+def test_names_that_are_not_utf_8_are_trained_on(data: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(data, tmp_path / "cables")
+    (copied / "train/good/000.png").rename(copied / "train/good" / os.fsdecode(b"K\xf6rper.png"))
+    shutil.copytree(copied / "train/good", copied / "test/good", dirs_exist_ok=True)
+    arguments = ["--data", str(copied), "--out", str(tmp_path / "cable.pt"), *TINY, *SHORT, "--meta-epochs", "1"]
+    assert run_command(fit.main, arguments) == 0
+
+
+def test_white_is_the_same_in_training_evaluation_and_on_the_line(tmp_path: Path) -> None:
+    rng, folder = np.random.default_rng(0), tmp_path / "deep"
+    folder.mkdir()
+    for index in range(4):
+        Image.fromarray(rng.integers(0, 4096, (40, 56)).astype(np.uint16)).save(folder / f"{index}.png")
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "deep.pt"), *TINY, *SHORT, "--white", "4095"]
+    assert run_command(fit.main, [*arguments, "--meta-epochs", "1"]) == 0
+    checkpoint = load_checkpoint(tmp_path / "deep.pt")
+    sidecar = sidecar_of(checkpoint, tmp_path / "deep.pt")
+    assert (checkpoint.model.config.white, sidecar.white) == (4095, 4095)
+    assert Sidecar.from_json(sidecar.to_json()).white == 4095
+    older = {key: value for key, value in sidecar.to_json().items() if key != "white"}
+    assert Sidecar.from_json(older).white == 65535  # a file of an earlier release says nothing
+    with pytest.raises(UserError, match="white must be a whole number from 255 to 65535"):
+        Sidecar.from_json({**older, "white": "bright"})
+    images = [LabelledImage(path, GOOD, None) for path in sorted(folder.iterdir())]
+    judged = judge(tmp_path / "deep.pt", images)
+    frames = fit.ImageCache([image.path for image in images], (32, 48), read=ReadOptions(white=4095)).batch(range(4))
+    with torch.inference_mode():
+        _, scores = DetectorModule(checkpoint.model, checkpoint.constants)(torch.from_numpy(frames))
+    np.testing.assert_allclose(judged.scores, scores.numpy(), atol=1e-6)  # the same batch, the same arithmetic
+    args = infer.build_parser().parse_args(["--engine", "deep.onnx", "--source", str(folder)])
+    with sources_from(args, sidecar.white)[0] as source:
+        on_the_line = [resize(frame.image, (32, 48)) for frame in source]
+    np.testing.assert_array_equal(np.stack(on_the_line), frames)
+
+
+def test_the_threshold_has_images_of_its_own_where_there_are_enough(tmp_path: Path) -> None:
+    for index in range(80):
+        picture(tmp_path / f"good/{index}.png", 60 + index)
+    apart = fit.fit(open_dataset(tmp_path / "good"), CONFIG, replace(RECIPE, held_out=0.5), "random", tmp_path / "a.pt")
+    few = fit.fit(open_dataset(tmp_path / "good"), CONFIG, replace(RECIPE, held_out=0.25), "random", tmp_path / "b.pt")
+    threshold = apart.thresholds["good_quantile"]
+    assert threshold.method.startswith("false-alarm rate <= 4.76% from 20 held-out good images")
+    assert threshold.false_alarm_rate == pytest.approx(1 / 21) and threshold.interval is not None
+    threshold = few.thresholds["good_quantile"]
+    assert threshold.method.startswith("largest score of 20 held-out good images (1.00% needs 99), which also chose")
+    assert "nothing is promised; train.set_threshold --good DIR" in threshold.method
+    assert (threshold.false_alarm_rate, threshold.interval) == (None, None)  # no figure that would not hold

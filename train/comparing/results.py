@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.images.labelled import auroc
+from export.images.labelled import auroc, read_masks
 from export.model.cflow import ModelConfig
 from export.model.score import Score, anomaly_map, freeze_constants, image_score, likelihood_ratios
 from runtime.common.text_table import align, percent
 from train.comparing.decoder_run import DecoderRun
 from train.comparing.variants import DecoderKey, Variant
-from train.data.open import Dataset, read_mask
+from train.data.open import Dataset
 from train.judging.judged_set import JudgedSet
-from train.judging.metrics import Evaluation, evaluate_judged, pixel_auroc, pixel_curves
+from train.judging.metrics import Evaluation, evaluate_judged, known_curves, pixel_auroc
 
 BATCH = 8  # images whose maps are computed at a time
 
@@ -67,7 +67,7 @@ class Judge:
     def __init__(self, dataset: Dataset, config: ModelConfig) -> None:
         self.images = dataset.test
         self.config = config
-        self.masks = [read_mask(image, config.input_size) for image in dataset.test]
+        self.masks = read_masks(dataset.test, config.input_size)
 
     def result(self, variant: Variant, runs: Mapping[DecoderKey, DecoderRun], *, test_maximum: bool) -> VariantResult:
         """Return `variant`'s row; `test_maximum` also compares the paper's score by either maximum."""
@@ -85,7 +85,7 @@ class Judge:
 
     def _paper_areas(self, reference: list[Tensor], test: list[Tensor]) -> TestFigures:
         judged = self._judged(reference, test, "paper")
-        curves = pixel_curves(judged.maps, judged.masks)
+        curves = known_curves(judged)
         of_pixels = None if curves is None else pixel_auroc(curves)
         return TestFigures(auroc(judged.scores, judged.anomalous), of_pixels)
 

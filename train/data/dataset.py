@@ -1,6 +1,7 @@
 """What a data folder offers, whatever its layout: good images to train on, labelled images to test on."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,6 @@ class Dataset:
         """Hash the training images' names and bytes, so that a checkpoint can say what it was trained on."""
         digest = hashlib.sha256()
         for path in self.train:
-            digest.update(path.relative_to(self.root).as_posix().encode() + b"\0")
+            digest.update(os.fsencode(path.relative_to(self.root).as_posix()) + b"\0")
             digest.update(bytes.fromhex(sha256_of(path)))
         return digest.hexdigest()

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from export.images.labelled import GOOD
+from export.images.layouts import GOOD, good_folder, is_visa
 from runtime.common.errors import UserError
+from runtime.images.folders import list_folders
 
 # Side in pixels of the paper's best WideResNet-50 result of each class (CFLOW-AD, WACV 2022, Table 2; the commands in
 # the reference implementation's README). The keys are the data set's 15 classes.
@@ -39,12 +40,15 @@ def classes(root: Path) -> tuple[str, ...]:
     """
     if not root.is_dir():
         raise UserError("--data must be a folder of classes", f"no folder {root}")
-    folders = sorted(path for path in root.iterdir() if not path.name.startswith("."))
-    found = tuple(path.name for path in folders if (path / "train" / GOOD).is_dir())
+    found = tuple(path.name for path in list_folders(root) if _is_class(path))
     if not found:
-        one = (root / "train" / GOOD).is_dir()
+        one = _is_class(root)
         cure = "name its parent folder, or train it with train.fit" if one else ""
         raise UserError(
             f"{root} must hold a folder per class, each with train/{GOOD}", "a single class" if one else "none", cure
         )
     return found
+
+
+def _is_class(folder: Path) -> bool:
+    return is_visa(folder) or good_folder(folder / "train") is not None

@@ -1,4 +1,4 @@
-"""Images of a folder: MVTec-style (train/good, test/*, ground_truth/*), STC, or good images alone."""
+"""Images of a folder: one of the layouts of `export.images.layouts`, STC, or good images alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.images.labelled import GOOD, LabelledImage, labelled_images, read_mask
+from export.images.layouts import good_folder, is_visa, visa_images
+from export.images.pairs import check_no_masks_among
 from runtime.common.errors import UserError
-from runtime.images.preprocess import list_images, read_image, resize
+from runtime.images.folders import describe_ignored, list_folders, list_images
+from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
 from train.data.dataset import Dataset
 from train.data.mvtec import classes, paper_size
 from train.data.stc import is_stc, open_stc, scenes
@@ -24,7 +27,10 @@ __all__ = [
     "read_mask",
     "rotate",
     "split_held_out",
+    "split_selection",
 ]
+
+ENOUGH_TO_SPLIT = 32  # held-out images; half of fewer would select badly and promise little
 
 
 def list_classes(root: Path) -> tuple[str, ...]:
@@ -47,15 +53,26 @@ def open_dataset(root: Path) -> Dataset:
         return open_stc(root.parent, scene=root.name)
     if not root.is_dir():
         raise UserError("--data must be a folder of good images or an MVTec-style one", f"no folder {root}")
-    train, good = root / "train", root / "train" / GOOD
-    if train.is_dir() and not good.is_dir():
-        names = ", ".join(sorted(path.name for path in train.iterdir())[:5])
-        raise UserError(f"{train} must hold a folder '{GOOD}'", names or "nothing")
-    folder = good if good.is_dir() else root
-    images, test = tuple(list_images(folder)), tuple(labelled_images(root))
+    images, test = _good_images(root), tuple(labelled_images(root))
     if not images and not test:
-        raise UserError(f"{folder} must hold good images", "none", "train.synthetic makes a set to try")
+        folder = good_folder(root / "train") or root
+        found = describe_ignored(folder) or "none"
+        raise UserError(f"{folder} must hold good images", found, "train.synthetic makes a set to try")
     return Dataset(root, images, test, paper_size=paper_size(root.absolute().name))
+
+
+def _good_images(root: Path) -> tuple[Path, ...]:
+    """Return the images to train on below `root`. Raises `UserError` where they are not told from others or masks."""
+    if is_visa(root):
+        return tuple(path for path, anomalous in visa_images(root, "train") if not anomalous)
+    train = root / "train"
+    good = good_folder(train)
+    if train.is_dir() and good is None:
+        names = ", ".join(path.name for path in list_folders(train)[:5])
+        raise UserError(f"{train} must hold a folder '{GOOD}' (or ok, or normal)", names or "none", "rename it")
+    images = list_images(good or root)
+    check_no_masks_among(images)
+    return tuple(images)
 
 
 def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
@@ -75,8 +92,11 @@ def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[l
 class ImageCache:
     """Resized images by index, decoded once and kept while `limit_bytes` allows."""
 
-    def __init__(self, paths: Sequence[Path], size: tuple[int, int], limit_bytes: int = 4 << 30) -> None:
+    def __init__(
+        self, paths: Sequence[Path], size: tuple[int, int], limit_bytes: int = 4 << 30, read: ReadOptions = PLAIN
+    ) -> None:
         self.paths = list(paths)
+        self.read = read
         self.size = size
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._limit = limit_bytes // (size[0] * size[1] * 3)
@@ -88,7 +108,7 @@ class ImageCache:
         """Return image `index`, (H, W, 3) uint8 RGB."""
         kept = self._kept.get(index)
         if kept is None:
-            kept = resize(read_image(self.paths[index]), self.size)
+            kept = resize(read_image(self.paths[index], self.read), self.size)
             if len(self._kept) < self._limit:
                 self._kept[index] = kept
         return kept
@@ -96,6 +116,17 @@ class ImageCache:
     def batch(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Return images (B, H, W, 3)."""
         return np.stack([self.image(index) for index in indices])
+
+
+def split_selection(held_out: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Split held-out images into those that select (weights, constants) and those that choose the threshold.
+
+    Every second one each, from `ENOUGH_TO_SPLIT` images on; with fewer all do both, and nothing can be promised of
+    the threshold's false alarms (`train.judging.false_alarms`).
+    """
+    if len(held_out) < ENOUGH_TO_SPLIT:
+        return list(held_out), []
+    return list(held_out[::2]), list(held_out[1::2])
 
 
 def rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:

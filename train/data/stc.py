@@ -17,7 +17,7 @@ import numpy as np
 from export.images.labelled import GOOD, LabelledImage
 from export.images.masks import MaskSlice, open_array
 from runtime.common.errors import UserError
-from runtime.images.preprocess import list_images
+from runtime.images.folders import list_folders, list_images
 from train.data.dataset import Dataset
 
 MEAN = (0.5, 0.5, 0.5)  # the reference implementation's for STC
@@ -62,7 +62,7 @@ def _scene(clip: Path) -> str:
 
 def _clips(frames: Path, scene: str = "") -> list[Path]:
     """Return the clips' folders in `frames`, those of one scene if it is named."""
-    folders = sorted(path for path in frames.iterdir() if path.is_dir()) if frames.is_dir() else []
+    folders = list_folders(frames)
     return [path for path in folders if not scene or _scene(path) == scene]
 
 

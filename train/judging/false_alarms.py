@@ -12,10 +12,15 @@ from runtime.engines.sidecar import Threshold
 from train.judging import thresholds as cuts
 
 CONFIDENCE = 0.95  # of the interval of the false-alarm rate
+CURE = "train.set_threshold --good DIR with other good images promises a rate"
 
 
 def from_good_images(
-    scores: Sequence[float], false_alarm_rate: float, map_maxima: Sequence[float] | None = None
+    scores: Sequence[float],
+    false_alarm_rate: float,
+    map_maxima: Sequence[float] | None = None,
+    *,
+    apart: bool = True,
 ) -> Threshold:
     """Return the conformal quantile of held-out good scores (n,): a new good image exceeds it with at most that rate.
 
@@ -23,6 +28,10 @@ def from_good_images(
     rate; then the largest one is taken and what it does promise, 1/(n + 1), is what `method` says. That is a mean
     over sets of n images; the interval says what this very set's threshold may turn out to do. Of the same images'
     `map_maxima` (n,) the same rank becomes the threshold of a map's positions.
+
+    All that holds for images that had no say in the detector. Where they also chose its weights or froze its score
+    (`apart` False), they score lower than new ones do, by an amount that nothing bounds: then `method` says so, and
+    neither a rate nor an interval is given.
     """
     if not 0 < false_alarm_rate < 1:
         raise UserError("the false-alarm rate must lie between 0 and 1", str(false_alarm_rate))
@@ -38,9 +47,17 @@ def from_good_images(
     low, high = false_alarm_interval(count, rank)
     needed = math.ceil(round(1 / false_alarm_rate, 9)) - 1
     note = f" ({false_alarm_rate:.2%} needs {needed})" if count < needed else ""
+    if not apart:
+        why = "which also chose the weights or the score's constants, so that nothing is promised"
+        method = f"{_which(rank, count)} of {count} held-out good images{note}, {why}; {CURE}"
+        return Threshold(value, method, map_value=of_map)
     method = f"false-alarm rate <= {promised:.2%} from {count} held-out good images{note}"
     method = f"{method}, {CONFIDENCE:.0%} interval {100 * low:.2g}% to {100 * high:.2g}%"
     return Threshold(value, method, promised, (low, high), of_map)
+
+
+def _which(rank: int, count: int) -> str:
+    return "largest score" if rank == count else f"score number {rank}, from the smallest,"
 
 
 def _ranked(scores: Sequence[float], rank: int) -> float:

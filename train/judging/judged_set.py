@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import runtime
+from export.images.labelled import read_masks
 from export.model.checkpoint import load_checkpoint
-from runtime.images.preprocess import read_image
-from train.data.open import ImageCache, LabelledImage, read_mask
+from runtime.images.preprocess import PLAIN, ReadOptions, read_image
+from train.data.open import ImageCache, LabelledImage
 from train.judging.scores import score_images
 
 
@@ -21,13 +22,14 @@ class JudgedSet:
     """A labelled set as one detector sees it; all four have one entry per image, in the same order.
 
     `maps` (N, H, W) and `masks` (H, W) are at the detector's input size; a mask is None where an
-    anomalous image has no ground truth.
+    anomalous image has no ground truth. `read` is how the images were read.
     """
 
     images: Sequence[LabelledImage]
     maps: NDArray[np.float32]
     scores: NDArray[np.float32]
     masks: Sequence[NDArray[np.bool_] | None]
+    read: ReadOptions = PLAIN
 
     @property
     def anomalous(self) -> NDArray[np.bool_]:
@@ -37,19 +39,25 @@ class JudgedSet:
 
 def judge(path: Path, images: Sequence[LabelledImage]) -> JudgedSet:
     """Judge `images` with the `.pt`, `.onnx` or `.plan` at `path`; the latter two run through `runtime`."""
-    maps, scores = _judge_checkpoint(path, images) if path.suffix == ".pt" else _judge_engine(path, images)
-    size = (maps.shape[1], maps.shape[2])
-    return JudgedSet(images, maps, scores, [read_mask(image, size) for image in images])
+    maps, scores, read = _judge_checkpoint(path, images) if path.suffix == ".pt" else _judge_engine(path, images)
+    return JudgedSet(images, maps, scores, read_masks(images, (maps.shape[1], maps.shape[2])), read)
 
 
-def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+Judgement = tuple[NDArray[np.float32], NDArray[np.float32], ReadOptions]
+
+
+def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> Judgement:
     checkpoint = load_checkpoint(path)
-    cache = ImageCache([image.path for image in images], checkpoint.model.config.input_size, limit_bytes=0)
+    config = checkpoint.model.config
+    read = ReadOptions(config.white)
+    cache = ImageCache([image.path for image in images], config.input_size, limit_bytes=0, read=read)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return score_images(checkpoint.model.to(device), cache, checkpoint.constants, device)
+    return *score_images(checkpoint.model.to(device), cache, checkpoint.constants, device), read
 
 
-def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> Judgement:
     with runtime.load(path) as detector:
-        results = [detector(read_image(image.path)) for image in tqdm(images, unit="img", disable=None)]
-    return np.stack([r.anomaly_map for r in results]), np.array([r.image_score for r in results], dtype=np.float32)
+        read = ReadOptions(detector.sidecar.white)
+        results = [detector(read_image(image.path, read)) for image in tqdm(images, unit="img", disable=None)]
+    maps = np.stack([r.anomaly_map for r in results])
+    return maps, np.array([r.image_score for r in results], dtype=np.float32), read

@@ -23,7 +23,7 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
 class Evaluation:
     """Areas and F1 in [0, 1]; an F1's threshold is the score to cut at: what lies above it is called anomalous.
 
-    The figures by pixel are None where no ground-truth mask marks a pixel.
+    The figures by pixel are None where an anomalous image has no mask that marks a pixel of it.
     """
 
     images: int
@@ -119,8 +119,18 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float
     return float(area)
 
 
+def known_curves(judged: JudgedSet) -> PixelCurves | None:
+    """Return the curves of a judged set; None where an anomalous image has no mask.
+
+    Figures over those that have one would be of another set than the images' figures beside them, and a mask that is
+    not found for its name or its folder would move them without a word.
+    """
+    missing = any(mask is None for mask in judged.masks)
+    return None if missing else pixel_curves(judged.maps, judged.masks)
+
+
 def evaluate_judged(judged: JudgedSet) -> Evaluation:
-    """Return every figure of a judged set; pixels of anomalous images without ground truth count for none of them.
+    """Return every figure of a judged set; those by pixel only where every anomalous image has its mask.
 
     Raises `UserError` if only one class is present, or for a score that is not finite.
     """
@@ -128,7 +138,7 @@ def evaluate_judged(judged: JudgedSet) -> Evaluation:
     check_finite(judged.scores, "every image score")
     image_auroc = auroc(judged.scores, anomalous)
     image_f1, image_threshold = best_f1(judged.scores, anomalous)
-    curves = pixel_curves(judged.maps, judged.masks)
+    curves = known_curves(judged)
     pixel_f1, pixel_threshold = (None, None) if curves is None else best_pixel_f1(curves)
     return Evaluation(
         images=len(judged.images),

@@ -35,12 +35,20 @@ def score_images(
     return maps, scores
 
 
-def freeze(model: CFlow, good: ImageCache, false_alarm_rate: float, device: torch.device) -> tuple[Tensor, Threshold]:
-    """Return the score's constants (2, K) over held-out good images, and the threshold of their image scores."""
+def freeze(
+    model: CFlow, good: ImageCache, false_alarm_rate: float, device: torch.device, apart: ImageCache | None = None
+) -> tuple[Tensor, Threshold]:
+    """Return the score's constants (2, K) over held-out good images, and a threshold of image scores.
+
+    The threshold is from the images `apart`, which had no say in anything else; without them from `good` again, and
+    then its method says that it promises less.
+    """
     batches = list(log_likelihood_batches(model, good, device))
     constants = freeze_constants([torch.cat(tap) for tap in zip(*batches, strict=True)], model.config.score)
     detector = DetectorModule(model, constants)
-    judged = [detector.judge(batch) for batch in batches]
+    of_threshold = log_likelihood_batches(model, apart, device) if apart else batches
+    judged = [detector.judge(batch) for batch in of_threshold]
     scores = torch.cat([score for _, score in judged]).tolist()
     peaks = torch.cat([maps.amax(dim=(1, 2)) for maps, _ in judged]).tolist()
-    return constants.cpu(), from_good_images(scores, false_alarm_rate, peaks)
+    threshold = from_good_images(scores, false_alarm_rate, peaks, apart=bool(apart))
+    return constants.cpu(), threshold

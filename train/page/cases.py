@@ -102,7 +102,7 @@ def _astray(judgement: Decision, index: int) -> bool:
 def _panels(judgement: Decision, index: int) -> Iterator[str]:
     judged, scale = judgement.judged, judgement.scale
     size = judged.maps.shape[1:]
-    picture = resize(read_image(judged.images[index].path), size)  # as the network saw it
+    picture = resize(read_image(judged.images[index].path, judged.read), size)  # as the network saw it
     anomaly_map, anomalous = judged.maps[index], judged.images[index].anomalous
     truth = judged.masks[index] if anomalous else None
     shown = [("image", photograph(picture, None))]

@@ -26,14 +26,16 @@ def image_histogram(judgement: Decision) -> str:
 
 
 def position_histogram(judgement: Decision) -> str | None:
-    """Return the chart of the scores of normal and anomalous positions; None where no mask marks an anomalous one."""
+    """Return the chart of the scores of normal and anomalous positions; None without every mask."""
     judged, threshold = judgement.judged, judgement.scale.threshold
+    masks = [mask for mask in judged.masks if mask is not None]
+    if len(masks) < len(judged.masks):
+        return None
     edges = _edges(judged.maps, threshold, POSITION_BINS)
     counts = np.zeros((2, POSITION_BINS), np.int64)
-    for anomaly_map, mask in zip(judged.maps, judged.masks, strict=True):
-        if mask is not None:
-            counts[0] += np.histogram(anomaly_map[~mask], edges)[0]
-            counts[1] += np.histogram(anomaly_map[mask], edges)[0]
+    for anomaly_map, mask in zip(judged.maps, masks, strict=True):
+        counts[0] += np.histogram(anomaly_map[~mask], edges)[0]
+        counts[1] += np.histogram(anomaly_map[mask], edges)[0]
     totals = counts.sum(axis=1)
     if not totals.all():
         return None

@@ -9,7 +9,7 @@ from runtime.common.files import write_text
 from runtime.engines.sidecar import Threshold
 from runtime.images.overlay import score_colours
 from train.judging.judged_set import JudgedSet
-from train.judging.metrics import Evaluation, PixelCurves, pixel_curves
+from train.judging.metrics import Evaluation, PixelCurves, known_curves
 from train.page.cases import Decision, defect_types, show_cases, typical_detections, worst_false_alarms, worst_misses
 from train.page.figures import image_histogram, position_histogram, pro_chart, roc_chart
 from train.page.html import navigation, page, section, side_by_side, text, tiles
@@ -49,7 +49,7 @@ def write_report(
     positions = threshold.value if map_threshold is None else map_threshold
     scale = ScoreScale(positions, max(float(judged.maps.max()), HEADROOM * positions))
     judgement = Decision(judged, threshold.value, scale)
-    curves = pixel_curves(judged.maps, judged.masks)
+    curves = known_curves(judged)
     parts = [
         _summary(judgement, evaluation, title),
         _misses(judgement, rows),

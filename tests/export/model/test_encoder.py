@@ -1,6 +1,7 @@
 """Encoders against hooks on torchvision's whole networks, and their weights' every source."""
 
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -198,4 +199,38 @@ def test_one_position_cannot_be_padded_by_reflection(tmp_path: Path, capsys: pyt
     options = ["--encoder", "resnet18_reflect", "--taps", "layer4", "--size", "32", "--weights", "random"]
     options += ["--data", str(tmp_path / "good"), "--out", str(tmp_path / "cable.pt"), "--blocks", "1"]
     assert run_command(fit.main, options) == 2
-    assert capsys.readouterr().err == f"error: {refusal}32x32; take a larger --size or finer --taps\n"
+    assert capsys.readouterr().err.endswith(f"\nerror: {refusal}32x32; take a larger --size or finer --taps\n")
+
+
+WRAPPED = {
+    "plain": lambda state: state,
+    "nested": lambda state: {"epoch": 3, "state_dict": state},
+    "of DataParallel": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "both": lambda state: {"model": {f"module.{key}": value for key, value in state.items()}},
+    "compiled": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED.keys())
+def test_weights_are_found_however_a_training_script_saved_them(wrap: Callable[..., object], tmp_path: Path) -> None:
+    source, loaded = build_encoder("resnet18", ("layer1",)), build_encoder("resnet18", ("layer1",))
+    torch.save(wrap(source.state_dict()), tmp_path / "weights.pth")
+    load_encoder_weights(loaded, "resnet18", str(tmp_path / "weights.pth"))
+    expected = source.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
+
+
+def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:
+    encoder = build_encoder("resnet18", ("layer1",))
+    path = tmp_path / "weights.pth"
+    state = {key: value.clone() for key, value in encoder.state_dict().items()}
+    state["conv1.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, path)
+    with pytest.raises(UserError, match=r"finite weights; found NaN or infinity in conv1\.weight, 1 weights in all"):
+        load_encoder_weights(encoder, "resnet18", str(path))
+    torch.save({"epoch": 3, "ema": {}}, path)
+    with pytest.raises(UserError, match=r"plain or under state_dict .* found one of epoch, ema"):
+        load_encoder_weights(encoder, "resnet18", str(path))
+    torch.save([1, 2], path)
+    with pytest.raises(UserError, match=r"must be a state dict .* found list"):
+        load_encoder_weights(encoder, "resnet18", str(path))

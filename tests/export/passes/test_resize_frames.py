@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from export.passes.resize_frames import MIN_CHANNELS, find_front, phases_of, put_in_front
-from runtime.images.preprocess import list_images, read_image, resize
+from runtime.images.folders import list_images
+from runtime.images.preprocess import read_image, resize
 from tests.support.export_fixtures import session_of
 from tests.support.paths import SHARED
 

@@ -72,13 +72,15 @@ class TestDifferences:
         right = Answers(left.maps, left.scores + np.float32(1e-3))
         assert compare_answers(left, right, good_images([np.zeros((8, 12, 3), np.uint8)] * 3), 0.5).image_noise > 100
 
-    def test_areas_leave_out_what_has_no_ground_truth(self):
+    def test_areas_by_pixel_need_every_mask(self):
         answers, images = random_answers(0), labelled()
         found = areas(answers, images)
         assert found.image == pytest.approx(roc_auc_score(images.anomalous, answers.scores), abs=1e-12)
-        truth = [mask if mask is not None else np.zeros((8, 12), bool) for mask in images.masks[:-1]]
-        expected = roc_auc_score(np.stack(truth).ravel(), answers.maps[:-1].ravel())
-        assert found.pixel == pytest.approx(expected, abs=1e-12)
+        assert found.pixel is None
+        whole = Images(images.frames, images.anomalous, [*images.masks[:-1], images.masks[-2]])
+        truth = [mask if mask is not None else np.zeros((8, 12), bool) for mask in whole.masks]
+        expected = roc_auc_score(np.stack(truth).ravel(), answers.maps.ravel())
+        assert areas(answers, whole).pixel == pytest.approx(expected, abs=1e-12)
         assert areas(answers, good_images(images.frames)) is None
 
     def test_graphs_are_judged_as_onnx_runtime_does(self):

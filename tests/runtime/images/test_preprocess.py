@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from runtime.common.errors import UserError
-from runtime.images.preprocess import list_images, read_image, resize, to_rgb8
+from runtime.images.folders import list_images
+from runtime.images.preprocess import read_image, resize
+from runtime.images.to_rgb import to_rgb8
 
 
 def _noise(shape: tuple[int, ...], high: int = 256, dtype: type = np.uint8) -> np.ndarray:

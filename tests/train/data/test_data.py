@@ -68,8 +68,8 @@ def test_missing_empty_and_misnamed_folders_are_refused(tmp_path: Path) -> None:
         open_dataset(tmp_path / "none")
     with pytest.raises(UserError, match="must hold good images"):
         open_dataset(tmp_path)
-    picture(tmp_path / "train/ok/0.png")
-    with pytest.raises(UserError, match=r"a folder 'good'.*found ok"):
+    picture(tmp_path / "train/fine/0.png")
+    with pytest.raises(UserError, match=r"a folder 'good' \(or ok, or normal\); found fine"):
         open_dataset(tmp_path)
 
 

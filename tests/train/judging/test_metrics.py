@@ -187,12 +187,14 @@ def test_the_image_score_is_the_detectors_not_the_maps_maximum() -> None:
     assert evaluate_judged(replace(judged, scores=scores)).image_auroc == 0
 
 
-def test_an_image_without_a_mask_counts_for_images_only() -> None:
+def test_with_a_mask_missing_there_is_no_figure_by_pixel() -> None:
     maps, masks = random_case(5)
-    result = evaluate_judged(judged_of((maps, masks), [masks[0], masks[1], masks[2], None]))
-    curves = curves_of((maps[:3], masks[:3]))
+    whole, partly = judged_of((maps, masks)), judged_of((maps, masks), [masks[0], masks[1], masks[2], None])
+    assert evaluate_judged(whole).pixel_auroc is not None
+    result = evaluate_judged(partly)
     assert (result.images, result.anomalous) == (4, 3)
-    assert (result.pixel_auroc, result.aupro) == (pixel_auroc(curves), aupro(curves))
+    assert (result.pixel_auroc, result.aupro, result.pixel_f1) == (None, None, None)
+    assert result.image_auroc == evaluate_judged(whole).image_auroc
 
 
 def test_without_an_anomalous_pixel_there_are_image_figures_alone() -> None:
