@@ -69,9 +69,7 @@ def read_with(
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except MemoryError:
-        raise UserError(
-            f"{path} must fit into memory", "not enough of it", "lower --max-pixels, or cut it up"
-        ) from None
+        raise UserError(f"{path} must fit into memory", "not enough of it", "cut it up, or save it smaller") from None
     # Pillow's decoders report damage with all of these
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
         raise UserError(f"{path} must be a whole image", str(error), "replace or remove the file") from None

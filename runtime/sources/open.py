@@ -174,5 +174,6 @@ def open_source(spec: SourceSpec, options: OpenOptions | None = None) -> Source:
     if not paths:
         found = describe_ignored(path) or "none"
         raise UserError(f"{path} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})", found, "check the folder")
-    say(describe_use(paths))
+    if describe_ignored(path):  # else the summary's count of frames says it all
+        say(describe_use(paths))
     return ImageFiles(spec.target, paths, options.read)

@@ -1,4 +1,4 @@
-"""The runtime is what a device with nothing but NumPy, Pillow, OpenCV and an inference library installs."""
+"""The runtime is what a device with nothing but NumPy, Pillow, simplejpeg, OpenCV and an inference library installs."""
 
 import ast
 import json

@@ -78,7 +78,7 @@ def _good_images(root: Path) -> tuple[Path, ...]:
 def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
     """Split good images at random into (train, held out), at least one each.
 
-    The held-out ones freeze the score's constants and choose the threshold, so they must not be trained on.
+    The held-out ones choose weights, constants and threshold (`split_selection`), so they must not be trained on.
     """
     if len(paths) < 2:
         raise UserError("training needs at least 2 good images, one of them held out", str(len(paths)))
