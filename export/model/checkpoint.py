@@ -19,6 +19,7 @@ from export.model.tensor_files import read_torch_file, save_torch_file
 from runtime.common.errors import UserError
 from runtime.engines.fields import items, number, record, table, text, whole, yes_or_no
 from runtime.engines.sidecar import LARGEST_SIDE, Threshold
+from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.facts import ImageFacts
 
 FORMAT = "cflow-edge/checkpoint/2"
@@ -194,6 +195,7 @@ _model = record(
         "std": _three,
         "seed": whole(0, 2**63 - 1),
         "score": text,
+        "white": whole(255, FULL_SCALE),
     },
     {"encoder", "taps"},
 )

@@ -248,14 +248,16 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         state = read_torch_file(path, "a state dict saved by torch.save")
     except FileNotFoundError:
         raise UserError("--weights must be imagenet, random or a file", f"no file {path}") from None
-    for name in NESTED:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    parts = list(state.values()) if isinstance(state, Mapping) else [state]
-    if others := [part for part in parts if not isinstance(part, Tensor)]:
-        found = f"a {type(others[0]).__name__}"
-        raise UserError(f"{path} must be a state dict saved by torch.save", found, "save model.state_dict() alone")
-    return unwrapped(state)
+    for key in NESTED:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
+        raise UserError(f"{path} must be a state dict saved by torch.save", type(state).__name__)
+    tensors = unwrapped({str(key): value for key, value in state.items() if isinstance(value, Tensor)})
+    if not tensors:
+        found = f"one of {', '.join(map(str, list(state)[:5])) or 'nothing'}"
+        raise UserError(f"{path} must be a state dict of tensors, plain or under {' or '.join(NESTED)}", found)
+    return tensors
 
 
 def load_encoder_state(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

@@ -12,7 +12,7 @@ from runtime.common.errors import UserError
 from runtime.common.files import whole_file
 
 Value = TypeVar("Value")
-WRAPPER = "module."
+WRAPPERS = ("module.", "_orig_mod.")
 
 
 class _Disk(FileIO):
@@ -118,6 +118,8 @@ def _stand_in(name: str) -> type[StandIn]:
 
 
 def unwrapped(state: Mapping[str, Value]) -> dict[str, Value]:
-    """Return a state dict without the `module.` that (Distributed)DataParallel puts in front of every name."""
-    wrapped = bool(state) and all(isinstance(name, str) and name.startswith(WRAPPER) for name in state)
-    return {name.removeprefix(WRAPPER): value for name, value in state.items()} if wrapped else dict(state)
+    """Return a state dict without what (Distributed)DataParallel and torch.compile put in front of every name."""
+    for wrapper in WRAPPERS:
+        if state and all(isinstance(name, str) and name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): value for name, value in state.items()}
+    return dict(state)

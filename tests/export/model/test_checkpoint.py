@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import zipfile
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,32 @@ def test_a_round_trip_rebuilds_everything(saved: Path) -> None:
     written = torch.load(saved, weights_only=True)["state"]
     assert all(torch.equal(value, written[key]) for key, value in first.model.state_dict().items())
     assert not any("w_perm_inv" in key for key in written)
+
+
+def test_no_field_of_the_configuration_falls_back_to_its_default(tmp_path: Path) -> None:
+    config = ModelConfig(
+        "resnet34",
+        ("layer2",),
+        (64, 96),
+        coupling_blocks=1,
+        conditional=False,
+        soft_permutation=False,
+        clamp="tanh(a/c)",
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+        seed=3,
+        score="paper",
+        white=4095,
+    )
+    for field in fields(ModelConfig):
+        if field.default is not MISSING:
+            assert getattr(config, field.name) != field.default, f"give {field.name} another value than its default"
+    thresholds = {"good_quantile": Threshold(0.5, "test")}
+    constants = torch.tensor([[-1.25], [0.5]])
+    save_checkpoint(
+        tmp_path / "cable.pt", Checkpoint(CFlow(config), constants, thresholds, "good_quantile", "", "", "")
+    )
+    assert load_checkpoint(tmp_path / "cable.pt").model.config == config
 
 
 def test_a_checkpoint_of_the_first_format_keeps_the_papers_score(saved: Path) -> None:

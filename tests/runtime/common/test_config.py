@@ -27,6 +27,7 @@ EXAMPLES = {
     "engine": ['a folder/cäble "7".onnx'],
     "threshold": ["1.25"],
     "limit": ["5"],
+    "max-pixels": ["1000000"],
     "threads": ["2"],
     "frozen-after": ["0"],
     "backend": ["onnxruntime"],
