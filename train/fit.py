@@ -117,7 +117,7 @@ def _fit(
         history=trainer.history,
         image_facts=facts_of(dataset.train, read),
         golden=torch.from_numpy(kept.image(0).copy()),
-        versions=installed_versions("torch", "torchvision", "FrEIA"),
+        versions=installed_versions("torch", "torchvision", "FrEIA", "pillow", "opencv-python-headless"),
     )
     if group.first:
         save_checkpoint(out, checkpoint)

@@ -135,7 +135,7 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
         data_origin=source.stated.class_name or dataset.origin,
         image_facts=facts_of(dataset.train, PLAIN),
         golden=torch.from_numpy(images.image(0).copy()),
-        versions=installed_versions("torch", "torchvision", "FrEIA"),
+        versions=installed_versions("torch", "torchvision", "FrEIA", "pillow", "opencv-python-headless"),
     )
     return Imported(checkpoint, difference, fits, tuple(names))
 

@@ -7,12 +7,14 @@ and never less than `MARGINS`: light that drifts a little, or a large defect, mu
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from runtime.images.form import LONGEST_FORM
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8, every_nth
 
@@ -27,19 +29,24 @@ MARGINS = {"aspect": 0.1, "brightness": 30.0, "clipped": 0.25, "contrast": 15.0,
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The (lowest, highest) of good images' numbers, by the names of `MARGINS`, over `count` images."""
+    """The (lowest, highest) of good images' numbers, by the names of `MARGINS`, over `count` images.
+
+    `forms` says how many of them came in which form (`runtime.images.form`); empty where nobody looked.
+    """
 
     count: int
     ranges: Mapping[str, tuple[float, float]]
+    forms: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, images: Iterable[Image8]) -> "ImageFacts":
-        """Measure uint8 (H, W, 3) RGB images. Raises `ValueError` for none."""
+    def of(cls, images: Iterable[Image8], forms: Iterable[str] = ()) -> "ImageFacts":
+        """Measure uint8 (H, W, 3) RGB images, which came in `forms`. Raises `ValueError` for none."""
         rows = [measure(image) for image in images]
         if not rows:
             raise ValueError("facts need at least one image")
         names = {name: [row[name] for row in rows] for name in MARGINS}
-        return cls(len(rows), {name: (min(values), max(values)) for name, values in names.items()})
+        ranges = {name: (min(values), max(values)) for name, values in names.items()}
+        return cls(len(rows), ranges, dict(Counter(forms)))
 
     @classmethod
     def from_json(cls, value: Any) -> "ImageFacts":
@@ -53,7 +60,7 @@ class ImageFacts:
         count = int(value["count"])
         if count < 1:
             raise ValueError(f"count must be 1 or more, not {count}")
-        return cls(count, ranges)
+        return cls(count, ranges, _forms(value.get("forms", {})))
 
     def far(self, numbers: Mapping[str, float]) -> str:
         """Say how the image of `numbers` (see `measure`) is unlike all that were measured; empty where it is not."""
@@ -64,6 +71,17 @@ class ImageFacts:
             if not low - margin <= value <= high + margin:
                 return f"the frame's {name} is {value:.4g}, in training it was {low:.4g} to {high:.4g}"
         return ""
+
+
+def _is_form(name: Any, count: Any) -> bool:
+    return isinstance(name, str) and name.isprintable() and isinstance(count, int) and count > 0
+
+
+def _forms(value: Any) -> dict[str, int]:
+    """Return the forms of images with their counts. Raises `ValueError` for anything else."""
+    if not isinstance(value, dict) or not all(_is_form(*item) for item in value.items()):
+        raise ValueError(f"forms must be numbers of images by form, not {value}")
+    return {name[:LONGEST_FORM]: count for name, count in value.items()}
 
 
 def measure(image: Image8) -> dict[str, float]:
