@@ -1,5 +1,6 @@
 """How large an image file may be: half a megabyte of PNG can hold 13,000 x 13,000 pixels, or a thousand times that."""
 
+import os
 import threading
 from functools import cache
 from pathlib import Path
@@ -10,14 +11,26 @@ from PIL import Image
 from runtime.common.errors import UserError
 from runtime.common.machine import memory_bytes
 
+VARIABLE = "CFLOW_MAX_PIXELS"
 BYTES_PER_PIXEL = 10  # most that reading takes: Pillow's 4, the result's 3, and 3 more where it is turned upright
 SHARE_OF_MEMORY = 4
 _PILLOWS_LIMIT = threading.Lock()
 
 
-@cache
 def default_max_pixels() -> int:
-    """Return how many pixels a quarter of this machine's memory takes."""
+    """Return what the environment's `CFLOW_MAX_PIXELS` says, else how many pixels a quarter of the memory takes.
+
+    Raises `UserError` where it says no number. It is for every command, those too that have no option for it.
+    """
+    if not (said := os.environ.get(VARIABLE, "")):
+        return _of_memory()
+    if not (said.isascii() and said.isdigit() and int(said) > 0):
+        raise UserError(f"{VARIABLE} must be a number of pixels", repr(said), f"for example {VARIABLE}=400000000")
+    return int(said)
+
+
+@cache
+def _of_memory() -> int:
     return memory_bytes() // SHARE_OF_MEMORY // BYTES_PER_PIXEL
 
 
@@ -26,7 +39,7 @@ def check_size(size: tuple[int, int], max_pixels: int | None) -> None:
     limit = default_max_pixels() if max_pixels is None else max_pixels
     width, height = size
     if width * height > limit:
-        cure = "cut it up or save it smaller, or allow more with --max-pixels if it is what it should be"
+        cure = f"save it smaller, or allow more: --max-pixels where there is that option, or set {VARIABLE}"
         raise UserError(f"an image may have {limit} pixels", f"{width}x{height}", cure)
 
 

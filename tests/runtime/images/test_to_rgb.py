@@ -110,6 +110,19 @@ def test_the_bound_is_our_own_and_says_the_cure(tmp_path: Path, monkeypatch: pyt
     assert default_max_pixels() > 10_000_000
 
 
+def test_the_environment_sets_the_bound_for_commands_without_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (100, 50)).save(tmp_path / "a.png")
+    monkeypatch.setenv("CFLOW_MAX_PIXELS", "4999")
+    with pytest.raises(UserError, match="4999 pixels; found 100x50; .*CFLOW_MAX_PIXELS"):
+        read_image(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", ReadOptions(max_pixels=5000)).shape == (50, 100, 3)  # the option wins
+    monkeypatch.setenv("CFLOW_MAX_PIXELS", "4e9")
+    with pytest.raises(UserError, match="CFLOW_MAX_PIXELS must be a number of pixels; found '4e9'"):
+        read_image(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("mode", ["P", "RGBA", "I;16"])
 def test_a_large_picture_takes_little_more_than_itself(mode: str, tmp_path: Path) -> None:
     side = 5000
