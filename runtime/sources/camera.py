@@ -67,7 +67,7 @@ def camera_origin(number: int, request: CameraRequest, say: Callable[[str], None
             told(f"{name}: {_apply(capture, request)}")
         return capture
 
-    return Origin(name, f"camera{number}", open_camera)
+    return Origin(name, f"camera{number}", open_camera, "camera")
 
 
 def _apply(capture: Any, request: CameraRequest) -> str:

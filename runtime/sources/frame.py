@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.common.closing import Closing
+from runtime.images.encoding import Encoding
 from runtime.images.pixels import Image8
 
 
@@ -52,5 +53,10 @@ class Source(Closing, Protocol):
     def state(self) -> str:
         """For a person: "live", "reconnecting since 2026-03-01T12:00:00+00:00 (why)", "ended", "file"."""
         return "file"
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How the newest picture came (file format, codec, JPEG quality, ...); None before the first."""
+        return None
 
     def __iter__(self) -> Iterator[Frame]: ...

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.notices import say
+from runtime.images.encoding import Encoding, encoding_of, encoding_of_capture
 from runtime.images.folders import IMAGE_SUFFIXES, describe_ignored, describe_use, list_images
 from runtime.images.opencv import opencv
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
@@ -102,10 +103,17 @@ class ImageFiles(Source):
         self.name = name
         self._read = read
         self._paths = tuple(paths)
+        self._encoding: Encoding | None = None
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How the newest image is encoded; None before the first."""
+        return self._encoding
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
             image = read_image(path, self._read)
+            self._encoding = encoding_of(path)
             yield Frame(image, path.name, index, time.time())
 
     def close(self) -> None:
@@ -123,6 +131,12 @@ class VideoFile(Source):
         self._capture = opencv().VideoCapture(str(path))
         if not self._capture.isOpened():
             raise self._no_frames()
+        self._encoding = encoding_of_capture(self._capture, "video")
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Codec and pixel format, as far as the container says."""
+        return self._encoding
 
     def _no_frames(self) -> UserError:
         return UserError(f"{self.name} must be a video with frames", "none that can be decoded", "try to play it")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from runtime.common.errors import UserError
+from runtime.images.encoding import Encoding, EncodingKind, encoding_of_capture
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.images.to_rgb import over_black
@@ -25,6 +26,7 @@ class Origin:
     name: str
     prefix: str
     open: Callable[[], Any]
+    kind: EncodingKind = "stream"
 
 
 class Reader:
@@ -38,6 +40,7 @@ class Reader:
         self.done = threading.Event()
         self.why = ""
         self.pictures = 0
+        self.encoding: Encoding | None = None
         self.alive_s = time.monotonic()
         self._origin = origin
         self._capture = capture
@@ -72,8 +75,15 @@ class Reader:
                 return
             self.alive_s = time.monotonic()
             self.pictures += 1
+            if self.encoding is None:
+                self.encoding = self._encoding()
             self._put(self, to_rgb(pixels))
         self.why = "stopped"
+
+    def _encoding(self) -> Encoding:
+        with contextlib.suppress(Exception):  # a driver that does not say
+            return encoding_of_capture(self._capture, self._origin.kind)
+        return Encoding(self._origin.kind)
 
 
 def to_rgb(pixels: Any) -> Image8:

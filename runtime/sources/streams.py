@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from runtime.common.errors import UserError
+from runtime.images.encoding import EncodingKind
 from runtime.images.opencv import opencv
 from runtime.sources.backoff import STALL_AFTER_S
 from runtime.sources.camera import CameraRequest
@@ -86,10 +87,10 @@ def _fraction(fps: float) -> str:
 
 def csi_origin(sensor: int, request: CameraRequest) -> Origin:
     """Return camera `sensor` of a Jetson's CSI connectors."""
-    return pipeline_origin(csi_pipeline(sensor, request), f"csi:{sensor}", f"csi{sensor}")
+    return pipeline_origin(csi_pipeline(sensor, request), f"csi:{sensor}", f"csi{sensor}", "camera")
 
 
-def pipeline_origin(pipeline: str, name: str = "", prefix: str = "gst") -> Origin:
+def pipeline_origin(pipeline: str, name: str = "", prefix: str = "gst", kind: EncodingKind = "stream") -> Origin:
     """Return a GStreamer pipeline, which must end in an `appsink`. Opening raises `UserError` without GStreamer."""
     name = name or f"gst: {pipeline}"
 
@@ -104,7 +105,7 @@ def pipeline_origin(pipeline: str, name: str = "", prefix: str = "gst") -> Origi
             raise UserError(f"{name} must open", "a pipeline that does not start", "try it with gst-launch-1.0")
         return capture
 
-    return Origin(name, prefix, open_pipeline)
+    return Origin(name, prefix, open_pipeline, kind)
 
 
 def check_pipeline(pipeline: str) -> None:

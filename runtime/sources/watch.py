@@ -20,6 +20,7 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
+from runtime.images.encoding import Encoding, encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, natural_key
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.backoff import SETTLE_S
@@ -81,6 +82,7 @@ class WatchedFolder(Source):
         self._read_options = read
         self._entries: dict[str, WatchedFile] = {}
         self._dropped = self._unreadable = self._reconnects = self._index = 0
+        self._encoding: Encoding | None = None
         self._lost_since: datetime | None = None
         self._stop = threading.Event()
         self._device = folder.stat().st_dev
@@ -102,6 +104,11 @@ class WatchedFolder(Source):
     def reconnects(self) -> int:
         """How often the folder came back."""
         return self._reconnects
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How the newest image is encoded; None before the first."""
+        return self._encoding
 
     @property
     def state(self) -> str:
@@ -199,6 +206,7 @@ class WatchedFolder(Source):
             self._count_unreadable(entry, str(error))
             return None
         entry.digest = digest
+        self._encoding = encoding_of(io.BytesIO(data))
         frame = Frame(image, name, self._index, time.time())
         self._index += 1
         return frame
