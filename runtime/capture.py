@@ -17,6 +17,7 @@ from runtime.common.program import program_name
 from runtime.sources.arguments import add_arguments, describe_sources, sources_from, views_from
 
 if TYPE_CHECKING:
+    from runtime.images.encoding import Encoding
     from runtime.images.pixels import Image8
     from runtime.sources.frame import Frame
 
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if source.live and frame.captured_s - last_s < args.every:
                     continue
                 last_s = frame.captured_s
-                _write(views[0](frame.image), args.output / file_name(frame, source.live))
+                _write(views[0](frame.image), args.output / file_name(frame, source.live), source.encoding)
                 written += 1
                 if written == args.limit:
                     break
@@ -80,15 +81,16 @@ def file_name(frame: "Frame", live: bool) -> str:
     return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03d}Z_{frame.name}.png"
 
 
-def _write(image: "Image8", path: Path) -> None:
+def _write(image: "Image8", path: Path, encoding: "Encoding | None") -> None:
     from PIL import Image  # here, so that --help is quick
 
     from runtime.common.files import whole_file
+    from runtime.images.encoding import stamp
 
     if path.exists():
         raise UserError(f"{path} must not be there yet", "a file", "choose another folder")
     with whole_file(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
+        Image.fromarray(image).save(temporary, format="PNG", pnginfo=encoding and stamp(encoding))
 
 
 def command() -> int:

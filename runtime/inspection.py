@@ -22,6 +22,7 @@ from runtime.images.frozen import FrozenCheck
 from runtime.images.view import View
 from runtime.result import Result
 from runtime.sinks.judgement import Judgement
+from runtime.sources.encoding_notes import EncodingNotes
 from runtime.sources.feed import Arrival, Feed
 from runtime.sources.frame import Frame, Source
 
@@ -105,6 +106,7 @@ class Inspection(Closing):
         self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
         after_s = self._options.frozen_after_s
         self._frozen = {id(source): FrozenCheck(after_s if source.live else 0.0) for source in self.sources}
+        self._encodings = EncodingNotes(detector.sidecar.image_facts, detector.sidecar.versions)
         self._taken = 0
         self._waited_ms = 0.0
         self._stopping = False
@@ -214,6 +216,7 @@ class Inspection(Closing):
     def _finish(self, batch: _UnderWay) -> None:
         for item, result in zip(batch.taken, batch.submitted.results(), strict=True):
             source, judged = item.source, self._judged(item, result)
+            self._encodings.look_at(source)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
             judgement = Judgement(source.name, item.frame, judged, self._views.get(id(source)))
             offering = time.perf_counter()

@@ -84,7 +84,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         **{key: getattr(checkpoint, key) for key in _PLAIN},
     }
     if checkpoint.image_facts is not None:
-        content["image_facts"] = asdict(checkpoint.image_facts)
+        content["image_facts"] = checkpoint.image_facts.to_json()
     if checkpoint.golden is not None:
         content["golden"] = checkpoint.golden
     save_torch_file(path, content)

@@ -189,8 +189,12 @@ class Sidecar:
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json` can write and `from_json` reads back equal."""
         value = asdict(self)
+        if self.image_facts is not None:
+            value["image_facts"] = self.image_facts.to_json()
         if self.replaced_by is None:
             del value["replaced_by"]
+        else:
+            value["replaced_by"] = self.replaced_by.to_json()
         return value
 
     @classmethod

@@ -4,6 +4,8 @@ A detector trained on PNG and judging JPEG with halved colours sees other pictur
 So training notes the `Encoding` of its images, and every source has its own (`runtime.sources.frame.Source`).
 """
 
+import contextlib
+import json
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,12 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from runtime.images.bit_depth import is_sixteen_bit_colour, is_sixteen_bit_grey, stated_bits
 from runtime.images.size_limit import open_image
 
 EncodingKind = Literal["file", "video", "camera", "stream"]
+STAMP = "cflow encoding"  # of a PNG's text that `runtime.capture` writes: how the frame came, as JSON
+LOSSLESS = frozenset({"BMP", "PNG", "PPM", "TIFF"})
+LIKE_QUALITY = 5  # of JPEGs
 SAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # by Pillow's numbers
 # the luminance table of the JPEG standard's annex K, in zigzag order or not: only its mean is used
 STANDARD_TABLE_MEAN = 57.625
@@ -56,6 +61,21 @@ class Encoding:
                 raise TypeError(f"{field.name} must be {wanted.__name__}, not {given!r}")
         return cls(**value)
 
+    def same_pixels(self, other: "Encoding") -> bool:
+        """Whether the same scene gives the same pixels in both, as far as is known.
+
+        Lossless files of one depth do; JPEG only with the same subsampling at a like quality; others only where nothing
+        that is known differs.
+        """
+        if self.codec in LOSSLESS and other.codec in LOSSLESS:
+            return ((self.bits or 8) > 8) == ((other.bits or 8) > 8)
+        alike = abs((self.quality or 0) - (other.quality or 0)) <= LIKE_QUALITY
+        return alike and self._known() == other._known()
+
+    def _known(self) -> tuple[str, ...]:
+        pixels = "" if self.kind == "file" else self.pixels  # a file's is Pillow's mode: grey or colours
+        return self.kind, self.codec, pixels, self.subsampling, self.colour_range
+
     def describe(self) -> str:
         """Return it for a person: "JPEG 4:2:0 quality 90, 8 bits"."""
         quality = f"quality {self.quality}" if self.quality else ""
@@ -73,10 +93,30 @@ def encoding_of(source: str | Path | BinaryIO) -> Encoding | None:
         return None  # who reads the pixels says what is wrong
 
 
+def stamp(encoding: Encoding) -> PngImagePlugin.PngInfo:
+    """Return what a PNG of a frame shall say of how the frame came, for `encoding_of` to find."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text(STAMP, json.dumps(encoding.to_json()))
+    return text
+
+
+def _stamped(image: Image.Image) -> Encoding | None:
+    text = image.info.get(STAMP)
+    if not isinstance(text, str):
+        return None
+    with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
+        return Encoding.from_json(json.loads(text))
+    return None
+
+
 def _encoding(image: Image.Image) -> Encoding:
+    if (stamped := _stamped(image)) is not None:
+        return stamped
     deep = is_sixteen_bit_grey(image) or is_sixteen_bit_colour(image)
     bits = (stated_bits(image) or 16) if deep else 1 if image.mode == "1" else 8
-    known = {"kind": "file", "codec": image.format or "", "pixels": image.mode, "bits": bits, "colour_range": "full"}
+    packed = image.format == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg")
+    codec = "TIFF of JPEG" if packed else image.format or ""
+    known = {"kind": "file", "codec": codec, "pixels": image.mode, "bits": bits, "colour_range": "full"}
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         known |= {"subsampling": SAMPLINGS.get(JpegImagePlugin.get_sampling(image), ""), "quality": _quality(image)}
     return Encoding(**known)  # type: ignore[arg-type]

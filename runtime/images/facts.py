@@ -9,12 +9,12 @@ and never less than `MARGINS`: light that drifts a little, or a large defect, mu
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from runtime.images.form import LONGEST_FORM
+from runtime.images.encoding import Encoding
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8, every_nth
 
@@ -27,26 +27,34 @@ FEW = 10  # images: with so many, the distance is twice that with many
 MARGINS = {"aspect": 0.1, "brightness": 30.0, "clipped": 0.25, "contrast": 15.0, "sharpness": 1.0}
 
 
+class Encodings(NamedTuple):
+    """That so many `images` were encoded so."""
+
+    encoding: Encoding
+    images: int
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """The (lowest, highest) of good images' numbers, by the names of `MARGINS`, over `count` images.
 
-    `forms` says how many of them came in which form (`runtime.images.form`); empty where nobody looked.
+    `encodings` says how they came, and how many of them in each way; empty where nobody looked.
     """
 
     count: int
     ranges: Mapping[str, tuple[float, float]]
-    forms: Mapping[str, int] = field(default_factory=dict)
+    encodings: tuple[Encodings, ...] = ()
 
     @classmethod
-    def of(cls, images: Iterable[Image8], forms: Iterable[str] = ()) -> "ImageFacts":
-        """Measure uint8 (H, W, 3) RGB images, which came in `forms`. Raises `ValueError` for none."""
+    def of(cls, images: Iterable[Image8], encodings: Iterable[Encoding | None] = ()) -> "ImageFacts":
+        """Measure uint8 (H, W, 3) RGB images that were encoded so. Raises `ValueError` for no image."""
         rows = [measure(image) for image in images]
         if not rows:
             raise ValueError("facts need at least one image")
         names = {name: [row[name] for row in rows] for name in MARGINS}
         ranges = {name: (min(values), max(values)) for name, values in names.items()}
-        return cls(len(rows), ranges, dict(Counter(forms)))
+        known = Counter(encoding for encoding in encodings if encoding is not None)
+        return cls(len(rows), ranges, tuple(Encodings(*each) for each in known.most_common()))
 
     @classmethod
     def from_json(cls, value: Any) -> "ImageFacts":
@@ -60,7 +68,18 @@ class ImageFacts:
         count = int(value["count"])
         if count < 1:
             raise ValueError(f"count must be 1 or more, not {count}")
-        return cls(count, ranges, _forms(value.get("forms", {})))
+        return cls(count, ranges, tuple(_encodings(each) for each in value.get("encodings", ())))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json` can write and `from_json` reads back equal."""
+        encodings = [{**encoding.to_json(), "images": images} for encoding, images in self.encodings]
+        return {"count": self.count, "ranges": dict(self.ranges), "encodings": encodings}
+
+    def differs(self, encoding: Encoding) -> str:
+        """Say how the training images came, if `encoding` was not among them; empty where it was or none is known."""
+        if not self.encodings or any(encoding.same_pixels(each.encoding) for each in self.encodings):
+            return ""
+        return ", ".join(f"{each.encoding.describe()} ({each.images} images)" for each in self.encodings)
 
     def far(self, numbers: Mapping[str, float]) -> str:
         """Say how the image of `numbers` (see `measure`) is unlike all that were measured; empty where it is not."""
@@ -73,15 +92,13 @@ class ImageFacts:
         return ""
 
 
-def _is_form(name: Any, count: Any) -> bool:
-    return isinstance(name, str) and name.isprintable() and isinstance(count, int) and count > 0
-
-
-def _forms(value: Any) -> dict[str, int]:
-    """Return the forms of images with their counts. Raises `ValueError` for anything else."""
-    if not isinstance(value, dict) or not all(_is_form(*item) for item in value.items()):
-        raise ValueError(f"forms must be numbers of images by form, not {value}")
-    return {name[:LONGEST_FORM]: count for name, count in value.items()}
+def _encodings(value: Any) -> Encodings:
+    """Rebuild one of `to_json`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    fields = dict(value)
+    count = fields.pop("images")
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"images must be 1 or more, not {count!r}")
+    return Encodings(Encoding.from_json(fields), count)
 
 
 def measure(image: Image8) -> dict[str, float]:

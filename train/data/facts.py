@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.images.encoding import encoding_of
 from runtime.images.facts import ImageFacts
-from runtime.images.form import form_of
-from runtime.images.preprocess import ReadOptions, read_image, read_with
+from runtime.images.preprocess import ReadOptions, read_image
 
 MOST = 200  # images, spread evenly: their extremes are known well enough, and they are read once more for this
 
@@ -15,5 +15,5 @@ MOST = 200  # images, spread evenly: their extremes are known well enough, and t
 def facts_of(paths: Sequence[Path], read: ReadOptions) -> ImageFacts:
     """Measure good images as they are in their files. Raises `ValueError` for none."""
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(MOST, len(paths))).round().astype(int))
-    forms = [read_with(paths[index], form_of, max_pixels=read.max_pixels) for index in chosen]
-    return ImageFacts.of((read_image(paths[index], read) for index in chosen), forms)
+    encodings = [encoding_of(paths[index]) for index in chosen]
+    return ImageFacts.of((read_image(paths[index], read) for index in chosen), encodings)

@@ -115,7 +115,7 @@ def test_the_environment_sets_the_bound_for_commands_without_an_option(
 ) -> None:
     Image.new("L", (100, 50)).save(tmp_path / "a.png")
     monkeypatch.setenv("CFLOW_MAX_PIXELS", "4999")
-    with pytest.raises(UserError, match="4999 pixels; found 100x50; .*CFLOW_MAX_PIXELS"):
+    with pytest.raises(UserError, match=r"4999 pixels; found 100x50; .*CFLOW_MAX_PIXELS"):
         read_image(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", ReadOptions(max_pixels=5000)).shape == (50, 100, 3)  # the option wins
     monkeypatch.setenv("CFLOW_MAX_PIXELS", "4e9")
