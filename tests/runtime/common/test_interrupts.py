@@ -129,7 +129,8 @@ def test_ctrl_c_during_imports_is_one_line(module):
         said = [line for line in seen.splitlines() if not line.startswith("import time:")]
         assert not [line for line in said if "Traceback" in line or "Error" in line], said
         statuses.add(run.returncode)
-        assert run.returncode in (0, 130), said
+        # -2: the interpreter was ending already and had put the signal's own way back, which a shell shows as 130 too
+        assert run.returncode in (0, 130, -signal.SIGINT), said
     assert module == "runtime.infer" or 130 in statuses
 
 
