@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from export.graph.onnx_files import (
     ExportInfo,
+    check_no_engines,
     check_takes_input_size,
     cpu_session,
     foreign_graph,
@@ -153,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=LAYOUT_HELP)
     options = parser.parse_args(argv)
     out = options.out or sidecar_path(options.onnx).with_suffix(".onnx")
+    check_no_engines(out)
     with foreign_graph(options.onnx):
         print(fuse_file(options.onnx, out, options.layout))
         print(f"wrote {out}")

@@ -16,7 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
-from export.graph.onnx_files import check_takes_input_size, foreign_graph, get_info, load_model, save_model
+from export.graph.onnx_files import (
+    check_no_engines,
+    check_takes_input_size,
+    foreign_graph,
+    get_info,
+    load_model,
+    save_model,
+)
 from export.precisions.calibration_checks import check_different
 from export.precisions.ranges import METHODS
 from export.precisions.typing import calibrated_int8, to_fp16
@@ -39,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how ranges are chosen (with --int8)")
     parser.add_argument("--quantise-permutations", action="store_true", help="INT8 for the permutations too")
     options = parser.parse_args(argv)
+    name = "fp16" if options.fp16 else "int8"
+    out = sidecar_path(options.onnx).with_suffix(f".{name}.onnx")
+    check_no_engines(out)
     with foreign_graph(options.onnx):
         model = load_model(options.onnx)
         info = get_info(model, options.onnx.name)
@@ -46,14 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not info.fused:
             raise UserError(f"{options.onnx} must be fused", "an unfused export", "run export.fuse on it first")
         if options.fp16:
-            typed, name = to_fp16(model), "fp16"
+            typed = to_fp16(model)
         else:
             data = read_calibration_data(options.calibration_data)
             check_different(data, info.sidecar.input_size, ReadOptions(info.sidecar.white), print)
             permutations = options.quantise_permutations
             typed = calibrated_int8(model, data, method=options.calibrator, quantise_permutations=permutations)
-            name = "int8"
-        out = sidecar_path(options.onnx).with_suffix(f".{name}.onnx")
         save_model(typed, out)
         print(f"wrote {out}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from export.graph.onnx_files import ExportInfo, check_onnx_path, save_model, set_info
+from export.graph.onnx_files import ExportInfo, check_no_engines, save_model, set_info
 from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint, network_sha256
 from runtime.common.errors import run_command
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where the ONNX goes (default: CHECKPOINT with .unfused.onnx)")
     options = parser.parse_args(argv)
     out = options.out or options.checkpoint.with_suffix(".unfused.onnx")
-    check_onnx_path(out)
+    check_no_engines(out)
     export_checkpoint(options.checkpoint, out)
     print(f"wrote {out}")
 

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime as ort
@@ -12,11 +13,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from export.passes.rewrite import ModelFacts
 from runtime.common.errors import UserError
-from runtime.common.files import whole_file
+from runtime.common.files import sha256_of, whole_file
 from runtime.common.machine import available_cores
 from runtime.engines.external_data import refuse_external_data
 from runtime.engines.fields import one_of, record, text, whole, yes_or_no
-from runtime.engines.sidecar import Sidecar
+from runtime.engines.sidecar import Sidecar, read_sidecar, sidecar_path
 
 INFO_KEY = "cflow-edge"
 LONGEST_REASON = 300  # characters of a library's error
@@ -34,6 +35,10 @@ class ExportInfo:
     fused: bool = False
     precision: str = "fp32"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that `json` can write."""
+        return {**{each.name: getattr(self, each.name) for each in fields(self)}, "sidecar": self.sidecar.to_json()}
+
     @property
     def facts(self) -> ModelFacts:
         """What the rewrites should find in the unfused graph."""
@@ -45,7 +50,7 @@ class ExportInfo:
 def set_info(model: onnx.ModelProto, info: ExportInfo) -> None:
     """Put `info` into the model's metadata, in place of what was there."""
     kept = {prop.key: prop.value for prop in model.metadata_props if prop.key != INFO_KEY}
-    onnx.helper.set_model_props(model, {**kept, INFO_KEY: json.dumps(asdict(info))})
+    onnx.helper.set_model_props(model, {**kept, INFO_KEY: json.dumps(info.to_json())})
 
 
 def get_info(model: onnx.ModelProto, origin: str) -> ExportInfo:
@@ -135,6 +140,21 @@ def check_onnx_path(out: Path) -> None:
     """Raise `UserError` unless `out` ends as other commands know an ONNX file."""
     if out.suffix != ".onnx":
         raise UserError("--out must end in .onnx", str(out), "e.g. cable.onnx")
+
+
+def check_no_engines(out: Path) -> None:
+    """Raise `UserError` where `out` may not be written as a file alone: it is an engine's, or of another suffix.
+
+    The sidecar of an engine that stands knows its files by their hashes, so that it would not open again.
+    """
+    check_onnx_path(out)
+    beside = sidecar_path(out)
+    if not (out.is_file() and beside.is_file()):
+        return
+    digest = sha256_of(out)
+    if any(artefact.sha256 == digest for artefact in read_sidecar(out).artefacts):
+        cure = "write to another name, or let export.build_engine build the engine again"
+        raise UserError(f"{out} must not be a file of an engine", f"{beside.name} describes it", cure)
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
