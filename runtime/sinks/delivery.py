@@ -6,14 +6,16 @@ Whatever is offered ends in exactly one count: delivered, failed (the sink said 
 sink). A sink that is slow, dead or hangs for ever costs the inspection nothing but the time to append to a queue.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from runtime.common.closing import Closing
+from runtime.common.notices import say as to_log
 from runtime.sinks.judgement import Judgement, Sink
-from runtime.sinks.queueing import Counts, Queueing, error_line, to_stderr
+from runtime.sinks.queueing import Counts, Queueing, error_line
 
 CLOSE_TIMEOUT_S = 10.0
 INTERRUPT_GRACE_S = 0.5  # what an interrupted sink gets to end in good order
@@ -35,7 +37,7 @@ class Delivery:
         queueing: Queueing | None = None,
         *,
         patience_s: float = 0.0,
-        say: Callable[[str], None] = to_stderr,
+        say: Callable[[str], None] = to_log,
     ) -> None:
         self.sink = sink
         self.queueing: Queueing = queueing if queueing is not None else getattr(sink, "queueing", Queueing())
@@ -164,12 +166,16 @@ class Delivery:
         if error is not None:
             self._say_rarely("failed", f"cannot deliver: {self._last_error} (counted, the inspection goes on)")
         elif before and self._said.pop("told failed", 0):
-            self._say(f"{self.sink.name}: delivers again, {self._failed + self._lost} not delivered so far")
+            self._tell(f"delivers again, {self._failed + self._lost} not delivered so far")
 
     def _say_rarely(self, kind: str, text: str) -> None:
         now = time.monotonic()
         if now - self._said.get(kind, -SAY_EVERY_S) >= SAY_EVERY_S:
             self._said[kind] = self._said[f"told {kind}"] = now
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(Exception):  # a log that takes nothing must end neither inspection nor deliveries
             self._say(f"{self.sink.name}: {text}")
 
 
@@ -182,7 +188,7 @@ class Deliveries(Closing):
         *,
         patience_s: float = 0.0,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
-        say: Callable[[str], None] = to_stderr,
+        say: Callable[[str], None] = to_log,
     ) -> None:
         self._close_timeout_s = close_timeout_s
         self._deliveries = tuple(Delivery(sink, patience_s=patience_s, say=say) for sink in sinks)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +14,7 @@ from runtime.images.regions import Region, regions_above
 from runtime.images.view import View
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
+from runtime.sinks.stdout import Stdout
 
 PIECES = 16  # a capped file is at most this many pieces; the oldest goes when the next is begun
 TAIL_BYTES = 1 << 20  # longer than any line
@@ -136,25 +136,22 @@ class LinesSink(Closing):
 
     def __init__(self, path: Path | None = None, cap_bytes: int | None = None) -> None:
         self.name = "JSON lines" if path is None else str(path)
-        self._lines: JsonLines | _Stdout = _Stdout() if path is None else JsonLines(path, cap_bytes)
+        self._stdout = Stdout()
+        self._lines = None if path is None else JsonLines(path, cap_bytes)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the reader of stdout has gone."""
+        return self._stdout.gone
 
     def write(self, judgement: Judgement) -> None:
         """Append one line. Raises `OSError` for a full disk or a reader that has gone."""
-        self._lines.append(as_json(judgement))
+        if self._lines is None:
+            self._stdout.write(encode(as_json(judgement)) + b"\n")
+        else:
+            self._lines.append(as_json(judgement))
 
     def close(self) -> None:
         """Close the file (stdout stays open); a second call does nothing."""
-        self._lines.close()
-
-
-class _Stdout:
-    """Lines on stdout, past Python's buffer, in which a reader that has gone would leave something for the exit."""
-
-    def append(self, value: Any) -> None:
-        sys.stdout.flush()
-        line = memoryview(encode(value) + b"\n")
-        while line:
-            line = line[os.write(sys.stdout.fileno(), line) :]
-
-    def close(self) -> None:
-        """Nothing is held back."""
+        if self._lines is not None:
+            self._lines.close()

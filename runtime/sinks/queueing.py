@@ -1,6 +1,5 @@
 """How a sink's queue behaves, and what became of the judgements that were put into it."""
 
-import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,11 +44,6 @@ class Counts:
         """Return one line for a person."""
         error = f" ({self.last_error})" if self.last_error else ""
         return f"{self.name}: {self.delivered} delivered, {self.lost} lost, {self.failed} failed{error}"
-
-
-def to_stderr(line: str) -> None:
-    """Say one line on stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def error_line(error: BaseException) -> str:
