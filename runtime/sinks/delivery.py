@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from runtime.common.closing import Closing
 from runtime.common.notices import say as to_log
 from runtime.sinks.judgement import Judgement, Sink
-from runtime.sinks.queueing import Counts, Queueing, error_line
+from runtime.sinks.queueing import Counts, NotKept, Queueing, error_line
 
 CLOSE_TIMEOUT_S = 10.0
 INTERRUPT_GRACE_S = 0.5  # what an interrupted sink gets to end in good order
@@ -138,6 +138,7 @@ class Delivery:
         except Exception as error:
             with self._changed:
                 self._last_error = error_line(error)
+                self._take_back(error)
             self._say_rarely("close", f"could not be closed: {error_line(error)}")
 
     def _next(self) -> Judgement | None:
@@ -161,12 +162,22 @@ class Delivery:
             if error is None:
                 self._delivered += 1
             else:
-                self._failed += 1
                 self._last_error = error_line(error)
+                if self._take_back(error):
+                    self._delivered += 1
+                else:
+                    self._failed += 1
         if error is not None:
             self._say_rarely("failed", f"cannot deliver: {self._last_error} (counted, the inspection goes on)")
         elif before and self._said.pop("told failed", 0):
             self._tell(f"delivers again, {self._failed + self._lost} not delivered so far")
+
+    def _take_back(self, error: Exception) -> int:
+        """Count as failed what was delivered before and is not there; return how many that is."""
+        count = error.count if isinstance(error, NotKept) else 0
+        self._delivered -= count
+        self._failed += count
+        return count
 
     def _say_rarely(self, kind: str, text: str) -> None:
         now = time.monotonic()

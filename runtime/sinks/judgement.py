@@ -51,7 +51,8 @@ class Judgement:
 class Sink(Closing, Protocol):
     """Takes judgements one by one, in order.
 
-    `write` may raise `OSError` or `UserError` for one that it could not deliver; the next is tried all the same.
+    `write` may raise `OSError` or `UserError` for one that it could not deliver; the next is tried all the same. Both
+    may raise `runtime.sinks.queueing.NotKept` for some that seemed to be delivered and are not.
     `close` finishes what was begun; a second call does nothing. One thread calls both (`runtime.sinks.delivery`). Two
     things a sink may have beside: an attribute `queueing` says how its queue behaves (`runtime.sinks.queueing`), and a
     method `interrupt`, called from another thread, ends its waiting.

@@ -1,5 +1,6 @@
 """How a sink's queue behaves, and what became of the judgements that were put into it."""
 
+import errno
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +45,14 @@ class Counts:
         """Return one line for a person."""
         error = f" ({self.last_error})" if self.last_error else ""
         return f"{self.name}: {self.delivered} delivered, {self.lost} lost, {self.failed} failed{error}"
+
+
+class NotKept(OSError):
+    """`count` judgements that had been delivered turn out not to be there; the one at hand is."""
+
+    def __init__(self, count: int, reason: str, path: str) -> None:
+        super().__init__(errno.EIO, reason, path)
+        self.count = count
 
 
 def error_line(error: BaseException) -> str:
