@@ -128,7 +128,7 @@ class _Event:
         """Whether `shot` is no longer part of this event."""
         if self._summary["frames"] >= self._options.max_frames:
             return True
-        passed = self._options.after.covers(self._since_last + 1, shot.captured_s - self._last.captured_s)
+        passed = self._options.after.covers(self._since_last + 1, shot.judged_s - self._last.judged_s)
         return not (shot.alarming or passed)
 
     def add(self, shot: Shot, overlay: bytes | None) -> None:

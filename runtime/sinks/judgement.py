@@ -1,6 +1,7 @@
 """What one frame came to, and where such judgements can go."""
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ class Judgement:
     `source` is the name of the source that the frame came from, one of several where several cameras are judged in
     one process. `frame.image` is what was judged: after region of interest, mask, rotation and flip; `view` knows
     what these were, and maps a box back to the camera's pixels (None: the camera's frame itself was judged).
+    `judged_s` is of the monotonic clock, for intervals: the time of day may be set back.
     Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
     """
 
@@ -25,6 +27,7 @@ class Judgement:
     frame: Frame
     result: Result
     view: View | None = None
+    judged_s: float = field(default_factory=time.monotonic)
 
     @property
     def anomalous(self) -> bool:
