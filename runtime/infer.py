@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from runtime.common import config
 from runtime.common.argument_types import count, seconds
-from runtime.common.errors import run_command
+from runtime.common.errors import BROKEN_PIPE_STATUS, run_command
+from runtime.common.notices import LAST_WORD_S, say, write
 from runtime.common.program import program_name
 from runtime.engines.backends import add_arguments, load_options
 from runtime.serve import arguments as serve_arguments
@@ -21,12 +22,9 @@ if TYPE_CHECKING:
     from runtime.common.interrupts import StopSignals
     from runtime.inspection import Inspection
     from runtime.sinks.delivery import Deliveries
-    from runtime.sinks.judgement import Judgement
-    from runtime.sinks.queueing import Counts
 
 PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
 INCOMPLETE_STATUS = 1  # a frame of a file got no verdict, or a sink did not get every result
-CLEAR_LINE = "\x1b[K"  # from the cursor to the end of the terminal's line
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,10 +82,12 @@ def _run(args: argparse.Namespace) -> int | None:
     with contextlib.ExitStack() as stack:
         line = _open(args, stack)
         try:
-            line.inspection.run(line.look_at_keys)
+            line.inspection.run(line.look)
         finally:
             undelivered = line.close_and_tell()
     status = line.signals.status()
+    if status is None and line.unread():
+        return BROKEN_PIPE_STATUS
     incomplete = undelivered or line.inspection.summary.verdicts["none"]
     return INCOMPLETE_STATUS if status is None and incomplete and not line.live else status
 
@@ -98,6 +98,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     from runtime.common.keyboard import key_reader
     from runtime.detector import load
     from runtime.inspection import Inspection, InspectionOptions
+    from runtime.sinks.console import ConsoleSink
     from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
 
     detector = stack.enter_context(
@@ -110,79 +111,71 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     live = any(source.live for source in sources)
     stack.enter_context(sink_arguments.only_writer(args))
     sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources))
-    deliveries = stack.enter_context(Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S))
+    if not args.json:
+        sinks.append(ConsoleSink(len(sources) > 1, live))
+    alone = len(sinks) == 1 and args.serve is None
+
+    def unread() -> bool:
+        return alone and getattr(sinks[0], "gone", False)
+
+    deliveries = stack.enter_context(
+        Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S, say=lambda text: None if unread() else say(text))
+    )
     options = InspectionOptions(args.limit, args.batch_cameras, frozen_after_s=args.frozen_after)
     inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
-    console = Console(inspection, sys.stderr if args.json else sys.stdout, live)
-    if not args.json:
-        inspection.add(console)
     server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
     if server is not None:
         inspection.add(stack.enter_context(server))
     signals.call(inspection.stop)
     pressed = stack.enter_context(key_reader()) if live else lambda: ""
-    return Line(inspection, deliveries, console, signals, pressed, live, detector.session.device)
+    line = Line(inspection, deliveries, args.json, signals, pressed, unread, live, detector.session.device)
+    for sink in sinks:
+        if isinstance(sink, ConsoleSink):
+            sink.status = line.status
+    return line
 
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A run with everything open; `pressed` gives the keys pressed since its last call, `device` is what judges."""
+    """A run with everything open.
+
+    `pressed` gives the keys pressed since its last call, `unread` says that stdout is the only output and its reader
+    has gone; `device` is what judges.
+    """
 
     inspection: "Inspection"
     deliveries: "Deliveries"
-    console: "Console"
+    json: bool
     signals: "StopSignals"
     pressed: Callable[[], str]
+    unread: Callable[[], bool]
     live: bool
     device: str
 
-    def look_at_keys(self) -> None:
-        """End the inspection where somebody asked for it."""
-        if "q" in self.pressed():
+    def status(self) -> str:
+        """Return what the console's one line ends with."""
+        dropped = sum(self.inspection.dropped().values())
+        return f"  {self.inspection.summary.fps:.1f} fps  {dropped} dropped  (q ends)"
+
+    def look(self) -> None:
+        """End the inspection where somebody asked for it, or nobody takes its verdicts any more."""
+        if "q" in self.pressed() or self.unread():
             self.inspection.stop()
 
     def close_and_tell(self) -> int:
         """Finish what is under way, print the summary, and return how many judgements sinks did not get."""
         self.inspection.close()
         self.deliveries.close()
-        return self.console.end(self.device, self.deliveries.counts())
-
-
-class Console:
-    """A line a judgement; on a terminal, for cameras, one line that changes. Then the summary."""
-
-    def __init__(self, inspection: "Inspection", stream: TextIO, live: bool) -> None:
-        self._inspection = inspection
-        self._stream = stream
-        self._status_line = live and stream.isatty()
-        self._open = False  # whether the status line is to be ended
-
-    def offer(self, judgement: "Judgement") -> None:
-        """Print one judgement."""
-        result = judgement.result
-        score = "no score" if result.score is None else f"{result.score:.4f}"
-        verdict = f"no verdict: {result.reason}" if result.verdict == "none" else result.verdict
-        line = f"{judgement.frame.name}  {score}  {verdict}"
-        if len(self._inspection.sources) > 1:
-            line = f"{judgement.source}  {line}"
-        if not self._status_line:
-            print(line, file=self._stream, flush=True)
-            return
-        dropped = sum(self._inspection.dropped().values())
-        line += f"  {self._inspection.summary.fps:.1f} fps  {dropped} dropped  (q ends)"
-        print(f"\r{CLEAR_LINE}{line}", end="", file=self._stream, flush=True)
-        self._open = True
-
-    def end(self, device: str, deliveries: "Sequence[Counts]") -> int:
-        """Print the summary, if anything was judged, and return how many judgements sinks did not get."""
-        summary = self._inspection.summary
+        if self.unread():
+            return 0
+        summary = self.inspection.summary
         if summary.frames:
-            text = summary.text(device, self._inspection.dropped())
-            print(("\n" if self._open else "") + text, file=self._stream, flush=True)
-        for counts in deliveries:
-            if counts.undelivered:
-                print(counts.text(), file=sys.stderr, flush=True)
-        return sum(counts.undelivered for counts in deliveries)
+            text = summary.text(self.device, self.inspection.dropped())
+            write(sys.stderr if self.json else sys.stdout, f"{text}\n", LAST_WORD_S)
+        missed = [counts for counts in self.deliveries.counts() if counts.undelivered]
+        for counts in missed:
+            say(counts.text(), LAST_WORD_S)
+        return sum(counts.undelivered for counts in missed)
 
 
 def command() -> int:

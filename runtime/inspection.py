@@ -5,7 +5,6 @@
 Everything here runs in the thread that calls `run`; what waits for devices, disks or networks has threads of its own.
 """
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
+from runtime.common.notices import say
 from runtime.common.summary import Summary
 from runtime.detector import Detector, Submitted
 from runtime.images.frozen import FrozenCheck
@@ -239,7 +239,7 @@ class Inspection(Closing):
             place = self.sources.index(source)
             if place not in self._told and not self._feed.ended:
                 self._told.add(place)
-                print(f"error: {source.name} ended, the others go on: {error}", file=sys.stderr, flush=True)
+                say(f"error: {source.name} ended, the others go on: {error}")
 
     def _raise_failure(self) -> None:
         failures = self._feed.failures()

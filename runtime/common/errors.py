@@ -1,7 +1,9 @@
 """One way to end a command: a line that a person can act on, and an exit status a script can test."""
 
+import contextlib
 import errno
 import io
+import os
 import signal
 import sys
 import threading
@@ -9,9 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from runtime.common.notices import LAST_WORD_S, reader_gone, say
+
 USAGE_STATUS = 2  # bad input, missing dependency, full disk
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # 130, what a shell reports for Ctrl-C
 TERMINATED_STATUS = 128 + signal.SIGTERM  # 143
+BROKEN_PIPE_STATUS = 128 + 13  # 141, what a shell reports where the reader of stdout has gone (`| head`)
 
 
 class UserError(Exception):
@@ -54,28 +59,66 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _open_standard_streams() -> None:
+    """Put the null device where the program was started without stdin, stdout or stderr (`2>&-`).
+
+    Or the next file opened would have that number, and get what libraries print.
+    """
+    for handle in range(3):
+        if not _is_open(handle):
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+
+
+def _is_open(handle: int) -> bool:
+    try:
+        os.fstat(handle)
+    except OSError:
+        return False
+    return True
+
+
+def _drop_unflushed() -> None:
+    """Forget what stdout does not take, or Python would try again on leaving, and complain."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            handle = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(handle, sys.stdout.fileno())
+            os.close(handle)
+
+
 def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a command's `main` and turn what a user can mend into one line on stderr.
 
     Returns the exit status: 0, 2 for bad input (`UserError`, `OSError`) and for too little memory, 130 for Ctrl-C, 143
-    for SIGTERM. Any other exception is a defect of the program and keeps its traceback.
+    for SIGTERM, and 141, without a word, where the reader of stdout has gone. Any other exception is a defect of the
+    program and keeps its traceback.
     """
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that no encoding knows
     try:
         with _terminable():
-            return main(argv) or 0
+            status = main(argv) or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return status
     except UserError as error:
         line = str(error)
     except OSError as error:
+        gone = isinstance(error, BrokenPipeError) and reader_gone(sys.stdout)
+        _drop_unflushed()
+        if gone:
+            return BROKEN_PIPE_STATUS
         line = _os_error_line(error)
     except MemoryError as error:
         line = f"more memory is needed than there is{f' ({error})' if str(error) else ''}; close other programs"
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
         word = "terminated" if terminated else "interrupted"
-        print(f"\n{word}; what was written before is whole", file=sys.stderr)
+        say(f"\n{word}; what was written before is whole", LAST_WORD_S)
         return TERMINATED_STATUS if terminated else INTERRUPTED_STATUS
-    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    say(f"error: {' '.join(line.split())}", LAST_WORD_S)
     return USAGE_STATUS

@@ -10,6 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from runtime.common.errors import INTERRUPTED_STATUS, Terminated
+from runtime.common.notices import LAST_WORD_S, say
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)  # of SIGINT: nobody has asked for it
@@ -109,7 +110,7 @@ class StopSignals:
         """Return the exit status, 128 and the signal's number as a shell has it, and say so; None without a signal."""
         if self._received is None:
             return None
-        print(f"\n{WORDS[self._received]}; what was written before is whole", file=sys.stderr)
+        say(f"\n{WORDS[self._received]}; what was written before is whole", LAST_WORD_S)
         return 128 + self._received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

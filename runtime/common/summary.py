@@ -31,14 +31,10 @@ class Summary:
 
     def __init__(self) -> None:
         self.verdicts: Counter[str] = Counter()
+        self.frames = 0  # judged so far
         self._started = time.perf_counter()
         self._by_source: dict[str, Counter[str]] = {}
         self._latencies_ms: dict[str, _Newest] = {}
-
-    @property
-    def frames(self) -> int:
-        """Frames judged so far."""
-        return self.verdicts.total()
 
     @property
     def fps(self) -> float:
@@ -48,6 +44,7 @@ class Summary:
     def add(self, verdict: str, latency_ms: Mapping[str, float], source: str = "") -> None:
         """Count one frame of `source`; `latency_ms` is milliseconds by stage."""
         self.verdicts[verdict] += 1
+        self.frames += 1
         if source not in self._by_source:
             self._by_source[source] = Counter()
         self._by_source[source][verdict] += 1

@@ -1,13 +1,13 @@
 """The command line of the page: `--serve`, `--token-file`, `--health-after`; importing this loads no web library."""
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.common.errors import UserError
+from runtime.common.notices import say
 from runtime.serve.address import TOKEN_VARIABLE, Address, read_token
 
 if TYPE_CHECKING:
@@ -62,5 +62,5 @@ def server_from(
     from runtime.serve.server import ServeOptions, Server
 
     server = Server(ServeOptions(address, token, args.health_after), detector, args.engine, sources, deliveries)
-    print(f"page: {server.address.url()}", file=sys.stderr, flush=True)
+    say(f"page: {server.address.url()}")
     return server

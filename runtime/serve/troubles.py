@@ -1,8 +1,9 @@
 """The page's own errors: counted for ever, said once each."""
 
-import sys
 import threading
 from collections import Counter
+
+from runtime.common.notices import say
 
 
 class Troubles:
@@ -20,7 +21,7 @@ class Troubles:
         if first:
             text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
             line = f"web page, {kind}: {text} (said once; the page's metrics count the next ones)"
-            print(" ".join(line.split()), file=sys.stderr, flush=True)
+            say(" ".join(line.split()))
 
     def counts(self) -> dict[str, int]:
         """Return how often each kind came."""

@@ -106,17 +106,17 @@ def sinks_from(args: argparse.Namespace, maximum: float, sources: int = 1) -> "l
     Raises `UserError` or `OSError`, with none left open, if one cannot be.
     """
     with contextlib.ExitStack() as stack:
-        opened = _open_sinks(args, maximum, by_source=sources > 1)
+        opened = _open_sinks(args, maximum, sources)
         found = [stack.enter_context(sink) for sink in opened]
         stack.pop_all()
     return found
 
 
-def _open_sinks(args: argparse.Namespace, maximum: float, by_source: bool) -> "Iterator[Sink]":
+def _open_sinks(args: argparse.Namespace, maximum: float, sources: int) -> "Iterator[Sink]":
     if args.output is not None:
         from runtime.sinks.folder import FolderOptions, FolderSink
 
-        folder = FolderOptions(not args.no_overlays, args.contact_sheet, args.json_cap, args.disk_cap, by_source)
+        folder = FolderOptions(not args.no_overlays, args.contact_sheet, args.json_cap, args.disk_cap, sources > 1)
         yield FolderSink(args.output, maximum, folder)
     if args.json or args.json_file is not None:
         from runtime.sinks.json_lines import LinesSink
@@ -126,10 +126,12 @@ def _open_sinks(args: argparse.Namespace, maximum: float, by_source: bool) -> "I
         if args.json_file is not None:
             yield LinesSink(args.json_file, args.json_cap)
     if args.video is not None:
-        from runtime.sinks.video import VideoOptions, VideoSink
+        from runtime.sinks.video import VideoSink
+        from runtime.sinks.video_segment import VideoOptions
 
-        video = VideoOptions(fps=args.video_fps, cap_bytes=args.disk_cap or _size(DEFAULT_CAP))
-        yield VideoSink(args.video, maximum, video, by_source)
+        cap_bytes = args.disk_cap or _size(DEFAULT_CAP)
+        video = VideoOptions(fps=args.video_fps, cap_bytes=cap_bytes, sources=sources)
+        yield VideoSink(args.video, maximum, video)
     if args.events is not None:
         from runtime.sinks.event_ring import Window
         from runtime.sinks.events import EventOptions, EventSink

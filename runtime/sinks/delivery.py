@@ -6,14 +6,16 @@ Whatever is offered ends in exactly one count: delivered, failed (the sink said 
 sink). A sink that is slow, dead or hangs for ever costs the inspection nothing but the time to append to a queue.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from runtime.common.closing import Closing
+from runtime.common.notices import say as to_log
 from runtime.sinks.judgement import Judgement, Sink
-from runtime.sinks.queueing import Counts, Queueing, error_line, to_stderr
+from runtime.sinks.queueing import Counts, NotKept, Queueing, error_line
 
 CLOSE_TIMEOUT_S = 10.0
 INTERRUPT_GRACE_S = 0.5  # what an interrupted sink gets to end in good order
@@ -35,7 +37,7 @@ class Delivery:
         queueing: Queueing | None = None,
         *,
         patience_s: float = 0.0,
-        say: Callable[[str], None] = to_stderr,
+        say: Callable[[str], None] = to_log,
     ) -> None:
         self.sink = sink
         self.queueing: Queueing = queueing if queueing is not None else getattr(sink, "queueing", Queueing())
@@ -136,6 +138,7 @@ class Delivery:
         except Exception as error:
             with self._changed:
                 self._last_error = error_line(error)
+                self._take_back(error)
             self._say_rarely("close", f"could not be closed: {error_line(error)}")
 
     def _next(self) -> Judgement | None:
@@ -159,17 +162,31 @@ class Delivery:
             if error is None:
                 self._delivered += 1
             else:
-                self._failed += 1
                 self._last_error = error_line(error)
+                if self._take_back(error):
+                    self._delivered += 1
+                else:
+                    self._failed += 1
         if error is not None:
             self._say_rarely("failed", f"cannot deliver: {self._last_error} (counted, the inspection goes on)")
         elif before and self._said.pop("told failed", 0):
-            self._say(f"{self.sink.name}: delivers again, {self._failed + self._lost} not delivered so far")
+            self._tell(f"delivers again, {self._failed + self._lost} not delivered so far")
+
+    def _take_back(self, error: Exception) -> int:
+        """Count as failed what was delivered before and is not there; return how many that is."""
+        count = error.count if isinstance(error, NotKept) else 0
+        self._delivered -= count
+        self._failed += count
+        return count
 
     def _say_rarely(self, kind: str, text: str) -> None:
         now = time.monotonic()
         if now - self._said.get(kind, -SAY_EVERY_S) >= SAY_EVERY_S:
             self._said[kind] = self._said[f"told {kind}"] = now
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(Exception):  # a log that takes nothing must end neither inspection nor deliveries
             self._say(f"{self.sink.name}: {text}")
 
 
@@ -182,7 +199,7 @@ class Deliveries(Closing):
         *,
         patience_s: float = 0.0,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
-        say: Callable[[str], None] = to_stderr,
+        say: Callable[[str], None] = to_log,
     ) -> None:
         self._close_timeout_s = close_timeout_s
         self._deliveries = tuple(Delivery(sink, patience_s=patience_s, say=say) for sink in sinks)

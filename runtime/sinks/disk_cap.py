@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runtime.common.files import write_text
+from runtime.sinks.json_lines import append_whole
 
 SPARE_LINES = 1000  # the ledger is written anew when it has more lines of removed files than this and than of others
 
@@ -41,34 +42,61 @@ class DiskCap:
         self._groups: dict[str, dict[str, CappedFile]] = {}  # the oldest first
         self._ledger = folder / f".cflow-edge-{kind}.jsonl"
         self._ledger_lines = 0
+        self._torn = False  # whether the ledger ends in a part of a line, as a power cut leaves one
         self._load()
+
+    def expect(self, group: str, *paths: Path) -> None:
+        """Enter files that are yet to be written: by name, so that a killed run's are found again, and counted.
+
+        Raises `OSError` if they cannot be entered.
+        """
+        for path in paths:
+            entry = CappedFile(group, self._name(path), 0, None)
+            self._append(entry)
+            self._keep(entry)
 
     def add(self, group: str, path: Path, growing: bool = False) -> None:
         """Count a file just written (or written again) and make room.
 
         `growing` is for a file that goes on growing: it is added again when it has its end. Raises `OSError` if the
-        file does not fit although everything older is gone, or cannot be entered; it is then removed again.
+        file does not fit although everything older is gone, or cannot be entered. A new file is then removed again;
+        one that was entered before stays, for what it holds is worth more than the cap.
         """
         state = path.stat()
-        name = path.relative_to(self.folder).as_posix()
-        entry = CappedFile(group, name, state.st_size, None if growing else state.st_mtime_ns)
+        entry = CappedFile(group, self._name(path), state.st_size, None if growing else state.st_mtime_ns)
+        known = entry.path in self._groups.get(group, {})
         try:
-            self._append(entry)
+            if not (known and growing):
+                self._append(entry)
         except OSError:
-            path.unlink()
+            if known:
+                self._keep(replace(entry, mtime_ns=None))
+            else:
+                path.unlink()
             raise
         self._keep(entry)
         self._make_room(group)
         if self._used > self.cap_bytes:
-            self._forget(self._groups[group].pop(name))
-            path.unlink()
+            if not known:
+                self._forget(self._groups[group].pop(entry.path))
+                path.unlink()
             raise OSError(errno.EDQUOT, f"the disk cap of {self.cap_bytes} bytes is too small", str(path))
+
+    def unfinished(self) -> list[tuple[str, Path]]:
+        """Return the files, with their groups, that are entered by name only; at the start those of a killed run."""
+        files = [(group, entry) for group, entries in self._groups.items() for entry in entries.values()]
+        return [(group, self.folder / entry.path) for group, entry in files if entry.mtime_ns is None]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
     def drop(self, group: str, path: Path) -> None:
         """Count a file no more; it has another name now, or is gone."""
-        entry = self._groups.get(group, {}).pop(path.relative_to(self.folder).as_posix(), None)
-        if entry is not None:
+        files = self._groups.get(group, {})
+        if (entry := files.pop(self._name(path), None)) is not None:
             self._forget(entry)
+            if not files:
+                del self._groups[group]
 
     def _make_room(self, newest: str) -> None:
         for group in [group for group in self._groups if group != newest and group not in self.held]:
@@ -111,8 +139,12 @@ class DiskCap:
         self._used -= entry.bytes
 
     def _append(self, entry: CappedFile) -> None:
-        with self._ledger.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
+        if not self._ledger.exists():  # removed by somebody, or not there yet
+            self._rewrite()
+        line = ("\n" if self._torn else "") + json.dumps(asdict(entry)) + "\n"
+        with self._ledger.open("ab", buffering=0) as file:
+            append_whole(file, line.encode(), self._ledger)
+        self._torn = False
         self._ledger_lines += 1
 
     def _load(self) -> None:
@@ -133,7 +165,9 @@ class DiskCap:
     def _read(self) -> Iterator[CappedFile]:
         if not self._ledger.exists():
             return
-        for line in self._ledger.read_text(encoding="utf-8").splitlines():
+        text = self._ledger.read_text(encoding="utf-8", errors="replace")
+        self._torn = not text.endswith("\n")
+        for line in text.splitlines():
             self._ledger_lines += 1
             with contextlib.suppress(ValueError, TypeError, AttributeError):  # half a line after a power cut
                 entry = CappedFile(**json.loads(line))
@@ -143,4 +177,4 @@ class DiskCap:
     def _rewrite(self) -> None:
         entries = [entry for files in self._groups.values() for entry in files.values()]
         write_text(self._ledger, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
-        self._ledger_lines = len(entries)
+        self._ledger_lines, self._torn = len(entries), False

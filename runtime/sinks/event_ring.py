@@ -46,7 +46,8 @@ class Shot:
 
     name: str
     index: int
-    captured_s: float
+    captured_s: float  # the time of day
+    judged_s: float  # of the monotonic clock
     alarming: bool  # anomalous, or without a verdict
     line: dict[str, Any]
     jpeg: bytes
@@ -56,7 +57,8 @@ class Shot:
         """Compress one judgement."""
         frame = judgement.frame
         line = as_json(judgement)
-        return cls(frame.name, frame.index, frame.captured_s, judgement.alarming, line, jpeg(frame.image))
+        times = (frame.captured_s, judgement.judged_s)
+        return cls(frame.name, frame.index, *times, judgement.alarming, line, jpeg(frame.image))
 
 
 class Ring:
@@ -72,12 +74,12 @@ class Ring:
         """Add the newest shot; those that the window has left behind go."""
         self._shots.append(shot)
         self._bytes += len(shot.jpeg)
-        while self._shots and not self._keeps_oldest(shot.captured_s):
+        while self._shots and not self._keeps_oldest(shot.judged_s):
             self._bytes -= len(self._shots.popleft().jpeg)
 
     def _keeps_oldest(self, now_s: float) -> bool:
         # the event's first frame is the next: the newest shot here is one frame before it
-        covered = self._window.covers(len(self._shots), now_s - self._shots[0].captured_s)
+        covered = self._window.covers(len(self._shots), now_s - self._shots[0].judged_s)
         return covered and self._bytes <= self._max_bytes and len(self._shots) <= RING_FRAMES
 
     def before(self, first: Shot) -> list[Shot]:
@@ -85,7 +87,7 @@ class Ring:
         return [
             shot
             for age, shot in zip(range(len(self._shots), 0, -1), self._shots, strict=True)
-            if self._window.covers(age, first.captured_s - shot.captured_s)
+            if self._window.covers(age, first.judged_s - shot.judged_s)
         ]
 
     def clear(self) -> None:

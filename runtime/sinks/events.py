@@ -116,17 +116,19 @@ class _Event:
         with contextlib.ExitStack() as undo:  # or a full disk would gain an empty folder with every frame
             undo.callback(cap.held.discard, self.folder.name)
             undo.callback(_remove_empty, self.folder)
+            for name in ("event.json", "frames.jsonl"):
+                undo.callback(cap.drop, self.folder.name, self.folder / name)
+                cap.expect(self.folder.name, self.folder / name)
             self._write_summary()
             self._lines = JsonLines(self.folder / "frames.jsonl")
             undo.callback(self._lines.close)
-            self._enter(self._lines.path, growing=True)
             undo.pop_all()
 
     def ends_before(self, shot: Shot) -> bool:
         """Whether `shot` is no longer part of this event."""
         if self._summary["frames"] >= self._options.max_frames:
             return True
-        passed = self._options.after.covers(self._since_last + 1, shot.captured_s - self._last.captured_s)
+        passed = self._options.after.covers(self._since_last + 1, shot.judged_s - self._last.judged_s)
         return not (shot.alarming or passed)
 
     def add(self, shot: Shot, overlay: bytes | None) -> None:
@@ -166,8 +168,8 @@ class _Event:
         write_bytes(path, data)
         self._enter(path)
 
-    def _enter(self, path: Path, growing: bool = False) -> None:
-        self._cap.add(self.folder.name, path, growing)
+    def _enter(self, path: Path) -> None:
+        self._cap.add(self.folder.name, path)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -4,20 +4,22 @@ import errno
 import json
 import os
 import re
-import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from runtime.common.closing import Closing
+from runtime.common.locks import is_at
 from runtime.images.regions import Region, regions_above
 from runtime.images.view import View
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
+from runtime.sinks.stdout import Stdout
 
 PIECES = 16  # a capped file is at most this many pieces; the oldest goes when the next is begun
 TAIL_BYTES = 1 << 20  # longer than any line
+BEGINNING = b'{"time":'  # of every line of ours
 
 
 def as_json(judgement: Judgement) -> dict[str, Any]:
@@ -66,26 +68,30 @@ class JsonLines:
     """Appends objects to a file, one a line; a line is there as a whole or not at all.
 
     With `cap_bytes` the file `frames.jsonl` and its older pieces `frames.000001.jsonl`, ... together stay below that:
-    the oldest piece is removed. A piece of a line that a power cut left behind is removed on opening.
+    the oldest piece is removed. A piece of a line that a power cut left behind is removed on opening. A file that was
+    renamed, removed or emptied by others (logrotate) is begun anew with the next line.
     """
 
     def __init__(self, path: Path, cap_bytes: int | None = None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._piece_bytes = None if cap_bytes is None else max(1, cap_bytes // PIECES)
         self._file = self._open()
-        _mend_end(self.path)
 
     def append(self, value: Any) -> None:
         """Write `value` as one line. Raises `OSError` for a full disk and takes a part of a line back."""
         line = encode(value) + b"\n"
-        start = self._file.seek(0, os.SEEK_END)
+        if self._file.closed or not is_at(self._file.fileno(), self.path):  # rotated, or removed
+            self._open_again()
+        self._append(line)
+        if not os.fstat(self._file.fileno()).st_nlink:  # removed just now, and the line with it
+            self._open_again()
+            self._append(line)
+
+    def _append(self, line: bytes) -> None:
+        start = self._file.seek(0, os.SEEK_END) if self._file.seekable() else 0
         if self._piece_bytes is not None and start and start + len(line) > self._piece_bytes:
             self._begin_piece()
-            start = 0
-        if self._file.write(line) != len(line):
-            self._file.truncate(start)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        append_whole(self._file, line, self.path)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -101,7 +107,14 @@ class JsonLines:
         return int(piece.stem.rpartition(".")[2])
 
     def _open(self) -> Any:
-        return self.path.open("ab", buffering=0)  # unbuffered: one write is one line on the disk, Ctrl-C or not
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("ab", buffering=0)  # unbuffered: one write is one line on the disk, Ctrl-C or not
+        _mend_end(self.path)
+        return file
+
+    def _open_again(self) -> None:
+        before, self._file = self._file, self._open()
+        before.close()
 
     def _begin_piece(self) -> None:
         older = self.pieces()
@@ -115,6 +128,14 @@ class JsonLines:
             self._file = self._open()
 
 
+def append_whole(file: Any, line: bytes, path: Path) -> None:
+    """Append `line` to an unbuffered file, or nothing of it. Raises `OSError` naming `path` for a full disk."""
+    start = file.seek(0, os.SEEK_END) if file.seekable() else 0
+    if file.write(line) != len(line):
+        file.truncate(start)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def _mend_end(path: Path) -> None:
     """Remove what follows the last line's end if it is the beginning of a line of ours; close any other last line."""
     if not path.is_file():  # a pipe or a device has no end to mend
@@ -123,7 +144,7 @@ def _mend_end(path: Path) -> None:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL_BYTES))
         tail = file.read(TAIL_BYTES).rpartition(b"\n")[2]
-        if tail.startswith(b'{"time":'):
+        if tail and (tail.startswith(BEGINNING) or BEGINNING.startswith(tail)):
             file.truncate(size - len(tail))
         elif tail:
             file.write(b"\n")
@@ -136,25 +157,22 @@ class LinesSink(Closing):
 
     def __init__(self, path: Path | None = None, cap_bytes: int | None = None) -> None:
         self.name = "JSON lines" if path is None else str(path)
-        self._lines: JsonLines | _Stdout = _Stdout() if path is None else JsonLines(path, cap_bytes)
+        self._stdout = Stdout()
+        self._lines = None if path is None else JsonLines(path, cap_bytes)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the reader of stdout has gone."""
+        return self._stdout.gone
 
     def write(self, judgement: Judgement) -> None:
         """Append one line. Raises `OSError` for a full disk or a reader that has gone."""
-        self._lines.append(as_json(judgement))
+        if self._lines is None:
+            self._stdout.write(encode(as_json(judgement)) + b"\n")
+        else:
+            self._lines.append(as_json(judgement))
 
     def close(self) -> None:
         """Close the file (stdout stays open); a second call does nothing."""
-        self._lines.close()
-
-
-class _Stdout:
-    """Lines on stdout, past Python's buffer, in which a reader that has gone would leave something for the exit."""
-
-    def append(self, value: Any) -> None:
-        sys.stdout.flush()
-        line = memoryview(encode(value) + b"\n")
-        while line:
-            line = line[os.write(sys.stdout.fileno(), line) :]
-
-    def close(self) -> None:
-        """Nothing is held back."""
+        if self._lines is not None:
+            self._lines.close()

@@ -1,6 +1,7 @@
 """What one frame came to, and where such judgements can go."""
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ class Judgement:
     `source` is the name of the source that the frame came from, one of several where several cameras are judged in
     one process. `frame.image` is what was judged: after region of interest, mask, rotation and flip; `view` knows
     what these were, and maps a box back to the camera's pixels (None: the camera's frame itself was judged).
+    `judged_s` is of the monotonic clock, for intervals: the time of day may be set back.
     Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
     """
 
@@ -25,6 +27,7 @@ class Judgement:
     frame: Frame
     result: Result
     view: View | None = None
+    judged_s: float = field(default_factory=time.monotonic)
 
     @property
     def anomalous(self) -> bool:
@@ -51,7 +54,8 @@ class Judgement:
 class Sink(Closing, Protocol):
     """Takes judgements one by one, in order.
 
-    `write` may raise `OSError` or `UserError` for one that it could not deliver; the next is tried all the same.
+    `write` may raise `OSError` or `UserError` for one that it could not deliver; the next is tried all the same. Both
+    may raise `runtime.sinks.queueing.NotKept` for some that seemed to be delivered and are not.
     `close` finishes what was begun; a second call does nothing. One thread calls both (`runtime.sinks.delivery`). Two
     things a sink may have beside: an attribute `queueing` says how its queue behaves (`runtime.sinks.queueing`), and a
     method `interrupt`, called from another thread, ends its waiting.

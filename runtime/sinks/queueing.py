@@ -1,6 +1,6 @@
 """How a sink's queue behaves, and what became of the judgements that were put into it."""
 
-import sys
+import errno
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,9 +47,12 @@ class Counts:
         return f"{self.name}: {self.delivered} delivered, {self.lost} lost, {self.failed} failed{error}"
 
 
-def to_stderr(line: str) -> None:
-    """Say one line on stderr."""
-    print(line, file=sys.stderr, flush=True)
+class NotKept(OSError):
+    """`count` judgements that had been delivered turn out not to be there; the one at hand is."""
+
+    def __init__(self, count: int, reason: str, path: str) -> None:
+        super().__init__(errno.EIO, reason, path)
+        self.count = count
 
 
 def error_line(error: BaseException) -> str:

@@ -18,4 +18,5 @@ def judgement(
     anomaly_map = np.zeros((6, 8), np.float32)
     anomaly_map[2, 3] = score
     result = Result(anomaly_map, score, "anomalous" if score > 1 else "good", 1.0, 1.0, {"execute": 1.5})
-    return Judgement(source, Frame(image, f"f{index:06d}", index, TIME_S + FRAME_S * index), result)
+    frame = Frame(image, f"f{index:06d}", index, TIME_S + FRAME_S * index)
+    return Judgement(source, frame, result, judged_s=FRAME_S * index)

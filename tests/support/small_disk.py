@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,3 +23,12 @@ def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True, timeout=30)
+
+
+def fill(disk: Path, *files: Path) -> Path:
+    """Fill `disk` to its last page, and with line ends what is left of the last pages of `files`; return the filler."""
+    for path, data in ((disk / "filler", b"x" * 4096), *((file, b"\n") for file in files)):
+        with suppress(OSError), path.open("ab", buffering=0) as file:
+            while file.write(data):
+                pass
+    return disk / "filler"

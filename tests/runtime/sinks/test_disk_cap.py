@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from runtime.sinks.disk_cap import SPARE_LINES, DiskCap
+from tests.support.small_disk import fill, small_disk
 
 
 def _write(cap: DiskCap, group: str, name: str, size: int = 100) -> Path:
@@ -109,6 +110,57 @@ def test_a_growing_file_with_its_end_counts_with_its_size(tmp_path: Path):
     _write(cap, "b", "b", 5)
     assert _names(tmp_path) == ["b", "whole"]
     _write(DiskCap(tmp_path, 15, "test"), "c", "c", 1)
+    assert _names(tmp_path) == ["b", "c"]
+
+
+def test_a_full_disk_takes_nothing_that_was_entered_before(tmp_path: Path):
+    with small_disk(tmp_path / "disk") as disk:
+        cap = DiskCap(disk, 10**6, "test")
+        known = _write(cap, "a", "a")
+        expected = disk / "expected"
+        cap.expect("b", expected)
+        expected.write_bytes(b"x" * 100)
+        filler = fill(disk, cap._ledger)
+        for group, path in (("a", known), ("b", expected)):
+            with pytest.raises(OSError, match="No space left"):
+                cap.add(group, path)
+            assert path.read_bytes() == b"x" * 100
+        filler.unlink()
+        again = DiskCap(disk, 350, "test")
+        _write(again, "c", "c", 250)
+        assert _names(disk) == ["c", "expected"]
+
+
+def test_a_part_of_a_ledgers_line_does_not_spoil_the_next(tmp_path: Path):
+    _write(DiskCap(tmp_path, 250, "test"), "a", "a")
+    with (tmp_path / ".cflow-edge-test.jsonl").open("a") as ledger:
+        ledger.write('{"group": "half a li')
+    _write(DiskCap(tmp_path, 250, "test"), "b", "b")
+    _write(DiskCap(tmp_path, 250, "test"), "c", "c")
+    assert _names(tmp_path) == ["b", "c"]
+    _write(DiskCap(tmp_path, 250, "test"), "d", "d")
+    assert _names(tmp_path) == ["c", "d"]
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_file_entered_before_stays_though_it_outgrows_the_cap(tmp_path: Path, growing: bool):
+    cap = DiskCap(tmp_path, 250, "test")
+    path = tmp_path / "a"
+    cap.expect("a", path)
+    path.write_bytes(b"x" * 300)
+    with pytest.raises(OSError, match="too small"):
+        cap.add("a", path, growing)
+    assert _names(tmp_path) == ["a"]
+    _write(cap, "b", "b")  # and is the first to go
+    assert _names(tmp_path) == ["b"]
+
+
+def test_a_ledger_that_was_removed_is_written_anew(tmp_path: Path):
+    cap = DiskCap(tmp_path, 250, "test")
+    _write(cap, "a", "a")
+    (tmp_path / ".cflow-edge-test.jsonl").unlink()
+    _write(cap, "b", "b")
+    _write(DiskCap(tmp_path, 250, "test"), "c", "c")
     assert _names(tmp_path) == ["b", "c"]
 
 

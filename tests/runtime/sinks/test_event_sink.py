@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 from dataclasses import replace
@@ -14,7 +15,7 @@ from runtime.sinks.event_ring import Ring, Shot, Window
 from runtime.sinks.events import EventOptions, EventSink
 from runtime.sinks.json_lines import as_json
 from tests.support.judgements import FRAME_S, TIME_S, judgement
-from tests.support.small_disk import small_disk
+from tests.support.small_disk import fill, small_disk
 
 
 def _events(folder: Path) -> list[Path]:
@@ -149,6 +150,30 @@ def test_the_oldest_events_go_first_also_those_of_the_run_before(tmp_path: Path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_a_disk_that_is_full_at_an_events_end_takes_nothing_of_it(tmp_path: Path):
+    with small_disk(tmp_path / "disk") as disk:
+        sink = EventSink(disk / "events", 3.0, _options())
+        _run(sink, 12, (10,))
+        fill(disk, disk / "events" / ".cflow-edge-events.jsonl")
+        with contextlib.suppress(OSError):
+            sink.close()
+        (event,) = _events(disk / "events")
+        assert _kept(event) == [7, 8, 9, 10, 11] and _summary(event)["source"] == "camera:0"
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_neither_ends_an_event_nor_empties_what_was_before(tmp_path: Path, hours: int):
+    options = EventOptions(Window(None, 0.09), Window(None, 0.09))
+    with EventSink(tmp_path, 3.0, options) as sink:
+        for i in range(20):
+            one = judgement(i, 2.0 if i in (10, 12) else 0.5)
+            set_s = 3600 * hours if i >= 9 else 0
+            set_s += 3600 * hours if i >= 11 else 0
+            sink.write(replace(one, frame=replace(one.frame, captured_s=one.frame.captured_s + set_s)))
+    (event,) = _events(tmp_path)
+    assert _kept(event) == [8, 9, 10, 11, 12, 13, 14]
+
+
 def test_a_full_disk_is_counted_and_gains_no_empty_folders(tmp_path: Path):
     with small_disk(tmp_path / "disk") as disk:
         said: list[str] = []
@@ -166,7 +191,7 @@ def test_a_full_disk_is_counted_and_gains_no_empty_folders(tmp_path: Path):
 
 
 def _shot(index: int, kilobytes: int = 1) -> Shot:
-    return Shot(f"f{index}", index, TIME_S + FRAME_S * index, False, {}, bytes(1000 * kilobytes))
+    return Shot(f"f{index}", index, TIME_S + FRAME_S * index, FRAME_S * index, False, {}, bytes(1000 * kilobytes))
 
 
 def test_the_ring_is_bounded_in_frames_time_and_bytes():

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from runtime.sinks.delivery import Delivery
 from runtime.sinks.json_lines import JsonLines, LinesSink, as_json
 from tests.support.judgements import judgement
 from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
 
 
 def _frames(path: Path) -> list[int]:
@@ -115,6 +117,7 @@ def test_a_line_longer_than_a_piece_is_still_written(tmp_path: Path):
     [
         (b'{"time": 1}\n{"time": "20', b'{"time": 1}\n'),  # the power went
         (b'{"time": "20', b""),
+        (b'{"time": 1}\n{"t', b'{"time": 1}\n'),
         (b'{"of": "somebody"}', b'{"of": "somebody"}\n'),  # not ours: nothing of it goes
         (b"", b""),
     ],
@@ -126,6 +129,77 @@ def test_a_broken_last_line_is_mended_on_opening(tmp_path: Path, before: bytes, 
     lines.append({"frame": 7})
     lines.close()
     assert path.read_bytes() == after + b'{"frame": 7}\n'
+
+
+@pytest.mark.parametrize("cap_bytes", [None, 10**6])
+@pytest.mark.parametrize("how", ["removed", "renamed", "renamed and made", "copied and emptied", "folder removed"])
+def test_lines_go_on_in_a_new_file_where_the_old_one_was_taken_away(tmp_path: Path, how: str, cap_bytes: int | None):
+    path = tmp_path / "out" / "lines.jsonl"
+    older = tmp_path / "out" / "lines.jsonl.1"
+    lines = JsonLines(path, cap_bytes)
+    lines.append({"frame": 0})
+    if how == "removed":
+        path.unlink()
+    elif how == "copied and emptied":  # logrotate's copytruncate
+        shutil.copy(path, older)
+        os.truncate(path, 0)
+    elif how == "folder removed":
+        shutil.rmtree(path.parent)
+    else:
+        path.rename(older)
+        if how == "renamed and made":  # logrotate's create
+            path.touch()
+    lines.append({"frame": 1})
+    lines.append({"frame": 2})
+    lines.close()
+    assert _frames(path) == [1, 2]
+    assert not older.exists() or _frames(older) == [0]
+
+
+def test_a_file_that_vanishes_while_a_line_is_written_gets_it_again(tmp_path: Path):
+    class Vanishing(io.FileIO):
+        def write(self, data: Any) -> int:
+            Path(str(self.name)).unlink()
+            return super().write(data)
+
+    path = tmp_path / "lines.jsonl"
+    lines = JsonLines(path)
+    lines._file = Vanishing(path, "ab")
+    lines.append({"frame": 1})
+    lines.close()
+    assert _frames(path) == [1]
+
+
+APPEND_FOR_EVER = """
+import sys
+from pathlib import Path
+from runtime.sinks.json_lines import LinesSink
+from tests.support.judgements import judgement
+with LinesSink(Path(sys.argv[1])) as sink:
+    print(flush=True)
+    for i in range(10**9):
+        sink.write(judgement(i, source=sys.argv[2]))
+"""
+
+
+def test_kills_leave_whole_lines_and_none_glued_to_the_next_runs(tmp_path: Path):
+    path = tmp_path / "lines.jsonl"
+    for run in range(6):
+        with path.open("ab") as file:
+            file.write(b'{"time": "2023-11-14T2' if run % 2 else b"")  # as a power cut leaves one
+        command = [sys.executable, "-c", APPEND_FOR_EVER, str(path), str(run)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            enough = 20_000 * (run + 1)
+            wait_until(lambda enough=enough: path.stat().st_size > enough)
+            child.kill()
+    LinesSink(path).close()  # mends what the last one left
+    seen: dict[str, list[int]] = {}
+    for line in map(json.loads, path.read_text().splitlines()):
+        seen.setdefault(line["source"], []).append(line["frame"])
+    assert sorted(seen) == [str(run) for run in range(6)]
+    assert all(frames == list(range(len(frames))) for frames in seen.values())
 
 
 PRINT_LINES = """
