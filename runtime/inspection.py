@@ -198,7 +198,9 @@ class Inspection(Closing):
 
         Raises `UserError` for the very first of a single source: then it is the configuration that is wrong.
         """
-        source, frame, unjudged = arrival.source, arrival.frame, ""
+        source, frame, unjudged = arrival.source, arrival.frame, arrival.frame.fault
+        if unjudged:
+            return _Taken(source, frame, unjudged, "")
         view = self._views.get(id(source))
         frozen = self._frozen[id(source)].reason(frame.image, time.monotonic())
         try:

@@ -1,8 +1,10 @@
 """What every source delivers: frames in order, with where and when they were taken."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from runtime.common.closing import Closing
 from runtime.images.encoding import Encoding
@@ -15,13 +17,20 @@ class Frame:
 
     `name` is usable as a file name and unique within its source, except that a watched folder's file which is
     written anew is judged again under its old name. `index` counts from 0 and skips the numbers of frames that a
-    live source dropped. `captured_s` is the time of capture (of reading, for files) in seconds since 1970.
+    live source dropped. `captured_s` is the time of capture (of reading, for files) in seconds since 1970. `fault`
+    says why the picture is not what was to be judged (a damaged file): it has no verdict; empty where it is.
     """
 
     image: Image8
     name: str
     index: int
     captured_s: float
+    fault: str = ""
+
+
+def blank(shape: Sequence[int] = (64, 64, 3)) -> Image8:
+    """Return a black picture of `shape` (H, W, 3), in the place of one that cannot be read."""
+    return np.zeros(shape, np.uint8)
 
 
 class Source(Closing, Protocol):
@@ -41,7 +50,7 @@ class Source(Closing, Protocol):
 
     @property
     def unreadable(self) -> int:
-        """Files that could not be read and were passed over; only a watched folder passes any over."""
+        """Files or frames that could not be read as they were written; each has no verdict."""
         return 0
 
     @property

@@ -7,19 +7,17 @@ from enum import Enum
 from pathlib import Path
 
 from runtime.common.errors import UserError
-from runtime.common.notices import say
-from runtime.images.encoding import Encoding, encoding_of, encoding_of_capture
+from runtime.common.notices import say, worth_saying
+from runtime.images.encoding import Encoding, encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, describe_ignored, describe_use, list_images
-from runtime.images.opencv import opencv
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.camera import CameraRequest, camera_origin
-from runtime.sources.frame import Frame, Source
+from runtime.sources.frame import Frame, Source, blank
 from runtime.sources.live import Live, LiveOptions
 from runtime.sources.reader import Origin
 from runtime.sources.streams import check_pipeline, check_url, csi_origin, is_url, pipeline_origin, url_origin
+from runtime.sources.video import VIDEO_SUFFIXES, VideoFile
 from runtime.sources.watch import WatchedFolder, WatchOptions
-
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
 class SourceKind(Enum):
@@ -95,7 +93,7 @@ def _kind_of_path(path: Path) -> SourceKind:
 
 
 class ImageFiles(Source):
-    """Images read from disk one after the other; none is lost. Raises `UserError` naming an unreadable one."""
+    """Images read from disk one after the other; none is lost, and one that cannot be read is a frame with a fault."""
 
     live = False
 
@@ -103,6 +101,7 @@ class ImageFiles(Source):
         self.name = name
         self._read = read
         self._paths = tuple(paths)
+        self._unreadable = 0
         self._encoding: Encoding | None = None
 
     @property
@@ -110,52 +109,28 @@ class ImageFiles(Source):
         """How the newest image is encoded; None before the first."""
         return self._encoding
 
+    @property
+    def unreadable(self) -> int:
+        """Files that could not be read whole."""
+        return self._unreadable
+
     def __iter__(self) -> Iterator[Frame]:
+        image = blank()
         for index, path in enumerate(self._paths):
-            image = read_image(path, self._read)
-            self._encoding = encoding_of(path)
-            yield Frame(image, path.name, index, time.time())
+            fault = ""
+            try:
+                image = read_image(path, self._read)
+            except UserError as error:
+                fault, image = str(error), blank(image.shape)
+                self._unreadable += 1
+                if worth_saying(self._unreadable):
+                    say(f"no verdict: {fault}")
+            else:
+                self._encoding = encoding_of(path)
+            yield Frame(image, path.name, index, time.time(), fault)
 
     def close(self) -> None:
         """Nothing stays open between two images."""
-
-
-class VideoFile(Source):
-    """Every frame of a video file. Raises `UserError` if it is no video or holds no frame."""
-
-    live = False
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._stem = path.stem
-        self._capture = opencv().VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise self._no_frames()
-        self._encoding = encoding_of_capture(self._capture, "video")
-
-    @property
-    def encoding(self) -> Encoding | None:
-        """Codec and pixel format, as far as the container says."""
-        return self._encoding
-
-    def _no_frames(self) -> UserError:
-        return UserError(f"{self.name} must be a video with frames", "none that can be decoded", "try to play it")
-
-    def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        while True:
-            ok, bgr = self._capture.read()
-            if not ok:
-                break
-            image = opencv().cvtColor(bgr, opencv().COLOR_BGR2RGB)
-            yield Frame(image, f"{self._stem}_{index:06d}", index, time.time())
-            index += 1
-        if index == 0:
-            raise self._no_frames()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._capture.release()
 
 
 def live_origin(spec: SourceSpec, options: OpenOptions) -> Origin:
@@ -181,7 +156,7 @@ def open_source(spec: SourceSpec, options: OpenOptions | None = None) -> Source:
     if spec.kind is SourceKind.WATCH:
         return WatchedFolder(path, options.watch, options.read)
     if spec.kind is SourceKind.VIDEO:
-        return VideoFile(path)
+        return VideoFile(path, checked=True)
     if spec.kind is SourceKind.IMAGE:
         return ImageFiles(spec.target, [path], options.read)
     paths = list_images(path)

@@ -24,7 +24,7 @@ from runtime.images.encoding import Encoding, encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, natural_key
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.backoff import SETTLE_S
-from runtime.sources.frame import Frame, Source
+from runtime.sources.frame import Frame, Source, blank
 
 POLL_S = 0.25
 RETRY_S = 5.0  # after the system refused to read a file
@@ -67,8 +67,8 @@ class WatchedFile:
 class WatchedFolder(Source):
     """Images in `folder` as they arrive, until closed. Raises `UserError` where it is no folder at the start.
 
-    A file that cannot be read is passed over, counted, and tried again when it changes. A folder that goes (a network
-    share) is waited for.
+    A file that is no whole image is a frame with a fault, and judged again when it changes; one that the system does
+    not let read is passed over, counted and tried again. A folder that goes (a network share) is waited for.
     """
 
     live = False
@@ -192,7 +192,7 @@ class WatchedFolder(Source):
             return None
         except OSError as error:
             entry.since_s = time.monotonic() + RETRY_S
-            self._count_unreadable(entry, f"{path} cannot be read ({error.strerror})")
+            self._count_unreadable(entry, f"passed over: {path} cannot be read ({error.strerror})")
             return None
         if Stamp(status.st_ino, status.st_size, status.st_mtime_ns) != entry.stamp:
             return None  # written to since; the next look sees it
@@ -203,11 +203,14 @@ class WatchedFolder(Source):
         try:
             image = read_image(path, self._read_options, io.BytesIO(data))
         except UserError as error:
-            self._count_unreadable(entry, str(error))
-            return None
-        entry.digest = digest
-        self._encoding = encoding_of(io.BytesIO(data))
-        frame = Frame(image, name, self._index, time.time())
+            fault = str(error)
+            image = blank()
+            self._count_unreadable(entry, f"no verdict: {fault}")
+        else:
+            fault = ""
+            entry.digest = digest
+            self._encoding = encoding_of(io.BytesIO(data))
+        frame = Frame(image, name, self._index, time.time(), fault)
         self._index += 1
         return frame
 
@@ -215,7 +218,7 @@ class WatchedFolder(Source):
         if not entry.counted:
             entry.counted = True
             self._unreadable += 1
-            self._say_some(self._unreadable, f"passed over: {why}")
+            self._say_some(self._unreadable, why)
 
     def _say_some(self, count: int, line: str) -> None:
         if worth_saying(count):

@@ -115,8 +115,10 @@ def test_a_writer_that_pauses_is_read_when_it_is_done(inbox: Path, watching: Wat
     _a_few_looks_more(watching, inbox)
     assert watching.source.unreadable == 1  # tried once
     (inbox / "half.png").write_bytes(whole)
-    watching.wait_for(2)
-    assert watching.names[1] == "half.png"
+    watching.wait_for(3)
+    assert watching.names == ["half.png", "later1.png", "half.png"]
+    assert "half.png must be a whole image" in watching.frames[0].fault and not watching.frames[0].image.any()
+    assert not watching.frames[2].fault and watching.frames[2].image.any()
 
 
 def test_renamed_touched_and_copied_again_is_not_judged_twice(inbox: Path, watching: Watching):
