@@ -1,7 +1,8 @@
 """What every source delivers: frames in order, with where and when they were taken."""
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -15,10 +16,12 @@ from runtime.images.pixels import Image8
 class Frame:
     """One picture: `image` is uint8 (H, W, 3) RGB.
 
-    `name` is usable as a file name and unique within its source, except that a watched folder's file which is
-    written anew is judged again under its old name. `index` counts from 0 and skips the numbers of frames that a
-    live source dropped. `captured_s` is the time of capture (of reading, for files) in seconds since 1970. `fault`
-    says why the picture is not what was to be judged (a damaged file): it has no verdict; empty where it is.
+    `name` is usable as a file name and unique within its source, a live source's beyond the run (it holds
+    `runtime.sources.naming.run_mark`); that of a watched folder's file which was written anew begins as it did before.
+    `index` counts from 0 and skips the numbers of frames that a live source dropped. `captured_s` is the time of
+    capture (of reading, for files) in seconds since 1970, `monotonic_s` the same by a clock that nobody sets: time
+    between two frames is the difference of these. `fault` says why the picture is not what was to be judged (a
+    damaged file), and so has no verdict; empty where it is.
     """
 
     image: Image8
@@ -26,6 +29,7 @@ class Frame:
     index: int
     captured_s: float
     fault: str = ""
+    monotonic_s: float = field(default_factory=time.monotonic)
 
 
 def blank(shape: Sequence[int] = (64, 64, 3)) -> Image8:

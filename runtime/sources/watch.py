@@ -25,6 +25,7 @@ from runtime.images.folders import IMAGE_SUFFIXES, natural_key
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.backoff import SETTLE_S
 from runtime.sources.frame import Frame, Source, blank
+from runtime.sources.naming import live_frame_name
 
 POLL_S = 0.25
 RETRY_S = 5.0  # after the system refused to read a file
@@ -62,6 +63,7 @@ class WatchedFile:
     done: bool = False  # this stamp needs nothing more
     counted: bool = False  # among the unreadable, with this stamp
     digest: bytes = b""
+    judged: bool = False  # with any content
 
 
 class WatchedFolder(Source):
@@ -73,10 +75,12 @@ class WatchedFolder(Source):
 
     live = False
 
-    def __init__(self, folder: Path, options: WatchOptions | None = None, read: ReadOptions = PLAIN) -> None:
+    def __init__(
+        self, folder: Path, options: WatchOptions | None = None, read: ReadOptions = PLAIN, name: str = ""
+    ) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder} must be a folder", "none", "create it, or check the path")
-        self.name = str(folder)
+        self.name = name or str(folder)
         self._folder = folder
         self._options = options or WatchOptions()
         self._read_options = read
@@ -177,7 +181,7 @@ class WatchedFolder(Source):
             if entry is None:
                 self._entries[name] = gone.pop(stamp) if stamp in gone else WatchedFile(stamp, now)
             elif entry.stamp != stamp:
-                self._entries[name] = WatchedFile(stamp, now, digest=entry.digest)
+                self._entries[name] = WatchedFile(stamp, now, digest=entry.digest, judged=entry.judged)
 
     def _read(self, name: str) -> Frame | None:
         """Return a file's frame; None if there is nothing to judge, and its entry then says why or when again."""
@@ -210,7 +214,9 @@ class WatchedFolder(Source):
             fault = ""
             entry.digest = digest
             self._encoding = encoding_of(io.BytesIO(data))
-        frame = Frame(image, name, self._index, time.time(), fault)
+        said = live_frame_name(name, self._index) if entry.judged else name
+        entry.judged = entry.judged or not fault
+        frame = Frame(image, said, self._index, time.time(), fault)
         self._index += 1
         return frame
 

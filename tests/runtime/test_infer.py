@@ -17,6 +17,7 @@ from runtime import infer
 from runtime.common.errors import run_command
 from runtime.engines.sidecar import read_sidecar, write_sidecar
 from runtime.images.facts import ImageFacts
+from runtime.sources.naming import run_mark
 from tests.support.fake_camera import FakeCamera
 from tests.support.paths import ROOT
 from tests.support.tiny_engine import write_tiny_engine
@@ -249,7 +250,7 @@ def test_a_camera_ends_at_the_limit(engine: Path, monkeypatch: pytest.MonkeyPatc
     assert _infer("--engine", engine, "--camera", 2, "--limit", 1) == 0
     out = capsys.readouterr().out
     # red and green of 200 and no blue: 400 / 3 / 255 * 3
-    assert out.startswith("camera2_000000  1.5686  anomalous\n1 frames: 0 good, 1 anomalous")
+    assert out.startswith(f"camera2_{run_mark()}_000000  1.5686  anomalous\n1 frames: 0 good, 1 anomalous")
     assert camera.released
 
 

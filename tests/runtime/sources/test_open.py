@@ -10,6 +10,7 @@ from PIL import Image
 
 from runtime.common.errors import UserError
 from runtime.images.preprocess import ReadOptions
+from runtime.sources.naming import run_mark
 from runtime.sources.open import OpenOptions, SourceKind, SourceSpec, open_source
 from tests.support.fake_camera import FakeCamera
 
@@ -144,8 +145,8 @@ def test_a_camera_keeps_the_newest_frame_and_counts_the_dropped(monkeypatch: pyt
         _wait_until(lambda: source.dropped == 2)
         second = next(frames)
         camera.put(None)  # lets the capture thread see that it is to stop
-    assert (first.index, first.name, first.image[0, 0].tolist()) == (0, "camera3_000000", [10, 10, 0])
-    assert (second.index, second.name, second.image[0, 0].tolist()) == (3, "camera3_000003", [40, 40, 0])
+    assert (first.index, first.name, first.image[0, 0].tolist()) == (0, f"camera3_{run_mark()}_000000", [10, 10, 0])
+    assert (second.index, second.name, second.image[0, 0].tolist()) == (3, f"camera3_{run_mark()}_000003", [40, 40, 0])
     assert camera.released
 
 

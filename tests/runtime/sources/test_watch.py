@@ -11,6 +11,7 @@ from PIL import Image
 
 from runtime.common.errors import UserError
 from runtime.sources.frame import Frame
+from runtime.sources.naming import live_frame_name
 from runtime.sources.watch import WatchedFolder, WatchOptions
 from tests.support.waiting import wait_until
 
@@ -139,6 +140,9 @@ def test_overwritten_and_returned_files_are_new(inbox: Path, watching: Watching)
     watching.wait_for(1)
     _write(inbox / "latest.png", 31)
     watching.wait_for(2)
+    assert watching.names[0] == "latest.png"
+    # a name of its own: or its overlay would take the place of the one that the first one's line points at
+    assert watching.names[1] == live_frame_name("latest.png", 1)
     temporary = _write(inbox / ".next.bmp", 32)
     temporary.replace(inbox / "latest.bmp")
     watching.wait_for(3)
