@@ -33,7 +33,7 @@ from runtime.engines.fields import WrongField, items, one_of, record, shown, tex
 from runtime.images.folders import describe_ignored, describe_use, list_images
 from runtime.images.preprocess import read_image
 from runtime.sources.frame import Frame
-from runtime.sources.open import SourceKind, SourceSpec, open_source
+from runtime.sources.open import LIVE, SourceKind, SourceSpec, open_source
 
 SCHEMA = "cflow-edge/calibration/1"
 MANIFEST_NAME = "manifest.json"
@@ -67,7 +67,7 @@ class CalibrationData:
 
 @dataclass(frozen=True)
 class RefillOptions:
-    """What to fill a set with: up to `count` images from `source`, a camera's at least `every_s` seconds apart."""
+    """What to fill a set with: up to `count` images of `source`, a live one's `every_s` seconds apart."""
 
     source: SourceSpec
     origin: str
@@ -81,6 +81,8 @@ class RefillOptions:
             raise UserError("count must be 1 or more", str(self.count), f"{ENOUGH_IMAGES} to 512 is sensible")
         if not 0 <= self.every_s < float("inf"):
             raise UserError("every must be 0 seconds or more", str(self.every_s))
+        if self.source.kind is SourceKind.WATCH:
+            raise UserError("calibration images come from what is there", "a folder to watch", "give the folder itself")
 
 
 def read_calibration_data(folder: Path) -> CalibrationData:
@@ -199,7 +201,7 @@ def refill(options: RefillOptions) -> CalibrationData:
             _stage_images(options, staging)
             staged = list_images(staging)
             if not staged:
-                raise UserError(f"{options.source.target} must give images", "none", "check the source")
+                raise UserError(f"{options.source.name} must give images", "none", "check the source")
             _swap(out, earlier, staged, options.origin)
     return read_calibration_data(out)
 
@@ -259,14 +261,14 @@ def _stage_images(options: RefillOptions, staging: Path) -> None:
 
 
 def _frames(options: RefillOptions) -> Iterator[Frame]:
-    if options.source.kind is SourceKind.CAMERA:
-        with open_source(options.source) as camera:
-            yield from itertools.islice(_spaced(camera, options.every_s), options.count)
+    if options.source.kind in LIVE:
+        with open_source(options.source) as live:
+            yield from itertools.islice(_spaced(live, options.every_s), options.count)
         return
-    # A video does not say reliably how many frames it has: one pass counts, one picks.
+    # A video does not say reliably how many frames it has: one pass counts those that are sound, one picks.
     with open_source(options.source) as video:
-        total = sum(1 for _ in video)
-    picked = set(_spread(total, options.count))
+        sound = [frame.index for frame in video if not frame.fault]
+    picked = {sound[place] for place in _spread(len(sound), options.count)}
     with open_source(options.source) as video:
         yield from (frame for frame in video if frame.index in picked)
 
@@ -282,9 +284,9 @@ def _spaced(frames: Iterable[Frame], every_s: float) -> Iterator[Frame]:
     """Yield the first frame, then each that was captured at least `every_s` seconds after the last one yielded."""
     due_s = float("-inf")
     for frame in frames:
-        if frame.captured_s >= due_s:
+        if frame.monotonic_s >= due_s:
             yield frame
-            due_s = frame.captured_s + every_s
+            due_s = frame.monotonic_s + every_s
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -293,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Fill a folder with good images of your own product, on which INT8 ranges are measured.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--from", dest="source", metavar="PATH", help="a folder of images, an image or a video")
+    source.add_argument("--from", dest="source", metavar="PATH", help="a folder of images, an image, a video, a stream")
     source.add_argument("--camera", type=int, metavar="N", help="take the images from camera N")
     parser.add_argument(
         "--count",
@@ -318,9 +320,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Fill the folder and say what it holds."""
     arguments = _parser().parse_args(argv)
     text = arguments.source if arguments.source is not None else f"camera:{arguments.camera}"
+    source = SourceSpec.parse(text)
     options = RefillOptions(
-        source=SourceSpec.parse(text),
-        origin=arguments.origin or Path(text).name or text,
+        source=source,
+        origin=arguments.origin or (source.name if source.kind in LIVE else Path(source.name).name or source.name),
         count=arguments.count,
         every_s=arguments.every,
         out=arguments.out,

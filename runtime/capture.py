@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runtime.sources.frame import Frame
 
 LIMIT = 200
+INCOMPLETE_STATUS = 1  # a picture could not be read
 EVERY_S = 1.0  # of a live source: neighbouring frames teach a detector nothing new
 
 
@@ -47,12 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. Raises `UserError` for what the user can mend."""
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the command; return its status. Raises `UserError` for what the user can mend."""
     args = config.parse_args(build_parser, argv)
     if args.dry_run:
         print(describe_sources(args))
-        return
+        return None
     views = views_from(args)
     if len(views) != 1:
         raise UserError("images are taken from one source at a time", f"{len(views)}", "run the command for each")
@@ -62,15 +63,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         with source:
             last_s = float("-inf")
             for frame in source:
-                if source.live and frame.captured_s - last_s < args.every:
+                if frame.fault or (source.live and frame.monotonic_s - last_s < args.every):
                     continue
-                last_s = frame.captured_s
+                last_s = frame.monotonic_s
                 _write(views[0](frame.image), args.output / file_name(frame, source.live), source.encoding)
                 written += 1
                 if written == args.limit:
                     break
     finally:
         print(f"{written} images in {args.output}")
+    return INCOMPLETE_STATUS if source.unreadable else None
 
 
 def file_name(frame: "Frame", live: bool) -> str:

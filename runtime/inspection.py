@@ -87,7 +87,7 @@ class Inspection(Closing):
 
     `receivers` are offered every judgement. `views` has one for each source, in their order, or none at all. Owns the
     sources, not the detector. `latency_ms` of each result gains the stages "capture" (what the loop waited for the
-    frame) and, with views, "view".
+    frame) and, with views, "view". Raises `UserError` for two sources of one name, which no sink could tell apart.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Inspection(Closing):
         views: Sequence[View] = (),
     ) -> None:
         self.sources = tuple(sources)
+        self._check_names()
         self.summary = Summary()
         self._detector = detector
         self._receivers = tuple(receivers)
@@ -112,6 +113,11 @@ class Inspection(Closing):
         self._stopping = False
         self._told: set[int] = set()  # sources whose end was told, by their place
         self._feed = Feed(self.sources)
+
+    def _check_names(self) -> None:
+        names = [source.name for source in self.sources]
+        if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+            raise UserError("each source must have a name of its own", f"{twice!r} twice", "name them differently")
 
     def add(self, receiver: Receiver) -> None:
         """Offer every judgement from now on to `receiver` too, after the others."""
@@ -200,7 +206,9 @@ class Inspection(Closing):
 
         Raises `UserError` for the very first of a single source: then it is the configuration that is wrong.
         """
-        source, frame, unjudged = arrival.source, arrival.frame, ""
+        source, frame, unjudged = arrival.source, arrival.frame, arrival.frame.fault
+        if unjudged:
+            return _Taken(source, frame, unjudged, "")
         view = self._views.get(id(source))
         frozen = self._frozen[id(source)].reason(frame.image, time.monotonic())
         try:

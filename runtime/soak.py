@@ -25,7 +25,7 @@ from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.overhead import HEIGHT, WIDTH, Generated, from_memory, judge_all, open_engine
 from runtime.sinks.judgement import Judgement
-from runtime.sources.open import VideoFile
+from runtime.sources.video import VideoFile
 
 GROWTH_LIMIT = 1.0  # per cent of resident memory, after the warm-up
 TAIL_LIMIT = 1.5  # p99 of the execution over its p50

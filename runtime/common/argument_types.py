@@ -74,6 +74,14 @@ def _number(text: str, smallest: float) -> float:
     return value
 
 
+def label(text: str) -> str:
+    """Return a name for people: printable, and not empty."""
+    name = text.strip()
+    if not name or not name.isprintable() or len(name) > 100:
+        raise argparse.ArgumentTypeError(f"expected a name of 1 to 100 printable characters, found {text!r}")
+    return name
+
+
 def fourcc(text: str) -> str:
     """Return the four characters of a pixel format."""
     if not (len(text) == 4 and text.isascii() and text.isprintable()):

@@ -60,6 +60,8 @@ def read_with(
     Raises `UserError` naming a file that cannot be read whole, is damaged so far as that can be found
     (`runtime.images.damage`), or has more than `max_pixels`.
     """
+    if opened is None and Path(path).exists() and not Path(path).is_file():  # reading a pipe may wait for ever
+        raise UserError(f"{path} must be an image file", "no regular file", "check the path")
     try:
         with open_image(opened or path) as image:
             check_size(image.size, max_pixels)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.common.argument_types import camera, count, fourcc, positive, roi, seconds, size
+from runtime.common.argument_types import camera, count, fourcc, label, positive, roi, seconds, size
 from runtime.common.errors import UserError
 from runtime.sources.backoff import SETTLE_S, STALL_AFTER_S
 
@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--watch", action="append", metavar="DIR", help="a folder whose new images are judged as they arrive"
     )
+    parser.add_argument(
+        "--name", action="append", type=label, metavar="NAME", help="what a source is called; once for each, in order"
+    )
     _add_camera_arguments(parser.add_argument_group("cameras and streams"))
     files = parser.add_argument_group("image files")
     files.add_argument(
@@ -57,7 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_camera_arguments(group: Any) -> None:
     group.add_argument("--camera-size", type=size, metavar="WxH", help="ask cameras for frames of W x H pixels")
-    group.add_argument("--camera-fps", type=positive, metavar="F", help="ask cameras for F frames per second")
+    group.add_argument(
+        "--camera-fps",
+        type=positive,
+        metavar="F",
+        help="ask cameras for F frames per second, and http addresses of single pictures F times per second",
+    )
     group.add_argument("--exposure", type=positive, metavar="MS", help="ask cameras to expose for MS milliseconds")
     group.add_argument("--camera-format", type=fourcc, metavar="CODE", help="ask for a pixel format, such as MJPG")
     group.add_argument("--no-reconnect", action="store_true", help="end with status 2 when a camera or stream is lost")
@@ -96,15 +104,23 @@ def _add_view_arguments(group: Any) -> None:
 
 
 def specs_from(args: argparse.Namespace) -> "list[SourceSpec]":
-    """Return the sources that were asked for, in order. Raises `UserError` for one that cannot be, or comes twice."""
+    """Return the sources that were asked for, in order. `UserError` for one that cannot be, or a camera twice."""
     from runtime.sources.open import SourceKind, SourceSpec
 
     specs = [SourceSpec.parse(text) for text in [*(args.camera or ()), *(args.source or ())]]
     specs += [SourceSpec(SourceKind.WATCH, text) for text in args.watch or ()]
     for i, spec in enumerate(specs):
-        if spec in specs[:i]:
-            raise UserError("each source must be named once", f"{spec.kind.value} twice", "leave one of them out")
+        if spec in specs[:i] and spec.kind in (SourceKind.CAMERA, SourceKind.CSI):  # it opens once
+            raise UserError("each camera must be given once", f"{spec.name} twice", "leave one of them out")
     return specs
+
+
+def names_from(args: argparse.Namespace) -> list[str]:
+    """Return what the sources are called, in order, no two the same. Raises `UserError` for names that cannot be."""
+    from runtime.sources.naming import chosen_names, unique_names
+
+    specs = specs_from(args)
+    return chosen_names(args.name, len(specs)) if args.name else unique_names([spec.name for spec in specs])
 
 
 def options_from(args: argparse.Namespace, white: int | None = None) -> "OpenOptions":
@@ -141,11 +157,13 @@ def sources_from(args: argparse.Namespace, white: int | None = None) -> "list[So
     from runtime.sources.open import SourceKind, open_source
 
     specs, options = specs_from(args), options_from(args, white)
-    asked = options.request != CameraRequest()
-    if asked and not any(spec.kind in (SourceKind.CAMERA, SourceKind.CSI) for spec in specs):
+    kinds = {spec.kind for spec in specs}
+    unasked = CameraRequest(fps=options.request.fps) if SourceKind.URL in kinds else CameraRequest()
+    if options.request != unasked and not kinds & {SourceKind.CAMERA, SourceKind.CSI}:
         raise UserError("size, rate, exposure and format can be asked of a camera", "no camera", "leave them out")
     with contextlib.ExitStack() as stack:
-        sources = [stack.enter_context(open_source(spec, options)) for spec in specs]
+        named = zip(specs, names_from(args), strict=True)
+        sources = [stack.enter_context(open_source(spec, options, name)) for spec, name in named]
         stack.pop_all()
     return sources
 
@@ -184,11 +202,12 @@ def describe_sources(args: argparse.Namespace) -> str:
     """Return, for --dry-run, a line on every source and on what stands in its way; opens none."""
     from runtime.sources.camera import available_cameras
     from runtime.sources.open import SourceKind
-    from runtime.sources.streams import csi_pipeline, gstreamer_lack, without_secrets
+    from runtime.sources.streams import csi_pipeline, gstreamer_lack
+    from runtime.sources.urls import pipeline_without_secrets, without_secrets
 
     request = options_from(args).request
     lines = []
-    for spec in specs_from(args):
+    for spec, name in zip(specs_from(args), names_from(args), strict=True):
         said = spec.target
         if spec.kind is SourceKind.CAMERA:
             said = f"{spec.target}; {available_cameras()}"
@@ -196,7 +215,9 @@ def describe_sources(args: argparse.Namespace) -> str:
             said = f"{spec.target}; GStreamer pipeline: {csi_pipeline(int(spec.target), request)}"
         elif spec.kind is SourceKind.URL:
             said = without_secrets(spec.target)
-        lines.append(f"{spec.kind.value} {said}")
+        elif spec.kind is SourceKind.PIPELINE:
+            said = pipeline_without_secrets(spec.target)
+        lines.append(f"{spec.kind.value} {said}" + (f"; called {name}" if name != spec.name else ""))
         if spec.kind in (SourceKind.CSI, SourceKind.PIPELINE) and (lack := gstreamer_lack()):
             lines.append(f"would not open: it needs an OpenCV with GStreamer, and here is {lack}")
     views = [view.describe() for view in views_from(args)]

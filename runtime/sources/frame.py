@@ -1,8 +1,11 @@
 """What every source delivers: frames in order, with where and when they were taken."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from runtime.common.closing import Closing
 from runtime.images.encoding import Encoding
@@ -13,15 +16,25 @@ from runtime.images.pixels import Image8
 class Frame:
     """One picture: `image` is uint8 (H, W, 3) RGB.
 
-    `name` is usable as a file name and unique within its source, except that a watched folder's file which is
-    written anew is judged again under its old name. `index` counts from 0 and skips the numbers of frames that a
-    live source dropped. `captured_s` is the time of capture (of reading, for files) in seconds since 1970.
+    `name` is usable as a file name and unique within its source, a live source's beyond the run (it holds
+    `runtime.sources.naming.run_mark`); that of a watched folder's file which was written anew begins as it did before.
+    `index` counts from 0 and skips the numbers of frames that a live source dropped. `captured_s` is the time of
+    capture (of reading, for files) in seconds since 1970, `monotonic_s` the same by a clock that nobody sets: time
+    between two frames is the difference of these. `fault` says why the picture is not what was to be judged (a
+    damaged file), and so has no verdict; empty where it is.
     """
 
     image: Image8
     name: str
     index: int
     captured_s: float
+    fault: str = ""
+    monotonic_s: float = field(default_factory=time.monotonic)
+
+
+def blank(shape: Sequence[int] = (64, 64, 3)) -> Image8:
+    """Return a black picture of `shape` (H, W, 3), in the place of one that cannot be read."""
+    return np.zeros(shape, np.uint8)
 
 
 class Source(Closing, Protocol):
@@ -41,7 +54,7 @@ class Source(Closing, Protocol):
 
     @property
     def unreadable(self) -> int:
-        """Files that could not be read and were passed over; only a watched folder passes any over."""
+        """Files or frames that could not be read as they were written; each has no verdict."""
         return 0
 
     @property

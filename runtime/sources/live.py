@@ -20,6 +20,7 @@ from runtime.images.encoding import Encoding
 from runtime.images.pixels import Image8
 from runtime.sources.backoff import STALL_AFTER_S, Backoff
 from runtime.sources.frame import Frame, Source
+from runtime.sources.naming import live_frame_name
 from runtime.sources.reader import Origin, Reader
 
 JOIN_S = 12.0  # V4L2 gives up on a silent camera after 10 s, and only then does `read` return
@@ -180,7 +181,7 @@ class Live(Source):
         with self._changed:
             if reader is not self._reader or self._stop.is_set():
                 return
-            name = f"{self._origin.prefix}_{self._index:06d}"
+            name = live_frame_name(self._origin.prefix, self._index)
             if self._newest is not None:
                 self._dropped += 1
             self._newest = Frame(image, name, self._index, time.time())

@@ -1,25 +1,25 @@
 """Where frames come from: cameras, streams, an image, a folder of images, a folder to watch, a video."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
 from runtime.common.errors import UserError
-from runtime.common.notices import say
-from runtime.images.encoding import Encoding, encoding_of, encoding_of_capture
+from runtime.common.notices import say, worth_saying
+from runtime.images.encoding import Encoding, encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, describe_ignored, describe_use, list_images
-from runtime.images.opencv import opencv
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.camera import CameraRequest, camera_origin
-from runtime.sources.frame import Frame, Source
+from runtime.sources.frame import Frame, Source, blank
 from runtime.sources.live import Live, LiveOptions
 from runtime.sources.reader import Origin
-from runtime.sources.streams import check_pipeline, check_url, csi_origin, is_url, pipeline_origin, url_origin
+from runtime.sources.streams import check_pipeline, csi_origin, pipeline_origin, url_origin
+from runtime.sources.urls import HIDDEN, file_prefix, is_url, parse_url, pipeline_without_secrets, without_secrets
+from runtime.sources.video import VIDEO_SUFFIXES, VideoFile
 from runtime.sources.watch import WatchedFolder, WatchOptions
-
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
 class SourceKind(Enum):
@@ -64,9 +64,18 @@ class SourceSpec:
         if colon and prefix == "watch":
             return cls(SourceKind.WATCH, rest)
         if is_url(text):
-            check_url(text)
+            parse_url(text)
             return cls(SourceKind.URL, text)
         return cls(_kind_of_path(Path(text)), text)
+
+    @property
+    def name(self) -> str:
+        """What the source is called where nobody gave it a name; for people, without passwords."""
+        if self.kind in (SourceKind.CAMERA, SourceKind.CSI):
+            return f"{self.kind.value}:{self.target}"
+        if self.kind is SourceKind.PIPELINE:
+            return f"gst: {pipeline_without_secrets(self.target)}"
+        return without_secrets(self.target) if self.kind is SourceKind.URL else self.target
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,17 @@ class OpenOptions:
     read: ReadOptions = PLAIN
 
 
+def _shown(path: Path) -> str:
+    """Return a path as it may stand in messages: it may be an address with a slash too few."""
+    return re.sub(r":[^/:@]+@|:/.*@", f":{HIDDEN}@", str(path)) if ":" in str(path) else str(path)
+
+
 def _kind_of_path(path: Path) -> SourceKind:
     if path.is_dir():
         return SourceKind.FOLDER
-    if not path.exists():
-        expected = f"{path} must be an image, a video, a folder, a stream's URL or camera:N"
-        raise UserError(expected, "no such file", "check the path")
+    if not path.is_file():
+        expected = f"{_shown(path)} must be an image, a video, a folder, a stream's URL or camera:N"
+        raise UserError(expected, "no regular file" if path.exists() else "no such file", "check the path")
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return SourceKind.IMAGE
@@ -95,7 +109,7 @@ def _kind_of_path(path: Path) -> SourceKind:
 
 
 class ImageFiles(Source):
-    """Images read from disk one after the other; none is lost. Raises `UserError` naming an unreadable one."""
+    """Images read from disk one after the other; none is lost, and one that cannot be read is a frame with a fault."""
 
     live = False
 
@@ -103,6 +117,7 @@ class ImageFiles(Source):
         self.name = name
         self._read = read
         self._paths = tuple(paths)
+        self._unreadable = 0
         self._encoding: Encoding | None = None
 
     @property
@@ -110,52 +125,28 @@ class ImageFiles(Source):
         """How the newest image is encoded; None before the first."""
         return self._encoding
 
+    @property
+    def unreadable(self) -> int:
+        """Files that could not be read whole."""
+        return self._unreadable
+
     def __iter__(self) -> Iterator[Frame]:
+        image = blank()
         for index, path in enumerate(self._paths):
-            image = read_image(path, self._read)
-            self._encoding = encoding_of(path)
-            yield Frame(image, path.name, index, time.time())
+            fault = ""
+            try:
+                image = read_image(path, self._read)
+            except UserError as error:
+                fault, image = str(error), blank(image.shape)
+                self._unreadable += 1
+                if worth_saying(self._unreadable):
+                    say(f"no verdict: {fault}")
+            else:
+                self._encoding = encoding_of(path)
+            yield Frame(image, path.name, index, time.time(), fault)
 
     def close(self) -> None:
         """Nothing stays open between two images."""
-
-
-class VideoFile(Source):
-    """Every frame of a video file. Raises `UserError` if it is no video or holds no frame."""
-
-    live = False
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._stem = path.stem
-        self._capture = opencv().VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise self._no_frames()
-        self._encoding = encoding_of_capture(self._capture, "video")
-
-    @property
-    def encoding(self) -> Encoding | None:
-        """Codec and pixel format, as far as the container says."""
-        return self._encoding
-
-    def _no_frames(self) -> UserError:
-        return UserError(f"{self.name} must be a video with frames", "none that can be decoded", "try to play it")
-
-    def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        while True:
-            ok, bgr = self._capture.read()
-            if not ok:
-                break
-            image = opencv().cvtColor(bgr, opencv().COLOR_BGR2RGB)
-            yield Frame(image, f"{self._stem}_{index:06d}", index, time.time())
-            index += 1
-        if index == 0:
-            raise self._no_frames()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._capture.release()
 
 
 def live_origin(spec: SourceSpec, options: OpenOptions) -> Origin:
@@ -166,28 +157,31 @@ def live_origin(spec: SourceSpec, options: OpenOptions) -> Origin:
         return csi_origin(int(spec.target), options.request)
     if spec.kind is SourceKind.PIPELINE:
         return pipeline_origin(spec.target)
-    return url_origin(spec.target, options.live.stall_after_s)
+    return url_origin(spec.target, options.live.stall_after_s, options.request.fps, options.read)
 
 
-def open_source(spec: SourceSpec, options: OpenOptions | None = None) -> Source:
-    """Open what `spec` names; use the result in a `with` statement. Raises `UserError` if it does not open.
+def open_source(spec: SourceSpec, options: OpenOptions | None = None, name: str = "") -> Source:
+    """Open what `spec` names, as `name`; use the result in a `with` statement. Raises `UserError` if it does not open.
 
     Without `options` the first loss of a live source ends it.
     """
     options = options or OpenOptions()
     if spec.kind in LIVE:
-        return Live(live_origin(spec, options), options.live)
-    path = Path(spec.target)
+        origin = live_origin(spec, options)
+        if name and name != origin.name:
+            origin = replace(origin, name=name, prefix=file_prefix(name) or origin.prefix)
+        return Live(origin, options.live)
+    path, name = Path(spec.target), name or spec.target
     if spec.kind is SourceKind.WATCH:
-        return WatchedFolder(path, options.watch, options.read)
+        return WatchedFolder(path, options.watch, options.read, name)
     if spec.kind is SourceKind.VIDEO:
-        return VideoFile(path)
+        return VideoFile(path, name, checked=True)
     if spec.kind is SourceKind.IMAGE:
-        return ImageFiles(spec.target, [path], options.read)
+        return ImageFiles(name, [path], options.read)
     paths = list_images(path)
     if not paths:
         found = describe_ignored(path) or "none"
         raise UserError(f"{path} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})", found, "check the folder")
     if describe_ignored(path):  # else the summary's count of frames says it all
         say(describe_use(paths))
-    return ImageFiles(spec.target, paths, options.read)
+    return ImageFiles(name, paths, options.read)

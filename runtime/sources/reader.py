@@ -70,9 +70,11 @@ class Reader:
             self._capture = self._origin.open()
         while not self._stopping.is_set():
             ok, pixels = self._capture.read()
-            if not ok or pixels is None:
+            if not ok:
                 self.why = "none any more"
                 return
+            if pixels is None:  # not yet
+                continue
             self.alive_s = time.monotonic()
             self.pictures += 1
             if self.encoding is None:
@@ -82,7 +84,8 @@ class Reader:
 
     def _encoding(self) -> Encoding:
         with contextlib.suppress(Exception):  # a driver that does not say
-            return encoding_of_capture(self._capture, self._origin.kind)
+            told: Encoding | None = getattr(self._capture, "encoding", None)
+            return told or encoding_of_capture(self._capture, self._origin.kind)
         return Encoding(self._origin.kind)
 
 

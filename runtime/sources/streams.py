@@ -1,61 +1,52 @@
 """Live sources that OpenCV opens by text: network streams (FFmpeg), GStreamer pipelines, a Jetson's CSI camera."""
 
-import re
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from runtime.common.errors import UserError
 from runtime.images.encoding import EncodingKind
 from runtime.images.opencv import opencv
+from runtime.images.preprocess import PLAIN, ReadOptions
 from runtime.sources.backoff import STALL_AFTER_S
 from runtime.sources.camera import CameraRequest
 from runtime.sources.reader import Origin
+from runtime.sources.snapshots import SNAPSHOTS_FPS, Snapshots
+from runtime.sources.urls import file_prefix, parse_url, pipeline_without_secrets, without_secrets
 
-URL_SCHEMES = frozenset({"http", "https", "rtmp", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
 CSI_SIZE = (1920, 1080)  # (width, height); a mode of every sensor that JetPack ships a driver for
 CSI_FPS = 30.0
 
 
-def is_url(text: str) -> bool:
-    """Return whether `text` begins as a URL does, whatever its scheme."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+def url_origin(
+    url: str,
+    stall_after_s: float | None = STALL_AFTER_S,
+    fps: float | None = None,
+    read: ReadOptions = PLAIN,
+) -> Origin:
+    """Return the stream at `url`; FFmpeg's own reads end after `stall_after_s`, so that no thread hangs in one.
 
-
-def check_url(text: str) -> None:
-    """Raise `UserError` for a scheme that no stream has."""
-    scheme = urlsplit(text).scheme.lower()
-    if scheme not in URL_SCHEMES:
-        known = ", ".join(sorted(URL_SCHEMES))
-        raise UserError(f"a stream's URL must begin with one of {known}", f"{scheme}://", "for a file give its path")
-
-
-def without_secrets(url: str) -> str:
-    """Return `url` as it may stand in logs: without password and query, where cameras take keys."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    shown = f"{user.partition(':')[0]}{at}{host}{parts.path}"
-    return f"{parts.scheme}://{shown}"
-
-
-def file_prefix(text: str) -> str:
-    """Return `text` as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_.")[:80]
-
-
-def url_origin(url: str, stall_after_s: float | None = STALL_AFTER_S) -> Origin:
-    """Return the stream at `url`; FFmpeg's own reads end after `stall_after_s`, so that no thread hangs in one."""
-    shown = without_secrets(url)
+    An http address that answers one picture a request is asked `fps` times a second, or once.
+    """
+    parsed, shown = parse_url(url), without_secrets(url)
+    address = str(parsed) if parsed.sign_in else url
     timeout_ms = round(1000 * (stall_after_s or STALL_AFTER_S))
 
     def open_url() -> Any:
+        if parsed.scheme in ("http", "https"):
+            every_s = 1 / (fps or SNAPSHOTS_FPS)
+            snapshots = Snapshots(parsed, shown, timeout_ms / 1e3, every_s, read)
+            if snapshots.answers():
+                if stall_after_s is not None and every_s >= stall_after_s:
+                    found = f"one each {every_s:g} s by --camera-fps"
+                    raise UserError(f"pictures must come within --stall-after {stall_after_s:g}", found, "raise either")
+                return snapshots
         cv2 = opencv()
         params = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms]
         # OpenCV's own limit for a read is 30 s; 0 lifts it
         params += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, 0 if stall_after_s is None else timeout_ms]
         backend = cv2.CAP_FFMPEG if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else cv2.CAP_ANY
         began = time.monotonic()
-        capture = cv2.VideoCapture(url, backend, params)
+        capture = cv2.VideoCapture(address, backend, params)
         if not capture.isOpened():
             capture.release()
             found = f"no stream with pictures in {time.monotonic() - began:.1f} s"
@@ -92,7 +83,7 @@ def csi_origin(sensor: int, request: CameraRequest) -> Origin:
 
 def pipeline_origin(pipeline: str, name: str = "", prefix: str = "gst", kind: EncodingKind = "stream") -> Origin:
     """Return a GStreamer pipeline, which must end in an `appsink`. Opening raises `UserError` without GStreamer."""
-    name = name or f"gst: {pipeline}"
+    name = name or f"gst: {pipeline_without_secrets(pipeline)}"
 
     def open_pipeline() -> Any:
         cv2 = opencv()
@@ -112,7 +103,9 @@ def check_pipeline(pipeline: str) -> None:
     """Raise `UserError` for a pipeline that gives OpenCV nothing to read."""
     last = pipeline.rpartition("!")[2].split()
     if not last or last[0] != "appsink":
-        raise UserError("a GStreamer pipeline must end in ! appsink", repr(pipeline), "add it")
+        raise UserError(
+            "a GStreamer pipeline must end in ! appsink", repr(pipeline_without_secrets(pipeline)), "add it"
+        )
 
 
 def gstreamer_lack() -> str:

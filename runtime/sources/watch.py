@@ -24,7 +24,8 @@ from runtime.images.encoding import Encoding, encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, natural_key
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.backoff import SETTLE_S
-from runtime.sources.frame import Frame, Source
+from runtime.sources.frame import Frame, Source, blank
+from runtime.sources.naming import live_frame_name
 
 POLL_S = 0.25
 RETRY_S = 5.0  # after the system refused to read a file
@@ -62,21 +63,24 @@ class WatchedFile:
     done: bool = False  # this stamp needs nothing more
     counted: bool = False  # among the unreadable, with this stamp
     digest: bytes = b""
+    judged: bool = False  # with any content
 
 
 class WatchedFolder(Source):
     """Images in `folder` as they arrive, until closed. Raises `UserError` where it is no folder at the start.
 
-    A file that cannot be read is passed over, counted, and tried again when it changes. A folder that goes (a network
-    share) is waited for.
+    A file that is no whole image is a frame with a fault, and judged again when it changes; one that the system does
+    not let read is passed over, counted and tried again. A folder that goes (a network share) is waited for.
     """
 
     live = False
 
-    def __init__(self, folder: Path, options: WatchOptions | None = None, read: ReadOptions = PLAIN) -> None:
+    def __init__(
+        self, folder: Path, options: WatchOptions | None = None, read: ReadOptions = PLAIN, name: str = ""
+    ) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder} must be a folder", "none", "create it, or check the path")
-        self.name = str(folder)
+        self.name = name or str(folder)
         self._folder = folder
         self._options = options or WatchOptions()
         self._read_options = read
@@ -177,7 +181,7 @@ class WatchedFolder(Source):
             if entry is None:
                 self._entries[name] = gone.pop(stamp) if stamp in gone else WatchedFile(stamp, now)
             elif entry.stamp != stamp:
-                self._entries[name] = WatchedFile(stamp, now, digest=entry.digest)
+                self._entries[name] = WatchedFile(stamp, now, digest=entry.digest, judged=entry.judged)
 
     def _read(self, name: str) -> Frame | None:
         """Return a file's frame; None if there is nothing to judge, and its entry then says why or when again."""
@@ -192,7 +196,7 @@ class WatchedFolder(Source):
             return None
         except OSError as error:
             entry.since_s = time.monotonic() + RETRY_S
-            self._count_unreadable(entry, f"{path} cannot be read ({error.strerror})")
+            self._count_unreadable(entry, f"passed over: {path} cannot be read ({error.strerror})")
             return None
         if Stamp(status.st_ino, status.st_size, status.st_mtime_ns) != entry.stamp:
             return None  # written to since; the next look sees it
@@ -203,11 +207,16 @@ class WatchedFolder(Source):
         try:
             image = read_image(path, self._read_options, io.BytesIO(data))
         except UserError as error:
-            self._count_unreadable(entry, str(error))
-            return None
-        entry.digest = digest
-        self._encoding = encoding_of(io.BytesIO(data))
-        frame = Frame(image, name, self._index, time.time())
+            fault = str(error)
+            image = blank()
+            self._count_unreadable(entry, f"no verdict: {fault}")
+        else:
+            fault = ""
+            entry.digest = digest
+            self._encoding = encoding_of(io.BytesIO(data))
+        said = live_frame_name(name, self._index) if entry.judged else name
+        entry.judged = entry.judged or not fault
+        frame = Frame(image, said, self._index, time.time(), fault)
         self._index += 1
         return frame
 
@@ -215,7 +224,7 @@ class WatchedFolder(Source):
         if not entry.counted:
             entry.counted = True
             self._unreadable += 1
-            self._say_some(self._unreadable, f"passed over: {why}")
+            self._say_some(self._unreadable, why)
 
     def _say_some(self, count: int, line: str) -> None:
         if worth_saying(count):

@@ -162,8 +162,8 @@ def test_one_image_is_a_source_too_and_a_small_set_earns_a_note(
 
 def test_camera_frames_are_spaced_in_time() -> None:
     image = np.zeros((2, 2, 3), np.uint8)
-    captured_s = [100.0, 100.4, 101.1, 101.2, 102.3]
-    frames = [Frame(image, f"f{i}", i, at) for i, at in enumerate(captured_s)]
+    monotonic_s = [100.0, 100.4, 101.1, 101.2, 102.3]
+    frames = [Frame(image, f"f{i}", i, 5e8 - 1e4 * i, "", at) for i, at in enumerate(monotonic_s)]  # set back each time
     assert [frame.index for frame in _spaced(frames, 1.0)] == [0, 2, 4]
     assert [frame.index for frame in _spaced(frames, 0.0)] == [0, 1, 2, 3, 4]
 

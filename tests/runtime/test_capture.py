@@ -7,6 +7,7 @@ from PIL import Image
 from runtime import capture
 from runtime.common.errors import run_command
 from runtime.sources.frame import Frame
+from runtime.sources.naming import run_mark
 from tests.support.fake_camera import FakeCamera
 
 
@@ -38,7 +39,7 @@ def test_a_cameras_frames_are_taken_apart_and_named_by_their_time(tmp_path: Path
     camera.put(50, None)
     assert _capture("--camera", 0, "--output", tmp_path, "--limit", 1, "--every", 3600) == 0
     [path] = tmp_path.iterdir()
-    assert path.name.startswith("20") and path.name.endswith("Z_camera0_000000.png")
+    assert path.name.startswith("20") and path.name.endswith(f"Z_camera0_{run_mark()}_000000.png")
     assert _pixels(path)[0, 0].tolist() == [50, 50, 0]
 
     camera.put(*range(20), None)

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from runtime import infer
 from runtime.common.errors import run_command
 from runtime.engines.sidecar import read_sidecar, write_sidecar
 from runtime.images.facts import ImageFacts
+from runtime.sources.naming import run_mark
 from tests.support.fake_camera import FakeCamera
 from tests.support.paths import ROOT
 from tests.support.tiny_engine import write_tiny_engine
@@ -164,15 +166,43 @@ def test_results_of_a_file_that_a_sink_did_not_get_are_told_and_status_1(engine:
     assert f"{lines}: {written} delivered, 0 lost, {5 - written} failed (" in child.stderr
 
 
-def test_an_unreadable_image_keeps_what_was_judged_before(
-    engine: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("broken", ["0.png", "2.png"])
+def test_an_unreadable_image_has_no_verdict_and_the_rest_is_judged(
+    engine: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], broken: str
 ):
-    (images / "2.png").write_bytes(b"broken")
-    assert _infer("--engine", engine, "--source", images, "--output", tmp_path / "out") == 2
+    (images / broken).write_bytes(b"broken")
+    assert _infer("--engine", engine, "--source", images, "--output", tmp_path / "out") == 1
     captured = capsys.readouterr()
-    assert "2.png must be a whole image" in captured.err and captured.err.count("\n") == 1
-    assert "2 frames: 2 good, 0 anomalous" in captured.out
-    assert [line["name"] for line in _lines(tmp_path / "out")] == ["0.png", "1.png"]
+    assert f"{broken} must be a whole image" in captured.err and captured.err.count("\n") == 1
+    assert "5 frames: " in captured.out and "1 without a verdict" in captured.out
+    lines = _lines(tmp_path / "out")
+    assert [line["name"] for line in lines] == [f"{i}.png" for i in range(5)]
+    [none] = [line for line in lines if line["verdict"] == "none"]
+    assert none["name"] == broken and none["score"] is None and "must be a whole image" in none["reason"]
+    assert (tmp_path / "out" / "overlays" / broken).is_file()
+
+
+def test_a_video_that_ends_too_early_is_status_1(engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (36, 24))
+    for level in range(60):
+        writer.write(np.full((24, 36, 3), level, np.uint8))
+    writer.release()
+    assert _infer("--engine", engine, "--source", clip) == 0
+    assert "60 frames: 60 good" in capsys.readouterr().out
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert _infer("--engine", engine, "--source", clip) == 1
+    captured = capsys.readouterr()
+    assert "no verdict: the video is not whole (" in captured.out
+    assert "the video is not whole (" in captured.err
+
+
+def test_a_damaged_file_in_a_watched_folder_has_no_verdict(engine: Path, images: Path, tmp_path: Path):
+    (images / "2.png").write_bytes(b"broken")
+    words = ("--engine", engine, "--watch", images, "--settle", 0, "--limit", 5, "--output", tmp_path / "out")
+    assert _infer(*words) == 1
+    verdicts = {line["name"]: line["verdict"] for line in _lines(tmp_path / "out")}
+    assert len(verdicts) == 5 and [name for name, verdict in verdicts.items() if verdict == "none"] == ["2.png"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +250,7 @@ def test_a_camera_ends_at_the_limit(engine: Path, monkeypatch: pytest.MonkeyPatc
     assert _infer("--engine", engine, "--camera", 2, "--limit", 1) == 0
     out = capsys.readouterr().out
     # red and green of 200 and no blue: 400 / 3 / 255 * 3
-    assert out.startswith("camera2_000000  1.5686  anomalous\n1 frames: 0 good, 1 anomalous")
+    assert out.startswith(f"camera2_{run_mark()}_000000  1.5686  anomalous\n1 frames: 0 good, 1 anomalous")
     assert camera.released
 
 

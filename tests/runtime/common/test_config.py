@@ -34,6 +34,7 @@ EXAMPLES = {
     "camera": ["0", "csi:1"],
     "source": ["rtsp://10.0.0.7/line", "gst: videotestsrc ! appsink"],
     "watch": ["C:\\new\ttab", "\x7f\U0001f50d"],
+    "name": ["line 1", "Anlage Süd"],
     "camera-size": ["1280x720"],
     "camera-fps": ["29.97"],
     "exposure": ["4"],

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from runtime.common.errors import UserError
-from runtime.sources.open import SourceKind, SourceSpec, open_source
+from runtime.images.preprocess import ReadOptions
+from runtime.sources.naming import run_mark
+from runtime.sources.open import OpenOptions, SourceKind, SourceSpec, open_source
 from tests.support.fake_camera import FakeCamera
 
 LEVELS = (10, 60, 110, 160, 210)
@@ -79,13 +81,21 @@ def test_one_image_is_one_frame(tmp_path: Path):
         assert [(frame.name, frame.index) for frame in source] == [("2.png", 0)]
 
 
-def test_an_unreadable_image_ends_the_run_by_name_after_those_before_it(tmp_path: Path):
-    _write_images(tmp_path, 3)
+def test_an_unreadable_image_is_a_frame_with_a_fault_and_the_rest_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    _write_images(tmp_path, 4)
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
-    seen = []
-    with open_source(SourceSpec.parse(str(tmp_path))) as source, pytest.raises(UserError, match=r"1\.png"):
-        seen.extend(frame.name for frame in source)
-    assert seen == ["0.png"]
+    (tmp_path / "2.png").chmod(0)
+    with open_source(SourceSpec.parse(str(tmp_path)), OpenOptions(read=ReadOptions(max_pixels=47))) as source:
+        assert [bool(frame.fault) for frame in source] == [True] * 4  # 6 x 8 pixels are too many
+    with open_source(SourceSpec.parse(str(tmp_path))) as source:
+        frames = list(source)
+        assert source.unreadable == sum(bool(frame.fault) for frame in frames)
+    assert [frame.name for frame in frames] == ["0.png", "1.png", "2.png", "3.png"]
+    assert "1.png" in frames[1].fault and not frames[1].image.any() and frames[1].image.shape == (6, 8, 3)
+    assert not (frames[0].fault or frames[3].fault)
+    assert "no verdict: " in capsys.readouterr().err
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path):
@@ -135,8 +145,8 @@ def test_a_camera_keeps_the_newest_frame_and_counts_the_dropped(monkeypatch: pyt
         _wait_until(lambda: source.dropped == 2)
         second = next(frames)
         camera.put(None)  # lets the capture thread see that it is to stop
-    assert (first.index, first.name, first.image[0, 0].tolist()) == (0, "camera3_000000", [10, 10, 0])
-    assert (second.index, second.name, second.image[0, 0].tolist()) == (3, "camera3_000003", [40, 40, 0])
+    assert (first.index, first.name, first.image[0, 0].tolist()) == (0, f"camera3_{run_mark()}_000000", [10, 10, 0])
+    assert (second.index, second.name, second.image[0, 0].tolist()) == (3, f"camera3_{run_mark()}_000003", [40, 40, 0])
     assert camera.released
 
 

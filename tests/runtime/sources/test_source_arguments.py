@@ -11,11 +11,13 @@ from runtime.common.errors import UserError
 from runtime.sources.arguments import (
     add_arguments,
     describe_sources,
+    names_from,
     options_from,
     sources_from,
     specs_from,
     views_from,
 )
+from runtime.sources.naming import unique_names
 from runtime.sources.open import SourceKind, SourceSpec
 from tests.support.fake_camera import FakeCamera
 from tests.support.paths import ROOT
@@ -42,8 +44,24 @@ def test_several_sources_keep_their_order(folder: Path):
     kinds = [SourceKind.URL, SourceKind.FOLDER, SourceKind.CAMERA, SourceKind.WATCH]
     assert [spec.kind for spec in specs_from(_parse(*words))] == kinds
     assert specs_from(_parse("--watch", folder)) == [SourceSpec(SourceKind.WATCH, str(folder))]
-    with pytest.raises(UserError, match="camera twice"):
+    with pytest.raises(UserError, match="camera:1 twice"):
         specs_from(_parse("--camera", "1", "--camera", "01"))
+
+
+def test_two_sources_of_one_name_are_told_apart(folder: Path, capsys: pytest.CaptureFixture[str]):
+    words = [word for i in (1, 2, 3) for word in ("--source", f"rtsp://u:secret@cam/1?channel={i}")]
+    assert names_from(_parse(*words)) == ["rtsp://u@cam/1", "rtsp://u@cam/1-2", "rtsp://u@cam/1-3"]
+    said = capsys.readouterr().err
+    assert said.count("two sources are called rtsp://u@cam/1") == 2 and "secret" not in said
+    named = _parse(*words, "--name", "left", "--name", "right", "--name", "top")
+    assert names_from(named) == ["left", "right", "top"] and capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="'LEFT' twice"):
+        names_from(_parse(*words, "--name", "left", "--name", "LEFT", "--name", "top"))
+    with pytest.raises(UserError, match="once for each source; found 1 for 3"):
+        names_from(_parse(*words, "--name", "left"))
+    assert unique_names(["a", "a", "a-2", "A"]) == ["a", "a-3", "a-2", "A-4"]
+    with sources_from(_parse("--source", folder, "--name", "line 1"))[0] as source:
+        assert source.name == "line 1" and [frame.name for frame in source] == ["0.png"]
 
 
 def test_what_is_asked_of_cameras_and_borne_arrives():
@@ -122,6 +140,8 @@ def test_a_dry_run_says_what_would_be_opened_and_opens_nothing(folder: Path, mon
         ("--camera", "0", "--rotate", "45"),
         ("--camera", "0", "--flip", "x"),
         ("--watch", "a", "--settle", "inf"),
+        ("--camera", "0", "--name", ""),
+        ("--camera", "0", "--name", "a\nb"),
     ],
 )
 def test_a_wrong_word_is_refused_by_the_parser(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]):

@@ -20,8 +20,10 @@ from runtime.sources.backoff import Backoff
 from runtime.sources.camera import CameraRequest
 from runtime.sources.frame import Source
 from runtime.sources.live import LiveOptions
+from runtime.sources.naming import run_mark
 from runtime.sources.open import OpenOptions, SourceKind, SourceSpec, open_source
-from runtime.sources.streams import csi_pipeline, gstreamer_lack, without_secrets
+from runtime.sources.streams import csi_pipeline, gstreamer_lack
+from runtime.sources.urls import without_secrets
 from tests.support.waiting import wait_until
 
 FAST = Backoff(first_s=0.05, cap_s=0.2)
@@ -60,7 +62,9 @@ def test_mpeg_ts_over_udp_survives_its_sender():
         with _open(f"udp://127.0.0.1:{port}", said, stall_after_s=3.0) as source:
             frames = iter(source)
             first = [next(frames) for _ in range(5)]
-            assert first[0].image.shape == (120, 160, 3) and first[0].name == f"udp_127.0.0.1_{port}_000000"
+            assert (
+                first[0].image.shape == (120, 160, 3) and first[0].name == f"udp_127.0.0.1_{port}_{run_mark()}_000000"
+            )
             assert {_channel(frame.image) for frame in first} == {0}
             assert source.live and source.state == "live"
             sender.kill()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from runtime.common.errors import UserError
 from runtime.sources.frame import Frame
+from runtime.sources.naming import live_frame_name
 from runtime.sources.watch import WatchedFolder, WatchOptions
 from tests.support.waiting import wait_until
 
@@ -115,8 +116,10 @@ def test_a_writer_that_pauses_is_read_when_it_is_done(inbox: Path, watching: Wat
     _a_few_looks_more(watching, inbox)
     assert watching.source.unreadable == 1  # tried once
     (inbox / "half.png").write_bytes(whole)
-    watching.wait_for(2)
-    assert watching.names[1] == "half.png"
+    watching.wait_for(3)
+    assert watching.names == ["half.png", "later1.png", "half.png"]
+    assert "half.png must be a whole image" in watching.frames[0].fault and not watching.frames[0].image.any()
+    assert not watching.frames[2].fault and watching.frames[2].image.any()
 
 
 def test_renamed_touched_and_copied_again_is_not_judged_twice(inbox: Path, watching: Watching):
@@ -137,6 +140,9 @@ def test_overwritten_and_returned_files_are_new(inbox: Path, watching: Watching)
     watching.wait_for(1)
     _write(inbox / "latest.png", 31)
     watching.wait_for(2)
+    assert watching.names[0] == "latest.png"
+    # a name of its own: or its overlay would take the place of the one that the first one's line points at
+    assert watching.names[1] == live_frame_name("latest.png", 1)
     temporary = _write(inbox / ".next.bmp", 32)
     temporary.replace(inbox / "latest.bmp")
     watching.wait_for(3)
