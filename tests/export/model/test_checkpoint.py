@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import signal
 import zipfile
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from export.model import tensor_files
 from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, load_checkpoint, network_sha256, save_checkpoint
-from runtime.common.errors import UserError
+from runtime.common.errors import Terminated, UserError
 from runtime.engines.sidecar import Threshold
 from tests.support.small_disk import small_disk
 
@@ -218,6 +220,25 @@ def test_a_full_disk_is_the_disks_error_and_leaves_the_earlier_file(saved: Path,
             save_checkpoint(disk / "cable.pt", checkpoint)
         assert caught.value.errno == errno.ENOSPC
         assert [(path.name, path.read_text()) for path in disk.iterdir()] == [("cable.pt", "before")]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_while_the_file_is_written_ends_as_one(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[KeyboardInterrupt]
+) -> None:
+    """Found by killing train.fit: torch.save hides what is raised while it writes behind a RuntimeError."""
+    checkpoint, before = load_checkpoint(saved), saved.read_bytes()
+    write = tensor_files._Disk.write
+
+    def meet_a_signal(disk: tensor_files._Disk, data: object) -> int:
+        os.kill(os.getpid(), number)
+        return write(disk, data)
+
+    monkeypatch.setattr(tensor_files._Disk, "write", meet_a_signal)
+    with pytest.raises(kind):
+        save_checkpoint(saved, checkpoint)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
 def test_the_networks_hash_is_that_of_what_judges(saved: Path) -> None:
