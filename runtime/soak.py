@@ -1,7 +1,8 @@
 """Run the inspection for long and tell whether it holds: python -m runtime.soak --engine cable.onnx --minutes 60.
 
-A generated video is decoded, judged and written as JSON lines, over and over, as `runtime.infer` does it. Held against
-what a box that nobody watches needs: memory that stays, every frame's line, an execution time without outliers.
+A generated video is decoded, judged and written as JSON lines, over and over, as `runtime.infer` does it, with any of
+its sinks and its page beside them. Held against what a box that nobody watches needs: memory, open files and threads
+that stay, every frame in every sink, an execution time without outliers.
 """
 
 import argparse
@@ -9,23 +10,35 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from runtime.common.argument_types import positive
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
-from runtime.common.machine import resident_bytes
+from runtime.common.machine import open_handles, resident_bytes, system_threads
 from runtime.common.program import program_name
 from runtime.detector import Detector
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
-from runtime.overhead import HEIGHT, WIDTH, Generated, from_memory, judge_all, open_engine
-from runtime.sinks.judgement import Judgement
+from runtime.inspection import Inspection
+from runtime.overhead import HEIGHT, WIDTH, Generated, from_memory, open_engine
+from runtime.serve import arguments as serve_arguments
+from runtime.sinks import arguments as sink_arguments
+from runtime.sinks.delivery import Deliveries
+from runtime.sinks.json_lines import LinesSink
+from runtime.sinks.judgement import Judgement, Sink
+from runtime.sinks.queueing import Counts
 from runtime.sources.video import VideoFile
+
+if TYPE_CHECKING:
+    from runtime.serve.server import Server
 
 GROWTH_LIMIT = 1.0  # per cent of resident memory, after the warm-up
 TAIL_LIMIT = 1.5  # p99 of the execution over its p50
@@ -34,9 +47,21 @@ SAMPLES = 600  # of resident memory over the whole time
 CLIP_FRAMES = 150
 
 
+class Held(NamedTuple):
+    """What the process holds at a moment."""
+
+    memory: int  # bytes that are resident
+    handles: int
+    threads: int
+
+
 @dataclass(frozen=True)
 class SoakResult:
-    """What a soak came to; memory in bytes is the median of the first and last tenth of the samples after warm-up."""
+    """What a soak came to, before and after: over the first and last tenth of the samples that follow the warm-up.
+
+    Memory is their median in bytes. Handles and threads are the fewest: what is opened for a moment does not count,
+    what is never closed does. `undelivered` counts by sink, beside the JSON lines.
+    """
 
     minutes: float
     frames_read: int
@@ -48,6 +73,12 @@ class SoakResult:
     execute_p99_ms: float
     fps: float
     device: str
+    handles_before: int = 0
+    handles_after: int = 0
+    threads_before: int = 0
+    threads_after: int = 0
+    delivered: dict[str, int] = field(default_factory=dict)
+    undelivered: dict[str, int] = field(default_factory=dict)
 
     def checks(self) -> list[tuple[str, bool]]:
         """Return what was held against a limit, in words, and whether it held."""
@@ -55,9 +86,17 @@ class SoakResult:
         growth = 100 * (self.memory_after / self.memory_before - 1)
         memory = f"{self.memory_before / 1e6:.1f} MB after warm-up, {self.memory_after / 1e6:.1f} MB at the end"
         times = f"p50 {self.execute_p50_ms:.2f} ms, p99 {self.execute_p99_ms:.2f} ms"
+        held = f"{self.handles_before} handles and {self.threads_before} threads"
+        then = f"{self.handles_after} and {self.threads_after}"
+        more = self.handles_after > self.handles_before or self.threads_after > self.threads_before
         return [
             (f"lost results: {lost} of {self.frames_read}", lost == 0),
+            *(
+                (f"{name}: {self.delivered[name]} delivered, {count} not", not count)
+                for name, count in self.undelivered.items()
+            ),
             (f"resident memory: {memory}, {growth:+.2f} % (limit {GROWTH_LIMIT:g} %)", growth <= GROWTH_LIMIT),
+            (f"{held} after warm-up, {then} at the end", not more),
             (f"execution: {times}, ratio {tail:.2f} (limit {TAIL_LIMIT})", tail <= TAIL_LIMIT),
         ]
 
@@ -81,13 +120,18 @@ def looped_video(path: Path, seconds: float, fps: float | None = None) -> Iterat
                 yield frame.image
 
 
-def _memory(samples: Mapping[int, int]) -> tuple[int, int]:
-    """Return the medians of the first and last tenth of the samples after the warm-up."""
+def _before_and_after(samples: Mapping[int, Held]) -> tuple[Held, Held]:
+    """Return what was held in the first and in the last tenth of the samples after the warm-up."""
     counted = [samples[place] for place in sorted(samples) if place >= WARM_UP * SAMPLES]
     if not counted:
         raise UserError("a soak must judge frames after its warm-up", "none", "give it more --minutes")
     tenth = max(1, len(counted) // 10)
-    return int(np.median(counted[:tenth])), int(np.median(counted[-tenth:]))
+    return _typical(counted[:tenth]), _typical(counted[-tenth:])
+
+
+def _typical(samples: Sequence[Held]) -> Held:
+    memory, handles, threads = zip(*samples, strict=True)
+    return Held(int(np.median(memory)), min(handles), min(threads))
 
 
 def write_clip(path: Path) -> None:
@@ -102,36 +146,73 @@ def write_clip(path: Path) -> None:
     writer.release()
 
 
-def soak(detector: Detector, minutes: float, folder: Path, fps: float | None = None) -> SoakResult:
-    """Judge the generated video for `minutes`, its clip and JSON lines in `folder`; `UserError` if that has lines."""
+Page = Callable[[Inspection, Deliveries], "Server | None"]  # opens the page of an inspection that is about to begin
+
+
+def soak(
+    detector: Detector,
+    minutes: float,
+    folder: Path,
+    fps: float | None = None,
+    sinks: Sequence[Sink] = (),
+    page: Page = lambda inspection, deliveries: None,
+) -> SoakResult:
+    """Judge the generated video for `minutes`, its clip and JSON lines in `folder`; `UserError` if that has lines.
+
+    Owns the `sinks`, which are given every frame beside the lines.
+    """
     lines, clip = folder / "frames.jsonl", folder / "clip.avi"
     if lines.exists():
         raise UserError(f"{lines} must not exist yet", "a file", "choose another --out")
     write_clip(clip)
     source = Generated(str(clip), looped_video(clip, 60 * minutes, fps))
-    started, samples = time.perf_counter(), dict[int, int]()
+    started, samples = time.perf_counter(), dict[int, Held]()
 
     def sample(_: Judgement) -> None:
         place = int(SAMPLES * (time.perf_counter() - started) / (60 * minutes))
         if place not in samples:
-            samples[place] = resident_bytes()
+            samples[place] = Held(resident_bytes(), open_handles(), system_threads())
 
-    summary = judge_all(source, detector, lines, sample)
+    deliveries = Deliveries([LinesSink(lines), *sinks], patience_s=30.0)  # a file's frames wait for a slow disk
+    inspection = Inspection([source], detector, [deliveries, SimpleNamespace(offer=sample)])
+    with deliveries, inspection, ExitStack() as stack:
+        server = page(inspection, deliveries)
+        if server is not None:
+            inspection.add(stack.enter_context(server))
+        inspection.run()
     elapsed_s = time.perf_counter() - started
+    return _result(source, inspection, deliveries.counts(), samples, elapsed_s, detector.session.device)
+
+
+def _result(
+    source: Generated,
+    inspection: Inspection,
+    counts: Sequence[Counts],
+    samples: Mapping[int, Held],
+    elapsed_s: float,
+    device: str,
+) -> SoakResult:
+    lines = Path(source.name).with_name("frames.jsonl")
     written = {json.loads(line)["frame"] for line in lines.read_bytes().splitlines()} & set(range(source.read))
-    p50, _, p99 = summary.percentiles_ms()["execute"]
-    before, after = _memory(samples)
+    p50, _, p99 = inspection.summary.percentiles_ms()["execute"]
+    before, after = _before_and_after(samples)
     return SoakResult(
         minutes=elapsed_s / 60,
         frames_read=source.read,
-        frames_judged=summary.frames,
+        frames_judged=inspection.summary.frames,
         lines_written=len(written),
-        memory_before=before,
-        memory_after=after,
+        memory_before=before.memory,
+        memory_after=after.memory,
         execute_p50_ms=p50,
         execute_p99_ms=p99,
         fps=source.read / elapsed_s,
-        device=detector.session.device,
+        device=device,
+        handles_before=before.handles,
+        handles_after=after.handles,
+        threads_before=before.threads,
+        threads_after=after.threads,
+        delivered={sink.name: sink.delivered for sink in counts[1:]},
+        undelivered={sink.name: sink.undelivered for sink in counts[1:]},
     )
 
 
@@ -141,11 +222,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=positive, default=60.0, metavar="M", help="how long (default: %(default)s)")
     parser.add_argument("--fps", type=positive, metavar="N", help="a sensor's rate (default: as fast as it goes)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep frames.jsonl and soak.json here")
+    sink_arguments.add_arguments(parser)
+    serve_arguments.add_arguments(parser)
     arguments, detector = open_engine(parser, argv)
-    with detector, tempfile.TemporaryDirectory() as temporary:
+    sink_arguments.check_arguments(parser, arguments)
+    with detector, sink_arguments.only_writer(arguments), tempfile.TemporaryDirectory() as temporary:
         folder = arguments.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        outcome = soak(detector, arguments.minutes, folder, arguments.fps)
+        sinks = sink_arguments.sinks_from(arguments, detector.sidecar.score_maximum)
+
+        def page(inspection: Inspection, deliveries: Deliveries) -> "Server | None":
+            return serve_arguments.server_from(arguments, detector, inspection.states, deliveries.counts)
+
+        outcome = soak(detector, arguments.minutes, folder, arguments.fps, sinks, page)
         if arguments.out:
             write_json(folder / "soak.json", asdict(outcome))
     print(outcome.text())

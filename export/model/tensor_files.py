@@ -10,6 +10,7 @@ import torch
 
 from runtime.common.errors import UserError
 from runtime.common.files import whole_file
+from runtime.common.interrupts import lasting_interrupt
 
 Value = TypeVar("Value")
 WRAPPERS = ("module.", "_orig_mod.")
@@ -33,11 +34,15 @@ class _Disk(FileIO):
 
 
 def save_torch_file(path: Path, content: Any) -> None:
-    """Write `content` by torch.save, whole or not at all. Raises `OSError` where the disk does not take it."""
-    with whole_file(path) as temporary, _Disk(temporary, "w") as disk:
+    """Write `content` by torch.save, whole or not at all. Raises `OSError` where the disk does not take it.
+
+    Ctrl-C and SIGTERM, too, are hidden by torch.save behind an error of its own, and are raised here as what they are.
+    """
+    with whole_file(path) as temporary, _Disk(temporary, "w") as disk, lasting_interrupt() as check_interrupt:
         try:
             torch.save(content, disk)
         except RuntimeError:
+            check_interrupt()
             if disk.error is not None:
                 raise disk.error from None
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 ASSUMED_BYTES = 8 << 30  # of memory, where the system does not tell
 STATM = Path("/proc/self/statm")
+HANDLES, TASKS = Path("/proc/self/fd"), Path("/proc/self/task")
 CPU_MAX = "cpu.max"  # version 2: "QUOTA PERIOD" in microseconds, "max PERIOD" without a quota
 CFS_QUOTA, CFS_PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # version 1; a quota of -1 is none
 # a container's, of cgroup version 2 and 1
@@ -61,6 +62,16 @@ def _quota_of(folder: Path) -> float | None:
 def resident_bytes() -> int:
     """Return the resident memory of this process in bytes. Raises `OSError` where the system is no Linux."""
     return int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_handles() -> int:
+    """Return how many files, sockets and pipes this process holds open. Raises `OSError` where it is no Linux."""
+    return sum(1 for _ in HANDLES.iterdir()) - 1  # without the one that lists them
+
+
+def system_threads() -> int:
+    """Return how many threads this process has, those of libraries too. Raises `OSError` where it is no Linux."""
+    return sum(1 for _ in TASKS.iterdir())
 
 
 def memory_bytes() -> int:

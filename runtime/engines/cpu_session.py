@@ -41,7 +41,7 @@ class CpuSession(Closing, ABC):
         self.input_size = sidecar.input_size
         self.max_batch = MAX_BATCH
         refuse_external_data(path)
-        found = self._open(path)
+        found = self._opened(path)
         self.frame_size = _frame_size(found, sidecar)
         check_contract(found, path, self.frame_size, self.input_size)
         self.device = f"{self.library} {self._version()} CPU, {self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -50,9 +50,17 @@ class CpuSession(Closing, ABC):
         # the first run compiles and allocates; no user's frame is to wait for that
         self.run(np.zeros((1, *self.frame_size, 3), np.uint8))
 
+    def _opened(self, path: Path) -> Signature:
+        try:
+            return self._open(path)
+        except UserError:
+            raise
+        except Exception as error:  # the libraries' errors share no base class below Exception
+            raise unreadable(path, self.library, error) from None
+
     @abstractmethod
     def _open(self, path: Path) -> Signature:
-        """Read the graph and return its inputs and outputs. Raises `UserError` for what is no ONNX."""
+        """Read the graph and return its inputs and outputs. Raises anything for what is no ONNX."""
 
     @abstractmethod
     def _infer(self, frames: Frames) -> tuple[Maps, Scores]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.common.errors import UserError
-from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature, unreadable
+from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature
 from runtime.engines.session import Frames, Maps, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME
 
@@ -18,12 +18,8 @@ class OnnxRuntimeSession(CpuSession):
     library = "ONNX Runtime"
 
     def _open(self, path: Path) -> Signature:
-        options = session_options(self.threads)
-        onnxruntime = import_onnxruntime()
-        try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's errors share no base class below Exception
-            raise unreadable(path, self.library, error) from None
+        options, onnxruntime = session_options(self.threads), import_onnxruntime()
+        self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
         return {
             tensor.name: (
@@ -54,6 +50,17 @@ def session_options(threads: int) -> Any:
     # idle threads that spin take the cores from capture, decoding and drawing
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
+
+
+def check_graph(path: Path) -> None:
+    """Raise what ONNX Runtime raises for a graph that is not ONNX's: a node without its inputs, types that do not fit.
+
+    Nothing is optimised or run, so that it takes little more time than reading the file.
+    """
+    onnxruntime = import_onnxruntime()
+    options = session_options(1)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def import_onnxruntime() -> Any:

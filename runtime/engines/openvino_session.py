@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from runtime.common.errors import UserError
-from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature, unreadable
+from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature
+from runtime.engines.onnxruntime_session import check_graph
 from runtime.engines.session import CpuPrecision, Frames, Maps, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 
@@ -48,10 +49,8 @@ class OpenVinoSession(CpuSession):
             self.device += f", {precision}"
 
     def _open(self, path: Path) -> Signature:
-        try:
-            self._model: Any = self._core.read_model(str(path))
-        except Exception as error:  # OpenVINO raises RuntimeError and what the parser below it raises
-            raise unreadable(path, self.library, error) from None
+        check_graph(path)  # OpenVINO reads inputs that a node does not have, and the process dies
+        self._model: Any = self._core.read_model(str(path))
         self._check_weights(path)
         tensors = [*self._model.inputs, *self._model.outputs]
         return {tensor.get_any_name(): (_type_of(tensor), _shape_of(tensor)) for tensor in tensors}

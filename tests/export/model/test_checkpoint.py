@@ -1,6 +1,7 @@
 """Checkpoints come back bit for bit, run no code, and are refused in one line when they are something else."""
 
 import errno
+import itertools
 import os
 import pickle
 import zipfile
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from export.model import tensor_files
 from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, load_checkpoint, network_sha256, save_checkpoint
-from runtime.common.errors import UserError
+from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import Threshold
 from tests.support.small_disk import small_disk
 
@@ -218,6 +220,26 @@ def test_a_full_disk_is_the_disks_error_and_leaves_the_earlier_file(saved: Path,
             save_checkpoint(disk / "cable.pt", checkpoint)
         assert caught.value.errno == errno.ENOSPC
         assert [(path.name, path.read_text()) for path in disk.iterdir()] == [("cable.pt", "before")]
+
+
+@pytest.mark.parametrize("status", [130, 143])
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 9])
+def test_a_signal_while_the_file_is_written_ends_as_one(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, at: int, status: int
+) -> None:
+    """Found by killing train.fit: torch.save hides what is raised while it writes behind a RuntimeError."""
+    checkpoint, before = load_checkpoint(saved), saved.read_bytes()
+    write, calls = tensor_files._Disk.write, itertools.count()
+
+    def meet_a_signal(disk: tensor_files._Disk, data: object) -> int:
+        if next(calls) == at:
+            os.kill(os.getpid(), status - 128)
+        return write(disk, data)
+
+    monkeypatch.setattr(tensor_files._Disk, "write", meet_a_signal)
+    assert run_command(lambda _: save_checkpoint(saved, checkpoint)) == status
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
 def test_the_networks_hash_is_that_of_what_judges(saved: Path) -> None:
