@@ -18,6 +18,7 @@ from runtime.serve.inspected import Inspected, NoAnswer
 from runtime.serve.limits import Limits
 from runtime.serve.live import Live, Picture, now_s
 from runtime.serve.outbox import Outbox
+from runtime.serve.reports import Reports
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LOGIN_MESSAGE = "<!-- message -->"
@@ -42,6 +43,7 @@ class Handlers:
         self._access = access
         self._guard = guard
         self._inspected = inspected
+        self._reports = Reports(inspected)
         self._outbox = outbox
         self._limits = limits
         self._live: dict[str, Live] = {}
@@ -94,9 +96,8 @@ class Handlers:
 
     async def state(self, request: web.Request, since: int, minutes: int) -> web.Response:
         """Return all that the page shows, with the points after `since`."""
-        report = await self._inspected.report.get()
-        by_minute = {"minutes": await self._inspected.minutes.get()} if minutes else {}
-        return _json({**report, "points": self._inspected.rows_after(since), **by_minute})
+        text = await self._reports.text(since, bool(minutes))
+        return web.Response(text=text, content_type="application/json")
 
     async def live(self, request: web.Request, source: int, after: int) -> web.Response:
         """Return the newest picture after number `after`; wait for one, and return 204 if none comes."""

@@ -1,7 +1,8 @@
 """The process that serves the page: `python -m runtime.serve.page_process LINK LISTEN`, started by `Server` alone.
 
 A process of its own, so that readers wait for no lock of the inspection's Python and the inspection for none of
-theirs, at the lowest priority. LINK and LISTEN are the numbers of inherited sockets. It ends when the link does.
+theirs, at a low priority. LINK and LISTEN are the numbers of inherited sockets. It ends when the link does;
+Ctrl-C and SIGTERM are blocked.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ import contextlib
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
 from typing import Any
@@ -26,7 +26,7 @@ from runtime.serve.limits import BODY_BYTES, GOODBYE_S, KEEP_ALIVE_S, Limits
 from runtime.serve.link import receive_async
 from runtime.serve.outbox import Outbox
 
-LOWEST = 19
+GIVE_WAY = 10  # of niceness: a tenth of a core that the inspection wants too, enough to answer a watchdog
 OTHER_FILES = 64  # file descriptors besides those of visitors
 BACKLOG = 1024
 BUFFER = 1 << 22  # bytes of the link's reader, above a picture's
@@ -35,13 +35,11 @@ BUFFER = 1 << 22  # bytes of the link's reader, above a picture's
 def _become_small(connections: int) -> None:
     """Give way to the inspection, and be allowed the file descriptors that `connections` need."""
     with contextlib.suppress(OSError):
-        os.nice(LOWEST)
+        os.nice(GIVE_WAY)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + OTHER_FILES
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-    for number in (signal.SIGINT, signal.SIGTERM):  # the inspection ends us, when it has ended
-        signal.signal(number, signal.SIG_IGN)
 
 
 async def _serve(link: socket.socket, listening: socket.socket) -> None:

@@ -7,11 +7,12 @@ The page's process holds nothing that is not asked for here, and may die: it is 
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -128,14 +129,13 @@ class Server(Closing):
     def _start(self) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
         """Start the page's process; return our end of the link to it."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _signals_blocked():
             inherited = (theirs.fileno(), self._socket.fileno())
             process = subprocess.Popen(
                 [sys.executable, "-m", "runtime.serve.page_process", *map(str, inherited)],
                 cwd=Path(os.fspath(runtime.__file__)).resolve().parent.parent,  # where Python finds this very package
                 stdin=subprocess.DEVNULL,
-                pass_fds=inherited,
-                start_new_session=True,  # Ctrl-C is for the inspection, which ends the page when it has ended
+                pass_fds=inherited,  # and our session: the kernel weighs sessions equally, whatever their niceness
             )
         settings = {
             "address": [self.address.host, self.address.port],
@@ -197,6 +197,16 @@ class Server(Closing):
         self._thread.join(JOIN_S)
         self._socket.close()
         self.pictures.close()
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Have a process that is started meanwhile get no Ctrl-C and no SIGTERM: we end it, when the inspection has."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(address: Address) -> socket.socket:

@@ -30,6 +30,8 @@ from tests.support.tiny_engine import tiny_model, tiny_sidecar
 
 READERS = 500
 MOST_LOST = 0.10
+MOST_FPS = 600
+SETTLE_S = 1.0  # for all readers to come, and to go
 HEALTH_S = 2.0  # a watchdog's patience
 SIZE = (32, 48)
 WORK = 6  # products of 256 x 256 matrices: about 2 ms
@@ -156,22 +158,24 @@ def measure(rounds: int, seconds: float, readers: int = READERS) -> list[Result]
     """Return the two rows: what `readers` cost in `rounds` turns of `seconds` each, and the watchdog's answers."""
     ratios, rates, said = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        frames = int(900 * (3 + rounds * (2 * seconds + 4)))
+        frames = int(MOST_FPS * (5 + rounds * (3 * seconds + 2 * SETTLE_S + 4)))
         with _inspecting(Path(folder), frames) as (port, lines):
             time.sleep(1.0)
             watchdog = _Watchdog(port)
             watchdog.start()
             for _ in range(rounds):
-                without = _rate(lines, seconds)
+                before = _rate(lines, seconds)
                 with _reading(port, readers) as said:
-                    time.sleep(1.5)  # for all of them to come
+                    time.sleep(SETTLE_S)
                     during = _rate(lines, seconds)
-                time.sleep(0.5)
-                ratios.append(during / without)
-                rates.append(f"{without:.0f}>{during:.0f}")
+                time.sleep(SETTLE_S)
+                after = _rate(lines, seconds)
+                ratios.append(2 * during / (before + after))
+                rates.append(f"{before:.0f} {during:.0f} {after:.0f}")
             watchdog.stop()
     lost = 1 - statistics.median(ratios)
-    details = f"{100 * lost:.1f} % fewer frames ({', '.join(rates)} a second); answers: {said[0] if said else 'none'}"
+    turns = f"a second before, during, after: {', '.join(rates)}"
+    details = f"{100 * lost:.1f} % fewer frames ({turns}); answers: {said[0] if said else 'none'}"
     slowest = f"slowest answer {max(watchdog.took_s):.2f} s"
     return [
         Result("page", f"{readers} readers and stalled clients", rounds, int(lost > MOST_LOST), details),
