@@ -6,6 +6,8 @@ requests, else of the oldest that is being answered.
 """
 
 import asyncio
+import socket
+import struct
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from runtime.serve.limits import Limits
 from runtime.serve.security_headers import HEADERS
+
+SEND_BYTES = 256 * 1024  # that the kernel holds for one visitor; by itself it takes megabytes
 
 
 @dataclass
@@ -47,6 +51,7 @@ class Connections:
         if sum(map(len, self._all)) >= self._limits.connections:
             least = next(kind for kind in self._all if kind)
             self._end(next(iter(least)))
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._silent[handler] = _Connection(transport, time.monotonic())
 
     def closed(self, handler: RequestHandler) -> None:
@@ -71,7 +76,7 @@ class Connections:
     def _end(self, handler: RequestHandler) -> None:
         for kind in self._all:
             if connection := kind.pop(handler, None):
-                connection.transport.abort()
+                _drop(connection.transport)
 
     def sweep(self) -> None:
         """End connections that ask nothing, and those that do not take their answer."""
@@ -95,6 +100,12 @@ class Connections:
         while True:
             await asyncio.sleep(self._limits.sweep_s)
             self.sweep()
+
+
+def _drop(transport: asyncio.Transport) -> None:
+    """Close a connection at once; without the option the kernel would keep what was not taken, for minutes."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class _Visitor(RequestHandler):
