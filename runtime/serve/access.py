@@ -30,7 +30,7 @@ class Access:
         """Return whether `given` is the token, in a time that does not depend on how much of it is right."""
         if self._token is None:
             return False
-        return hmac.compare_digest(sha256(given.encode()).digest(), sha256(self._token).digest())
+        return hmac.compare_digest(sha256(_bytes(given)).digest(), sha256(self._token).digest())
 
     def is_bearer(self, header: str) -> bool:
         """Return whether an `Authorization` header carries the token."""
@@ -45,12 +45,17 @@ class Access:
     def session_left_s(self, cookie: str) -> float:
         """Return for how many seconds more `cookie` is good; 0 for one that is none of ours or has ended."""
         end, _, signature = cookie.partition(".")
-        if self.open or not hmac.compare_digest(signature.encode(), self._sign(end).encode()):
+        if self.open or not hmac.compare_digest(_bytes(signature), self._sign(end).encode()):
             return 0.0
         return max(0.0, int(end) - self._clock())  # signed by us, so it is a number
 
     def _sign(self, text: str) -> str:
-        return hmac.new(self._key, text.encode(), "sha256").hexdigest()
+        return hmac.new(self._key, _bytes(text), "sha256").hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    """Return what a header or a form holds, whatever its bytes were."""
+    return text.encode(errors="surrogatepass")
 
 
 def same_origin(origin: str | None, host: str, fetch_site: str | None) -> bool:
@@ -60,4 +65,7 @@ def same_origin(origin: str | None, host: str, fetch_site: str | None) -> bool:
     """
     if fetch_site is not None and fetch_site not in ("same-origin", "none"):
         return False
-    return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+    try:
+        return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # no address at all
+        return False

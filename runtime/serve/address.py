@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from runtime.common.errors import UserError
 TOKEN_VARIABLE = "CFLOW_TOKEN"
 SHORTEST_TOKEN = 16  # characters: what nobody guesses over a network
 LOOPBACK_NAME = "localhost"
+HOST_HEADER = re.compile(r"(?:\[(?P<number>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z._-]+))(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,9 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(header: str) -> str:
-    """Return the host of a `Host` header's `host[:port]`."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
+    """Return the host of a `Host` header's `host[:port]`; empty for what is none."""
+    form = HOST_HEADER.fullmatch(header)
+    return form["number"] or form["name"] if form else ""
 
 
 def read_token(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:

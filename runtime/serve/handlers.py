@@ -1,8 +1,8 @@
-"""The addresses that the page, machines and the watchdog ask for."""
+"""The addresses that the page, machines and the watchdog ask for; `runtime.serve.api` lists them."""
 
 import asyncio
 import json
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,31 +10,19 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from runtime.common.errors import UserError
 from runtime.serve.access import Access
-from runtime.serve.guard import READING_S, Guard
-from runtime.serve.metrics import CONTENT_TYPE, Metrics
-from runtime.serve.observed import Observed
-from runtime.serve.page_state import PageState
-from runtime.serve.pictures import Jpeg
-from runtime.serve.threshold_control import ThresholdMoved
+from runtime.serve.api import OPERATIONS, Operation, openapi
+from runtime.serve.bodies import read_threshold, read_token_field
+from runtime.serve.guard import Guard
+from runtime.serve.inspected import Inspected, NoAnswer
+from runtime.serve.limits import Limits
+from runtime.serve.live import Live, Picture, now_s
+from runtime.serve.outbox import Outbox
+from runtime.serve.reports import Reports
 
-LONG_POLL_S = 10.0  # how long a request for a live picture waits for one
-WRONG_TOKEN_S = 1.0  # how long a wrong token waits for its answer
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LOGIN_MESSAGE = "<!-- message -->"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-
-
-class Bell:
-    """Wakes everybody who waits for the next live picture."""
-
-    def __init__(self) -> None:
-        self.rung = asyncio.Event()
-
-    def ring(self) -> None:
-        """Wake those who wait now; those who come later wait for the next ring."""
-        self.rung.set()
-        self.rung = asyncio.Event()
 
 
 @cache
@@ -49,136 +37,118 @@ def static(name: str, status: int = 200, message: str = "") -> web.Response:
 
 
 class Handlers:
-    """Answers requests; everything that takes time is done elsewhere (`runtime.serve.pictures`) or in a thread."""
+    """Answers requests; nothing here takes time, and what the inspection is asked is shared by all who ask it."""
 
-    def __init__(
-        self, access: Access, guard: Guard, observed: Observed, page_state: PageState, metrics: Metrics
-    ) -> None:
+    def __init__(self, access: Access, guard: Guard, inspected: Inspected, outbox: Outbox, limits: Limits) -> None:
         self._access = access
         self._guard = guard
-        self._observed = observed
-        self._page_state = page_state
-        self._metrics = metrics
-        self.bell = Bell()
-        self._closing = False
+        self._inspected = inspected
+        self._reports = Reports(inspected)
+        self._outbox = outbox
+        self._limits = limits
+        self._live: dict[str, Live] = {}
 
     def close(self) -> None:
         """Send those away who wait for a picture."""
-        self._closing = True
-        self.bell.ring()
+        for live in self._live.values():
+            live.close()
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return every address; none that answers GET changes anything."""
-        return [
-            web.get("/", self._page),
-            web.get("/page.css", self._page),
-            web.get("/page.js", self._page),
-            web.get("/favicon.ico", self._nothing),
-            web.get("/login", self._login_form),
-            web.post("/login", self._login),
-            web.post("/logout", self._logout),
-            web.get("/api/state", self._state),
-            web.post("/api/threshold", self._set_threshold),
-            web.get(r"/live/{source:\d+}.jpg", self._live),
-            web.get(r"/anomalies/{picture:\d+}.jpg", self._anomaly),
-            web.get("/metrics", self._metrics_text),
-            web.get("/health", self._health),
-        ]
+        return [web.route(o.method, o.path, partial(self._answer, o)) for o in OPERATIONS]
 
-    async def _page(self, request: web.Request) -> web.Response:
+    async def _answer(self, operation: Operation, request: web.Request) -> web.Response:
+        answer: web.Response = await getattr(self, operation.handler)(request, **operation.numbers(request))
+        return answer
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Return the page or a file of it."""
         return static(request.path.removeprefix("/") or "index.html")
 
-    async def _nothing(self, request: web.Request) -> web.Response:
+    async def nothing(self, request: web.Request) -> web.Response:
+        """Return nothing."""
         return web.Response(status=204)
 
-    async def _login_form(self, request: web.Request) -> web.Response:
+    async def description(self, request: web.Request) -> web.Response:
+        """Return what `runtime.serve.api` says of itself."""
+        return _json(openapi(self._guard.cookie))
+
+    async def login_form(self, request: web.Request) -> web.Response:
+        """Ask for the token."""
         if self._access.open:
             raise web.HTTPSeeOther("/")
         return static("login.html")
 
-    async def _login(self, request: web.Request) -> web.Response:
-        form = await asyncio.wait_for(request.post(), READING_S)
-        if not self._access.is_token(str(form.get("token", ""))):
-            await asyncio.sleep(WRONG_TOKEN_S)
+    async def login(self, request: web.Request) -> web.Response:
+        """Give a browser that knows the token a session."""
+        if not self._access.is_token(await read_token_field(request, self._limits.reading_s)):
+            await asyncio.sleep(self._limits.wrong_token_s)
             return static("login.html", 401, '<p id="error" role="alert">That is not the token.</p>')
         response = web.Response(status=303, headers={"Location": "/"})
         self._guard.sign_in(response)
         return response
 
-    async def _logout(self, request: web.Request) -> web.Response:
+    async def logout(self, request: web.Request) -> web.Response:
+        """Take a browser's session away."""
         response = web.Response(status=204)
         self._guard.sign_out(response)
         return response
 
-    async def _state(self, request: web.Request) -> web.Response:
-        since = request.query.get("since", "0")
-        if not (since.isascii() and since.isdigit()):
-            raise web.HTTPBadRequest(text="since must be a whole number")
-        return _json(self._page_state.since(int(since[:18]), "minutes" in request.query))
+    async def state(self, request: web.Request, since: int, minutes: int) -> web.Response:
+        """Return all that the page shows, with the points after `since`."""
+        text = await self._reports.text(since, bool(minutes))
+        return web.Response(text=text, content_type="application/json")
 
-    async def _live(self, request: web.Request) -> web.Response:
-        """Answer with the newest picture after `?after=N`; wait for one, and with 204 for none in `LONG_POLL_S`."""
-        names = {number: name for name, number in self._page_state.source_names.items()}
-        source = names.get(int(request.match_info["source"][:18]))
-        after = request.query.get("after", "0")
-        if source is None or not (after.isascii() and after.isdigit()):
+    async def live(self, request: web.Request, source: int, after: int) -> web.Response:
+        """Return the newest picture after number `after`; wait for one, and return 204 if none comes."""
+        report = await self._inspected.report.get()
+        names = report["source_names"]
+        if source >= len(names):
             raise web.HTTPNotFound(text="no such source")
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + LONG_POLL_S
-        while (left_s := end_s - loop.time()) > 0 and not self._closing:
-            rung = self.bell.rung
-            if picture := self._observed.pictures.live(source, int(after[:18])):
-                return _live_picture(picture)
-            try:
-                await asyncio.wait_for(rung.wait(), left_s)
-            except asyncio.TimeoutError:
-                break
-        return web.Response(status=204)
+        live = self._live.setdefault(names[source], Live(partial(self._ask_live, names[source])))
+        picture = await live.newer(after, self._limits.long_poll_s)
+        return web.Response(status=204) if picture is None else _live_picture(picture)
 
-    async def _anomaly(self, request: web.Request) -> web.Response:
-        number = int(request.match_info["picture"][:18])
-        for anomaly in self._observed.pictures.anomalies():
-            if anomaly.picture == number:
-                return web.Response(body=anomaly.jpeg, content_type="image/jpeg")
-        raise web.HTTPNotFound(text="only the last anomalies are kept")
+    async def _ask_live(self, source: str, after: int) -> Picture | None:
+        shown, jpeg = await self._inspected.ask("live", source=source, after=after)
+        return Picture(shown.pop("number"), shown, jpeg, now_s()) if jpeg else None
 
-    async def _set_threshold(self, request: web.Request) -> web.Response:
+    async def anomaly(self, request: web.Request, picture: int) -> web.Response:
+        """Return the picture of one of the last anomalies."""
+        _, jpeg = await self._inspected.ask("anomaly", picture=picture)
+        if not jpeg:
+            raise web.HTTPNotFound(text="only the last anomalies are kept")
+        return web.Response(body=jpeg, content_type="image/jpeg")
+
+    async def threshold(self, request: web.Request) -> web.Response:
+        """Write another threshold to the sidecar and judge by it."""
+        value, instead_of = await read_threshold(request, self._limits.reading_s)
+        answer = await self._inspected.set_threshold(value, instead_of)
+        return _json(answer["said"], answer["status"])
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Return what Prometheus scrapes."""
+        await self._outbox.send()
+        return web.Response(body=await self._inspected.metrics.get(), headers={"Content-Type": METRICS_TYPE})
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Answer a watchdog, who has no token: whether frames are judged, and nothing else."""
         try:
-            asked = json.loads(await asyncio.wait_for(request.text(), READING_S))
-            value, instead_of = float(asked["value"]), float(asked["instead_of"])
-        except (ValueError, TypeError, KeyError):
-            raise web.HTTPBadRequest(text='send {"value": X, "instead_of": the present threshold}') from None
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, self._observed.control.write, value, instead_of)
-        except ThresholdMoved as error:
-            return _json({"error": str(error)}, 409)
-        except UserError as error:
-            return _json({"error": str(error)}, 422)
-        except OSError as error:
-            return _json({"error": f"the sidecar could not be written: {error}"}, 507)
-        finally:
-            self._page_state.forget()
-        return _json({"value": value})
-
-    async def _metrics_text(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def _health(self, request: web.Request) -> web.Response:
-        """Answer without a token: a watchdog gets to know whether frames are judged, and nothing else."""
-        state = self._observed.health()
-        age_s = None if state.age_s is None else round(state.age_s, 3)
-        said = {"status": "ok" if state.ok else "failing", "reason": state.reason, "last_judgement_age_s": age_s}
-        return _json(said, 200 if state.ok else 503)
+            said = await self._inspected.health.get()
+        except NoAnswer:
+            said = {"status": "failing", "reason": "the inspection does not answer", "last_judgement_age_s": None}
+        return _json(said, 200 if said["status"] == "ok" else 503)
 
 
-def _live_picture(picture: Jpeg) -> web.Response:
+def _live_picture(picture: Picture) -> web.Response:
     """Return the JPEG, and in its headers what it shows: the words beside it then fit the picture."""
+    shown = picture.shown
     headers = {
         "X-Frame-Number": str(picture.number),
-        "X-Score": "" if picture.result.score is None else repr(picture.result.score),
-        "X-Threshold": repr(picture.result.threshold),
-        "X-Verdict": picture.result.verdict,
-        "X-Reason": quote(picture.result.reason),
+        "X-Score": "" if shown["score"] is None else repr(shown["score"]),
+        "X-Threshold": repr(shown["threshold"]),
+        "X-Verdict": shown["verdict"],
+        "X-Reason": quote(shown["reason"]),
     }
     return web.Response(body=picture.jpeg, content_type="image/jpeg", headers=headers)
 

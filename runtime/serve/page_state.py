@@ -1,4 +1,4 @@
-"""What the page asks for once a second, as one JSON object."""
+"""What the page asks for once a second, as one JSON object; its process shares it among all who look."""
 
 import secrets
 import time
@@ -8,8 +8,6 @@ from typing import Any
 from runtime.detector import Detector
 from runtime.serve.history import RECENT, as_rows
 from runtime.serve.observed import Observed
-
-SHARED_FOR_S = 0.5  # twenty screens cost what one costs
 
 
 class PageState:
@@ -28,24 +26,12 @@ class PageState:
             "recent": RECENT,
         }
         self.source_names: dict[str, int] = {}  # name: number in this report and in a picture's address
-        self._shared: dict[str, Any] = {}
-        self._shared_s = float("-inf")
 
     def since(self, number: int, minutes: bool) -> dict[str, Any]:
         """Return the report with the points after `number`, and with the last 24 hours by minute if asked for."""
         points = as_rows(self._history.points_after(number), self.source_names)
-        report = {**self._of_all(), "points": points}
+        report = {**self._collect(), "points": points}
         return {**report, "minutes": self._history.minutes()} if minutes else report
-
-    def forget(self) -> None:
-        """Have the next report made anew, for somebody who has just changed something."""
-        self._shared_s = float("-inf")
-
-    def _of_all(self) -> dict[str, Any]:
-        now_s = time.monotonic()
-        if now_s - self._shared_s > SHARED_FOR_S:
-            self._shared, self._shared_s = self._collect(), now_s
-        return self._shared
 
     def _collect(self) -> dict[str, Any]:
         sources = self._observed.sources()

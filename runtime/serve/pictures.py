@@ -70,20 +70,18 @@ class Pictures:
     """Takes judgements from the inspection (`offer`: no drawing, no waiting) and hands out JPEGs.
 
     `maximum` is the largest score of the engine. `is_live(source)` says whether successive anomalies of a source are
-    one event (a camera's) or parts of their own (files). In the drawing thread `published()` is called after each
-    live picture, and `failed(error)` for one that could not be drawn.
+    one event (a camera's) or parts of their own (files). In the drawing thread `failed(error)` is called
+    for a picture that could not be drawn.
     """
 
     def __init__(
         self,
         maximum: float,
         is_live: Callable[[str], bool],
-        published: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._maximum = maximum
         self._is_live = is_live
-        self._published = published
         self._failed = failed
         self._lock = threading.Lock()
         self._newest: dict[str, tuple[int, Judgement]] = {}
@@ -153,7 +151,6 @@ class Pictures:
         with self._lock:
             self._live[source] = picture
             self.drawn += 1
-        self._published()
 
     def _add_anomaly(self, number: int, judgement: Judgement) -> None:
         """Make `judgement` part of the event that it goes on with, or the first of a new one."""

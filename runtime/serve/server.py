@@ -1,27 +1,32 @@
-"""The web server beside an inspection: a sink that is given judgements and never slows what gives them."""
+"""The page beside an inspection: a receiver of judgements that never slows what gives them.
 
-import asyncio
+    inspection ─ offer ▶ history, pictures ◀ questions ─ link ─ the page's own process ◀ visitors
+
+The page's process holds nothing that is not asked for here, and may die: it is started again.
+"""
+
 import contextlib
-import logging
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
+import runtime
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.detector import Detector
-from runtime.serve.access import Access
 from runtime.serve.address import Address, require_token
-from runtime.serve.connections import Connections
-from runtime.serve.guard import Guard
-from runtime.serve.handlers import Handlers
-from runtime.serve.history import History
+from runtime.serve.answers import Answers
+from runtime.serve.history import RECENT, History
+from runtime.serve.limits import GOODBYE_S, Limits
+from runtime.serve.link import Message, pack, receive
 from runtime.serve.metrics import Metrics
 from runtime.serve.observed import Observed
 from runtime.serve.page_state import PageState
@@ -31,10 +36,8 @@ from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
 from runtime.sinks.judgement import Judgement
 
-BODY_BYTES = 16 * 1024  # the largest body that an action may have
-KEEP_ALIVE_S = 30.0
-GOODBYE_S = 2.0  # for answers under way when the run ends
 JOIN_S = 10.0
+AGAIN_S = 1.0  # before the page's process is started again
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ class ServeOptions:
     address: Address
     token: str | None = None
     health_after_s: float = 10.0
+    limits: Limits = field(default_factory=Limits)
 
 
 class Server(Closing):
-    """Serves the page of `detector`, opened from `engine`, from a thread of its own; listens once it is made.
+    """Serves the page of `detector`, opened from `engine`, from a process of its own; listens once it is made.
 
     `sources` gives the sources to show (see `SourceStatus.of`) and `deliveries` what the other sinks have counted
     (`SinkStatus.of`); both are called from the server's thread, about once a second. Raises `UserError` for an address
@@ -72,35 +76,35 @@ class Server(Closing):
         require_token(options.address, options.token)
         self._socket = _listen(options.address)
         self.address = Address(options.address.host, self._socket.getsockname()[1])
+        self._options = options
         self._sources = sources
         self._deliveries = deliveries
         self._live: dict[str, bool] = {}
-        self._loop = asyncio.new_event_loop()
         self.troubles = Troubles()
         self.history = History()
-        failed = partial(self.troubles.add, "picture")
-        self.pictures = Pictures(detector.sidecar.score_maximum, self._is_live, self._ring, failed)
-        self._handlers, self._guard = self._assemble(options, detector, engine)
-        self._stop = asyncio.Event()
-        self._closed = False
-        self._started = threading.Event()
+        self.pictures = Pictures(detector.sidecar.score_maximum, self._is_live, partial(self.troubles.add, "picture"))
+        self._answers = self._assemble(detector, engine)
+        self._sending = threading.Lock()
+        self._closing = threading.Event()
+        try:
+            self._link, self.process = self._start()
+        except OSError as error:
+            raise UserError("the page needs a process of its own", error.strerror or str(error)) from None
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
-        self._started.wait()
 
-    def _assemble(self, options: ServeOptions, detector: Detector, engine: Path) -> tuple[Handlers, Guard]:
-        access = Access(options.token)
-        guard = Guard(self.address, access, self.troubles, f"cflow_session_{self.address.port}")
+    def _assemble(self, detector: Detector, engine: Path) -> Answers:
+        control = ThresholdControl(detector, engine)
         observed = Observed(
             self.history,
             self.pictures,
-            ThresholdControl(detector, engine),
+            control,
             self._source_statuses,
             self._sink_statuses,
-            options.health_after_s,
+            self._options.health_after_s,
         )
-        page_state = PageState(observed, detector, sign_in=not access.open)
-        return Handlers(access, guard, observed, page_state, Metrics(observed, self.troubles.counts)), guard
+        page_state = PageState(observed, detector, sign_in=self._options.token is not None)
+        return Answers(observed, page_state, Metrics(observed, self.troubles.counts), self.troubles)
 
     def _source_statuses(self) -> list[SourceStatus]:
         return with_own_names(SourceStatus.of(source) for source in self._sources())
@@ -113,10 +117,6 @@ class Server(Closing):
             self._live[name] = any(status.live for status in self._source_statuses() if status.name == name)
         return self._live[name]
 
-    def _ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._handlers.bell.ring)
-
     def offer(self, judgement: Judgement) -> None:
         """Take one judgement; nothing is drawn here, and nobody waited for."""
         try:
@@ -126,55 +126,87 @@ class Server(Closing):
 
     write = offer  # as a sink behind a queue; it needs none
 
+    def _start(self) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
+        """Start the page's process; return our end of the link to it."""
+        ours, theirs = socket.socketpair()
+        with theirs, _signals_blocked():
+            inherited = (theirs.fileno(), self._socket.fileno())
+            process = subprocess.Popen(
+                [sys.executable, "-m", "runtime.serve.page_process", *map(str, inherited)],
+                cwd=Path(os.fspath(runtime.__file__)).resolve().parent.parent,  # where Python finds this very package
+                stdin=subprocess.DEVNULL,
+                pass_fds=inherited,  # and our session: the kernel weighs sessions equally, whatever their niceness
+            )
+        settings = {
+            "address": [self.address.host, self.address.port],
+            "token": self._options.token,
+            "recent": RECENT,
+            "limits": asdict(self._options.limits),
+        }
+        with contextlib.suppress(OSError):  # it has ended already, which the first wait for a question tells
+            ours.sendall(pack(settings))
+        return ours, process
+
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
+        while True:
+            self._answer_until_gone()
+            status = self.process.wait()
+            self._link.close()
+            if self._closing.is_set():
+                return
+            self.troubles.add("process", f"the page's process ended with status {status}, and is started again")
+            if self._closing.wait(AGAIN_S):
+                return
+            try:
+                self._link, self.process = self._start()
+            except OSError as error:
+                self.troubles.add("process", error)
+            if self._closing.is_set():
+                with contextlib.suppress(OSError):
+                    self._link.shutdown(socket.SHUT_WR)
+
+    def _answer_until_gone(self) -> None:
+        while message := receive(self._link):
+            question, _ = message
+            if question["ask"] == "threshold":  # takes long, and others want to be answered
+                threading.Thread(target=self._answer, args=(question,), name="page threshold", daemon=True).start()
+            else:
+                self._answer(question)
+
+    def _answer(self, question: Message) -> None:
+        answer, body = self._answers.to(question)
         try:
-            self._loop.run_until_complete(self._serve())
-        except Exception as error:
-            self.troubles.add("server", error)
-        finally:
-            self._started.set()
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
-            self._socket.close()
-
-    async def _serve(self) -> None:
-        self._loop.set_exception_handler(self._on_loop_error)
-        app = web.Application(middlewares=self._guard.middlewares, client_max_size=BODY_BYTES)
-        app.add_routes(self._handlers.routes())
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_silent_logger(),
-            keepalive_timeout=KEEP_ALIVE_S,
-            shutdown_timeout=GOODBYE_S,
-            handler_cancellation=True,
-        )
-        await runner.setup()
-        assert runner.server is not None
-        self._connections = Connections(runner.server)
-        self._guard.served = self._connections.served
-        listener = await self._loop.create_server(self._connections, sock=self._socket)
-        sweeping = self._loop.create_task(self._connections.keep_sweeping())
-        self._started.set()
-        await self._stop.wait()
-        sweeping.cancel()
-        listener.close()
-        self._handlers.close()
-        await runner.cleanup()
-
-    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self.troubles.add("connection", context.get("exception") or str(context.get("message")))
+            message = pack({**answer, "to": question["number"]}, body)
+        except ValueError as error:  # not a number
+            self.troubles.add("request", error)
+            message = pack({"failed": True, "to": question["number"]})
+        with contextlib.suppress(OSError), self._sending:  # it has gone, which the next question tells
+            self._link.sendall(message)
 
     def close(self) -> None:
-        """Say goodbye to the browsers and stop both threads; a second call does nothing."""
-        if self._closed:
+        """Say goodbye to the browsers, end their process and both threads; a second call does nothing."""
+        if self._closing.is_set():
             return
-        self._closed = True
-        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-            self._loop.call_soon_threadsafe(self._stop.set)
+        self._closing.set()
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self._link.shutdown(socket.SHUT_WR)  # the process ends after that
+        try:
+            self.process.wait(GOODBYE_S + JOIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
         self._thread.join(JOIN_S)
+        self._socket.close()
         self.pictures.close()
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Have a process that is started meanwhile get no Ctrl-C and no SIGTERM: we end it, when the inspection has."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(address: Address) -> socket.socket:
@@ -187,12 +219,3 @@ def _listen(address: Address) -> socket.socket:
     except OSError as error:
         found = error.strerror or str(error)
         raise UserError(f"the page must be able to listen on {address.url()}", found, "choose another port") from None
-
-
-def _silent_logger() -> logging.Logger:
-    """Return a logger for aiohttp that keeps what strangers send out of the console."""
-    logger = logging.getLogger("runtime.serve.aiohttp")
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    return logger

@@ -41,6 +41,12 @@ class ThresholdControl:
         method = kept.method if value == kept.value else "given on the command line"
         return ThresholdStatus(value, method, self._detector.sidecar.score_maximum, self._overridden)
 
+    def without_folder(self, text: str) -> str:
+        """Return `text` without the name of the folder that the engine is in: it is nobody's business on the page."""
+        for folder in {str(self._engine.parent), str(self._engine.parent.resolve())} - {"."}:
+            text = text.replace(f"{folder}/", "")
+        return text
+
     def write(self, value: float, instead_of: float) -> None:
         """Write `value` to the sidecar as the one that decides, then judge by it.
 

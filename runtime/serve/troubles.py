@@ -13,11 +13,11 @@ class Troubles:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
-    def add(self, kind: str, error: BaseException | str) -> None:
-        """Count one error of `kind`, a short fixed word."""
+    def add(self, kind: str, error: BaseException | str, count: int = 1) -> None:
+        """Count `count` errors of `kind`, a short fixed word; `error` is the first of them."""
         with self._lock:
-            self._counts[kind] += 1
-            first = self._counts[kind] == 1
+            first = kind not in self._counts
+            self._counts[kind] += count
         if first:
             text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
             line = f"web page, {kind}: {text} (said once; the page's metrics count the next ones)"

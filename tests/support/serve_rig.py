@@ -15,12 +15,14 @@ import numpy as np
 import runtime
 from runtime.detector import Detector
 from runtime.serve.address import Address
+from runtime.serve.limits import Limits
 from runtime.serve.server import ServeOptions, Server
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame
 from tests.support.tiny_engine import write_tiny_engine
 
 TOKEN = "correct-horse-battery-staple"
+AT_ONCE = Limits(fresh_s=0.0)  # every report is made for who asks
 TAPS = 3  # a frame of grey level v scores 3·v/255; the threshold is 1, grey level 85
 
 
@@ -83,7 +85,6 @@ class Rig:
 
     def state(self, **headers: str) -> dict[str, Any]:
         """Return the report as it is now."""
-        self.server._handlers._page_state.forget()
         return self.ask("/api/state", **headers).json()
 
     def connect(self) -> socket.socket:
@@ -103,16 +104,19 @@ class Answer:
 
 
 @contextmanager
-def serving(folder: Path, token: str | None = None, health_after_s: float = 10.0, **load: Any) -> Iterator[Rig]:
+def serving(
+    folder: Path, token: str | None = None, health_after_s: float = 10.0, limits: Limits = AT_ONCE, **load: Any
+) -> Iterator[Rig]:
     """Serve a tiny engine's page on a free port of this machine."""
     engine = write_tiny_engine(folder)
     with runtime.load(engine, backend="onnxruntime", threads=1, **load) as detector:
         shown: list[Rig] = []
-        options = ServeOptions(Address("127.0.0.1", 0), token, health_after_s)
+        options = ServeOptions(Address("127.0.0.1", 0), token, health_after_s, limits)
         sources = lambda: shown[0].sources if shown else ()  # noqa: E731
         deliveries = lambda: shown[0].deliveries if shown else ()  # noqa: E731
         with Server(options, detector, engine, sources, deliveries) as server:
             shown.append(Rig(server, detector, engine))
+            shown[0].ask("/health")  # the page's process has begun
             yield shown[0]
 
 

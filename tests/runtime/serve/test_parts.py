@@ -62,6 +62,22 @@ def test_only_this_machines_own_names_are_loopback():
     assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost", "LocalHost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "localhost.evil.example", "evil.example", "10.0.0.1", "")))
     assert [host_of(h) for h in ("a:1", "a", "[::1]:80", "[::1]", "1.2.3.4:5")] == ["a", "a", "::1", "::1", "1.2.3.4"]
+    for no_host in (
+        "",
+        ":80",
+        "a:",
+        "a:b",
+        "a:80:80",
+        "[::1",
+        "::1",
+        "[::1]x",
+        "a@b",
+        "localhost:80@b",
+        "a/b",
+        "a b",
+        "[]",
+    ):
+        assert host_of(no_host) == ""
 
 
 def test_a_token_comes_from_a_file_or_the_environment(tmp_path: Path):
@@ -101,6 +117,8 @@ def test_a_session_ends_and_belongs_to_its_token():
         f"{end}.",
         f"{end}.{signature[:-1]}",
         f"ä.{signature}",
+        f"{end}.\udcff",
+        f"\ud800.{signature}",
     ):
         assert access.session_left_s(forged) == 0
     assert Access(TOKEN, lambda: now[0]).session_left_s(session) > 0  # a restart signs nobody out
@@ -114,7 +132,7 @@ def test_a_page_without_a_token_takes_no_token_for_one():
     assert access.open and not access.is_token("") and not access.is_bearer("Bearer ")
     assert access.session_left_s(access.new_session()) == 0
     assert Access(TOKEN).is_bearer(f"bearer {TOKEN}") and not Access(TOKEN).is_bearer(TOKEN)
-    assert not Access(TOKEN).is_token("ä" * 20)
+    assert not Access(TOKEN).is_token("ä" * 20) and not Access(TOKEN).is_bearer("Bearer \udcff")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +147,9 @@ def test_a_page_without_a_token_takes_no_token_for_one():
         ("null", None, False),
         ("http://box:80", "cross-site", False),
         (None, "same-site", False),
+        ("http://[", None, False),
+        ("http://a]b", None, False),
+        ("http://\u2100", None, False),
     ],
 )
 def test_same_origin(origin: str | None, site: str | None, same: bool):
@@ -204,7 +225,7 @@ def test_health():
 def test_what_waits_to_be_drawn_is_bounded(monkeypatch: pytest.MonkeyPatch):
     drawing = threading.Event()
     monkeypatch.setattr(Pictures, "_jpeg", lambda *_: b"jpeg" if drawing.wait(10) else b"")
-    pictures = Pictures(3.0, lambda source: False, lambda: None, lambda error: None)
+    pictures = Pictures(3.0, lambda source: False, lambda error: None)
     for i in range(10_000):
         pictures.offer(i, judged(2.0, index=i))
     held = [anomaly for anomaly in pictures._anomalies if anomaly.undrawn]
@@ -216,7 +237,7 @@ def test_what_waits_to_be_drawn_is_bounded(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_two_cameras_that_are_watched_have_their_turns():
-    pictures = Pictures(3.0, lambda source: True, lambda: None, lambda error: None)
+    pictures = Pictures(3.0, lambda source: True, lambda error: None)
     pictures.close()  # drawn from here, one by one
     drawn = []
     for number in range(1, 9):
@@ -230,7 +251,7 @@ def test_two_cameras_that_are_watched_have_their_turns():
 
 def test_a_picture_that_cannot_be_drawn_is_told_and_the_next_one_drawn(monkeypatch: pytest.MonkeyPatch):
     errors: list[Exception] = []
-    pictures = Pictures(3.0, lambda source: False, lambda: None, errors.append)
+    pictures = Pictures(3.0, lambda source: False, errors.append)
     bad = judged(2.0)
     object.__setattr__(bad.result, "anomaly_map", None)
     pictures.offer(1, bad)

@@ -1,0 +1,149 @@
+"""The page's addresses in one table: it routes requests, reads their parameters, and describes itself (OpenAPI)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+LARGEST = 2**53 - 1  # the largest whole number that every JSON reader keeps exactly
+JSON, TEXT, HTML, JPEG = "application/json", "text/plain", "text/html", "image/jpeg"
+FORM = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A parameter: a whole number from 0 to `most`; in the path, or in the query, where it is 0 if left out."""
+
+    name: str
+    about: str
+    most: int = LARGEST
+    in_path: bool = False
+
+    def read(self, request: web.Request) -> int:
+        """Return its value. Raises 404 for another thing in the path, 400 in the query."""
+        given = [request.match_info[self.name]] if self.in_path else request.query.getall(self.name, ["0"])
+        text = given[0]
+        plain = len(given) == 1 and text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST))
+        if plain and int(text) <= self.most:
+            return int(text)
+        if self.in_path:
+            raise web.HTTPNotFound(text="no such picture")
+        raise web.HTTPBadRequest(text=f"{self.name} must be one whole number from 0 to {self.most}")
+
+    def described(self) -> dict[str, Any]:
+        """Return it as OpenAPI has it."""
+        schema = {"type": "integer", "minimum": 0, "maximum": self.most}
+        where = "path" if self.in_path else "query"
+        return {"name": self.name, "in": where, "required": self.in_path, "description": self.about, "schema": schema}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What one method of one address does; `handler` is a method of `Handlers`, `answers` has its type by status."""
+
+    method: str
+    path: str
+    handler: str
+    about: str
+    answers: Mapping[int, str]
+    parameters: tuple[Whole, ...] = ()
+    body: Mapping[str, Any] | None = None
+    public: bool = False  # needs no token
+    header: bool = False  # an action: needs X-Requested-By
+
+    def numbers(self, request: web.Request) -> dict[str, int]:
+        """Return the request's parameters by name; raises as `Whole.read`."""
+        return {parameter.name: parameter.read(request) for parameter in self.parameters}
+
+
+NUMBER = {"type": "number"}
+THRESHOLD = {
+    "type": "object",
+    "properties": {"value": NUMBER, "instead_of": NUMBER},
+    "required": ["value", "instead_of"],
+    "additionalProperties": False,
+}
+TOKEN_FORM = {"type": "object", "properties": {"token": {"type": "string"}}, "required": ["token"]}
+SOURCE = Whole("source", "the place of the source in source_names of /api/state", in_path=True)
+ANOMALY = Whole("picture", "the number of an anomaly in /api/state", in_path=True)
+AFTER = Whole("after", "a picture with a number above this is wanted, and waited for")
+SINCE = Whole("since", "points with a number above this are wanted")
+MINUTES = Whole("minutes", "1: with the last 24 hours by minute", most=1)
+
+OPERATIONS = (
+    Operation("GET", "/", "page", "the page", {200: HTML}),
+    Operation("GET", "/page.css", "page", "its style", {200: "text/css"}, public=True),
+    Operation("GET", "/page.js", "page", "its program", {200: "text/javascript"}),
+    Operation("GET", "/favicon.ico", "nothing", "no picture", {204: ""}, public=True),
+    Operation("GET", "/openapi.json", "description", "this description", {200: JSON}),
+    Operation("GET", "/login", "login_form", "asks for the token", {200: HTML, 303: TEXT}, public=True),
+    Operation(
+        "POST", "/login", "login", "signs a browser in", {303: "", 401: HTML}, body={FORM: TOKEN_FORM}, public=True
+    ),
+    Operation("POST", "/logout", "logout", "signs a browser out", {204: ""}, header=True),
+    Operation("GET", "/api/state", "state", "all that the page shows", {200: JSON}, (SINCE, MINUTES)),
+    Operation(
+        "POST",
+        "/api/threshold",
+        "threshold",
+        "writes another threshold to the sidecar and judges by it",
+        {200: JSON, 409: JSON, 422: JSON, 507: JSON},
+        body={JSON: THRESHOLD},
+        header=True,
+    ),
+    Operation(
+        "GET", "/live/{source}.jpg", "live", "the newest picture; 204: none came", {200: JPEG, 204: ""}, (SOURCE, AFTER)
+    ),
+    Operation("GET", "/anomalies/{picture}.jpg", "anomaly", "one of the last anomalies", {200: JPEG}, (ANOMALY,)),
+    Operation("GET", "/metrics", "metrics", "for Prometheus", {200: TEXT}),
+    Operation(
+        "GET", "/health", "health", "whether frames are judged, for a watchdog", {200: JSON, 503: JSON}, public=True
+    ),
+)
+PUBLIC = frozenset(operation.path for operation in OPERATIONS if operation.public)
+ALWAYS = {400: "not to be read", 401: "no token", 404: "not there", 421: "another Host", 503: "no inspection answers"}
+ACTION = {403: "from another site's page", 408: "too slow", 413: "too large"}
+ASKED_BY = "X-Requested-By"  # no page of another site can send it: the browser would ask us first, and gets no answer
+OUR_PAGE = "cflow-edge"
+
+
+def described(operation: Operation) -> dict[str, Any]:
+    """Return an operation as OpenAPI has it."""
+    refusals = {**ALWAYS, **(ACTION if operation.method == "POST" else {})}
+    answers: dict[str, Any] = {
+        str(status): {"description": text, "content": {TEXT: {}}} for status, text in refusals.items()
+    }
+    for status, kind in operation.answers.items():
+        content = {} if not kind else {"content": {kind: {"schema": {"type": "object"}} if kind == JSON else {}}}
+        answers[str(status)] = {"description": "as asked" if status < 300 else "see about", **content}
+    parameters = [parameter.described() for parameter in operation.parameters]
+    if operation.header:
+        schema = {"type": "string", "enum": [OUR_PAGE]}
+        parameters.append({"name": ASKED_BY, "in": "header", "required": True, "schema": schema})
+    body = None if operation.body is None else {kind: {"schema": schema} for kind, schema in operation.body.items()}
+    return {
+        "operationId": f"{operation.method.lower()} {operation.path}",
+        "summary": operation.about,
+        "security": [] if operation.public else [{"token": []}, {"cookie": []}],
+        "parameters": parameters,
+        **({} if body is None else {"requestBody": {"required": True, "content": body}}),
+        "responses": answers,
+    }
+
+
+def openapi(cookie: str) -> dict[str, Any]:
+    """Return the description of every address; `cookie` is the name of the session's."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described(operation)
+    schemes = {
+        "token": {"type": "http", "scheme": "bearer"},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": cookie},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "A page of an inspection", "version": "1"},
+        "paths": paths,
+        "components": {"securitySchemes": schemes},
+    }
