@@ -12,6 +12,7 @@ from typing import Any
 from runtime.common.errors import INTERRUPTED_STATUS, Terminated
 from runtime.common.notices import LAST_WORD_S, say
 
+CALLS = ("command", "run_command", "serve")  # the functions that a program's module ends by calling
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)  # of SIGINT: nobody has asked for it
 
@@ -84,7 +85,7 @@ def _runs(frame: FrameType | None) -> bool:
     inner = None
     while frame is not None:
         if frame.f_globals.get("__name__") == "__main__" and frame.f_code.co_name == "<module>":
-            return inner is not None and "importlib" not in inner.f_code.co_filename
+            return inner is not None and inner.f_code.co_name in CALLS
         inner, frame = frame, frame.f_back
     return False
 

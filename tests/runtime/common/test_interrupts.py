@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,14 @@ def _read_until(run, text):
         if text in line:
             break
     return seen
+
+
+def test_only_a_command_that_was_called_runs(tmp_path: Path):
+    """A decorator or any other call of a module that is still being read is not the command yet."""
+    module = "import sys\nfrom runtime.common.interrupts import _runs\n"
+    module += "def look():\n    print(_runs(sys._getframe()))\ndef command():\n    look()\n    return 0\n"
+    module += "look()\nclass Late:\n    look()\nsys.exit(command())\n"
+    (tmp_path / "program.py").write_text(module)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (ran.stdout.split(), ran.stderr) == (["False", "False", "True"], "")
