@@ -6,7 +6,6 @@ The page's process holds nothing that is not asked for here, and may die: it is 
 """
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
