@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,6 +281,26 @@ def test_sources_of_one_name_have_files_of_their_own(engine: Path, images: Path,
     assert sorted(events) == [str(images), f"{images}-2"]
     assert _infer(*words, "--name", "left", "--name", "right") == 0
     assert {line["source"] for line in _lines(tmp_path / "out")} >= {"left", "right"}
+
+
+def test_whatever_befalls_one_source_the_others_are_judged(
+    engine: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A lost camera, a folder with a small and a broken image, and a folder that is sound, in one process."""
+    FakeCamera().install(monkeypatch).put(None)
+    odd = tmp_path / "odd"
+    shutil.copytree(images, odd)
+    (odd / "0.png").write_bytes(b"broken")
+    Image.fromarray(np.full((9, 9, 3), 10, np.uint8)).save(odd / "1.png")
+    words = [word for source in ("camera:0", odd, images) for word in ("--source", source)]
+    names = [word for name in ("cam", "odd", "sound") for word in ("--name", name)]
+    assert _infer("--engine", engine, *words, *names, "--roi", "0,0,20,20", "--no-reconnect") == 2
+    captured = capsys.readouterr()
+    lines = [line.split()[:2] for line in captured.out.splitlines() if " no verdict: " in line]
+    assert lines == [["odd", "0.png"], ["odd", "1.png"]]
+    assert "  odd: 5 frames: 0 good, 3 anomalous, 2 without a verdict" in captured.out
+    assert "  sound: 5 frames: 2 good, 3 anomalous" in captured.out
+    assert "cam must keep delivering frames" in captured.err
 
 
 def test_no_password_is_written_anywhere(engine: Path, tmp_path: Path):
