@@ -19,7 +19,7 @@ from runtime.common.errors import UserError
 from runtime.images.mask import mask_at, result_inside, top_count
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
-from runtime.images.preprocess import check_frame, read_image
+from runtime.images.preprocess import ReadOptions, check_frame, read_image
 from runtime.result import Result
 
 FILL = (124, 116, 104)  # ImageNet's mean colour, which normalisation turns into nothing
@@ -33,6 +33,7 @@ class ViewOptions:
     """`roi` in pixels of the camera's frame; `mask` an image of that frame's size, white where it is inspected.
 
     `fill` paints over the rest. `rotate` is degrees clockwise, `flip` "h" (left and right change places) or "v".
+    `max_pixels` bounds the mask (`ReadOptions`).
     """
 
     roi: Box | None = None
@@ -40,6 +41,7 @@ class ViewOptions:
     fill: bool = False
     rotate: int = 0
     flip: str = ""
+    max_pixels: int | None = None
 
 
 class View:
@@ -50,7 +52,7 @@ class View:
 
     def __init__(self, options: ViewOptions | None = None) -> None:
         self.options = options or ViewOptions()
-        self._mask = None if self.options.mask is None else read_mask(self.options.mask)
+        self._mask = None if self.options.mask is None else read_mask(self.options.mask, self.options.max_pixels)
         self._checked: tuple[int, ...] = ()  # shape of the last frame, known to fit
         self._judged_mask: NDArray[np.uint8] | None = None  # (H, W) of the judged frame, not 0 where it is inspected
         self._paint = np.zeros((0, 0, 3), np.uint8)  # a judged frame of nothing but `FILL`
@@ -153,12 +155,17 @@ def check_roi(roi: Box, frame_size: tuple[int, int]) -> None:
         )
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
+def read_mask(path: Path, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """Read a mask (H, W): 255 where it is white, else 0. Raises `UserError` for one that is all black or no image."""
-    mask: NDArray[np.uint8] = np.where(read_image(path).max(axis=2) >= WHITE, 255, 0).astype(np.uint8)
+    mask: NDArray[np.uint8] = np.where(_whitest(path, max_pixels) >= WHITE, 255, 0).astype(np.uint8)
     if not mask.any():
         raise UserError(f"{path} must be white where it is inspected", "nothing but black", "invert it")
     return mask
+
+
+def _whitest(path: Path, max_pixels: int | None) -> NDArray[np.uint8]:
+    channels: NDArray[np.uint8] = read_image(path, ReadOptions(max_pixels=max_pixels)).max(axis=2)
+    return channels
 
 
 def _quarter_turn(box: Box, size: tuple[int, int]) -> Box:

@@ -184,6 +184,7 @@ def views_from(args: argparse.Namespace) -> "list[View]":
                 fill=args.mask_fill,
                 rotate=turn or 0,
                 flip="" if flip in (None, "none") else flip,
+                max_pixels=args.max_pixels,
             )
         )
         for region, mask, turn, flip in zip(rois, masks, turns, flips, strict=True)

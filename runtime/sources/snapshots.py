@@ -74,7 +74,7 @@ class Snapshots:
         if wait_s > 0:
             time.sleep(min(wait_s, NAP_S))
             return True, None
-        self._due_s = max(self._due_s + self._every_s, time.monotonic())  # what is late is not caught up with
+        self._due_s = time.monotonic() + self._every_s
         data = io.BytesIO(self._answer())
         image = read_image(self._shown, self._read_options, data)
         data.seek(0)

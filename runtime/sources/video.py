@@ -53,6 +53,7 @@ class VideoFile(Source):
         return UserError(f"{self._path} must be a video with frames", "none that can be decoded", "try to play it")
 
     def __iter__(self) -> Iterator[Frame]:
+        self._close_check()
         self._check = VideoCheck(self._path) if self._checked else None
         index, last_ms = 0, 0.0
         picture = None
@@ -96,5 +97,8 @@ class VideoFile(Source):
     def close(self) -> None:
         """Close the file."""
         self._capture.release()
+        self._close_check()
+
+    def _close_check(self) -> None:
         if self._check is not None:
             self._check.close()

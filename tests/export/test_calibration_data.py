@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from runtime.images.opencv import opencv
 from runtime.images.preprocess import read_image
 from runtime.sources.frame import Frame
 from tests.support.paths import ROOT
+from tests.support.snapshot_server import SnapshotServer
 
 SHIPPED = ROOT / "calibration_data"
 
@@ -168,6 +170,24 @@ def test_camera_frames_are_spaced_in_time() -> None:
     assert [frame.index for frame in _spaced(frames, 0.0)] == [0, 1, 2, 3, 4]
 
 
+def test_a_streams_frames_are_taken_and_the_command_ends(tmp_path: Path) -> None:
+    server = SnapshotServer("basic", "admin", "secret")
+    try:
+        words = ["--from", f"http://admin:secret@127.0.0.1:{server.port}/snap", "--count", "2", "--every", "0"]
+        assert run_command(main, [*words, "--out", str(tmp_path / "set")]) == 0
+    finally:
+        server.close()
+    data = read_calibration_data(tmp_path / "set")
+    assert len(data.paths) == 2 and data.origin == f"http://admin@127.0.0.1:{server.port}/snap"
+
+
+def test_a_pipe_in_a_folder_is_not_read(tmp_path: Path) -> None:
+    source = _write_images(tmp_path / "source", 2)
+    os.mkfifo(source / "good9.png")
+    _fill(source, tmp_path / "set")
+    assert len(read_calibration_data(tmp_path / "set").paths) == 2
+
+
 def test_a_refill_replaces_the_earlier_set_and_keeps_other_files(filled: Path, tmp_path: Path) -> None:
     (filled / "README.md").write_text("mine")
     before = read_calibration_data(filled).sha256
@@ -208,6 +228,8 @@ def test_a_refill_never_removes_what_it_did_not_write(tmp_path: Path, capsys: py
         (["--from", ".", "--count", "0"], "count must be 1 or more"),
         (["--from", ".", "--every", "nan"], "every must be"),
         (["--camera", "-1"], "camera:N"),
+        (["--from", "watch:."], "a folder to watch; give the folder itself"),
+        (["--from", "pipe.png"], "no regular file"),
     ],
 )
 def test_bad_arguments_end_in_one_line(
@@ -218,6 +240,7 @@ def test_bad_arguments_end_in_one_line(
     expected: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
     assert run_command(main, arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and expected in error

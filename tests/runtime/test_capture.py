@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,30 @@ def test_a_cameras_frames_are_taken_apart_and_named_by_their_time(tmp_path: Path
     camera.put(*range(20), None)
     assert _capture("--camera", 0, "--output", tmp_path, "--limit", 2, "--every", 3600, "--no-reconnect") == 2
     assert len(list(tmp_path.iterdir())) == 2  # one of all these, then the camera ended
+
+
+def test_a_clock_that_is_set_back_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    camera = FakeCamera().install(monkeypatch)
+    seconds = itertools.count(1_700_000_000, -3600)
+
+    def set_back() -> float:
+        camera.put(60)
+        return float(next(seconds))
+
+    monkeypatch.setattr("runtime.sources.live.time.time", set_back)
+    camera.put(50)
+    assert _capture("--camera", 0, "--output", tmp_path, "--limit", 3, "--every", 0.001) == 0
+    camera.put(None)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_damaged_image_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.full((8, 8, 3), 9, np.uint8)).save(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "a.png").write_bytes(b"broken")
+    assert _capture("--source", tmp_path / "in", "--output", tmp_path / "out") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
+    assert "a.png must be a whole image" in capsys.readouterr().err
 
 
 def test_a_name_holds_utc_to_the_millisecond():

@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from runtime.images.facts import ImageFacts
 from runtime.sources.naming import run_mark
 from tests.support.fake_camera import FakeCamera
 from tests.support.paths import ROOT
+from tests.support.snapshot_server import SnapshotServer
 from tests.support.tiny_engine import write_tiny_engine
 from tests.support.waiting import wait_until
 
@@ -252,6 +254,78 @@ def test_a_camera_ends_at_the_limit(engine: Path, monkeypatch: pytest.MonkeyPatc
     # red and green of 200 and no blue: 400 / 3 / 255 * 3
     assert out.startswith(f"camera2_{run_mark()}_000000  1.5686  anomalous\n1 frames: 0 good, 1 anomalous")
     assert camera.released
+
+
+def test_after_a_restart_an_overlay_stays_that_of_its_line(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    camera = FakeCamera().install(monkeypatch)
+    for level in (40, 200):
+        camera.put(level, None)
+        run_mark.cache_clear()  # what a new process has
+        words = ("--engine", engine, "--camera", 0, "--limit", 1, "--output", tmp_path / "out")
+        assert _infer(*words, "--events", tmp_path / "events") == 0
+    lines = _lines(tmp_path / "out")
+    overlays = [np.asarray(Image.open(tmp_path / "out" / "overlays" / f"{line['name']}.png")) for line in lines]
+    assert [line["frame"] for line in lines] == [0, 0] and len(overlays) == 2
+    assert overlays[1].mean() - overlays[0].mean() > 30  # the first is still that of the darker picture
+
+
+def test_sources_of_one_name_have_files_of_their_own(engine: Path, images: Path, tmp_path: Path):
+    words = ("--engine", engine, "--source", images, "--source", images, "--output", tmp_path / "out")
+    assert _infer(*words, "--roi", "none", "--roi", "0,0,20,20", "--events", tmp_path / "events") == 0
+    assert {line["source"] for line in _lines(tmp_path / "out")} == {str(images), f"{images}-2"}
+    folders = list((tmp_path / "out" / "overlays").iterdir())
+    assert [len(list(folder.iterdir())) for folder in folders] == [5, 5]
+    events = [json.loads((path / "event.json").read_text())["source"] for path in (tmp_path / "events").glob("*Z_*")]
+    assert sorted(events) == [str(images), f"{images}-2"]
+    assert _infer(*words, "--name", "left", "--name", "right") == 0
+    assert {line["source"] for line in _lines(tmp_path / "out")} >= {"left", "right"}
+
+
+def test_whatever_befalls_one_source_the_others_are_judged(
+    engine: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A lost camera, a folder with a small and a broken image, and a folder that is sound, in one process."""
+    FakeCamera().install(monkeypatch).put(None)
+    odd = tmp_path / "odd"
+    shutil.copytree(images, odd)
+    (odd / "0.png").write_bytes(b"broken")
+    Image.fromarray(np.full((9, 9, 3), 10, np.uint8)).save(odd / "1.png")
+    words = [word for source in ("camera:0", odd, images) for word in ("--source", source)]
+    names = [word for name in ("cam", "odd", "sound") for word in ("--name", name)]
+    assert _infer("--engine", engine, *words, *names, "--roi", "0,0,20,20", "--no-reconnect") == 2
+    captured = capsys.readouterr()
+    lines = [line.split()[:2] for line in captured.out.splitlines() if " no verdict: " in line]
+    assert lines == [["odd", "0.png"], ["odd", "1.png"]]
+    assert "  odd: 5 frames: 0 good, 3 anomalous, 2 without a verdict" in captured.out
+    assert "  sound: 5 frames: 2 good, 3 anomalous" in captured.out
+    assert "cam must keep delivering frames" in captured.err
+
+
+def test_no_password_is_written_anywhere(engine: Path, tmp_path: Path):
+    server = SnapshotServer("digest", "admin", "S[ecret/1")
+    try:
+        address = f"http://admin:S[ecret/1@127.0.0.1:{server.port}/snap"
+        words = (
+            "--engine",
+            engine,
+            "--source",
+            address,
+            "--camera-fps",
+            20,
+            "--limit",
+            2,
+            "--output",
+            tmp_path / "out",
+        )
+        child = _process(*words, "--events", tmp_path / "events", "--json", "--frozen-after", 0)
+        out, err = child.communicate(timeout=120)
+    finally:
+        server.close()
+    assert child.returncode == 0 and f"http://admin@127.0.0.1:{server.port}/snap" in out, err
+    written = "".join(path.read_text(errors="replace") + path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert "ecret" not in out + err + written
 
 
 def test_a_camera_that_fails_still_has_a_summary(

@@ -101,6 +101,8 @@ def test_views_are_one_for_all_or_one_for_each(folder: Path):
     words = ("--roi", "none", "--roi", "1,2,3,4", "--mask", folder / "mask.png", "--mask", "none", "--flip", "v")
     each = views_from(_parse("--camera", 0, "--camera", 1, *words))
     assert [view.describe() for view in each] == [{"mask": "mask.png", "flip": "v"}, {"roi": [1, 2, 3, 4], "flip": "v"}]
+    with pytest.raises(UserError, match="may have 47 pixels"):  # a line-scan camera's mask is as large as its frames
+        views_from(_parse("--camera", 0, "--mask", folder / "mask.png", "--max-pixels", 47))
     with pytest.raises(UserError, match="--roi must be given once, or once for each source; found 2 for 3"):
         views_from(_parse(*("--camera", 0, "--camera", 1, "--camera", 2), *("--roi", "none") * 2))
 

@@ -140,6 +140,14 @@ def test_a_frame_that_the_container_states_and_does_not_hold_is_missed(tmp_path:
     assert len(said) == 1
 
 
+@NEEDS_FFMPEG
+def test_an_interlaced_video_is_read_or_has_no_verdict(tmp_path: Path):
+    """OpenCV 5.0.0 repeats one picture (findings/opencv_repeats_interlaced.sh)."""
+    frames, _ = _read(_make(tmp_path / "a.ts", "libx264", "-x264-params", "interlaced=1"))
+    different = len({frame.image.tobytes() for frame in frames})
+    assert len(frames) >= FRAMES and (different == FRAMES or all(frame.fault for frame in frames))
+
+
 def test_a_check_that_dies_is_no_clean_bill(tmp_path: Path):
     path = _by_opencv(tmp_path / "a.avi", "MJPG")
     with VideoCheck(path) as check:
