@@ -102,6 +102,7 @@ class Place:
     server: WebhookServer | None = None
     broker: Broker | None = None
     capsys: pytest.CaptureFixture[str] | None = None
+    deliveries: Deliveries | None = None
     printed: str = ""
 
     def lines(self, path: Path) -> list[Seen]:
@@ -238,7 +239,7 @@ def _run(
     sources = [Line(name, i, first, at or {} if i == 0 else {}) for i, name in enumerate(place.sources)]
     with only_writer(args):
         sinks = sinks_from(args, 3.0, len(sources)) or [ConsoleSink(len(sources) > 1)]
-        deliveries = Deliveries(sinks, patience_s=60, say=lambda line: None)
+        deliveries = place.deliveries = Deliveries(sinks, patience_s=60, say=lambda line: None)
         try:
             with deliveries, Inspection(sources, detector, [run, deliveries]) as inspection:
                 inspection.run()
@@ -305,7 +306,12 @@ def test_a_full_disk_costs_what_is_counted_and_nothing_that_was_there(
         first = _run(place, kind, detector)
         assert first.counts[0].undelivered == 0
         before = _contents(disk)
-        full = _run(place, kind, detector, FRAMES, {FRAMES + 3: lambda: fill(disk, *disk.rglob("*.jsonl"))})
+
+        def fill_under_way() -> None:
+            wait_until(lambda: place.deliveries and place.deliveries.counts()[0].delivered)
+            fill(disk, *disk.rglob("*.jsonl"))
+
+        full = _run(place, kind, detector, FRAMES, {FRAMES + 4: fill_under_way})
         counts = full.counts[0]
         assert counts.delivered + counts.failed == len(full.judged) and counts.lost == counts.queued == 0
         after = _contents(disk)
