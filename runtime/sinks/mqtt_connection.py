@@ -11,17 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from runtime.common.errors import UserError
 from runtime.common.notices import say_once
+from runtime.sinks.mqtt_client import KEEPALIVE_S, QOS, RECONNECT_S, new_client
 from runtime.sinks.mqtt_options import MqttOptions
 
-QOS = 1
-KEEPALIVE_S = 10  # a broker that is silent for one and a half times as long is given up
-CONNECT_TIMEOUT_S = 5.0
-RECONNECT_S = (1, 30)  # the first wait and the longest
 CONFIRM_S = 5.0  # how long a connection is waited for, then the broker's word, then a message's return
 WAIT_STEP_S = 0.1  # how soon an interrupt is seen
-UNCONFIRMED = 20  # messages that paho keeps and sends again after a reconnect
 AROUND_BYTES = 10  # the most that a PUBLISH packet has besides its topic and payload
 LOSSES = 2  # a message that ends the connection so often is given up, or it would end the next ones too
 
@@ -29,8 +24,7 @@ LOSSES = 2  # a message that ends the connection so often is given up, or it wou
 class Connection:
     """Publishes to the topic of `options`, and says on its status topic whether this program lives.
 
-    Raises `UserError` where paho-mqtt is missing or the certificates cannot be read; a broker that cannot be reached
-    is no error, it may come.
+    Raises `UserError` as `new_client` does; a broker that cannot be reached is no error, it may come.
     """
 
     def __init__(self, options: MqttOptions) -> None:
@@ -54,33 +48,12 @@ class Connection:
         self._largest: int | None = None  # of a packet, in bytes
         self._status_number = 0
         self.connected.clear()
-        self._client = self._open(version)
-        self._client.connect_async(self._options.host, self._options.port, keepalive=KEEPALIVE_S)
-        self._client.loop_start()
-
-    def _open(self, version: int) -> Any:
-        try:
-            from paho.mqtt.client import Client
-            from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-        except ImportError as error:
-            raise UserError("--mqtt needs paho-mqtt", str(error), "pip install 'cflow-edge[mqtt]'") from None
-        options = self._options
-        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion(version))
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        client.reconnect_delay_set(*RECONNECT_S)
-        client.max_queued_messages_set(UNCONFIRMED)
-        client.will_set(options.status_topic, "offline", QOS, retain=True)
-        if options.user:
-            client.username_pw_set(options.user, options.password or None)
-        if options.tls:
-            try:
-                client.tls_set(ca_certs=None if options.ca is None else str(options.ca))
-            except OSError as error:
-                raise UserError("--mqtt-ca must hold certificates (PEM)", str(error)) from None
+        self._client = client = new_client(self._options, version)
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
         client.on_disconnect, client.on_message = self._on_disconnect, self._on_message
         client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
-        return client
+        client.connect_async(self._options.host, self._options.port, keepalive=KEEPALIVE_S)
+        client.loop_start()
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if client is not self._client:
@@ -121,7 +94,7 @@ class Connection:
             self._restart(4 if self._version == 5 else 5)
 
     def _on_publish(self, client: Any, data: Any, number: int, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
+        if client is self._client and reason.is_failure:
             self._refused[number] = str(reason)
             if number == self._status_number:
                 say_once(f"MQTT: the broker refuses {self._options.status_topic}: {reason}")
@@ -147,7 +120,7 @@ class Connection:
             try:
                 self._see_return("it drops them, or the account may not")
             except OSError as error:
-                if self._readable:  # or it is an account that is meant to publish only
+                if self._readable and not self._interrupted.is_set():  # or the account is meant to publish only
                     say_once(f"MQTT: the broker takes lines, but {error}")
             self._client.unsubscribe(self._options.topic)
 
