@@ -32,8 +32,13 @@ def write(stream: TextIO | None, text: str, patience_s: float = 0.0) -> bool:
     Never raises, and never blocks for longer.
     """
     with contextlib.suppress(OSError, ValueError):  # a closed pipe, a full disk, a closed file
-        return write_some(stream, text.encode(errors="backslashreplace"), patience_s) == 0
+        return write_some(stream, encoded(stream, text), patience_s) == 0
     return False
+
+
+def encoded(stream: TextIO | None, text: str) -> bytes:
+    """Return `text` as `stream` takes it; what its encoding has not becomes an escape."""
+    return text.encode(getattr(stream, "encoding", None) or "utf-8", "backslashreplace")
 
 
 def write_some(stream: TextIO | None, data: bytes, patience_s: float) -> int:
@@ -46,7 +51,7 @@ def write_some(stream: TextIO | None, data: bytes, patience_s: float) -> int:
     try:
         handle = stream.fileno()
     except (OSError, ValueError):  # no file: a stream in memory, as a notebook has
-        stream.write(data.decode())
+        stream.write(data.decode(stream.encoding or "utf-8"))
         stream.flush()
         return 0
     until = time.monotonic() + patience_s

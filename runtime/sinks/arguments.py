@@ -139,7 +139,8 @@ def _open_sinks(args: argparse.Namespace, maximum: float, sources: int) -> "Iter
         before, after = Window.parse(args.event_before), Window.parse(args.event_after)
         yield EventSink(args.events, maximum, EventOptions(before, after, args.disk_cap or _size(DEFAULT_CAP)))
     if args.mqtt is not None:
-        from runtime.sinks.mqtt import MqttOptions, MqttSink
+        from runtime.sinks.mqtt import MqttSink
+        from runtime.sinks.mqtt_options import MqttOptions
 
         yield MqttSink(MqttOptions.parse(args.mqtt, args.mqtt_credentials, args.mqtt_ca))
     if args.webhook is not None:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from runtime.common.closing import Closing
+from runtime.common.notices import encoded
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
 from runtime.sinks.stdout import Stdout
@@ -40,7 +41,7 @@ class ConsoleSink(Closing):
             line, self._begun = f"\r{CLEAR_LINE}{line}{self.status()}", True
         else:
             line += "\n"
-        self._stdout.write(line.encode(errors="backslashreplace"))
+        self._stdout.write(encoded(sys.stdout, line))
 
     def close(self) -> None:
         """End the one line; a second call does nothing."""

@@ -117,12 +117,16 @@ class _Event:
             undo.callback(cap.held.discard, self.folder.name)
             undo.callback(_remove_empty, self.folder)
             for name in ("event.json", "frames.jsonl"):
-                undo.callback(cap.drop, self.folder.name, self.folder / name)
+                undo.callback(self._take_back, self.folder / name)
                 cap.expect(self.folder.name, self.folder / name)
             self._write_summary()
             self._lines = JsonLines(self.folder / "frames.jsonl")
             undo.callback(self._lines.close)
             undo.pop_all()
+
+    def _take_back(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._cap.drop(self.folder.name, path)
 
     def ends_before(self, shot: Shot) -> bool:
         """Whether `shot` is no longer part of this event."""

@@ -1,6 +1,5 @@
 """A deserialised plan with all that it needs on the device: stream, buffers, events and the captured graph."""
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtime.common.errors import UserError
+from runtime.common.notices import say
 from runtime.engines.session import Frames, Maps, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 from runtime.engines.trt import cuda
@@ -191,7 +191,7 @@ class LoadedEngine:
             self._graph = cuda.CapturedGraph(self._stream.handle, self._enqueue)
         except (cuda.CudaError, UserError) as error:
             self._captures = False
-            print(f"note: executing without a CUDA graph ({error})", file=sys.stderr)
+            say(f"note: executing without a CUDA graph ({error})")
 
     def _execute(self) -> None:
         if self._graph is not None:

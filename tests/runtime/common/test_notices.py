@@ -42,6 +42,9 @@ def test_a_reader_that_has_gone_and_a_closed_stream_raise_nothing(monkeypatch: p
 def test_streams_that_are_no_files_get_everything(tmp_path: Path):
     stream = io.StringIO()
     assert notices.write(stream, "Körper\n") and stream.getvalue() == "Körper\n"
+    with (tmp_path / "latin").open("w", encoding="latin-1") as file:
+        assert notices.write(file, "Körper 体\n")
+    assert (tmp_path / "latin").read_bytes() == b"K\xf6rper \\u4f53\n"
     with (tmp_path / "log").open("w") as file:
         assert notices.write(file, "x" * 100_000)
     assert (tmp_path / "log").stat().st_size == 100_000

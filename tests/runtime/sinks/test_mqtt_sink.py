@@ -1,88 +1,21 @@
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runtime.common.errors import UserError
 from runtime.sinks.delivery import Delivery
-from runtime.sinks.json_lines import as_json
-from runtime.sinks.mqtt import MqttOptions, MqttSink
-from runtime.sinks.queueing import Queueing
+from runtime.sinks.json_lines import as_json, encode
+from runtime.sinks.mqtt import MqttSink
+from runtime.sinks.mqtt_options import MqttOptions
+from runtime.sinks.queueing import Counts, Queueing
+from tests.support.broker import Broker, Listener, OldBroker, needs_broker
 from tests.support.judgements import judgement
-
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here (apt-get install mosquitto)")
-
-
-def _wait(done: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < deadline, "still not so after 30 s"
-        time.sleep(0.01)
-
-
-class Broker:
-    """A real mosquitto on loopback, which can be killed and started again on the same port."""
-
-    def __init__(self, folder: Path, *settings: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._configuration = folder / "mosquitto.conf"
-        lines = [f"listener {self.port} 127.0.0.1", *(settings or ("allow_anonymous true",))]
-        self._configuration.write_text("\n".join([*lines, "persistence false", "user root"]) + "\n")
-        self.start()
-
-    def start(self) -> None:
-        command = [str(MOSQUITTO), "-c", str(self._configuration)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-        def answers() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-        _wait(answers)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(30)
-
-    def url(self, topic: str = "line1/verdicts") -> str:
-        return f"mqtt://127.0.0.1:{self.port}/{topic}"
-
-
-class Listener:
-    """A subscriber of all topics."""
-
-    def __init__(self, broker: Broker) -> None:
-        mqtt = pytest.importorskip("paho.mqtt.client")
-        self.got: list[tuple[str, bytes]] = []
-        self._subscribed = threading.Event()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-        self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
-        self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.on_message = lambda client, data, message: self.got.append((message.topic, message.payload))
-        self._client.connect("127.0.0.1", broker.port)
-        self._client.loop_start()
-        assert self._subscribed.wait(30)
-
-    def frames(self) -> list[int]:
-        return [json.loads(payload)["frame"] for topic, payload in self.got if not topic.endswith("/status")]
-
-    def states(self) -> list[bytes]:
-        return [payload for topic, payload in self.got if topic.endswith("/status")]
-
-    def stop(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -106,7 +39,7 @@ def test_every_verdict_arrives_and_the_broker_confirms_it(broker: Broker, listen
         delivery.offer(judgement(i, 2.0 if i == 3 else 0.5))
     delivery.close()
     assert delivery.counts().delivered == 50 and delivery.counts().undelivered == 0
-    _wait(lambda: len(listener.got) == 52)
+    wait_until(lambda: len(listener.got) == 52)
     assert listener.frames() == list(range(50)) and listener.states() == [b"online", b"offline"]
     bodies = [json.loads(payload) for topic, payload in listener.got if topic == "line1/verdicts"]
     assert bodies[3] == as_json(judgement(3, 2.0))
@@ -115,10 +48,10 @@ def test_every_verdict_arrives_and_the_broker_confirms_it(broker: Broker, listen
 @needs_broker
 def test_the_broker_says_offline_when_the_program_dies(broker: Broker, listener: Listener):
     sink = MqttSink(MqttOptions.parse(broker.url()))
-    _wait(lambda: listener.states() == [b"online"])
-    sink._client.socket().shutdown(socket.SHUT_RDWR)  # as the kernel does for a process that has died
-    _wait(lambda: b"offline" in listener.states())
-    _wait(lambda: listener.states()[-1] == b"online")  # and it is there again by itself
+    wait_until(lambda: listener.states() == [b"online"])
+    sink._connection._client.socket().shutdown(socket.SHUT_RDWR)  # as the kernel does for a process that has died
+    wait_until(lambda: b"offline" in listener.states())
+    wait_until(lambda: listener.states()[-1] == b"online")  # and it is there again by itself
     sink.close()
     sink.close()
 
@@ -130,14 +63,14 @@ def test_a_broker_that_is_killed_and_restarted_gets_the_newest(broker: Broker):
     delivery = Delivery(sink, Queueing(capacity=5, keep="newest", pictures=False), say=said.append)
     for i in range(3):
         delivery.offer(judgement(i))
-    _wait(lambda: delivery.counts().delivered == 3)
+    wait_until(lambda: delivery.counts().delivered == 3)
     broker.kill()
-    _wait(lambda: not sink._connected.is_set())
+    wait_until(lambda: not sink._connection.connected.is_set())
     for i in range(3, 103):
         delivery.offer(judgement(i))
     assert [waiting.frame.index for waiting in delivery._queue] == list(range(98, 103))
     broker.start()
-    _wait(lambda: delivery.counts().queued == 0)
+    wait_until(lambda: delivery.counts().queued == 0)
     delivery.close()
     counts = delivery.counts()
     # three before; five that waited; and the one that was being tried, unless its time was over before the restart
@@ -149,20 +82,20 @@ def test_a_broker_that_is_killed_and_restarted_gets_the_newest(broker: Broker):
 def test_a_broker_that_stands_still_is_counted_and_closing_does_not_wait_for_it(broker: Broker):
     delivery = Delivery(MqttSink(MqttOptions.parse(broker.url())), say=lambda line: None)
     delivery.offer(judgement(0))
-    _wait(lambda: delivery.counts().delivered == 1)
-    broker.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: delivery.counts().delivered == 1)
+    broker.stand_still()
     for i in range(1, 11):
         delivery.offer(judgement(i))
     delivery.close(timeout_s=0.2)
     counts = delivery.counts()
     assert (counts.delivered, counts.failed, counts.lost, counts.queued) == (1, 1, 9, 0)
     assert "not confirmed" in counts.last_error  # told by the sink, which was interrupted, within the grace
-    _wait(lambda: not delivery._thread.is_alive())
+    wait_until(lambda: not delivery._thread.is_alive())
 
 
 def test_without_a_broker_the_program_starts_and_says_why_nothing_arrives(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("paho.mqtt.client")
-    monkeypatch.setattr("runtime.sinks.mqtt.CONFIRM_S", 0.5)
+    monkeypatch.setattr("runtime.sinks.mqtt_connection.CONFIRM_S", 0.5)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         sink = MqttSink(MqttOptions("127.0.0.1", taken.getsockname()[1], "a"))
@@ -180,7 +113,7 @@ def test_user_and_password_come_from_a_file_and_a_wrong_one_is_said(tmp_path: Pa
         pytest.skip("no mosquitto_passwd here")
     subprocess.run([tool, "-b", "-c", str(passwords), "line", "right"], check=True, timeout=30, capture_output=True)
     broker = Broker(tmp_path, "allow_anonymous false", f"password_file {passwords}")
-    monkeypatch.setattr("runtime.sinks.mqtt.CONFIRM_S", 1.0)
+    monkeypatch.setattr("runtime.sinks.mqtt_connection.CONFIRM_S", 1.0)
     credentials = tmp_path / "credentials"
     try:
         for password, delivered in (("right", 1), ("wrong", 0)):
@@ -206,7 +139,7 @@ def test_tls_takes_the_brokers_certificate_only_from_a_trusted_authority(
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, timeout=60, capture_output=True)
     broker = Broker(tmp_path, "allow_anonymous true", f"keyfile {key}", f"certfile {certificate}")
-    monkeypatch.setattr("runtime.sinks.mqtt.CONFIRM_S", 2.0)
+    monkeypatch.setattr("runtime.sinks.mqtt_connection.CONFIRM_S", 2.0)
     url = broker.url().replace("mqtt://", "mqtts://")
     try:
         for ca, delivered in ((certificate, 1), (None, 0)):
@@ -217,6 +150,99 @@ def test_tls_takes_the_brokers_certificate_only_from_a_trusted_authority(
         assert "CERTIFICATE_VERIFY_FAILED" in delivery.counts().last_error
     finally:
         broker.kill()
+
+
+GOOD, LONG = (len(encode(as_json(judgement(0, score)))) for score in (0.5, 2.0))  # an anomalous line has a box
+
+
+def _with_rights(folder: Path, rights: str, *settings: str) -> Broker:
+    (folder / "rights").write_text(
+        f"topic {rights} line1/verdicts\ntopic write line1/verdicts/status\ntopic read line2\n"
+    )
+    return Broker(folder, "allow_anonymous true", f"acl_file {folder / 'rights'}", *settings)
+
+
+def _deliver(url: str, scores: list[float]) -> Counts:
+    delivery = Delivery(MqttSink(MqttOptions.parse(url)), say=lambda line: None)
+    for i, score in enumerate(scores):
+        delivery.offer(judgement(i, score))
+    wait_until(lambda: not delivery.counts().queued)
+    delivery.close()
+    return delivery.counts()
+
+
+@pytest.fixture(params=[b"\x20\x02\x00\x01", b""], ids=["refuses", "ends the connection"])
+def answer(request: pytest.FixtureRequest) -> bytes:
+    """What an old broker says to a client with MQTT 5: "unacceptable protocol version", or nothing."""
+    return request.param
+
+
+@needs_broker
+@pytest.mark.parametrize("old", [False, True])
+def test_what_an_access_list_drops_is_not_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool):
+    monkeypatch.setattr("runtime.sinks.mqtt_connection.CONFIRM_S", 2.0)
+    broker = _with_rights(tmp_path, "read")
+    before = OldBroker(broker, b"\x20\x02\x00\x01") if old else broker
+    counts = _deliver(before.url(), [0.5, 2.0])
+    broker.kill()
+    assert (counts.delivered, counts.failed) == (0, 2)
+    assert ("did not come back" if old else "refused the line: Not authorized") in counts.last_error
+
+
+@needs_broker
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("limit", [f"message_size_limit {GOOD + 20}", f"max_packet_size {GOOD + 50}"])
+def test_a_line_that_is_too_long_for_the_broker_fails_and_the_others_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool, limit: str
+):
+    monkeypatch.setattr("runtime.sinks.mqtt_connection.CONFIRM_S", 4.0)
+    broker = Broker(tmp_path, "allow_anonymous true", limit)
+    listener = Listener(broker)
+    before = OldBroker(broker, b"\x20\x02\x00\x01") if old else broker
+    counts = _deliver(before.url(), [0.5, 2.0, 0.5])
+    wait_until(lambda: len(listener.frames()) == 2)
+    listener.stop()
+    broker.kill()
+    assert (counts.delivered, counts.failed) == (2, 1) and listener.frames() == [0, 2]
+    told = {
+        # by mosquitto 2.0; later ones refuse the line
+        (False, "message"): f"ends the connection at a line of {LONG} bytes",
+        (False, "max_pac"): f"a line of {LONG} bytes; the broker takes {GOOD + 50}",
+        (True, "message"): "did not come back",
+        (True, "max_pac"): f"ends the connection at a line of {LONG} bytes",
+    }
+    assert told[old, limit[:7]] in counts.last_error or "refused the line: Packet too large" in counts.last_error
+
+
+@needs_broker
+def test_an_old_broker_gets_the_lines_and_gives_each_back(broker: Broker, listener: Listener, answer: bytes):
+    old = OldBroker(broker, answer)
+    counts = _deliver(old.url(), [0.5] * 20)
+    old.close()
+    assert (counts.delivered, counts.undelivered) == (20, 0)
+    wait_until(lambda: len(listener.got) == 22)
+    assert listener.frames() == list(range(20)) and listener.states() == [b"online", b"offline"]
+
+
+@needs_broker
+def test_an_account_that_may_only_publish_delivers_and_what_cannot_be_checked_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("runtime.sinks.mqtt_connection.CONFIRM_S", 2.0)
+    broker = _with_rights(tmp_path, "write")
+    counts = _deliver(broker.url(), [0.5, 0.5])
+    broker.kill()
+    assert (counts.delivered, counts.failed) == (2, 0)
+    assert "the broker takes lines, but the line did not come back" in capsys.readouterr().err
+
+
+@needs_broker
+def test_a_refused_status_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "rights").write_text("topic readwrite line3\n")
+    broker = Broker(tmp_path, "allow_anonymous true", f"acl_file {tmp_path / 'rights'}")
+    counts = _deliver(broker.url("line3"), [0.5])
+    broker.kill()
+    assert counts.delivered == 1 and "the broker refuses line3/status: Not authorized" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
-import json
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,65 +10,21 @@ from runtime.sinks.delivery import Delivery
 from runtime.sinks.json_lines import as_json
 from runtime.sinks.webhook import WebhookOptions, WebhookSink
 from tests.support.judgements import judgement
-
-
-class Server:
-    """A real HTTP server on loopback that answers as `answers` says, one after the other, the last for ever."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.answers: list[int | str] = [200]
-        self.got: list[tuple[dict[str, str], dict]] = []
-        self.release = threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.got.append((dict(self.headers), body))
-                answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                if answer == "hang":
-                    outer.release.wait(60)
-                    return
-                if answer == "nonsense":
-                    self.wfile.write(b"this is no HTTP\r\n")
-                    return
-                self.send_response(int(answer))
-                if 300 <= int(answer) < 400:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def do_GET(self) -> None:
-                outer.got.append(({}, {"method": "GET"}))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/alarm?key=1"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self) -> None:
-        self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
+from tests.support.webhook_server import WebhookServer
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
+def server() -> Iterator[WebhookServer]:
+    server = WebhookServer()
     yield server
     server.stop()
 
 
-def _sink(server: Server, **changes: object) -> WebhookSink:
+def _sink(server: WebhookServer, **changes: object) -> WebhookSink:
     return WebhookSink(WebhookOptions(server.url, **{"first_pause_s": 0.01, "timeout_s": 0.3, **changes}))  # type: ignore[arg-type]
 
 
-def test_anomalies_are_posted_as_json(server: Server, monkeypatch: pytest.MonkeyPatch):
+def test_anomalies_are_posted_as_json(server: WebhookServer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CFLOW_WEBHOOK_TOKEN", "s3cret")
     delivery = Delivery(WebhookSink(WebhookOptions.parse(server.url)))
     for i in range(10):
@@ -83,7 +37,7 @@ def test_anomalies_are_posted_as_json(server: Server, monkeypatch: pytest.Monkey
     assert "key" not in delivery.sink.name and "s3cret" not in repr(WebhookOptions.parse(server.url))
 
 
-def test_good_ones_too_where_wanted(server: Server):
+def test_good_ones_too_where_wanted(server: WebhookServer):
     delivery = Delivery(_sink(server, all_frames=True))
     delivery.offer(judgement())
     delivery.close()
@@ -91,21 +45,21 @@ def test_good_ones_too_where_wanted(server: Server):
 
 
 @pytest.mark.parametrize("trouble", [500, 503, 429, 408, "hang", "nonsense"])
-def test_trouble_of_the_server_is_tried_again(server: Server, trouble: int | str):
+def test_trouble_of_the_server_is_tried_again(server: WebhookServer, trouble: int | str):
     server.answers = [trouble, trouble, 204]
     _sink(server).write(judgement(0, 2.0))
     assert [body["frame"] for _, body in server.got] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("answer", [400, 401, 404, 301, 302, 303, 307])
-def test_a_refusal_and_a_redirection_are_not(server: Server, answer: int):
+def test_a_refusal_and_a_redirection_are_not(server: WebhookServer, answer: int):
     server.answers = [answer]
     with pytest.raises(OSError, match=f"answered {answer}"):
         _sink(server).write(judgement(0, 2.0))
     assert len(server.got) == 1  # and no GET to where the redirection pointed
 
 
-def test_trouble_that_stays_fails_after_all_tries(server: Server):
+def test_trouble_that_stays_fails_after_all_tries(server: WebhookServer):
     server.answers = [500]
     with pytest.raises(OSError, match="answered 500"):
         _sink(server, tries=3).write(judgement(0, 2.0))
@@ -123,7 +77,7 @@ def test_a_server_that_comes_back_gets_what_waited():
     while not delivery.counts().failed:
         threading.Event().wait(0.01)
     assert "refused" in delivery.counts().last_error
-    server = Server(port)
+    server = WebhookServer(port)
     delivery.offer(judgement(1, 2.0))
     delivery.close()
     server.stop()
@@ -132,7 +86,7 @@ def test_a_server_that_comes_back_gets_what_waited():
     assert len(said) == 2 and "delivers again" in said[1]
 
 
-def test_a_server_that_hangs_loses_the_oldest_and_the_end_does_not_wait_for_it(server: Server):
+def test_a_server_that_hangs_loses_the_oldest_and_the_end_does_not_wait_for_it(server: WebhookServer):
     server.answers = ["hang"]
     delivery = Delivery(_sink(server, timeout_s=60.0), say=lambda line: None)
     for i in range(1000):
@@ -142,7 +96,7 @@ def test_a_server_that_hangs_loses_the_oldest_and_the_end_does_not_wait_for_it(s
     assert (counts.delivered, counts.failed, counts.lost, counts.queued) == (0, 0, 1000, 0)
 
 
-def test_the_pauses_between_tries_end_with_the_inspection(server: Server):
+def test_the_pauses_between_tries_end_with_the_inspection(server: WebhookServer):
     server.answers = [500]
     delivery = Delivery(_sink(server, first_pause_s=3600.0), say=lambda line: None)
     delivery.offer(judgement(0, 2.0))
