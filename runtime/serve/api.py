@@ -122,8 +122,8 @@ def described(operation: Operation, open_to_all: bool, highest: float) -> dict[s
         answers[str(status)] = {"description": "as asked" if status < 300 else "see about", **content}
     parameters = [parameter.described() for parameter in operation.parameters]
     if operation.header:
-        schema = {"type": "string", "enum": [OUR_PAGE]}
-        about = "needed unless the request has the token as a bearer"
+        schema = {"type": "string", **({"enum": [OUR_PAGE]} if open_to_all else {})}
+        about = f"{OUR_PAGE}; needed unless the request has the token as a bearer"
         header = {"name": ASKED_BY, "in": "header", "required": open_to_all, "description": about, "schema": schema}
         parameters.append(header)
     schemas = {JSON: threshold_schema(highest), FORM: TOKEN_FORM}
