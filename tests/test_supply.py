@@ -98,3 +98,11 @@ def test_the_bill_of_materials_names_what_is_installed(tmp_path: Path):
     assert all(part["version"] for part in named.values()) and named["numpy"]["purl"].startswith("pkg:pypi/numpy@")
     assert named["numpy"]["licenses"]
     assert bill["metadata"]["component"]["name"] == "cflow-edge"
+
+
+def test_every_test_that_the_security_page_names_is_there():
+    named = re.findall(r"`(tests/[a-z_/]+\.py)(?:::(test_\w+))?`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) > 12
+    for file, test in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in text, f"{file}::{test}"

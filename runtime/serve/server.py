@@ -6,7 +6,6 @@ The page's process holds nothing that is not asked for here, and may die: it is 
 """
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import runtime
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.detector import Detector
@@ -133,7 +131,7 @@ class Server(Closing):
             inherited = (theirs.fileno(), self._socket.fileno())
             process = subprocess.Popen(
                 [sys.executable, "-m", "runtime.serve.page_process", *map(str, inherited)],
-                cwd=Path(os.fspath(runtime.__file__)).resolve().parent.parent,  # where Python finds this very package
+                cwd=Path(__file__).resolve().parents[2],  # where Python finds this very package
                 stdin=subprocess.DEVNULL,
                 pass_fds=inherited,  # and our session: the kernel weighs sessions equally, whatever their niceness
             )
