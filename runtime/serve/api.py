@@ -48,7 +48,7 @@ class Operation:
     about: str
     answers: Mapping[int, str]
     parameters: tuple[Whole, ...] = ()
-    body: Mapping[str, Any] | None = None
+    body: str = ""  # its type
     public: bool = False  # needs no token
     header: bool = False  # an action: needs X-Requested-By
 
@@ -57,14 +57,8 @@ class Operation:
         return {parameter.name: parameter.read(request) for parameter in self.parameters}
 
 
-NUMBER = {"type": "number"}
-THRESHOLD = {
-    "type": "object",
-    "properties": {"value": NUMBER, "instead_of": NUMBER},
-    "required": ["value", "instead_of"],
-    "additionalProperties": False,
-}
-TOKEN_FORM = {"type": "object", "properties": {"token": {"type": "string"}}, "required": ["token"]}
+CLOSED = {"additionalProperties": False}
+TOKEN_FORM = {"type": "object", "properties": {"token": {"type": "string"}}, "required": ["token"]} | CLOSED
 SOURCE = Whole("source", "the place of the source in source_names of /api/state", in_path=True)
 ANOMALY = Whole("picture", "the number of an anomaly in /api/state", in_path=True)
 AFTER = Whole("after", "a picture with a number above this is wanted, and waited for")
@@ -78,9 +72,7 @@ OPERATIONS = (
     Operation("GET", "/favicon.ico", "nothing", "no picture", {204: ""}, public=True),
     Operation("GET", "/openapi.json", "description", "this description", {200: JSON}),
     Operation("GET", "/login", "login_form", "asks for the token", {200: HTML, 303: TEXT}, public=True),
-    Operation(
-        "POST", "/login", "login", "signs a browser in", {303: "", 401: HTML}, body={FORM: TOKEN_FORM}, public=True
-    ),
+    Operation("POST", "/login", "login", "signs a browser in", {303: "", 401: HTML}, body=FORM, public=True),
     Operation("POST", "/logout", "logout", "signs a browser out", {204: ""}, header=True),
     Operation("GET", "/api/state", "state", "all that the page shows", {200: JSON}, (SINCE, MINUTES)),
     Operation(
@@ -89,7 +81,7 @@ OPERATIONS = (
         "threshold",
         "writes another threshold to the sidecar and judges by it",
         {200: JSON, 409: JSON, 422: JSON, 507: JSON},
-        body={JSON: THRESHOLD},
+        body=JSON,
         header=True,
     ),
     Operation(
@@ -108,8 +100,19 @@ ASKED_BY = "X-Requested-By"  # no page of another site can send it: the browser 
 OUR_PAGE = "cflow-edge"
 
 
-def described(operation: Operation) -> dict[str, Any]:
-    """Return an operation as OpenAPI has it."""
+def threshold_schema(highest: float) -> dict[str, Any]:
+    """Return what a body that sets a threshold is, in JSON Schema."""
+    number = {"type": "number"}
+    return {
+        "type": "object",
+        "properties": {"value": {**number, "minimum": 0, "maximum": highest}, "instead_of": number},
+        "required": ["value", "instead_of"],
+        "additionalProperties": False,
+    }
+
+
+def described(operation: Operation, open_to_all: bool, highest: float) -> dict[str, Any]:
+    """Return an operation as OpenAPI has it; `open_to_all`: this page takes no token."""
     refusals = {**ALWAYS, **(ACTION if operation.method == "POST" else {})}
     answers: dict[str, Any] = {
         str(status): {"description": text, "content": {TEXT: {}}} for status, text in refusals.items()
@@ -119,31 +122,34 @@ def described(operation: Operation) -> dict[str, Any]:
         answers[str(status)] = {"description": "as asked" if status < 300 else "see about", **content}
     parameters = [parameter.described() for parameter in operation.parameters]
     if operation.header:
-        schema = {"type": "string", "enum": [OUR_PAGE]}
-        parameters.append({"name": ASKED_BY, "in": "header", "required": True, "schema": schema})
-    body = None if operation.body is None else {kind: {"schema": schema} for kind, schema in operation.body.items()}
+        schema = {"type": "string", **({"enum": [OUR_PAGE]} if open_to_all else {})}
+        about = f"{OUR_PAGE}; needed unless the request has the token as a bearer"
+        header = {"name": ASKED_BY, "in": "header", "required": open_to_all, "description": about, "schema": schema}
+        parameters.append(header)
+    schemas = {JSON: threshold_schema(highest), FORM: TOKEN_FORM}
+    body = {operation.body: {"schema": schemas[operation.body]}} if operation.body else {}
     return {
         "operationId": f"{operation.method.lower()} {operation.path}",
         "summary": operation.about,
-        "security": [] if operation.public else [{"token": []}, {"cookie": []}],
+        "security": [] if operation.public or open_to_all else [{"token": []}, {"cookie": []}],
         "parameters": parameters,
-        **({} if body is None else {"requestBody": {"required": True, "content": body}}),
+        **({"requestBody": {"required": True, "content": body}} if body else {}),
         "responses": answers,
     }
 
 
-def openapi(cookie: str) -> dict[str, Any]:
-    """Return the description of every address; `cookie` is the name of the session's."""
+def openapi(cookie: str, open_to_all: bool, highest: float) -> dict[str, Any]:
+    """Return the description of every address; `cookie` is the session's, `highest` the engine's largest threshold."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = described(operation)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described(operation, open_to_all, highest)
     schemes = {
         "token": {"type": "http", "scheme": "bearer"},
         "cookie": {"type": "apiKey", "in": "cookie", "name": cookie},
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "A page of an inspection", "version": "1"},
+        "info": {"title": "Inspection", "version": "1"},
         "paths": paths,
-        "components": {"securitySchemes": schemes},
+        "components": {"securitySchemes": {} if open_to_all else schemes},
     }

@@ -104,7 +104,8 @@ class Connections:
 
 def _drop(transport: asyncio.Transport) -> None:
     """Close a connection at once; without the option the kernel would keep what was not taken, for minutes."""
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if transport.get_write_buffer_size():
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 

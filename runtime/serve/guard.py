@@ -56,7 +56,8 @@ class Guard:
         host = request.headers.get("Host", "")
         self._check_host(host, request.host)
         bearer = self._access.is_bearer(request.headers.get("Authorization", ""))
-        if request.method not in ("GET", "HEAD") and not bearer:
+        acts = request.method not in ("GET", "HEAD") and request.match_info.http_exception is None
+        if acts and not bearer:
             self._check_action(request, host)
         left_s = self._access.session_left_s(request.cookies.get(self.cookie, ""))
         if not (self._access.open or bearer or left_s > 0 or request.path in PUBLIC):

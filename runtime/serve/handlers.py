@@ -71,7 +71,8 @@ class Handlers:
 
     async def description(self, request: web.Request) -> web.Response:
         """Return what `runtime.serve.api` says of itself."""
-        return _json(openapi(self._guard.cookie))
+        report = await self._inspected.report.get()
+        return _json(openapi(self._guard.cookie, self._access.open, report["threshold"]["maximum"]))
 
     async def login_form(self, request: web.Request) -> web.Response:
         """Ask for the token."""

@@ -1,6 +1,7 @@
 """What the page is made of, each part by itself."""
 
 import argparse
+import asyncio
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from runtime.serve.address import Address, host_of, is_loopback, read_token
 from runtime.serve.arguments import add_arguments, server_from
 from runtime.serve.health import health
 from runtime.serve.history import MINUTES, MOST_STAGES, RECENT, History
+from runtime.serve.live import AT_ONCE, Live, Picture, now_s
 from runtime.serve.pictures import KEPT, PENDING, Pictures
 from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.troubles import Troubles
@@ -344,3 +346,30 @@ def test_its_command_line_loads_no_web_library():
     program = "import sys, runtime.serve.arguments; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"aiohttp", "prometheus_client", "asyncio", "numpy", "PIL", "cv2"} & set(run.stdout.split())
+
+
+def test_live_pictures_are_asked_for_once_and_handed_out_in_turns():
+    asked: list[int] = []
+
+    async def ask(after: int) -> Picture | None:
+        asked.append(after)
+        return Picture(7, {}, b"jpeg", now_s()) if after < 7 else None
+
+    async def look() -> list[int]:
+        live = Live(ask)
+        waiting = [asyncio.create_task(live.newer(i % 7, 30)) for i in range(2 * AT_ONCE + 5)]
+        nobody = asyncio.create_task(live.newer(7, 30))  # has seen it
+        turns = []
+        while not all(task.done() for task in waiting):
+            done = sum(task.done() for task in waiting)
+            if not turns or done != turns[-1]:
+                turns.append(done)
+            await asyncio.sleep(0)
+        assert [task.result().number for task in waiting] == [7] * len(waiting)
+        assert all(task.done() for task in waiting[:AT_ONCE]) and not nobody.done()
+        live.close()
+        assert await nobody is None
+        return turns
+
+    assert asyncio.run(look()) == [0, AT_ONCE, 2 * AT_ONCE]
+    assert asked[0] == 0 and set(asked[1:]) == {7}
