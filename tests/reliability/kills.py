@@ -20,7 +20,7 @@ ENDS = {signal.SIGTERM: {0, 143}, signal.SIGKILL: {0, -signal.SIGKILL}}
 INCOMPLETE = 1  # of infer: a frame got no verdict; the others are whole
 
 
-def _at_random_moments(victim: Victim, kills: int, rng: random.Random) -> Result:
+def at_random_moments(victim: Victim, kills: int, rng: random.Random) -> Result:
     """Kill `victim` so often, run it to its end after each, and count what was not as it must be."""
     wrong: list[str] = []
     log = victim.folder.parent / "said"
@@ -82,13 +82,13 @@ def run(scale: Scale, names: "tuple[str, ...]" = ()) -> list[Result]:
             with tempfile.TemporaryDirectory() as folder:
                 victim = make(Path(folder))
                 victim.folder.mkdir(exist_ok=True)
-                results.append(_at_random_moments(victim, scale.kills, random.Random(scale.seed)))
+                results.append(at_random_moments(victim, scale.kills, random.Random(scale.seed)))
     if not names or "infer" in names:
         with tempfile.TemporaryDirectory() as folder, _network(Path(folder)) as network:
             (Path(folder) / "run").mkdir()
             victim = victims.inspecting(Path(folder) / "run", network)
             victim.folder.mkdir()
-            results.append(_at_random_moments(victim, scale.kills, random.Random(scale.seed)))
+            results.append(at_random_moments(victim, scale.kills, random.Random(scale.seed)))
     return results
 
 

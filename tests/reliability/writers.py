@@ -21,7 +21,7 @@ MAKERS: dict[str, Callable[[Path], Victim]] = {
 }
 
 
-def _at_once(victim: Victim, number: int, wrong: list[str]) -> int:
+def at_once(victim: Victim, number: int, wrong: list[str]) -> int:
     """Run the command twice at the same time; return how many of the two wrote."""
     logs = [victim.folder.parent / f"said-{number}-{which}" for which in ("one", "other")]
     words = [[str(word) for word in victim.words(number)] for _ in logs]
@@ -51,7 +51,7 @@ def run(scale: Scale) -> list[Result]:
         with tempfile.TemporaryDirectory() as folder:
             victim = make(Path(folder))
             victim.folder.mkdir(exist_ok=True)
-            both = sum(_at_once(victim, number, wrong) == 2 for number in range(1, tries + 1))
+            both = sum(at_once(victim, number, wrong) == 2 for number in range(1, tries + 1))
         details = f"{tries - both} times one was refused, {both} times one waited for the other"
         for line in wrong:
             print(f"  {line}", file=sys.stderr, flush=True)

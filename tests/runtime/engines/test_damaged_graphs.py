@@ -28,9 +28,9 @@ def test_names_that_are_no_text_are_refused_in_one_line(tmp_path: Path, backend:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_output_without_a_name_is_refused_in_one_line(tmp_path: Path, backend: str) -> None:
+def test_an_input_without_a_name_is_refused_in_one_line(tmp_path: Path, backend: str) -> None:
     model = tiny_model(SIZE, 3.0)
-    model.graph.output[0].name = ""
+    model.graph.input.add()
     with pytest.raises(UserError, match=r"tiny\.onnx must"):
         runtime.load(described(tmp_path / "tiny.onnx", model.SerializeToString()), backend=backend)
 
