@@ -33,6 +33,7 @@ def start(work: Callable[[], int], log: Path) -> int:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        open_streams()
         status = work()
     except BaseException:
         traceback.print_exc()
@@ -40,6 +41,11 @@ def start(work: Callable[[], int], log: Path) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def open_streams() -> None:
+    """Let stdout and stderr be what their numbers stand for by now, as in a process that has just begun."""
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
 
 
 def ended(pid: int, within_s: float) -> int | None:

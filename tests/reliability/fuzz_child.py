@@ -34,10 +34,9 @@ def main() -> None:
     for kind, data in reader.seeds.items():
         _try(reader, folder, kind, data)
         assert _last["outcome"] == "value", f"the valid {kind} is refused: {_last['what']}"
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (virtual + 4 * GIB, virtual + 4 * GIB))  # a belt; what counts is measured
-    counts, failures = _fuzz(reader, folder, random.Random(seed), seconds, base)
+    counts, failures = fuzz(reader, folder, random.Random(seed), seconds)
     print(json.dumps({"tries": sum(counts.values()), **counts, "failures": failures}), file=out, flush=True)
     os._exit(0)
 
@@ -45,12 +44,14 @@ def main() -> None:
 _last: dict[str, str] = {}
 
 
-def _fuzz(
-    reader: Reader, folder: Path, rng: random.Random, seconds: float, base: int
+def fuzz(
+    reader: Reader, folder: Path, rng: random.Random, seconds: float
 ) -> tuple[dict[str, int], list[dict[str, str]]]:
+    """Give `reader` changed files for `seconds`; return the counts and, of each kind of failure, one file."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts = {"value": 0, "refused": 0, "failed": 0}
     failures: dict[str, dict[str, str]] = {}
-    kinds, until, most = list(reader.seeds), time.monotonic() + seconds, base
+    kinds, until = list(reader.seeds), time.monotonic() + seconds
     while time.monotonic() < until:
         kind = rng.choice(kinds)
         data = rng.choice(reader.mutations)(rng, reader.seeds[kind])

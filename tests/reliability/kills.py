@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.reliability import victims
-from tests.reliability.forks import AT_THE_START_S, holds, killed, last_line, moments, start
+from tests.reliability.forks import AT_THE_START_S, holds, killed, last_line, moments
 from tests.reliability.forks import run as run_to_its_end
 from tests.reliability.result import Result, Scale
-from tests.reliability.surroundings import Webhook, answers, broker, free_port
+from tests.reliability.surroundings import answers, broker, forked_webhook, free_port
 from tests.reliability.victims import Victim
-from tests.support.waiting import wait_until
 
 ENDS = {signal.SIGTERM: {0, 143}, signal.SIGKILL: {0, -signal.SIGKILL}}
 INCOMPLETE = 1  # of infer: a frame got no verdict; the others are whole
 
 
-def _at_random_moments(victim: Victim, kills: int, rng: random.Random) -> Result:
+def at_random_moments(victim: Victim, kills: int, rng: random.Random) -> Result:
     """Kill `victim` so often, run it to its end after each, and count what was not as it must be."""
     wrong: list[str] = []
     log = victim.folder.parent / "said"
@@ -64,27 +63,10 @@ def _ran(victim: Victim, number: int, log: Path, wrong: list[str]) -> float:
 @contextlib.contextmanager
 def _network(folder: Path) -> Iterator[list[object]]:
     """Yield the words for the page, a webhook and, where there is a mosquitto, MQTT."""
-    port, ready = free_port(), folder / "webhook"
-
-    def serve() -> int:
-        with Webhook() as webhook:  # threads: in a process of its own
-            ready.with_suffix(".new").write_text(webhook.url)
-            ready.with_suffix(".new").replace(ready)
-            signal.pause()
-        return 0
-
-    pid = start(serve, folder / "webhook.log")
-    try:
-        wait_until(ready.exists, "the webhook's server did not start")
-        with broker(folder) as mqtt:
-            words: list[object] = ["--webhook", ready.read_text(), "--webhook-all", "--serve", port]
-            yield [*words, *(["--mqtt", mqtt[0]] if mqtt else [])]
-            assert not answers(port), "a page goes on listening"
-    finally:
-        import os
-
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    port = free_port()
+    with forked_webhook(folder) as url, broker(folder) as mqtt:
+        yield ["--webhook", url, "--webhook-all", "--serve", port, *(["--mqtt", mqtt[0]] if mqtt else [])]
+        assert not answers(port), "a page goes on listening"
 
 
 def run(scale: Scale, names: "tuple[str, ...]" = ()) -> list[Result]:
@@ -100,13 +82,13 @@ def run(scale: Scale, names: "tuple[str, ...]" = ()) -> list[Result]:
             with tempfile.TemporaryDirectory() as folder:
                 victim = make(Path(folder))
                 victim.folder.mkdir(exist_ok=True)
-                results.append(_at_random_moments(victim, scale.kills, random.Random(scale.seed)))
+                results.append(at_random_moments(victim, scale.kills, random.Random(scale.seed)))
     if not names or "infer" in names:
         with tempfile.TemporaryDirectory() as folder, _network(Path(folder)) as network:
             (Path(folder) / "run").mkdir()
             victim = victims.inspecting(Path(folder) / "run", network)
             victim.folder.mkdir()
-            results.append(_at_random_moments(victim, scale.kills, random.Random(scale.seed)))
+            results.append(at_random_moments(victim, scale.kills, random.Random(scale.seed)))
     return results
 
 

@@ -5,15 +5,17 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from runtime.common.files import write_text
+from tests.reliability.forks import start
 from tests.support.waiting import wait_until
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -33,20 +35,18 @@ def answers(port: int) -> bool:
 
 
 class Webhook:
-    """A server that takes JSON; `got` holds the bodies. `hold` set: it takes a request and never answers."""
+    """A server that takes JSON, `after_s` seconds after it was sent (None: never); `got` holds the bodies."""
 
-    def __init__(self) -> None:
+    def __init__(self, after_s: float | None = 0.0) -> None:
         self.got: list[dict[str, Any]] = []
-        self.hold = threading.Event()
-        outer = self
+        outer, held = self, threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                while outer.hold.is_set():
-                    time.sleep(0.05)
+                held.wait(after_s)
                 outer.got.append(json.loads(body))
                 self.send_response(204)
                 self.end_headers()
@@ -63,9 +63,28 @@ class Webhook:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.hold.clear()
         self._server.shutdown()
         self._server.server_close()
+
+
+@contextlib.contextmanager
+def forked_webhook(folder: Path, after_s: float | None = 0.0) -> Iterator[str]:
+    """Yield the address of a webhook's server in a process of its own, so that this one stays without threads."""
+    ready = folder / f"webhook-{after_s}"
+
+    def serve() -> int:
+        with Webhook(after_s) as webhook:
+            write_text(ready, webhook.url)
+            signal.pause()
+        return 0
+
+    pid = start(serve, folder / "webhook.log")
+    try:
+        wait_until(ready.exists, "the webhook's server did not start")
+        yield ready.read_text(encoding="utf-8")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from runtime.common.errors import run_command
 from runtime.soak import SoakResult
 from tests.support.tiny_engine import write_tiny_engine
 
-GOOD = SoakResult(60.0, 1000, 1000, 1000, 300_000_000, 302_000_000, 20.0, 29.0, 25.0, "a device")
+GOOD = SoakResult(60.0, 1000, 1000, 1000, 300_000_000, 302_000_000, 20.0, 29.0, 25.0, "a device", 12, 12, 9, 9)
 
 
 @pytest.mark.slow
@@ -35,6 +35,10 @@ def test_a_short_soak_loses_nothing_and_keeps_its_memory(tmp_path: Path):
         ({"lines_written": 999}, "lost results: 1 of 1000"),
         ({"memory_after": 303_100_000}, r"\+1\.03 %"),
         ({"execute_p99_ms": 30.2}, "ratio 1.51"),
+        ({"handles_after": 13}, "12 handles and 9 threads after warm-up, 13 and 9 at the end"),
+        ({"threads_after": 10}, "12 handles and 9 threads after warm-up, 12 and 10 at the end"),
+        ({"handles_after": 11, "threads_after": 8}, None),
+        ({"delivered": {"mqtt": 7}, "undelivered": {"mqtt": 1}}, "mqtt: 7 delivered, 1 not"),
     ],
 )
 def test_a_limit_that_is_not_held_is_told(changed: dict[str, float], said: str | None):
@@ -54,6 +58,21 @@ def test_the_soak_command_keeps_what_it_measured(tmp_path: Path, capsys: pytest.
     assert "must not exist yet" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         run_command(soak.main, ["--engine", str(engine), "--minutes", "nan"])
+
+
+def test_a_soak_gives_every_sink_every_frame_and_serves_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    engine, out = write_tiny_engine(tmp_path), tmp_path / "out"
+    files = ["--output", out / "folder", "--json-file", out / "lines.jsonl", "--video", out / "line.avi"]
+    words = ["--engine", engine, "--minutes", 0.02, "--out", out, *files, "--events", out / "events", "--serve", 0]
+    assert run_command(soak.main, [str(word) for word in words]) in (0, 1)
+    said = capsys.readouterr()
+    assert "page: http" in said.err
+    outcome = json.loads((out / "soak.json").read_text())
+    assert list(outcome["delivered"].values()) == [outcome["frames_read"]] * 4
+    assert set(outcome["undelivered"].values()) == {0}
+    assert f"{out / 'lines.jsonl'}: {outcome['frames_read']} delivered, 0 not" in said.out
+    assert len((out / "lines.jsonl").read_text().splitlines()) == outcome["frames_read"]
+    assert outcome["handles_before"] > 3 and outcome["threads_before"] > 5  # four sinks, the page's two
 
 
 def test_the_overhead_is_told_by_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

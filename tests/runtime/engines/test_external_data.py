@@ -102,17 +102,26 @@ def test_a_file_larger_than_any_onnx_is_refused_unread(tmp_path: Path) -> None:
         refuse_external_data(tmp_path / "x.onnx")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("number", [2**31 - 1, -1, 1001])
-def test_an_operator_set_that_there_cannot_be_is_refused_unopened(tmp_path: Path, backend: str, number: int) -> None:
-    """OpenVINO tries every number below the one that is named: found by fuzzing, it hung."""
+def with_operator_set(path: Path, number: int) -> Path:
     model = tiny_model((32, 48), 3.0)
     model.opset_import[0].version = number
-    path = tmp_path / "tiny.onnx"
     onnx.save(model, path)
     write_sidecar(path, tiny_sidecar(path, (32, 48), ("a", "b", "c")))
+    return path
+
+
+@pytest.mark.parametrize("number", [2**31 - 1, -1, 1001])
+def test_an_operator_set_that_there_cannot_be_is_refused_unopened(tmp_path: Path, number: int) -> None:
+    """OpenVINO tries every number below the one that is named: found by fuzzing, it hung."""
+    path = with_operator_set(tmp_path / "tiny.onnx", number)
     with pytest.raises(UserError, match=r"tiny\.onnx must use operator sets up to 1000; found \d+"):
-        runtime.load(path, backend=backend)
+        refuse_external_data(path)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_library_is_given_an_operator_set_that_there_cannot_be(tmp_path: Path, backend: str) -> None:
+    with pytest.raises(UserError, match="operator sets up to 1000; found 1001"):
+        runtime.load(with_operator_set(tmp_path / "tiny.onnx", 1001), backend=backend)
 
 
 def test_damage_is_told_or_harmless() -> None:
