@@ -115,7 +115,7 @@ def test_a_video_that_was_cut_off_ends_with_a_frame_that_says_so(
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "MJPG"), ("a.mp4", "mp4v"), ("a.avi", "XVID")])
-def test_frames_of_damaged_bytes_are_never_passed_on_as_sound(tmp_path: Path, name: str, codec: str):
+def test_what_the_decoder_reports_reaches_every_frame_that_is_spoilt(tmp_path: Path, name: str, codec: str):
     path = _by_opencv(tmp_path / name, codec)
     sound = [frame.image for frame in _read(path)[0]]
     assert len(sound) == FRAMES
