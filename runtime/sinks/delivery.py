@@ -18,6 +18,7 @@ from runtime.sinks.judgement import Judgement, Sink
 from runtime.sinks.queueing import Counts, NotKept, Queueing, error_line
 
 CLOSE_TIMEOUT_S = 10.0
+JOIN_STEP_S = 0.05
 INTERRUPT_GRACE_S = 0.5  # what an interrupted sink gets to end in good order
 SAY_EVERY_S = 600.0  # trouble that lasts is said this often at most, and counted always
 
@@ -98,6 +99,11 @@ class Delivery:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def running(self, wait_s: float = 0.0) -> bool:
+        """Return whether the thread still works, after up to `wait_s`."""
+        self._thread.join(wait_s)
+        return self._thread.is_alive()
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Deliver what is queued and close the sink, within `timeout_s`; the rest counts as lost. May be repeated."""
@@ -202,6 +208,7 @@ class Deliveries(Closing):
         say: Callable[[str], None] = to_log,
     ) -> None:
         self._close_timeout_s = close_timeout_s
+        self._patience_s = patience_s
         self._deliveries = tuple(Delivery(sink, patience_s=patience_s, say=say) for sink in sinks)
 
     def offer(self, judgement: Judgement) -> None:
@@ -214,9 +221,17 @@ class Deliveries(Closing):
         return tuple(delivery.counts() for delivery in self._deliveries)
 
     def close(self) -> None:
-        """Close all at the same time, so that the slowest decides how long it takes; a second call does nothing."""
-        deadline = time.monotonic() + self._close_timeout_s
+        """Close all at the same time, so that the slowest decides how long it takes; a second call does nothing.
+
+        With patience, for files, the time begins anew while anything is delivered: slow sinks get what waits for them.
+        """
         for delivery in self._deliveries:
             delivery.begin_close()
+        deadline, delivered = time.monotonic() + self._close_timeout_s, 0
+        while (running := [one for one in self._deliveries if one.running()]) and time.monotonic() < deadline:
+            running[0].running(JOIN_STEP_S)
+            before, delivered = delivered, sum(counts.delivered for counts in self.counts())
+            if self._patience_s and delivered != before:
+                deadline = time.monotonic() + self._close_timeout_s
         for delivery in self._deliveries:
-            delivery.close(max(0.0, deadline - time.monotonic()))
+            delivery.close(0.0)

@@ -239,7 +239,7 @@ def _run(
     sources = [Line(name, i, first, at or {} if i == 0 else {}) for i, name in enumerate(place.sources)]
     with only_writer(args):
         sinks = sinks_from(args, 3.0, len(sources)) or [ConsoleSink(len(sources) > 1)]
-        deliveries = place.deliveries = Deliveries(sinks, patience_s=60, say=lambda line: None)
+        deliveries = place.deliveries = Deliveries(sinks, patience_s=60, close_timeout_s=60, say=lambda line: None)
         try:
             with deliveries, Inspection(sources, detector, [run, deliveries]) as inspection:
                 inspection.run()

@@ -255,6 +255,21 @@ def test_with_patience_a_slow_sink_loses_nothing_of_a_file():
     assert probe.indices == list(range(50)) and delivery.counts().lost == 0
 
 
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+def test_with_patience_the_end_waits_as_long_as_a_slow_sink_takes_something(patience_s: float):
+    class Slow(Probe):
+        def write(self, judgement: Judgement) -> None:
+            time.sleep(0.05)
+            super().write(judgement)
+
+    probe = Slow()
+    with Deliveries([probe], patience_s=patience_s, close_timeout_s=1.0, say=lambda line: None) as deliveries:
+        for i in range(60):  # 3 s
+            deliveries.offer(judgement(i))
+    assert (probe.indices == list(range(60))) == bool(patience_s)
+    assert bool(deliveries.counts()[0].lost) != bool(patience_s)
+
+
 def test_patience_with_a_dead_sink_ends_once_and_returns_when_it_moves(hanging: Probe):
     delivery = Delivery(hanging, Queueing(capacity=1, keep="oldest"), patience_s=0.2, say=lambda line: None)
     _block(delivery, hanging)
