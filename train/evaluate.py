@@ -31,7 +31,7 @@ def evaluate(path: Path, data: Path) -> Evaluation:
 
     Raises `UserError` where there are no test images or only one class of them.
     """
-    return evaluate_judged(judge(path, _labelled(data).test))
+    return evaluate_judged(judge(path, _labelled(data).test), read_facts(path).threshold.for_map)
 
 
 def _labelled(data: Path) -> Dataset:

@@ -29,7 +29,7 @@ def model_result(model: Path, facts: ModelDescription, judged: JudgedSet) -> Mod
     """Evaluate what `model` says of a labelled set. Raises `UserError` as `evaluate_judged` does."""
     called = judged.scores.astype(np.float64) > facts.threshold.value  # in double precision, as the runtime judges
     false_alarms, misses = int((called & ~judged.anomalous).sum()), int((judged.anomalous & ~called).sum())
-    return ModelResult(model, facts, evaluate_judged(judged), false_alarms, misses)
+    return ModelResult(model, facts, evaluate_judged(judged, facts.threshold.for_map), false_alarms, misses)
 
 
 def format_results(outcomes: Sequence[ModelResult]) -> str:
