@@ -145,7 +145,10 @@ def _counts(judgement: Decision) -> str:
 
 
 def _figures(evaluation: Evaluation) -> str:
-    note = "None depends on the threshold in use. F1 is the best for this very set: what could be reached, no forecast."
+    note = (
+        "Only SegF1 depends on the threshold in use. Image and pixel F1 are the best for this very set: what could "
+        "be reached, no forecast."
+    )
     return _section("figures", note, figures_table(evaluation))
 
 
