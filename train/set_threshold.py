@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help=".pt, .onnx or .plan")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--good", type=Path, help="folder of good images that the model was not trained on")
-    how.add_argument("--data", type=Path, help="MVTec-style folder with labelled images in test/: best F1 on them")
+    how.add_argument("--data", type=Path, help="labelled images, an MVTec-style folder or a list: best F1 on them")
     how.add_argument("--value", type=float, help="this very image score")
     parser.add_argument(
         "--false-alarm-rate", type=float, default=rate, help=f"with --good: wanted share of false alarms ({rate})"
