@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; exit status 1 if a form is not what it must be."""
     parser = argparse.ArgumentParser(prog=program_name("python -m export.verify"), description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", help=".pt, .onnx or .plan; what stands beside it is found")
-    parser.add_argument("--data", type=Path, metavar="DATASET", help="labelled images in MVTec's layout, for the AUROC")
+    parser.add_argument("--data", type=Path, metavar="DATASET", help="labelled images, a folder or a list, for AUROC")
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="the class, where DATASET holds several")
     parser.add_argument(
         "--images", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="good images, without --data (%(default)s)"

@@ -1,7 +1,7 @@
 """How good models are on a labelled set: `python -m train.evaluate cable.pt cable.onnx --data DIR`.
 
-AUROC by image and by pixel, AUPRO, best F1, and the mistakes at each model's own threshold; beside a class of
-MVTec AD the paper's figures.
+AUROC by image and by pixel, AUPRO (to 30 % and to 5 % of false pixels), AUPIMO, SegF1, best F1, and the mistakes at
+each model's own threshold; beside a class of MVTec AD the paper's figures. AU-sPRO for MVTec LOCO.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def evaluate(path: Path, data: Path) -> Evaluation:
 
     Raises `UserError` where there are no test images or only one class of them.
     """
-    return evaluate_judged(judge(path, _labelled(data).test))
+    return evaluate_judged(judge(path, _labelled(data).test), read_facts(path).threshold.for_map)
 
 
 def _labelled(data: Path) -> Dataset:
@@ -86,7 +86,7 @@ def _save_best_f1(model: Path, judged: JudgedSet) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program_name("python -m train.evaluate"), description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", help=".pt, .onnx or .plan")
-    parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder with test/ and ground_truth/")
+    parser.add_argument("--data", type=Path, required=True, help="labelled images: an MVTec-style folder, or a list")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--report", type=Path, help="also write a page with pictures and curves, e.g. report.html")
     parser.add_argument(

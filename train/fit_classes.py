@@ -1,4 +1,4 @@
-"""Train and evaluate class after class of MVTec AD, or scene after scene of STC, with a table at the end.
+"""Train and evaluate class after class of a data set, or scene after scene of STC, with a table at the end.
 
     python -m train.fit_classes --data MVTEC_ROOT --out-dir models [--classes cable,screw] [--size paper]
 
@@ -174,7 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of classes, each with train/good; or STC's")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of classes (train/good in each), STC's, or lists"
+    )
     parser.add_argument("--out-dir", type=Path, required=True, help=f"folder for CLASS.pt and {RESULTS_NAME}")
     parser.add_argument("--classes", default="all", help="comma-separated, or all (default: all)")
     parser.add_argument(

@@ -22,9 +22,9 @@ from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand, clipped
 from runtime.images.folders import describe_ignored, describe_use, list_images
 from train.data.open import GOOD, LabelledImage, open_dataset
+from train.judging.curves import best_pixel_f1
 from train.judging.false_alarms import best_f1, from_good_images
 from train.judging.judged_set import JudgedSet, judge
-from train.judging.metrics import best_pixel_f1, known_curves
 from train.judging.model_file import ModelDescription, read_facts, store_threshold
 from train.loop.schedule import Recipe
 
@@ -68,7 +68,7 @@ def from_labelled_folder(model: Path, data: Path) -> Threshold:
 
 def from_judged(model: Path, judged: JudgedSet) -> Threshold:
     """Return the best-F1 threshold of a labelled set that `model` has judged; of pixels too with every mask known."""
-    curves = known_curves(judged)
+    curves = judged.curves
     of_map = None if curves is None else best_pixel_f1(curves)[1]
     return _judged_with(model, replace(best_f1(judged.scores, judged.anomalous), map_value=of_map))
 
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help=".pt, .onnx or .plan")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--good", type=Path, help="folder of good images that the model was not trained on")
-    how.add_argument("--data", type=Path, help="MVTec-style folder with labelled images in test/: best F1 on them")
+    how.add_argument("--data", type=Path, help="labelled images, an MVTec-style folder or a list: best F1 on them")
     how.add_argument("--value", type=float, help="this very image score")
     parser.add_argument(
         "--false-alarm-rate", type=float, default=rate, help=f"with --good: wanted share of false alarms ({rate})"

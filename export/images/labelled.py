@@ -11,14 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from export.images.layouts import (
     GOOD,
     LOOKED_FOR,
-    is_visa,
     mask_folders,
     masks_in,
     test_folders,
-    visa_images,
 )
+from export.images.list_places import find_list
+from export.images.lists import read_list
 from export.images.masks import Mask, load_mask, mask_files, resize_mask, shape
 from export.images.pairs import check_no_masks_among
+from export.images.saturation import read_saturations
 from runtime.common.errors import UserError
 from runtime.common.notices import say_once
 from runtime.images.folders import describe_use, list_images
@@ -106,11 +107,14 @@ def _few(paths: Sequence[Path]) -> str:
 
 
 def labelled_images(root: Path) -> list[LabelledImage]:
-    """Return the test images below `root`, sorted by class and name; none where there are no such folders.
+    """Return the test images below `root`, sorted by class and name, or in the order of the list that `root` is.
 
-    Raises `UserError` for two images that share a mask, and for masks among the images.
+    None where there are no such folders. Raises `UserError` for two images that share a mask, for masks among the
+    images, and for a list that is wrong.
     """
-    images = _visa(root) if is_visa(root) else _in_folders(root)
+    if source := find_list(root):
+        return [LabelledImage(image.path, image.defect, image.mask) for image in read_list(source) if not image.train]
+    images = _in_folders(root)
     for mask, uses in Counter(image.mask for image in images if image.mask).items():
         if uses > 1:
             name = mask_files(mask)[0]
@@ -127,19 +131,12 @@ def say_use(root: Path, images: Sequence[LabelledImage]) -> None:
 
 def _in_folders(root: Path) -> list[LabelledImage]:
     images = []
+    saturations = read_saturations(root)
     for folder in test_folders(root):
         check_no_masks_among(paths := list_images(folder.images))
-        masks = {} if folder.masks is None else masks_in(folder.masks)
+        masks = {} if folder.masks is None else masks_in(folder.masks, saturations)
         images += [LabelledImage(path, folder.defect, masks.get(path.stem)) for path in paths]
     return images
-
-
-def _visa(root: Path) -> list[LabelledImage]:
-    masks = masks_in(folder) if (folder := root / "Data" / "Masks" / "Anomaly").is_dir() else {}
-    return [
-        LabelledImage(path, "anomaly" if anomalous else GOOD, masks.get(path.stem) if anomalous else None)
-        for path, anomalous in visa_images(root, "test")
-    ]
 
 
 def _say_orphans(root: Path, images: Sequence[LabelledImage]) -> None:

@@ -3,17 +3,15 @@
     test/good, test/DEFECT, ground_truth/DEFECT/STEM_mask.png or STEM.png            MVTec AD, BTAD (ok, ko)
     test/good, test/DEFECT, ground_truth/DEFECT/STEM/000.png, 001.png, ...           MVTec LOCO, AutoVI
     test_public/good, test_public/bad, test_public/ground_truth/bad/STEM_mask.png    MVTec AD 2
-    Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly/STEM.png             VisA, with split_csv beside it
 
+VisA, Real-IAD and one's own lists are found by `export.images.list_places`.
 Masks may have any suffix of an image, in capitals too. Folders of good images may be called good, ok or normal.
 """
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.images.masks import MaskParts
+from export.images.masks import MaskParts, Saturation
 from runtime.common.errors import UserError
 from runtime.images.folders import list_folders, list_images
 
@@ -22,7 +20,6 @@ GOOD_NAMES = frozenset({"good", "ok", "normal"})  # in small or capital letters
 TESTS = ("test", "test_public")
 GROUND_TRUTH = "ground_truth"
 LOOKED_FOR = "ground_truth/DEFECT/STEM_mask.png, STEM.png or STEM/*.png, or any other suffix of images"
-VISA_SPLIT = Path("split_csv", "1cls.csv")
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,10 @@ def mask_folders(root: Path) -> list[Path]:
     return [folder for ground in grounds for folder in list_folders(ground) if not is_good(folder.name)]
 
 
-def masks_in(folder: Path) -> dict[str, Path | MaskParts]:
-    """Return a folder's masks by the stem of the image that each is for."""
+def masks_in(folder: Path, saturations: tuple[Saturation, ...] = ()) -> dict[str, Path | MaskParts]:
+    """Return a folder's masks by the stem of the image that each is for; those in parts have the `saturations`."""
     files = list_images(folder)
-    inner = {parts.name: MaskParts(tuple(list_images(parts))) for parts in list_folders(folder)}
+    inner = {parts.name: MaskParts(tuple(list_images(parts)), saturations) for parts in list_folders(folder)}
     found: dict[str, Path | MaskParts] = {stem: parts for stem, parts in inner.items() if parts.paths}
     for path in reversed(files):  # of several for one image the first counts
         found[path.stem] = path
@@ -82,26 +79,3 @@ def masks_in(folder: Path) -> dict[str, Path | MaskParts]:
             found[path.stem.removesuffix("_mask")] = path
             found.pop(path.stem, None)
     return found
-
-
-def is_visa(root: Path) -> bool:
-    """Whether `root` is a class of VisA as it is published."""
-    return (root / "Data" / "Images").is_dir()
-
-
-def visa_images(root: Path, split: str) -> Iterator[tuple[Path, bool]]:
-    """Yield the images of a class of VisA in a `split`, "train" or "test", each with whether it shows a defect.
-
-    Raises `UserError` without the file that says which images are for training.
-    """
-    name, table = root.absolute().name, root.absolute().parent / VISA_SPLIT
-    if not table.is_file():
-        expected = f"{root} is a class of VisA and needs {table}, which says what to train on"
-        raise UserError(expected, "no such file", "copy it from the data set")
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("object") == name and row.get("split") == split]
-    for row in rows:
-        path = root / (row.get("image") or "").removeprefix(f"{name}/")
-        if not path.is_file():
-            raise UserError(f"{table} must list images that are there", f"no {path}", "copy the data set again")
-        yield path, not is_good(row.get("label") or "")

@@ -24,10 +24,26 @@ class MaskSlice:
 
 
 @dataclass(frozen=True)
+class Saturation:
+    """How much of a kind of defect must be found: `threshold` pixels, or that share of it where it is `relative`.
+
+    `pixel_value` is the grey level of the masks of this kind.
+    """
+
+    pixel_value: int
+    threshold: float
+    relative: bool
+
+
+@dataclass(frozen=True)
 class MaskParts:
-    """The mask of one image in several files, a defect each: all that any of them marks."""
+    """The mask of one image in several files, a defect each: all that any of them marks.
+
+    `saturations` are those of the kinds of defects, where the data set states them.
+    """
 
     paths: tuple[Path, ...]
+    saturations: tuple[Saturation, ...] = ()
 
 
 Mask = Path | MaskParts | MaskSlice

@@ -117,6 +117,10 @@ def test_an_engine_is_evaluated_at_its_own_threshold_beside_the_paper(
     # Half of each defect image is marked. Cuts by image: 220, 200: marked and unmarked alike; 100: a good one.
     assert figures["pixel_f1"] == pytest.approx(2 * 2 / (4 + 3))
     assert figures["pixel_auroc"] == pytest.approx(naive_auroc(*constant_maps(graded)))
+    # At its own threshold two marked halves and their unmarked ones are called, and a good image.
+    assert figures["seg_f1"] == pytest.approx(2 * 2 / (2 * 3 + 3))
+    # One defect is darker than good images, two are brighter than all of them.
+    assert figures["aupimo"] == pytest.approx(2 / 3) and figures["au_spro"] is None
     assert figures["paper"]["class"] == "screw"
     own = [row for row in figures["paper"]["percent"] if row["system"] == "CFLOW-AD" and row["setting"] == "resnet18"]
     assert [(row["image_auroc"], row["pixel_auroc"]) for row in own] == [(85.94, 98.4)]
@@ -220,7 +224,7 @@ def test_missing_masks_leave_the_image_figure(
     picture(tmp_path / "test/cut/0.png")
     run(checkpoint, "--data", tmp_path)
     figures = capsys.readouterr().out.splitlines()[1].split()[1:]
-    assert figures[:4] + figures[5:] == ["50.00", "-", "-", "66.67", "-", "-"]
+    assert figures[:4] + figures[5:] == ["50.00", "-", "-", "66.67", *["-"] * 6]
 
 
 def test_a_broken_mask_or_a_missing_model_is_named(

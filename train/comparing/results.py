@@ -17,7 +17,7 @@ from train.comparing.decoder_run import DecoderRun
 from train.comparing.variants import DecoderKey, Variant
 from train.data.open import Dataset
 from train.judging.judged_set import JudgedSet
-from train.judging.metrics import Evaluation, evaluate_judged, known_curves, pixel_auroc
+from train.judging.metrics import Evaluation, evaluate_judged, pixel_auroc
 
 BATCH = 8  # images whose maps are computed at a time
 
@@ -85,7 +85,7 @@ class Judge:
 
     def _paper_areas(self, reference: list[Tensor], test: list[Tensor]) -> TestFigures:
         judged = self._judged(reference, test, "paper")
-        curves = known_curves(judged)
+        curves = judged.curves
         of_pixels = None if curves is None else pixel_auroc(curves)
         return TestFigures(auroc(judged.scores, judged.anomalous), of_pixels)
 

@@ -14,7 +14,7 @@ RECORD_NAME = "synthetic.json"  # what `train.synthetic` leaves beside the image
 
 @dataclass(frozen=True)
 class Dataset:
-    """Good images to train on and labelled images to test on (maybe none), all below `root`.
+    """Good images to train on and labelled images to test on (maybe none), below `root` but for what a list names.
 
     `mean` and `std` (of RGB in [0, 1]) are what the paper normalises such images with, `paper_size` is the
     (height, width) in pixels that it trains on, where it says so. `part` is what of `root` this is, if not all.
@@ -40,6 +40,8 @@ class Dataset:
         """Hash the training images' names and bytes, so that a checkpoint can say what it was trained on."""
         digest = hashlib.sha256()
         for path in self.train:
-            digest.update(os.fsencode(path.relative_to(self.root).as_posix()) + b"\0")
+            inside = path.is_relative_to(self.root)  # a list may name others: where they lie says nothing of them
+            name = path.relative_to(self.root).as_posix() if inside else path.name
+            digest.update(os.fsencode(name) + b"\0")
             digest.update(bytes.fromhex(sha256_of(path)))
         return digest.hexdigest()

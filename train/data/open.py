@@ -1,4 +1,4 @@
-"""Images of a folder: one of the layouts of `export.images.layouts`, STC, or good images alone."""
+"""Images of a folder: one of the layouts of `export.images.layouts`, STC, good images alone, or a list of images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.images.labelled import GOOD, LabelledImage, labelled_images, read_mask
-from export.images.layouts import good_folder, is_visa, visa_images
+from export.images.layouts import good_folder
+from export.images.list_places import ImageList, find_list
+from export.images.lists import read_list
 from export.images.pairs import check_no_masks_among
 from runtime.common.errors import UserError
 from runtime.images.folders import describe_ignored, list_folders, list_images
@@ -42,17 +44,20 @@ def list_classes(root: Path) -> tuple[str, ...]:
 
 
 def open_dataset(root: Path) -> Dataset:
-    """Find the images under `root`; a scene of STC is opened as `stc / "01"`, though it is no folder.
+    """Find the images under `root`, or that the list `root` names (`export.images.list_places`).
 
-    Raises `UserError` if there is no folder, neither a good image to train on nor any to test on, two
-    test images that share a mask, or labels of STC that do not fit its frames.
+    A scene of STC is opened as `stc / "01"`, though it is no folder. Raises `UserError` if there is no folder,
+    neither a good image to train on nor any to test on, two test images that share a mask, labels of STC that do
+    not fit its frames, or a list that is wrong.
     """
     if is_stc(root):
         return open_stc(root)
     if not root.exists() and is_stc(root.parent):
         return open_stc(root.parent, scene=root.name)
+    if source := find_list(root):
+        return _open_list(source)
     if not root.is_dir():
-        raise UserError("--data must be a folder of good images or an MVTec-style one", f"no folder {root}")
+        raise UserError("--data must be a folder of good images, an MVTec-style one or a list", f"no folder {root}")
     images, test = _good_images(root), tuple(labelled_images(root))
     if not images and not test:
         folder = good_folder(root / "train") or root
@@ -61,10 +66,14 @@ def open_dataset(root: Path) -> Dataset:
     return Dataset(root, images, test, paper_size=paper_size(root.absolute().name))
 
 
+def _open_list(source: ImageList) -> Dataset:
+    images = read_list(source)
+    test = tuple(LabelledImage(image.path, image.defect, image.mask) for image in images if not image.train)
+    return Dataset(source.root, tuple(image.path for image in images if image.train), test, part=source.part)
+
+
 def _good_images(root: Path) -> tuple[Path, ...]:
     """Return the images to train on below `root`. Raises `UserError` where they are not told from others or masks."""
-    if is_visa(root):
-        return tuple(path for path, anomalous in visa_images(root, "train") if not anomalous)
     train = root / "train"
     good = good_folder(train)
     if train.is_dir() and good is None:

@@ -13,7 +13,15 @@ from train.data.stc import is_stc
 from train.judging.paper_figures import average_rows, format_rows
 
 SCHEMA = "cflow-edge/classes/1"
-COLUMNS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}  # figures that are tabled
+COLUMNS = {  # figures that are tabled; AUPRO-5 and AU-sPRO-5 go to 5 % of false pixels
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "aupro_5": "AUPRO-5",
+    "seg_f1": "SegF1",
+    "aupimo": "AUPIMO",
+    "au_spro": "AU-sPRO-5",
+}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from export.images.labelled import read_masks
 from export.model.checkpoint import load_checkpoint
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from train.data.open import ImageCache, LabelledImage
+from train.judging.curves import PixelCurves, pixel_curves
 from train.judging.scores import score_images
 
 
@@ -35,6 +37,16 @@ class JudgedSet:
     def anomalous(self) -> NDArray[np.bool_]:
         """Which images show a defect, (N,)."""
         return np.array([image.anomalous for image in self.images], dtype=bool)
+
+    @cached_property
+    def curves(self) -> PixelCurves | None:
+        """The curves by pixel, computed once; None where an anomalous image has no mask.
+
+        Figures over those that have one would be of another set than the images' figures beside them, and a mask
+        that is not found for its name or its folder would move them without a word.
+        """
+        missing = any(mask is None for mask in self.masks)
+        return None if missing else pixel_curves(self.maps, self.masks)
 
 
 def judge(path: Path, images: Sequence[LabelledImage]) -> JudgedSet:

@@ -1,29 +1,28 @@
-"""How well scores separate: AUROC and best F1 by image and by pixel, and AUPRO (per-region overlap).
+"""How well scores separate: the figures of an evaluation, by image and by pixel, in the field's own terms.
 
-All pixel figures follow from one sort: `pixel_curves` says for every distinct score what a cut there would call
-anomalous, and the areas and the best cut are read off those curves.
+AUROC, best F1 and AUPRO follow from the curves of `train.judging.curves`; AUPIMO, SegF1 and AU-sPRO have their own
+definitions, each said where it is computed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
-
 from export.images.labelled import auroc
+from train.judging.curves import PixelCurves, area_up_to, best_pixel_f1, f1_by_pixel, rates_above
 from train.judging.judged_set import JudgedSet
-from train.judging.thresholds import Scores, best_cut, best_f1, check_finite, distinct_scores, sums_from_above
+from train.judging.pimo import aupimo
+from train.judging.saturated import au_spro
+from train.judging.thresholds import best_f1, check_finite
 
 FALSE_POSITIVE_LIMIT = 0.3  # of AUPRO, as in the paper and in MVTec AD's own evaluation
-EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
+STRICT_LIMIT = 0.05  # the limit of MVTec AD 2 and MVTec LOCO
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Areas and F1 in [0, 1]; an F1's threshold is the score to cut at: what lies above it is called anomalous.
 
-    The figures by pixel are None where an anomalous image has no mask that marks a pixel of it.
+    The figures by pixel are None where an anomalous image has no mask that marks a pixel of it; `seg_f1` too where
+    no threshold was given, and `au_spro` where no defect has a saturation (MVTec LOCO's do).
     """
 
     images: int
@@ -35,119 +34,63 @@ class Evaluation:
     image_f1_threshold: float
     pixel_f1: float | None
     pixel_f1_threshold: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class PixelCurves:
-    """What each cut calls anomalous, from the strictest to "every pixel"; all of length M, one entry a distinct score.
-
-    Entry i is for the pixels whose score is at least `thresholds[i]` (descending): their share of the `normal`
-    pixels, their share of the `anomalous` pixels, and the mean over all ground-truth regions of the share of each.
-    """
-
-    false_positive_rate: NDArray[np.float64]
-    true_positive_rate: NDArray[np.float64]
-    region_overlap: NDArray[np.float64]
-    thresholds: Scores
-    normal: int
-    anomalous: int
-
-
-def pixel_curves(maps: NDArray[np.float32], masks: Sequence[NDArray[np.bool_] | None]) -> PixelCurves | None:
-    """Return the curves over the pixels of all maps (N, H, W) whose mask (H, W) is known.
-
-    None where the masks mark no pixel, or every one. A region is an 8-connected part of one mask. Raises
-    `UserError` for a score that is not finite.
-    """
-    known = [index for index, mask in enumerate(masks) if mask is not None]
-    truth = [mask for mask in masks if mask is not None]
-    anomalous = sum(int(mask.sum()) for mask in truth)
-    normal = sum(mask.size for mask in truth) - anomalous
-    if not anomalous or not normal:
-        return None
-    check_finite(maps, "every score of an anomaly map")
-    distinct, called = distinct_scores(maps[known])
-    marked = np.concatenate([maps[index][mask] for index, mask in zip(known, truth, strict=True)])
-    hits = sums_from_above(distinct, marked)
-    overlap = sums_from_above(distinct, marked, _region_weights(truth))
-    return PixelCurves(
-        false_positive_rate=(called - hits) / normal,
-        true_positive_rate=hits / anomalous,
-        region_overlap=overlap / overlap[-1],  # all regions whole: exactly 1, whatever the sum's rounding
-        thresholds=distinct[::-1],
-        normal=normal,
-        anomalous=anomalous,
-    )
-
-
-def _region_weights(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
-    """Return 1 / (area of its region) for every marked pixel, in the order of masks, rows and columns."""
-    weights = []
-    for mask in masks:
-        labels, _ = ndimage.label(mask, EIGHT_CONNECTED)
-        of_pixel = labels[mask]
-        weights.append(1 / np.bincount(of_pixel)[of_pixel])
-    return np.concatenate(weights)
+    aupro_5: float | None = None
+    aupimo: float | None = None
+    seg_f1: float | None = None
+    au_spro: float | None = None
 
 
 def pixel_auroc(curves: PixelCurves) -> float:
     """Return the area under the ROC curve by pixel, in [0, 1]."""
-    return _area(curves.false_positive_rate, curves.true_positive_rate, 1)
+    return area_up_to(curves.false_positive_rate, curves.true_positive_rate, 1)
 
 
 def aupro(curves: PixelCurves, limit: float = FALSE_POSITIVE_LIMIT) -> float:
     """Return the area under region overlap over false-positive rates up to `limit` (in (0, 1]), divided by it."""
-    return _area(curves.false_positive_rate, curves.region_overlap, limit) / limit
+    return area_up_to(curves.false_positive_rate, curves.region_overlap, limit) / limit
 
 
-def best_pixel_f1(curves: PixelCurves) -> tuple[float, float]:
-    """Return the largest F1 by pixel of any cut, and the highest such cut."""
-    normal_per_anomalous = curves.normal / curves.anomalous
-    recall = curves.true_positive_rate
-    f1 = 2 * recall / (recall + normal_per_anomalous * curves.false_positive_rate + 1)
-    return best_cut(f1, curves.thresholds)
+def mean_aupimo(judged: JudgedSet) -> float | None:
+    """Return the mean AUPIMO of the images with a mask; None where every image has one."""
+    areas = aupimo(judged.maps, [mask for mask in judged.masks if mask is not None])
+    return None if areas is None else float(areas.mean())
 
 
-def _area(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
-    """Return the area from the origin along ascending `x`, which ends at 1, to `limit`, by straight lines."""
-    inside = int(np.searchsorted(x, limit, side="right"))
-    xs, ys = np.concatenate([[0], x[:inside]]), np.concatenate([[0], y[:inside]])
-    area = np.sum(np.diff(xs) * (ys[1:] + ys[:-1])) / 2
-    if inside < len(x):  # the line to the next point, as far as the limit
-        at_limit = np.interp(limit, (xs[-1], x[inside]), (ys[-1], y[inside]))
-        area += (limit - xs[-1]) * (ys[-1] + at_limit) / 2
-    return float(area)
+def seg_f1(judged: JudgedSet, curves: PixelCurves, threshold: float) -> float:
+    """Return MVTec AD 2's SegF1: the F1 by pixel at a threshold that was chosen before these images were seen."""
+    rates = rates_above(judged.maps, [mask for mask in judged.masks if mask is not None], threshold)
+    return float(f1_by_pixel(curves, rates.true_positive_rate, rates.false_positive_rate))
 
 
-def known_curves(judged: JudgedSet) -> PixelCurves | None:
-    """Return the curves of a judged set; None where an anomalous image has no mask.
-
-    Figures over those that have one would be of another set than the images' figures beside them, and a mask that is
-    not found for its name or its folder would move them without a word.
-    """
-    missing = any(mask is None for mask in judged.masks)
-    return None if missing else pixel_curves(judged.maps, judged.masks)
-
-
-def evaluate_judged(judged: JudgedSet) -> Evaluation:
+def evaluate_judged(judged: JudgedSet, map_threshold: float | None = None) -> Evaluation:
     """Return every figure of a judged set; those by pixel only where every anomalous image has its mask.
 
-    Raises `UserError` if only one class is present, or for a score that is not finite.
+    `map_threshold` is what the model itself cuts its maps at. Raises `UserError` if only one class is present, or
+    for a score that is not finite.
     """
     anomalous = judged.anomalous
     check_finite(judged.scores, "every image score")
     image_auroc = auroc(judged.scores, anomalous)
     image_f1, image_threshold = best_f1(judged.scores, anomalous)
-    curves = known_curves(judged)
-    pixel_f1, pixel_threshold = (None, None) if curves is None else best_pixel_f1(curves)
+    curves = judged.curves
+    if curves is None:
+        none = None
+        return Evaluation(
+            len(anomalous), int(anomalous.sum()), image_auroc, none, none, image_f1, image_threshold, none, none
+        )
+    pixel_f1, pixel_threshold = best_pixel_f1(curves)
     return Evaluation(
         images=len(judged.images),
         anomalous=int(anomalous.sum()),
         image_auroc=image_auroc,
-        pixel_auroc=None if curves is None else pixel_auroc(curves),
-        aupro=None if curves is None else aupro(curves),
+        pixel_auroc=pixel_auroc(curves),
+        aupro=aupro(curves),
         image_f1=image_f1,
         image_f1_threshold=image_threshold,
         pixel_f1=pixel_f1,
         pixel_f1_threshold=pixel_threshold,
+        aupro_5=aupro(curves, STRICT_LIMIT),
+        aupimo=mean_aupimo(judged),
+        seg_f1=None if map_threshold is None else seg_f1(judged, curves, map_threshold),
+        au_spro=au_spro(judged, STRICT_LIMIT),
     )

@@ -17,28 +17,15 @@ def check_finite(scores: Scores, what: str) -> None:
         raise UserError(f"{what} must be finite", "NaN or infinity", "train again, or build the engine with --fp32")
 
 
-def distinct_scores(scores: Scores) -> tuple[Scores, NDArray[np.int64]]:
-    """Return the distinct scores, ascending, and how many scores are at least each of them, the highest first."""
-    ordered = np.sort(scores, axis=None)
-    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    return ordered[first], (len(ordered) - first)[::-1]
-
-
-def sums_from_above(distinct: Scores, scores: Scores, weights: NDArray[np.float64] | None = None) -> NDArray[Any]:
-    """Return how many of `scores` (or how much weight) is at least each of the `distinct` ones, the highest first."""
-    at_score = np.bincount(np.searchsorted(distinct, scores), weights, minlength=len(distinct))
-    return np.cumsum(at_score[::-1])
-
-
-def best_cut(f1: NDArray[np.float64], thresholds: Scores) -> tuple[float, float]:
-    """Return the largest of `f1`, by descending `thresholds`, and a cut halfway to the next lower score.
+def best_cut(f1: NDArray[np.float64], thresholds: Scores, lower: Scores) -> tuple[float, float]:
+    """Return the largest of `f1`, by descending `thresholds`, and a cut halfway to the next `lower` score of any kind.
 
     Of several that are equal it is the highest cut. It has the scores' own precision, so that comparing it with
-    them in that precision calls the same ones.
+    them in that precision calls the same ones. A `lower` of minus infinity says that there is none.
     """
     best = int(np.argmax(f1))
     below = np.nextafter(thresholds[best], -np.inf, dtype=thresholds.dtype)
-    halfway = (thresholds[best] + thresholds[best + 1]) / 2 if best + 1 < len(thresholds) else below
+    halfway = (thresholds[best] + lower[best]) / 2 if np.isfinite(lower[best]) else below
     return float(f1[best]), float(min(halfway, below))  # between neighbouring floats halfway rounds to one of them
 
 
@@ -50,6 +37,9 @@ def best_f1(scores: ArrayLike, anomalous: ArrayLike) -> tuple[float, float]:
     scores = np.asarray(scores, dtype=np.result_type(np.asarray(scores), np.float32))
     labels = np.asarray(anomalous, dtype=bool)
     check_classes(labels, "best F1")
-    distinct, called = distinct_scores(scores)
-    hits = sums_from_above(distinct, scores[labels])
-    return best_cut(2 * hits / (called + labels.sum()), distinct[::-1])
+    distinct = np.unique(scores)[::-1]
+    called, hits = (
+        len(values) - np.searchsorted(np.sort(values), distinct, "left") for values in (scores, scores[labels])
+    )
+    lower = np.append(distinct[1:], -np.inf).astype(distinct.dtype)
+    return best_cut(2 * hits / (called + labels.sum()), distinct, lower)

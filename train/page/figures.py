@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from train.judging.metrics import FALSE_POSITIVE_LIMIT, Evaluation, PixelCurves
+from train.judging.curves import PixelCurves, Rates, rates_above
+from train.judging.metrics import FALSE_POSITIVE_LIMIT, Evaluation
 from train.page.cases import Decision
 from train.page.charts import Axis, Curve, Rule, draw_chart, histogram_curve, thin
 from train.page.tables import percent
@@ -60,23 +61,29 @@ def _histogram(title: str, x_label: str, y_label: str, curves: list[Curve], thre
     return draw_chart(title, Axis(x_label, low, high), Axis(y_label, 0, top), curves, rule)
 
 
-def roc_chart(judgement: Decision, evaluation: Evaluation, pixels: PixelCurves | None) -> str:
+def position_rates(judgement: Decision) -> Rates:
+    """Return what exactly the positions above the threshold in use are of the normal and of the anomalous ones."""
+    masks = [mask for mask in judgement.judged.masks if mask is not None]
+    return rates_above(judgement.judged.maps, masks, judgement.scale.threshold)
+
+
+def roc_chart(judgement: Decision, evaluation: Evaluation, pixels: PixelCurves | None, at: Rates | None) -> str:
     """Return the ROC curves by image and, where there are masks, by position; a ring marks the threshold in use."""
     judged = judgement.judged
     false_positive, true_positive, _ = roc_curve(judged.anomalous, judged.scores)
     here = (float(judgement.called[~judged.anomalous].mean()), float(judgement.called[judged.anomalous].mean()))
     curves = [_rates(f"images, AUROC {percent(evaluation.image_auroc)}", "good", false_positive, true_positive, here)]
-    if pixels is not None:
+    if pixels is not None and at is not None:
         rates = pixels.false_positive_rate, pixels.true_positive_rate
-        here = _at_threshold(pixels, rates, judgement.scale.threshold)
+        here = (at.false_positive_rate, at.true_positive_rate)
         curves.append(_rates(f"positions, AUROC {percent(evaluation.pixel_auroc)}", "anomalous", *rates, here))
     return draw_chart("ROC curves", Axis(RATE, 0, 100), Axis("true-positive rate, %", 0, 100), curves)
 
 
-def pro_chart(judgement: Decision, evaluation: Evaluation, pixels: PixelCurves) -> str:
+def pro_chart(evaluation: Evaluation, pixels: PixelCurves, at: Rates) -> str:
     """Return the curve of per-region overlap up to the false-positive rate that AUPRO goes to."""
     limit, rate, overlap = FALSE_POSITIVE_LIMIT, pixels.false_positive_rate, pixels.region_overlap
-    here = _at_threshold(pixels, (rate, overlap), judgement.scale.threshold)
+    here = (at.false_positive_rate, at.region_overlap)
     inside = int(np.searchsorted(rate, limit, side="right"))
     before = (rate[inside - 1], overlap[inside - 1]) if inside else (0, 0)
     at_limit = float(np.interp(limit, (before[0], rate[inside]), (before[1], overlap[inside])))
@@ -103,11 +110,3 @@ def _rates(
     x, y = thin(x, y)
     x, y = np.concatenate([[0], x, [end[0]]]), np.concatenate([[0], y, [end[1]]])
     return Curve(name, style, 100 * x, 100 * y, marker=(100 * here[0], 100 * here[1]) if here else None)
-
-
-def _at_threshold(
-    pixels: PixelCurves, rates: tuple[NDArray[np.float64], NDArray[np.float64]], threshold: float
-) -> tuple[float, float]:
-    """Return the point of a curve where exactly the positions above `threshold` are called anomalous."""
-    above = int((pixels.thresholds > threshold).sum())
-    return (float(rates[0][above - 1]), float(rates[1][above - 1])) if above else (0.0, 0.0)

@@ -40,10 +40,29 @@ def figures_table(evaluation: Evaluation) -> str:
         ["image AUROC", percent(evaluation.image_auroc), "", "how often an anomalous image scores above a good one"],
         ["pixel AUROC", percent(evaluation.pixel_auroc), "", "the same for the positions of the maps"],
         ["AUPRO", percent(evaluation.aupro), "", "mean overlap of defects up to a false-positive rate of 30 %"],
+        ["AUPRO-5", percent(evaluation.aupro_5), "", "the same up to 5 %, which forgives fewer false positions"],
+        [
+            "AUPIMO",
+            percent(evaluation.aupimo),
+            "",
+            "mean share of an image's defect found at next to no false positions",
+        ],
+        [
+            "SegF1",
+            percent(evaluation.seg_f1),
+            "",
+            "F1 by position at the model's own threshold, chosen before this set",
+        ],
+        *_saturated(evaluation),
         ["image F1", percent(evaluation.image_f1), _score(evaluation.image_f1_threshold), best],
         ["pixel F1", percent(evaluation.pixel_f1), _score(evaluation.pixel_f1_threshold), best],
     ]
     return table(("", "%", "score", "meaning"), rows, numbers=(1, 2))
+
+
+def _saturated(evaluation: Evaluation) -> list[list[str]]:
+    meaning = "AUPRO-5 where a defect counts as found once enough of it is, as the data set says"
+    return [] if evaluation.au_spro is None else [["AU-sPRO-5", percent(evaluation.au_spro), "", meaning]]
 
 
 def percent(value: float | None) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 from runtime.common.files import write_text
 from runtime.engines.sidecar import Threshold
 from runtime.images.overlay import score_colours
+from train.judging.curves import PixelCurves
 from train.judging.judged_set import JudgedSet
-from train.judging.metrics import Evaluation, PixelCurves, known_curves
+from train.judging.metrics import Evaluation
 from train.page.cases import Decision, defect_types, show_cases, typical_detections, worst_false_alarms, worst_misses
-from train.page.figures import image_histogram, position_histogram, pro_chart, roc_chart
+from train.page.figures import image_histogram, position_histogram, position_rates, pro_chart, roc_chart
 from train.page.html import navigation, page, section, side_by_side, text, tiles
 from train.page.pictures import ScoreScale
 from train.page.tables import counts_table, figures_table, percent
@@ -49,7 +50,7 @@ def write_report(
     positions = threshold.value if map_threshold is None else map_threshold
     scale = ScoreScale(positions, max(float(judged.maps.max()), HEADROOM * positions))
     judgement = Decision(judged, threshold.value, scale)
-    curves = known_curves(judged)
+    curves = judged.curves
     parts = [
         _summary(judgement, evaluation, title),
         _misses(judgement, rows),
@@ -144,7 +145,10 @@ def _counts(judgement: Decision) -> str:
 
 
 def _figures(evaluation: Evaluation) -> str:
-    note = "None depends on the threshold in use. F1 is the best for this very set: what could be reached, no forecast."
+    note = (
+        "Only SegF1 depends on the threshold in use. Image and pixel F1 are the best for this very set: what could "
+        "be reached, no forecast."
+    )
     return _section("figures", note, figures_table(evaluation))
 
 
@@ -157,9 +161,10 @@ def _distributions(judgement: Decision) -> str:
 
 
 def _curves(judgement: Decision, evaluation: Evaluation, curves: PixelCurves | None) -> str:
-    overlap = None if curves is None else pro_chart(judgement, evaluation, curves)
+    at = None if curves is None else position_rates(judgement)
+    overlap = None if curves is None or at is None else pro_chart(evaluation, curves, at)
     note = "What every other threshold would give; a ring marks the one in use."
-    return _section("curves", note, side_by_side(roc_chart(judgement, evaluation, curves), overlap))
+    return _section("curves", note, side_by_side(roc_chart(judgement, evaluation, curves, at), overlap))
 
 
 def _threshold(judgement: Decision, threshold: Threshold) -> str:

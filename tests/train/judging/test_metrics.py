@@ -13,8 +13,9 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 from export.images.labelled import auroc
 from runtime.common.errors import UserError
 from train.data.open import GOOD, LabelledImage
+from train.judging.curves import PixelCurves, best_pixel_f1, pixel_curves, rates_above
 from train.judging.judged_set import JudgedSet
-from train.judging.metrics import PixelCurves, aupro, best_pixel_f1, evaluate_judged, pixel_auroc, pixel_curves
+from train.judging.metrics import aupro, evaluate_judged, pixel_auroc
 
 # Both sides add the same few hundred terms in float64, in another order.
 ROUNDING = 1e-12
@@ -125,9 +126,16 @@ def test_the_curve_by_pixel_is_scikit_learns(name: str) -> None:
     maps, masks = CASES[name]
     curves, truth = curves_of(CASES[name]), np.stack(masks).ravel()
     false_positive, true_positive, thresholds = roc_curve(truth, maps.ravel(), drop_intermediate=False)
-    np.testing.assert_allclose(curves.false_positive_rate, false_positive[1:], rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(curves.true_positive_rate, true_positive[1:], rtol=0, atol=ROUNDING)
-    np.testing.assert_array_equal(curves.thresholds, thresholds[1:])  # theirs starts with a cut above everything
+    # Ours are the corners alone: each is one of theirs, at the same cut, and theirs lie on the lines between ours.
+    place = np.searchsorted(-thresholds, -curves.thresholds)
+    np.testing.assert_array_equal(thresholds[place], curves.thresholds)
+    np.testing.assert_allclose(curves.false_positive_rate, false_positive[place], rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(curves.true_positive_rate, true_positive[place], rtol=0, atol=ROUNDING)
+    x, y = (np.concatenate([[0], rate]) for rate in (curves.false_positive_rate, curves.true_positive_rate))
+    for rate, found in zip(false_positive, true_positive, strict=True):
+        on_line = np.abs(x - rate) <= ROUNDING
+        low, high = (y[on_line].min(), y[on_line].max()) if on_line.any() else [np.interp(rate, x, y)] * 2
+        assert low - ROUNDING <= found <= high + ROUNDING
     assert pixel_auroc(curves) == pytest.approx(roc_auc_score(truth, maps.ravel()), abs=ROUNDING)
     assert (curves.normal, curves.anomalous) == ((~truth).sum(), truth.sum())
 
@@ -142,6 +150,19 @@ def test_the_best_f1_by_pixel_is_scikit_learns_and_its_cut_reaches_it(name: str)
     assert f1 == pytest.approx((2 * precision * recall / np.maximum(precision + recall, 1e-9))[:-1].max(), abs=ROUNDING)
     for called in (maps > cut, maps.astype(np.float64) > cut):  # compared in either precision
         assert 2 * (called & truth).sum() / (called.sum() + truth.sum()) == pytest.approx(f1, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_rates_of_one_cut_are_counted(name: str) -> None:
+    maps, masks = CASES[name]
+    truth = np.stack(masks)
+    regions = [(index, region) for index, mask in enumerate(masks) for region in flood_regions(mask)]
+    for cut in (-np.inf, float(np.median(maps)), float(maps.max())):
+        rates = rates_above(maps, masks, cut)
+        assert rates.false_positive_rate == pytest.approx((maps > cut)[~truth].mean(), abs=ROUNDING)
+        assert rates.true_positive_rate == pytest.approx((maps > cut)[truth].mean(), abs=ROUNDING)
+        overlap = np.mean([(maps[index] > cut)[region].mean() for index, region in regions])
+        assert rates.region_overlap == pytest.approx(overlap, abs=ROUNDING)
 
 
 def test_known_values() -> None:
@@ -176,6 +197,7 @@ def test_an_evaluation_holds_all_figures() -> None:
     assert (result.images, result.anomalous) == (4, 3)
     assert result.image_auroc == roc_auc_score(anomalous, scores)
     assert (result.pixel_auroc, result.aupro) == (pixel_auroc(curves), aupro(curves))
+    assert result.aupro_5 == aupro(curves, 0.05)
     assert (result.pixel_f1, result.pixel_f1_threshold) == best_pixel_f1(curves)
     called = scores > result.image_f1_threshold
     assert result.image_f1 == 2 * (called & anomalous).sum() / (called.sum() + 3)

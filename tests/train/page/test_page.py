@@ -207,6 +207,18 @@ def test_histograms_show_how_scores_are_distributed(page: Page, judged: JudgedSe
         np.testing.assert_allclose(np.array(drawn) * top, expected, atol=top * 3e-4)  # a tenth of an SVG unit of 234
 
 
+def test_the_figures_are_those_of_the_evaluation(page: Page, judged: JudgedSet, tmp_path: Path) -> None:
+    result = evaluate_judged(judged, THRESHOLD.value)
+    write_report(tmp_path / "report.html", judged, result, THRESHOLD, TITLE)
+    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words["figures"]
+    for name, value in (("AUPRO", result.aupro), ("AUPRO-5", result.aupro_5), ("AUPIMO", result.aupimo)):
+        assert value is not None and f" {name} {100 * value:.2f} " in words
+    assert result.seg_f1 is not None and f" SegF1 {100 * result.seg_f1:.2f} " in words
+    assert "AU-sPRO" not in words and "SegF1 - " in page.words["figures"]  # without a threshold of the maps
+    write_report(tmp_path / "loco.html", judged, replace(result, au_spro=0.5), THRESHOLD, TITLE)
+    assert " AU-sPRO-5 50.00 " in Page((tmp_path / "loco.html").read_text(encoding="utf-8")).words["figures"]
+
+
 def test_hostile_names_stay_text(tmp_path: Path, judged: JudgedSet) -> None:
     path = tmp_path / "<b>evil" / HOSTILE
     path.parent.mkdir()

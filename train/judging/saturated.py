@@ -1,0 +1,57 @@
+"""AU-sPRO: AUPRO where a defect counts as found once its saturation area is (Bergmann et al., 2022: MVTec LOCO)."""
+
+from collections.abc import Sequence
+from statistics import mean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.images.masks import MaskParts
+from export.images.saturation import Defect, read_defects
+from train.judging.curves import area_up_to, corners_of, normal_scores, sums_from
+from train.judging.judged_set import JudgedSet
+
+Judged = tuple[NDArray[np.float32], NDArray[np.bool_], Sequence[Defect]]  # an image's map, its mask, its defects
+
+
+def au_spro(judged: JudgedSet, limit: float) -> float | None:
+    """Return the AU-sPRO up to a false-positive rate of `limit`, in [0, 1]: the mean over the types of defects.
+
+    Each type is judged with the good images, as the data set's own evaluation does. None unless every anomalous
+    image has a mask and the saturation of its defects. Raises `UserError` for masks that do not fit it.
+    """
+    size = (judged.maps.shape[1], judged.maps.shape[2])
+    by_type: dict[str, list[Judged]] = {}
+    good: list[Judged] = []
+    for image, scores, mask in zip(judged.images, judged.maps, judged.masks, strict=True):
+        if mask is None:
+            return None
+        if not image.anomalous:
+            good.append((scores, mask, ()))
+            continue
+        if not isinstance(image.mask, MaskParts) or not image.mask.saturations:
+            return None
+        by_type.setdefault(image.defect, []).append((scores, mask, read_defects(image.mask, size)))
+    return mean(_area([*good, *images], limit) for images in by_type.values()) if by_type else None
+
+
+def _area(images: Sequence[Judged], limit: float) -> float:
+    defects = [(scores[defect.mask], defect.saturation) for scores, _, found in images for defect in found]
+    marked = np.concatenate([scores for scores, _ in defects])
+    weights = np.concatenate([saturating_weights(scores, saturation) for scores, saturation in defects])
+    order = np.argsort(marked, kind="stable")
+    corners = corners_of(normal_scores([(scores, mask) for scores, mask, _ in images]), marked[order])
+    overlap = sums_from(corners.thresholds, marked[order], weights[order]) / len(defects)
+    rates = corners.false_positives / corners.false_positives[-1]
+    return area_up_to(rates, overlap, limit) / limit
+
+
+def saturating_weights(scores: NDArray[np.float32], saturation: float) -> NDArray[np.float64]:
+    """Return what each pixel of a defect adds to the share that is found, as cuts fall: nothing once that is 1.
+
+    The highest `saturation` pixels add 1 / `saturation` each. Pixels that score alike are found together, so which of
+    them is the last to count makes no difference.
+    """
+    rank = np.empty(len(scores))
+    rank[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    return np.clip(saturation - rank, 0, 1) / saturation
