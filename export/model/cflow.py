@@ -12,12 +12,14 @@ from export.model.score import SCORES, Score, anomaly_map, image_score, likeliho
 from export.model.threads import use_available_cores
 from runtime.common.errors import UserError
 
+
 @dataclass(frozen=True)
 class ModelConfig:
     """What rebuilds a detector's structure. `input_size` is (height, width) in pixels.
 
-    `mean` and `std` are of RGB in [0, 1], one a channel; left out, they are those of the pixels that the encoder's ImageNet
-    weights were trained on. `white` is the sample value that is white in 16-bit grey files that do not say it (`ReadOptions`).
+    `mean` and `std` are of RGB in [0, 1], one a channel; left out, they are those of the pixels that the encoder's
+    ImageNet weights were trained on. `white` is the sample value that is white in 16-bit grey files that do not say it
+    (`ReadOptions`).
     Raises `UserError` for a value that no detector can have.
     """
 
