@@ -21,10 +21,9 @@ from runtime.common.program import program_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CALIBRATION_DATA = REPOSITORY / "calibration_data"
-# Pretrained weights that may stand beside the checkout, for machines that cannot download any.
-WEIGHTS_BESIDE = REPOSITORY.parent / "shared" / "weights"
 WANTED_AUROC = 0.95
-TAPS = "layer2,layer3"
+ENCODER = "efficientnet_lite0"  # its ImageNet weights are installed with the demo: no model hub is asked
+WEIGHTS = ("imagenet", "random")  # to try in turn
 SCHEDULE = {"--schedule": "fast", "--meta-epochs": "3", "--batch": "8", "--held-out": "0.2"}  # a small set
 IMAGES = {"--train": "120", "--test-good": "20", "--per-defect": "6"}
 SHOWN_PER_CLASS = 2
@@ -32,10 +31,11 @@ SHOWN_PER_CLASS = 2
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the demo works and which encoder weights it may use, the best first."""
+    """Where the demo works, and its encoder with the weights that it may use, the best first."""
 
     folder: Path
-    weights: tuple[str, ...]
+    encoder: str = ENCODER
+    weights: tuple[str, ...] = WEIGHTS
 
     def run(self, module: str, *arguments: str | Path, may_fail: bool = False) -> bool:
         """Run `python -m module arguments` in the demo's folder, shown as a user would type it; False if it refused.
@@ -61,27 +61,10 @@ def flat(options: Mapping[str, str]) -> list[str]:
     return [word for option in options.items() for word in option]
 
 
-def default_weights() -> tuple[str, ...]:
-    """Return what to try in turn: ImageNet by download, ImageNet from a file beside the checkout, random."""
-    files = (str(path) for path in sorted(WEIGHTS_BESIDE.glob("resnet18*.pth")))
-    return ("imagenet", *files, "random")
-
-
 def train(demo: Demo) -> str:
     """Train with the first weights that the machine can get, and return which they are."""
     for weights in demo.weights:
-        arguments = [
-            "--data",
-            "data",
-            "--encoder",
-            "resnet18",
-            "--weights",
-            weights,
-            "--taps",
-            TAPS,
-            "--out",
-            "cable.pt",
-        ]
+        arguments = ["--data", "data", "--encoder", demo.encoder, "--weights", weights, "--out", "cable.pt"]
         if demo.run("train.fit", *arguments, *flat(SCHEDULE), may_fail=weights != demo.weights[-1]):
             return weights
     raise AssertionError("the last weights may not fail")
@@ -120,13 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo from the command line; exit status 1 if the detector does not separate its test images."""
     parser = argparse.ArgumentParser(prog=program_name("python -m train.demo"), description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo"), help="the folder to work in (default: demo)")
+    parser.add_argument("--encoder", default=ENCODER, help=f"one of train.fit's (default: {ENCODER})")
     parser.add_argument(
         "--weights", action="append", help="encoder weights: imagenet, random or a file (repeat: in turn)"
     )
     options = parser.parse_args(argv)
     started = time.perf_counter()
     weights = tuple(str(Path(name).resolve()) if Path(name).exists() else name for name in options.weights or ())
-    evaluation = run_demo(Demo(options.out, weights or default_weights()))
+    evaluation = run_demo(Demo(options.out, options.encoder, weights or WEIGHTS))
     print(f"TensorRT engines: {options.out / 'cable.plan'} (FP16), {options.out / 'cable-int8.plan'} (INT8)")
     pages = ("judged/contact_sheet.png", "report.cable.onnx.html", "report/report.md")
     print(f"look at: {', '.join(str(options.out / page) for page in pages)}")

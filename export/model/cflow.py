@@ -12,15 +12,14 @@ from export.model.score import SCORES, Score, anomaly_map, image_score, likeliho
 from export.model.threads import use_available_cores
 from runtime.common.errors import UserError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class ModelConfig:
     """What rebuilds a detector's structure. `input_size` is (height, width) in pixels.
 
-    `white` is the sample value that is white in 16-bit grey files that do not say it (`ReadOptions`).
+    `mean` and `std` are of RGB in [0, 1], one a channel; left out, they are those of the pixels that the encoder's
+    ImageNet weights were trained on. `white` is the sample value that is white in 16-bit grey files that do not say it
+    (`ReadOptions`).
     Raises `UserError` for a value that no detector can have.
     """
 
@@ -31,13 +30,16 @@ class ModelConfig:
     conditional: bool = True
     soft_permutation: bool = True
     clamp: Clamp = "tanh(a)"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     seed: int = 0
     score: Score = "deviation"
     white: int = 65535
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            if not getattr(self, name) and self.encoder in ENCODERS:
+                object.__setattr__(self, name, getattr(ENCODERS[self.encoder], name))
         if self.coupling_blocks < 1:
             raise UserError("coupling blocks (--blocks) must be at least 1", str(self.coupling_blocks))
         if self.clamp not in get_args(Clamp):

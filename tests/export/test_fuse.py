@@ -44,6 +44,7 @@ STEM, CONDITION, LAST, GATHER, AFFINE, FACTOR, MERGED, HALVES, BEFORE, MAPS, IMA
 EVERY_ENCODER = [
     ("resnet18", (128, 192), 8, (612, 410)),
     ("mobilenet_v3_large", (72, 104), 2, (340, 264)),
+    ("efficientnet_lite0", (72, 104), 2, (267, 191)),
     pytest.param(("resnet18", (256, 256), 8, (612, 410)), marks=pytest.mark.slow),
     pytest.param(("mobilenet_v3_large", (256, 256), 8, (700, 498)), marks=pytest.mark.slow),
     pytest.param(("mobilenet_v3_large", (72, 104), 8, (700, 498)), marks=pytest.mark.slow),

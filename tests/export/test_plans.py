@@ -19,9 +19,10 @@ from tests.support.export_fixtures import CALIBRATION_DATA, exported, three_taps
 pytest.importorskip("tensorrt_rtx", reason="compiling a plan without a GPU needs the package tensorrt-rtx")
 
 # encoder: blocks of each decoder; more of them are the same again
-BLOCKS = {"resnet18": 8, "mobilenet_v3_large": 2, "wide_resnet50_2": 2}
-ENCODERS = [*list(BLOCKS)[:2], pytest.param("wide_resnet50_2", marks=pytest.mark.slow)]
-CONVOLUTIONS = {"resnet18": 20, "mobilenet_v3_large": 61, "wide_resnet50_2": 53}  # of the encoder, up to the last tap
+BLOCKS = {"resnet18": 8, "mobilenet_v3_large": 2, "efficientnet_lite0": 2, "wide_resnet50_2": 2}
+ENCODERS = [*list(BLOCKS)[:3], pytest.param("wide_resnet50_2", marks=pytest.mark.slow)]
+# of the encoder, up to the last tap
+CONVOLUTIONS = {"resnet18": 20, "mobilenet_v3_large": 61, "efficientnet_lite0": 33, "wide_resnet50_2": 53}
 TYPES = {TensorProto.FLOAT: "float", TensorProto.FLOAT16: "half"}
 DECODERS = 3
 
@@ -80,5 +81,6 @@ def test_builds_with_the_types_that_the_graph_carries(fused, precision, tmp_path
     # the parser adds shapes of its own, and to each quantised weight a zero point for every channel
     assert table == pytest.approx(constants, rel=0.03 if precision == "int8" else 0.01)
     products = sum(row.weight_bytes for row in plan.network if row.kind in ("convolution", "matrix multiply"))
-    assert 0.8 * table < products < len(plan.data)
+    # a small network has as many scales and biases for fewer weights
+    assert (0.7 if encoder == "efficientnet_lite0" else 0.8) * table < products < len(plan.data)
     assert len(plan.table().splitlines()) == len(plan.network) + 3  # a heading, the sum and the plan

@@ -22,7 +22,12 @@ from tests.support.paths import ROOT
 
 CALIBRATION_DATA = ROOT / "calibration_data"
 # Sizes at which an encoder's export is tested; 72 and 104 are not divisible by 32: taps round up.
-TEST_SIZES = {"resnet18": (128, 192), "mobilenet_v3_large": (72, 104), "wide_resnet50_2": (96, 128)}
+TEST_SIZES = {
+    "resnet18": (128, 192),
+    "mobilenet_v3_large": (72, 104),
+    "efficientnet_lite0": (72, 104),
+    "wide_resnet50_2": (96, 128),
+}
 
 
 @dataclass(frozen=True)

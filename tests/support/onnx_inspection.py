@@ -18,6 +18,10 @@ def mobilenet():
     return exported(three_taps("mobilenet_v3_large", 2)).fused
 
 
+def lite():
+    return exported(three_taps("efficientnet_lite0", 2)).fused
+
+
 def types_of(model):
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info)}

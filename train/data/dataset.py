@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.images.labelled import LabelledImage
-from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from runtime.common.files import sha256_of
 
 RECORD_NAME = "synthetic.json"  # what `train.synthetic` leaves beside the images that it drew
@@ -16,15 +15,16 @@ RECORD_NAME = "synthetic.json"  # what `train.synthetic` leaves beside the image
 class Dataset:
     """Good images to train on and labelled images to test on (maybe none), below `root` but for what a list names.
 
-    `mean` and `std` (of RGB in [0, 1]) are what the paper normalises such images with, `paper_size` is the
-    (height, width) in pixels that it trains on, where it says so. `part` is what of `root` this is, if not all.
+    `mean` and `std` (of RGB in [0, 1]) are what the paper normalises such images with, empty where that is what the
+    encoder's weights were trained with. `paper_size` is the (height, width) in pixels that it trains on, where it says
+    so. `part` is what of `root` this is, if not all.
     """
 
     root: Path
     train: tuple[Path, ...]
     test: tuple[LabelledImage, ...]
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     paper_size: tuple[int, int] | None = None
     part: str = ""
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from export.model.tensor_files import unwrapped
 from runtime.common.errors import UserError
 from train.data import stc
@@ -56,7 +55,7 @@ def stated_by_name(name: str) -> Stated:
     if match is None:
         return Stated()
     side = int(match["size"])
-    mean, std = (stc.MEAN, stc.STD) if match["dataset"] == "stc" else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = (stc.MEAN, stc.STD) if match["dataset"] == "stc" else ((), ())
     return Stated(
         encoder=match["encoder"],
         taps=int(match["taps"]),

@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
 from export.model.flow import Clamp
 from runtime.common.errors import UserError
 
@@ -24,8 +23,8 @@ class Stated:
     coupling_blocks: int | None = None
     conditional: bool | None = None
     clamp: Clamp | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = ()  # as the encoder's weights were trained
+    std: tuple[float, ...] = ()
     class_name: str = ""  # of the part that the images show
 
 

@@ -46,6 +46,7 @@ MODULES = {
 
 WIDE = ("resnext50_32x4d", "wide_resnet50_2")  # built as resnet50 is; drawing their weights takes seconds
 ZERO_PADDED = [name for name in ENCODERS if not name.endswith(REFLECT)]
+OF_TORCHVISION = [name for name in ZERO_PADDED if "lite" not in name]  # the others: test_efficientnet_lite.py
 
 
 def whole_network(name: str, *, reflection: bool = False) -> nn.Module:
@@ -69,7 +70,7 @@ def empty_encoder(name: str, taps: tuple[str, ...]) -> nn.Module:
 @pytest.mark.parametrize(
     "name",
     [
-        *(name for name in ZERO_PADDED if name not in WIDE),
+        *(name for name in OF_TORCHVISION if name not in WIDE),
         "resnet18_reflect",
         *(pytest.param(name, marks=pytest.mark.slow) for name in WIDE),
     ],

@@ -31,6 +31,7 @@ from tests.support.onnx_inspection import (
     HALF,
     SIZE,
     copy_of,
+    lite,
     mobilenet,
     nodes_of,
     run_as_written,
@@ -42,9 +43,9 @@ from tests.support.onnx_inspection import (
 
 
 class TestFp16Types:
-    @pytest.fixture(params=["resnet18", "mobilenet_v3_large"])
+    @pytest.fixture(params=[small_model, mobilenet, lite], ids=["resnet18", "mobilenet_v3_large", "efficientnet_lite0"])
     def typed(self, request):
-        return to_fp16(small_model() if request.param == "resnet18" else mobilenet())
+        return to_fp16(request.param())
 
     def test_weighted_layers_are_half_throughout(self, typed):
         types = types_of(typed)

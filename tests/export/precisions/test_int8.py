@@ -17,6 +17,7 @@ from tests.support.onnx_inspection import (
     HALF,
     SIZE,
     copy_of,
+    lite,
     mobilenet,
     nodes_of,
     run_as_written,
@@ -89,12 +90,12 @@ class TestInt8Structure:
         with pytest.raises(UserError, match="must be a weighted layer of the graph; found nonsense"):
             to_int8(small_model(), small_ranges(), left_out={"nonsense"})
 
-    @pytest.mark.parametrize("encoder", ["resnet18", "mobilenet_v3_large"])
+    @pytest.mark.parametrize("encoder", ["resnet18", "mobilenet_v3_large", "efficientnet_lite0"])
     def test_identities_share_the_quantised_tensor(self, encoder):
         if encoder == "resnet18":
             before, model = small_model(), small_int8()
         else:
-            before = mobilenet()
+            before = mobilenet() if encoder == "mobilenet_v3_large" else lite()
             names = {node.input[0] for node in nodes_of(before, *WEIGHTED)}
             model = to_int8(before, dict.fromkeys(names, (-4.0, 4.0)))
         makers = producers_of(model)
@@ -106,7 +107,7 @@ class TestInt8Structure:
                 identity = next(name for name in node.input if makers[name].op_type == "DequantizeLinear")
                 assert identity in inputs  # one Q/DQ for the convolution and the addition
                 found += 1
-        assert found >= 3
+        assert found >= (2 if encoder == "efficientnet_lite0" else 3)  # a plain Conv output is no identity here
         quantised_tensors = [node.input[0] for node in nodes_of(model, "QuantizeLinear")]
         assert len(set(quantised_tensors)) == len(quantised_tensors)
 
