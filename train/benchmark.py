@@ -109,6 +109,7 @@ def likelihood_curve(options: argparse.Namespace, recipe: Recipe) -> list[tuple[
     trainer = Trainer(model, train, recipe)
     curve: list[tuple[float, float]] = []
     seconds = 0.0
+    trainer.start(held_out)
     while trainer.epoch < recipe.epochs:
         started = time.perf_counter()
         loss = trainer.train_pass()
