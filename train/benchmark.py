@@ -23,8 +23,9 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
 from runtime.common.errors import run_command
+from train.data.input_size import parse_size
 from train.data.open import ImageCache, open_dataset, split_held_out
-from train.fit import build_model, parse_size
+from train.fit import build_model
 from train.loop.schedule import FAST, PAPER, Recipe
 from train.loop.training import Trainer
 

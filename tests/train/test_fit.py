@@ -78,6 +78,23 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted: list[str], dat
     assert (resumed.thresholds, resumed.history) == (whole.thresholds, whole.history)
 
 
+def test_a_run_goes_on_to_the_same_bits_from_a_pass_that_went_wrong(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(data), *TINY, *SHORT, "--learning-rate", "0.1", "--meta-epochs", "3", "--out"]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after_the_first_pass(patch)
+        assert run_command(fit.main, [*arguments, str(tmp_path / "resumed.pt")]) == 130
+    assert "pass 1 went wrong: layer1 fell from" in capsys.readouterr().err
+    for name, more in (("resumed.pt", ["--resume"]), ("whole.pt", [])):
+        assert run_command(fit.main, [*arguments, str(tmp_path / name), *more]) == 0
+    resumed, whole = (load_checkpoint(tmp_path / name) for name in ("resumed.pt", "whole.pt"))
+    assert [entry["taps_led_astray"] for entry in whole.history] == [1, 0, 0]
+    expected = whole.model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
+    assert resumed.history == whole.history
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [

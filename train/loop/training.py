@@ -98,6 +98,7 @@ class Trainer:
             for k, tap in enumerate(self.taps):
                 tap.standardise(self._shuffled(features[k], 0, k))
                 self.processes.broadcast(tap.flow.parameters)
+                self.processes.broadcast(tap.flow.first_permutation)
         for kept, logps in zip(self.kept, self._held_out_logps(held_out), strict=True):
             kept.begin(logps)
 

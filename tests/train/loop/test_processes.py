@@ -108,6 +108,18 @@ def test_two_processes_train_one_checkpoint(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_go_back_together_from_a_pass_that_went_wrong(folder: Path, tmp_path: Path) -> None:
+    more = ["--learning-rate", "0.1", "--meta-epochs", "3"]
+    ended = torchrun(
+        folder / "script.py", tmp_path, "--data", folder / "data/wire", "--out", tmp_path / "wire.pt", *TINY, *more
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("pass 1 went wrong: layer1 fell from") == 1
+    first, second = (process["trained"] for process in found(tmp_path))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.slow
 def test_two_processes_train_class_after_class(folder: Path, tmp_path: Path) -> None:
     """What is wrong before training is told once, and the next class is trained and evaluated."""
     broken = folder / "data/broken/train/good/0.png"
