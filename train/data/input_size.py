@@ -74,9 +74,10 @@ def size_of_shape(shape: float, budget: int, stride: int) -> tuple[int, int]:
     smallest = [(first, first)]
     fitting = [(h, w) for h in sides for w in sides if h * w <= ROOM * budget * budget] or smallest
 
-    def misfit(size: tuple[int, int]) -> float:
+    def misfit(size: tuple[int, int]) -> tuple[float, int]:
         height, width = size
-        return abs(math.log(width / height / shape)) + abs(math.log(height * width / budget**2))
+        of_shape, of_area = math.log(width / height / shape), math.log(height * width / budget**2)
+        return round(abs(of_shape) + abs(of_area), 9), height * width  # of equal ones the smaller
 
     return min(fitting, key=misfit)
 
