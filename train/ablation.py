@@ -33,8 +33,9 @@ from train.comparing.decoder_run import Features
 from train.comparing.feature_store import FeatureStore, TurnedFeatures, stored_bytes
 from train.comparing.results import Judge, format_results, result_json
 from train.comparing.variants import FlowKind, all_variants, default_variants
+from train.data.input_size import check_size
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
-from train.fit import add_training_arguments, build_model, config_from, parse_size, recipe_from
+from train.fit import add_size_argument, add_training_arguments, build_model, config_from, recipe_from
 from train.judging.paper_figures import FigureRow, class_rows, find_class, format_rows
 from train.loop.processes import one_process
 from train.loop.schedule import Recipe
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style class with test/ and ground_truth/")
-    parser.add_argument("--size", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH (default: 256)")
+    add_size_argument(parser)
     parser.add_argument("--all", action="store_true", help="all 16 combinations")
     parser.add_argument(
         "--test-maximum",
@@ -126,9 +127,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run an ablation from the command line."""
     options = _parser().parse_args(argv)
-    recipe, size = recipe_from(options), parse_size(options.size)
+    recipe = recipe_from(options)
+    check_size(options.size)
     dataset = open_dataset(options.data)
-    config = config_from(options, dataset, size)
+    config = config_from(options, dataset)
     _check(options, dataset, config)
     processes, started = one_process(), time.monotonic()
     torch.set_float32_matmul_precision(recipe.matmul_precision)
@@ -144,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         judge.result(variant, runs, test_maximum=options.test_maximum or variant == variants[0]) for variant in variants
     ]
     rows = paper_rows(dataset, config.encoder)
-    height, width = size
+    height, width = config.input_size
     print(f"{dataset.origin}, {config.encoder}, {height}x{width}, taps {', '.join(config.taps)}, score {config.score}")
     print(format_results(results))
     print(f"Of {taps} taps, {config.taps[0]} is the one left out. Every distinct decoder was trained once.")

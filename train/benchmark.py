@@ -1,13 +1,16 @@
-"""How fast training is: `python -m train.benchmark steps|schedules --data DIR`.
+"""How fast training is, and whether it holds: `python -m train.benchmark steps|schedules|robust`.
 
 `steps` runs the same image batches through a plain transcription of the published loop and through ours, in
 turn, and prints the ratio of their times. `schedules` trains from the same start by the paper's schedule and by
-the fast one, both with our steps, and prints when the latter reaches the former's held-out likelihood.
+the fast one, both with our steps, and prints when the latter reaches the former's held-out likelihood. `robust`
+trains on sets that are drawn to be hard (`train.data.hard_sets`), and on those of `--data`, and prints each pass's
+held-out likelihood beside a normal distribution's; exit status 1 where one ends below it.
 """
 
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,10 +25,12 @@ from torch import Tensor, nn
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
-from runtime.common.errors import run_command
+from runtime.common.errors import UserError, run_command
+from train.comparing.robustness import HEADER, hard_rows
+from train.data.input_size import parse_size
 from train.data.open import ImageCache, open_dataset, split_held_out
-from train.fit import build_model, parse_size
-from train.loop.schedule import FAST, PAPER, Recipe
+from train.fit import build_model
+from train.loop.schedule import FAST, PAPER, SCHEDULES, Recipe
 from train.loop.training import Trainer
 
 
@@ -109,6 +114,7 @@ def likelihood_curve(options: argparse.Namespace, recipe: Recipe) -> list[tuple[
     trainer = Trainer(model, train, recipe)
     curve: list[tuple[float, float]] = []
     seconds = 0.0
+    trainer.start(held_out)
     while trainer.epoch < recipe.epochs:
         started = time.perf_counter()
         loss = trainer.train_pass()
@@ -138,38 +144,63 @@ def compare_schedules(options: argparse.Namespace) -> None:
 def _setup(options: argparse.Namespace) -> tuple[ModelConfig, ImageCache, ImageCache]:
     taps = check_taps(options.encoder, tuple(filter(None, options.taps.split(","))))
     config = ModelConfig(options.encoder, taps, parse_size(options.size))
-    train, held_out = split_held_out(open_dataset(options.data).train[: options.images], PAPER.held_out, PAPER.seed)
+    train, held_out = split_held_out(open_dataset(options.data[0]).train[: options.images], PAPER.held_out, PAPER.seed)
     return config, ImageCache(train, config.input_size), ImageCache(held_out, config.input_size)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
-    parser.add_argument("what", choices=("steps", "schedules"))
-    parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder, or a folder of good images")
+    parser.add_argument("what", choices=("steps", "schedules", "robust"))
+    data = "MVTec-style folder, or a folder of good images (robust: more sets beside the hard ones; repeat for several)"
+    parser.add_argument("--data", type=Path, action="append", default=[], help=data)
     parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME")
     parser.add_argument("--weights", default="random", help="imagenet, random (the default: as fast), or a file")
     parser.add_argument("--taps", default="", help="comma-separated (default: the paper's)")
-    parser.add_argument("--size", default="256")
+    parser.add_argument("--size", default="256", help="256, HEIGHTxWIDTH; robust: auto too (default: 256)")
     parser.add_argument("--images", type=int, help="use the first so many (default: all)")
     parser.add_argument("--batches", type=int, default=3, help="steps: image batches to time (default: 3)")
-    parser.add_argument("--meta-epochs", type=int, help="schedules: the paper's (default: 25)")
-    parser.add_argument("--sub-epochs", type=int, help="schedules: the paper's (default: 8)")
-    parser.add_argument("--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules: the fast one's")
+    parser.add_argument("--meta-epochs", type=int, help="schedules, robust: the paper's (default: 25)")
+    parser.add_argument("--sub-epochs", type=int, help="schedules, robust: the paper's (default: 8)")
+    parser.add_argument("--schedule", choices=list(SCHEDULES), default="fast", help="robust: which (default: fast)")
+    parser.add_argument(
+        "--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules, robust: the fast one's"
+    )
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def check_robustness(options: argparse.Namespace) -> int:
+    """Print a row a set; return 1 where training ended below a normal distribution of the same features."""
+    fast = {"meta_epochs": options.fast_meta_epochs}
+    passes = fast if options.schedule == "fast" else {k: getattr(options, k) for k in ("meta_epochs", "sub_epochs")}
+    recipe = replace(SCHEDULES[options.schedule], **{k: v for k, v in passes.items() if v})
+    taps = check_taps(options.encoder, tuple(filter(None, options.taps.split(","))))
+    encoder = (options.encoder, taps, options.weights)
+    print(f"held-out log-likelihood, nats a dimension; {options.schedule}\n{HEADER}", flush=True)
+    held = True
+    with tempfile.TemporaryDirectory() as folder:
+        for row in hard_rows(Path(folder), options.data, encoder, recipe, options.images or 40, options.size):
+            print(row, flush=True)
+            held = held and row.holds
+    return 0 if held else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure from the command line."""
     options = _parser().parse_args(argv)
+    if options.what == "robust":
+        return check_robustness(options)
+    if len(options.data) != 1:
+        raise UserError("--data must name the images, once", f"{len(options.data)} of them")
     if options.what == "schedules":
         compare_schedules(options)
-        return
+        return 0
     config, images, _ = _setup(options)
     model, _ = build_model(config, options.weights, images)
     seconds = compare_steps(model, images, PAPER, options.batches)
     ratio = statistics.median(published / ours for published, ours in seconds)
     threads = torch.get_num_threads()
     print(f"ours is {ratio:.2f} x as fast as the published loop (median of {len(seconds)} batches, {threads} threads)")
+    return 0
 
 
 def command() -> int:

@@ -15,22 +15,28 @@ from export.model.checkpoint import Checkpoint, check_checkpoint_path, installed
 from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
 from runtime.common.argument_types import count, white
-from runtime.common.errors import UserError, run_command
+from runtime.common.errors import run_command
 from runtime.common.files import sweep
 from runtime.common.locks import one_writer
-from runtime.common.notices import say_once
+from runtime.common.notices import say, say_once
 from runtime.common.program import program_name
 from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.folders import describe_use
 from runtime.images.preprocess import ReadOptions
 from train.data.brightness import say_if_dark
 from train.data.facts import facts_of
+from train.data.input_size import AUTO, check_size, choose_size, coarsest_stride
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out, split_selection
+from train.judging.fit_report import Standing, describe_images, poor_line
+from train.judging.gaussian import gaussian_logps
 from train.judging.scores import freeze
+from train.judging.suspects import describe as describe_suspects
+from train.judging.suspects import find_suspects, suspects_path, write_sheet
 from train.loop.processes import Processes, one_process, processes
 from train.loop.schedule import SCHEDULES, Recipe
 from train.loop.training import Trainer, resume_path
 
+GAUSSIAN = "gaussian_logp"  # in the last pass of a checkpoint's history
 CALIBRATION_IMAGES = 64  # for the batch norms of a random encoder
 
 
@@ -105,7 +111,16 @@ def _fit(
     if resume:
         trainer.restore(state, sources)
     trainer.run(state, kept, sources)
+    standing = _standing(trainer, kept)
+    trainer.history[-1] |= {"kept_logp": float(np.mean(standing.flow)), GAUSSIAN: float(np.mean(standing.gaussian))}
     constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device, apart)
+    if group.first:
+        sheet = suspects_path(out)
+        suspects = find_suspects(model, dataset.train, constants, trainer.device, read)
+        write_sheet(sheet, suspects, threshold, len(config.taps), read)
+        used = describe_images(dataset.train, len(train), len(selection), len(of_threshold))
+        for line in (used, *standing.lines(), describe_suspects(suspects, sheet)):
+            say(line)
     checkpoint = Checkpoint(
         model=model.cpu().eval(),
         constants=constants,
@@ -123,6 +138,25 @@ def _fit(
         save_checkpoint(out, checkpoint)
         state.unlink(missing_ok=True)
     return checkpoint
+
+
+def _standing(trainer: Trainer, held_out: ImageCache) -> Standing:
+    """Hold what `trainer` kept against a normal distribution of the same features."""
+    mended = sum(int(entry["taps_led_astray"] > 0) for entry in trainer.history)
+    return Standing(
+        trainer.model.config.taps,
+        [kept.best_pass for kept in trainer.kept],
+        [kept.logp for kept in trainer.kept],
+        gaussian_logps(trainer.model, trainer.images, held_out, trainer.device),
+        trainer.epoch,
+        mended,
+    )
+
+
+def lead_of(checkpoint: Checkpoint) -> float:
+    """Return by how many nats per dimension a detector's flow is above a normal distribution of the same features."""
+    last = checkpoint.history[-1]
+    return last["kept_logp"] - last[GAUSSIAN]
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -153,18 +187,22 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--seed", type=int, help="of all that is drawn")
 
 
+def add_size_argument(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add `--size`; `more` names what else it may be."""
+    words = f"input size in pixels: 256, HEIGHTxWIDTH, {more}or auto: the images' shape, as many pixels as 256x256"
+    parser.add_argument("--size", default=AUTO, help=f"{words} (auto:512: as 512x512) (default: auto)")
+
+
+def add_acceptance_argument(parser: argparse.ArgumentParser) -> None:
+    """Add what takes a detector that is worse than the simplest one."""
+    words = "exit with 0 even where the flow stays below a normal distribution of the same features"
+    parser.add_argument("--accept-poor", action="store_true", help=words)
+
+
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what bounds the files that are read."""
     most = "most pixels of an image file (default: what a quarter of this machine's memory takes)"
     parser.add_argument("--max-pixels", type=count, metavar="N", help=most)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read `256` or `HEIGHTxWIDTH` as (height, width) in pixels, each at least 32."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 32 for side in sides):
-        raise UserError("--size must be 256 or HEIGHTxWIDTH, each side at least 32", repr(text))
-    return int(sides[0]), int(sides[-1])
 
 
 def recipe_from(options: argparse.Namespace) -> Recipe:
@@ -178,11 +216,18 @@ def taps_from(options: argparse.Namespace) -> tuple[str, ...]:
     return check_taps(options.encoder, tuple(filter(None, map(str.strip, options.taps.split(",")))))
 
 
-def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int]) -> ModelConfig:
-    """Return the model that `add_training_arguments`' options describe, normalised as the dataset asks."""
+def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int] | None = None) -> ModelConfig:
+    """Return the model that `add_training_arguments`' options describe, normalised as the dataset asks.
+
+    Without a `size` it is the one of `--size`, which may have to look at the dataset's images.
+    """
+    taps = taps_from(options)
+    if size is None:
+        read = ReadOptions(options.white, getattr(options, "max_pixels", None))
+        size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), read)
     return ModelConfig(
         options.encoder,
-        taps_from(options),
+        taps,
         size,
         coupling_blocks=options.blocks,
         conditional=not options.unconditional,
@@ -195,21 +240,23 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train from the command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train from the command line; exit status 1 where the result is worse than the simplest model's."""
     parser = argparse.ArgumentParser(prog=program_name("cflow-train"), description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder, or a folder of good images")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, e.g. cable.pt")
-    parser.add_argument("--size", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH (default: 256)")
+    add_size_argument(parser)
+    add_acceptance_argument(parser)
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run's state beside --out")
     add_file_arguments(parser)
     add_training_arguments(parser)
     options = parser.parse_args(argv)
     check_checkpoint_path(options.out)
-    recipe, size = recipe_from(options), parse_size(options.size)
+    recipe = recipe_from(options)
+    check_size(options.size)
     taps_from(options)  # said before the data is looked at
     dataset = open_dataset(options.data)
-    config = config_from(options, dataset, size)
+    config = config_from(options, dataset)
     with processes() as group:
         checkpoint = fit(
             dataset,
@@ -225,6 +272,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if group.first:
         print(f"wrote {options.out}: {config.encoder} ({checkpoint.encoder_weights}), taps {', '.join(config.taps)}")
         print(f"threshold {threshold.value:.4f}: {threshold.method}")
+        if lead_of(checkpoint) <= 0:
+            say(poor_line(lead_of(checkpoint)))
+    return 0 if options.accept_poor or lead_of(checkpoint) > 0 else 1
 
 
 def command() -> int:

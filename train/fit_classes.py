@@ -20,11 +20,14 @@ from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
+from runtime.common.notices import say
 from runtime.common.program import program_name
 from train import fit
+from train.data.input_size import check_size
 from train.data.open import Dataset, list_classes, open_dataset
 from train.evaluate import evaluate
 from train.judging.class_table import ClassResult, format_table, paper_averages, read_results, write_results
+from train.judging.fit_report import poor_line
 from train.loop.processes import Processes, one_process, processes
 from train.loop.training import resume_path
 
@@ -148,9 +151,7 @@ def _evaluate(job: Job, trained: ClassResult) -> ClassResult:
     return replace(trained, figures=asdict(evaluate(job.checkpoint(trained.name), folder)))
 
 
-def _input_size(dataset: Dataset, size: str) -> tuple[int, int]:
-    if size != PAPER:
-        return fit.parse_size(size)
+def _paper_size(dataset: Dataset) -> tuple[int, int]:
     if dataset.paper_size is None:
         raise UserError("--size paper needs a class of MVTec AD or a scene of STC", dataset.origin, "give --size 256")
     return dataset.paper_size
@@ -179,48 +180,58 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out-dir", type=Path, required=True, help=f"folder for CLASS.pt and {RESULTS_NAME}")
     parser.add_argument("--classes", default="all", help="comma-separated, or all (default: all)")
-    parser.add_argument(
-        "--size", default="256", help="256, HEIGHTxWIDTH, or paper: the paper's of each class (default: 256)"
-    )
+    fit.add_size_argument(parser, more="paper: the paper's of each class, ")
+    fit.add_acceptance_argument(parser)
     parser.add_argument("--force", action="store_true", help="train anew what stands in --out-dir")
     fit.add_file_arguments(parser)
     fit.add_training_arguments(parser)
     return parser
 
 
-def _job(options: argparse.Namespace, group: Processes) -> Job:
-    """Return the job of the command line: training by train.fit."""
+def _job(options: argparse.Namespace, group: Processes, poor: list[str]) -> Job:
+    """Return the job of the command line: training by train.fit. Who turns out `poor` is added there."""
     recipe = fit.recipe_from(options)
     if options.size != PAPER:
-        fit.parse_size(options.size)  # refused now, not once for every class
+        check_size(options.size)  # refused now, not once for every class
 
     def config_of(dataset: Dataset) -> ModelConfig:
-        return fit.config_from(options, dataset, _input_size(dataset, options.size))
+        return fit.config_from(options, dataset, _paper_size(dataset) if options.size == PAPER else None)
 
     def train_one(dataset: Dataset, config: ModelConfig, out: Path, resume: bool) -> None:
         limit = options.max_pixels
-        fit.fit(dataset, config, recipe, options.weights, out, resume=resume, group=group, max_pixels=limit)
+        weights = options.weights
+        done = fit.fit(dataset, config, recipe, weights, out, resume=resume, group=group, max_pixels=limit)
+        if fit.lead_of(done) <= 0:
+            poor.append(f"{out.stem}: {poor_line(fit.lead_of(done))}")
 
     return Job(options.data, options.out_dir, config_of, train_one, options.force)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train several classes from the command line. Raises `UserError` at the end if one of them failed."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train several classes from the command line; exit status 1 where one is worse than the simplest model.
+
+    Raises `UserError` at the end if one of them failed.
+    """
+    poor: list[str] = []
     options = _parser().parse_args(argv)
     if options.out_dir.exists() and not options.out_dir.is_dir():
         raise UserError("--out-dir must be a folder to write to", f"the file {options.out_dir}")
     names = choose_classes(options.data, options.classes)
     with processes() as group:
-        results = fit_classes(_job(options, group), names, group)
+        results = fit_classes(_job(options, group, poor), names, group)
+    status = 1 if poor and not options.accept_poor else 0
     if not group.first:
-        return
+        return status
     tables = [format_table(results), paper_averages(options.data, names)]
     print("\n\n".join(filter(None, tables)))
+    for line in poor:
+        say(line)
     failed = [result.name for result in results if result.error]
     if failed:
         raise UserError(
             "every class must train", f"{len(failed)} failed: {', '.join(failed)}", "run it again when mended"
         )
+    return status
 
 
 def command() -> int:

@@ -27,8 +27,8 @@ from runtime.common.program import program_name
 from runtime.images.folders import describe_use
 from runtime.images.preprocess import PLAIN
 from train.data.facts import facts_of
+from train.data.input_size import parse_size
 from train.data.open import ImageCache, open_dataset, split_selection
-from train.fit import parse_size
 from train.foreign.ambiguities import choose, fits_of, variants_of
 from train.foreign.anomalib import is_lightning, read_anomalib
 from train.foreign.detect import blocks_of, config_of

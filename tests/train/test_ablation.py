@@ -245,7 +245,7 @@ def test_the_grid_holds_every_default_variant_once() -> None:
         (["--taps", "layer1"], "at least 2 taps"),
         (["--memory", "0"], "--memory must be above 0"),
         (["--memory", "1e-4"], "features must fit --memory 0.0001"),
-        (["--learning-rate", "1e30", "--meta-epochs", "2"], "finite"),
+        (["--learning-rate", "1e30", "--meta-epochs", "2"], "passes that all went wrong"),
         (["--seed", "1"], "must come from the same settings; found another"),
     ],
 )

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from export.model.cflow import CFlow, ModelConfig
+from runtime.common.errors import run_command
 from train import benchmark
+from train.data.hard_sets import HARD_SETS, write_hard_set
 from train.loop.schedule import Recipe
 from train.synthetic import write_dataset
 
@@ -41,3 +43,40 @@ def test_the_transcribed_loop_learns() -> None:
     frames = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     losses = [loop.train_images(frames) for _ in range(5)]
     assert losses[-1] < losses[0]
+
+
+def test_every_hard_set_is_trained_on_and_told_of(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [
+        "--images",
+        "12",
+        "--taps",
+        "layer1",
+        "--size",
+        "auto:32",
+        "--fast-meta-epochs",
+        "2",
+        "--data",
+        str(data),
+    ]
+    status = benchmark.main(["robust", *options])
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()[2:]]
+    assert [row[0] for row in rows] == [*HARD_SETS, data.name]
+    assert [row[1] for row in rows] == ["12", "12", "12", "12", "10", "8"]
+    assert rows[0][2] == "32x32"  # four of layer1's strides are 16 pixels, and no side is below 32
+    assert all(len(row) - (row[-1] == "BELOW") == 8 for row in rows)
+    assert status == int(any(row[-1] == "BELOW" for row in rows))
+
+
+def test_hard_sets_are_the_same_pictures_again(tmp_path: Path) -> None:
+    for name in HARD_SETS:
+        for folder in ("first", "second"):
+            write_hard_set(tmp_path / folder, name, 2)
+        first, second = (sorted((tmp_path / folder).iterdir()) for folder in ("first", "second"))
+        assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+        assert first[0].read_bytes() != first[1].read_bytes() or name == "still"
+
+
+def test_speed_needs_one_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(benchmark.main, ["steps"]) == 2
+    assert "--data must name the images, once" in capsys.readouterr().err

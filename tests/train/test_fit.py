@@ -36,7 +36,7 @@ PATIENCE_S = 120
 CONFIG = ModelConfig("resnet18", ("layer1",), (32, 48), coupling_blocks=1)
 RECIPE = Recipe(meta_epochs=2, sub_epochs=1, batch=4, learning_rate=1e-3)
 TINY = ["--encoder", "resnet18", "--taps", "layer1", "--size", "32x48", "--blocks", "1", "--batch", "4"]
-SHORT = ["--meta-epochs", "2", "--sub-epochs", "1", "--learning-rate", "1e-3", "--weights", "random"]
+SHORT = ["--meta-epochs", "2", "--sub-epochs", "1", "--learning-rate", "1e-3", "--weights", "random", "--accept-poor"]
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,31 @@ def interrupted(data: Path, tmp_path: Path) -> list[str]:
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted: list[str], data: Path, tmp_path: Path) -> None:
     assert run_command(fit.main, [*interrupted, "--resume"]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["cable.pt"]  # the training state has done its duty
+    # the training state has done its duty
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cable.pt", "cable.suspects.jpg"]
     resumed = load_checkpoint(tmp_path / "cable.pt")
     whole = fit.fit(open_dataset(data), CONFIG, RECIPE, "random", tmp_path / "whole.pt")
     expected = whole.model.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
     assert torch.equal(resumed.constants, whole.constants)
     assert (resumed.thresholds, resumed.history) == (whole.thresholds, whole.history)
+
+
+def test_a_run_goes_on_to_the_same_bits_from_a_pass_that_went_wrong(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(data), *TINY, *SHORT, "--learning-rate", "0.1", "--meta-epochs", "3", "--out"]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after_the_first_pass(patch)
+        assert run_command(fit.main, [*arguments, str(tmp_path / "resumed.pt")]) == 130
+    assert "pass 1 went wrong: layer1 fell from" in capsys.readouterr().err
+    for name, more in (("resumed.pt", ["--resume"]), ("whole.pt", [])):
+        assert run_command(fit.main, [*arguments, str(tmp_path / name), *more]) == 0
+    resumed, whole = (load_checkpoint(tmp_path / name) for name in ("resumed.pt", "whole.pt"))
+    assert [entry["taps_led_astray"] for entry in whole.history] == [1, 0, 0]
+    expected = whole.model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
+    assert resumed.history == whole.history
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """One decoder trained by itself, and what an evaluation needs to know of it afterwards: its log-likelihoods.
 
 A decoder sees its own tap and nothing else: the taps that a detector has beside it, and their decoders, change
-nothing for it. So a decoder that several detectors share is trained once. The steps are those of `Trainer`; only the
-pass that is kept is chosen by this decoder's own held-out likelihood instead of the mean over a detector's taps.
+nothing for it. So a decoder that several detectors share is trained once. The steps are those of `Trainer`, and the
+pass that is kept is chosen as there.
 """
 
 import time
@@ -20,6 +20,7 @@ from export.model.flow import Decoder
 from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
 from train.comparing.feature_store import FeatureStore, FiberSource
+from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.processes import Processes
 from train.loop.schedule import Recipe, learning_rate
 from train.loop.tap_training import Fibers, TapTraining
@@ -79,40 +80,45 @@ def image_batches(recipe: Recipe, epoch: int, count: int) -> Iterator[tuple[list
 def train_decoder(decoder: Decoder, job: DecoderJob, features: Features) -> DecoderRun:
     """Train `decoder` to the recipe's end, and judge with it.
 
-    Of all passes the one with the highest held-out likelihood counts. Raises `UserError` if the loss or the likelihood
-    stops being finite.
+    Of all passes the one with the highest held-out likelihood counts. Raises `UserError` if every pass went wrong.
     """
     started = time.monotonic()
     training = TapTraining(decoder.to(job.processes.device), job.grid, job.recipe.learning_rate)
-    best: tuple[Tensor, Tensor] | None = None  # held-out log-likelihoods, parameters
+    kept = KeptWeights(training)
+    if job.recipe.standardised_start:
+        training.standardise(_first_fibers(job, features.train))
+    kept.begin(_means(training, job, features.held_out))
     for epoch in range(job.recipe.epochs):
-        loss = _train_pass(training, job, features.train, epoch)
-        held_out = _log_likelihoods(training, job, features.held_out)
-        if not np.isfinite([loss, float(held_out.mean())]).all():
-            found = f"loss {loss}, held-out logp {float(held_out.mean())} in pass {epoch + 1}"
-            raise UserError("the loss must stay finite", found, "lower --learning-rate")
-        if best is None or held_out.mean() > best[0].mean():
-            best = held_out, training.flow.parameters.clone()
-    assert best is not None
-    training.flow.parameters.copy_(best[1])
-    test = _log_likelihoods(training, job, features.test)
-    return DecoderRun(best[0], test, (time.monotonic() - started) / 60)
+        _train_pass(kept, job, features.train, epoch)
+        kept.judge(_means(training, job, features.held_out), epoch + 1)
+    check_learnt([kept], job.recipe.epochs)
+    kept.take_best()
+    held_out, test = (_log_likelihoods(training, job, source) for source in (features.held_out, features.test))
+    return DecoderRun(held_out, test, (time.monotonic() - started) / 60)
 
 
-def _train_pass(training: TapTraining, job: DecoderJob, source: FiberSource, epoch: int) -> float:
-    """Train through all image batches once; return the mean loss."""
-    recipe, losses = job.recipe, []
+def _first_fibers(job: DecoderJob, source: FiberSource) -> Fibers:
+    indices, angles = next(image_batches(job.recipe, 0, len(source)))
+    values = source.fibers(job.tap, indices, angles)
+    return Fibers(values, job.fiber_order(0, 0, len(values)))
+
+
+def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: int) -> None:
+    """Train through all image batches once."""
+    recipe = job.recipe
     batches = list(image_batches(recipe, epoch, len(source)))
     for index, (indices, angles) in enumerate(batches):
         values = source.fibers(job.tap, indices, angles)
         fibers = Fibers(values, job.fiber_order(epoch, index, len(values)))
-        if recipe.standardised_start and epoch == index == 0:
-            training.standardise(fibers)
         steps = max(1, len(values) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
-        rate = learning_rate(recipe, epoch, index / len(batches))
-        losses.append(training.train(fibers, steps, recipe.fiber_batch, rate, job.processes))
+        rate = learning_rate(recipe, epoch, index / len(batches)) * kept.rate_share
+        kept.tap.train(fibers, steps, recipe.fiber_batch, rate, job.processes)
         job.after_batch()
-    return float(torch.stack(losses).mean())
+
+
+def _means(training: TapTraining, job: DecoderJob, features: FeatureStore) -> Tensor:
+    """Return the mean log-likelihood of every image, (N,) on the CPU."""
+    return _log_likelihoods(training, job, features).double().mean(dim=(1, 2))
 
 
 def _log_likelihoods(training: TapTraining, job: DecoderJob, features: FeatureStore) -> Tensor:

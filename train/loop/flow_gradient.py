@@ -28,6 +28,7 @@ from torch import Tensor
 from export.model.flow import CLAMP, CONDITION_DIMS, Decoder, position_code
 
 HALF_CODE = CONDITION_DIMS // 2
+FIBERS_A_CHANNEL = 8  # from which principal axes are taken
 
 
 class FlowGradient:
@@ -54,6 +55,11 @@ class FlowGradient:
         code = position_code(height, width).to(self.parameters)
         self._column_code, self._row_code = code[0, :, :HALF_CODE].contiguous(), code[:, 0, HALF_CODE:].contiguous()
         self._buffers: dict[int, _Buffers] = {}
+
+    @property
+    def first_permutation(self) -> Tensor:
+        """The first block's permutation, (D, D): the decoder's own tensor."""
+        return self._permutations[0].matrix
 
     @torch.no_grad()
     def log_likelihood(self, fibers: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -126,15 +132,21 @@ class FlowGradient:
         The data-dependent start of Glow (Kingma and Dhariwal 2018, section 3.1), block after block. FrEIA's own
         start leaves features at the encoder's scale, and global scales are slow to learn: their gradient is a
         tenth of a weight's. A channel that hardly varies is scaled as one at 2 % of the mean deviation.
+
+        The first permutation, where it is a soft one, turns to the principal axes of what it gets. So the second
+        block's affine makes the fibers white, and training begins about where a normal distribution with full
+        covariance ends (`train.judging.gaussian`). Fewer than `FIBERS_A_CHANNEL` do not tell these axes.
         """
         buffers = self._buffers_for(len(fibers))
-        for at, weights in zip(buffers.blocks, self._weights, strict=True):
+        for k, (at, weights) in enumerate(zip(buffers.blocks, self._weights, strict=True)):
             self.log_likelihood(fibers, rows, columns)
             deviation = at.y.std(0)
             gain = 1 / deviation.clamp_min(0.02 * deviation.mean())
             large = 5 * gain > 20  # where softplus is the identity, and its inverse would overflow
             weights.scale.copy_(torch.where(large, 10 * gain, 2 * torch.log(torch.expm1((5 * gain).clamp_max(20)))))
             weights.offset.copy_(-at.y.mean(0) * gain)
+            if k == 0 and len(fibers) >= FIBERS_A_CHANNEL * self.channels:
+                self._permutations[0].turn_to_principal_axes(at.y * gain)
 
     def _look_up(self, buffers: "_Buffers", rows: Tensor, columns: Tensor) -> None:
         """Fill the hidden units of all blocks with what they get beside x1: condition and bias."""
@@ -233,6 +245,12 @@ class _Permutation:
         self.matrix = matrix
         self.hard = bool(((matrix == 0) | (matrix == 1)).all())
         self.index, self.inverse = matrix.argmax(1), matrix.argmax(0)
+
+    def turn_to_principal_axes(self, x: Tensor) -> None:
+        """Make a soft permutation's outputs over x (N, D) uncorrelated, the two halves with like shares of variance."""
+        if not self.hard:
+            axes = torch.linalg.eigh(torch.cov(x.double().T)).eigenvectors.T
+            self.matrix.copy_(torch.cat([axes[0::2], axes[1::2]]))
 
     def forward(self, x: Tensor, out: Tensor) -> None:
         if self.hard:

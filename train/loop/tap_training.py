@@ -10,6 +10,7 @@ from train.loop.flow_gradient import FlowGradient
 from train.loop.processes import Processes
 
 CHUNK = 4096  # fibers evaluated at a time: bounds the memory
+LARGEST_GRADIENT = 1.0  # its norm; healthy steps stay below, a step off the good path has hundreds
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,10 @@ class Fibers:
 
 
 class TapTraining:
-    """Fits `decoder` to the fibers of a tap whose grid is (height, width), by Adam."""
+    """Fits `decoder` to the fibers of a tap whose grid is (height, width), by Adam.
+
+    A gradient longer than `LARGEST_GRADIENT` is made that long, and a step whose gradient is not finite is not taken.
+    """
 
     def __init__(self, decoder: Decoder, grid: tuple[int, int], learning_rate: float) -> None:
         self.flow = FlowGradient(decoder, *grid)
@@ -29,6 +33,10 @@ class TapTraining:
         self.positions = grid[0] * grid[1]
         self._vector = nn.Parameter(self.flow.parameters)
         self._vector.grad = self.flow.gradient
+        self.begin_anew(learning_rate)
+
+    def begin_anew(self, learning_rate: float = 0.0) -> None:
+        """Forget the averages that the optimiser has of earlier gradients."""
         self.optimizer = torch.optim.Adam([self._vector], lr=learning_rate, fused=True)
 
     def train(self, fibers: Fibers, steps: int, fiber_batch: int, rate: float, processes: Processes) -> Tensor:
@@ -45,8 +53,15 @@ class TapTraining:
                 total += nn.functional.softplus(-logp).mean()  # -logsigmoid(logp)
                 self.flow.backward(torch.sigmoid(-logp) / -len(logp))
                 processes.average(self.flow.gradient)
-                self.optimizer.step()
+                self._step()
         return total / steps
+
+    def _step(self) -> None:
+        """Take one step; its bound costs no pass over the gradient, because the fused Adam can divide and refuse."""
+        norm = self.flow.gradient.norm().float()
+        self.optimizer.grad_scale = (norm / LARGEST_GRADIENT).clamp_min(1)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = torch.isfinite(norm).logical_not().float()  # type: ignore[attr-defined]
+        self.optimizer.step()
 
     def standardise(self, fibers: Fibers) -> None:
         """Start from standardised features: `FlowGradient.standardise` on the first fibers in their order."""

@@ -18,13 +18,15 @@ from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
 from runtime.common.interrupts import lasting_interrupt
 from train.data.open import ImageCache, rotate
+from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.prefetch import prefetch
 from train.loop.processes import Processes, one_process
 from train.loop.schedule import Recipe, learning_rate
 from train.loop.tap_training import Fibers, TapTraining
 
-STATE_FORMAT = "cflow-edge/training/2"
+STATE_FORMAT = "cflow-edge/training/3"
 HELD_OUT_BATCH = 8  # images
+NOT_FINITE = -1e9  # stands in the history for a likelihood that was not finite, and minus that for a loss
 
 
 def resume_path(out: Path) -> Path:
@@ -36,9 +38,9 @@ class Trainer:
     """Fits the decoders of `model`; the encoder is frozen.
 
     Every pass draws from its own random streams (seed, pass), so that a resumed run takes the same steps as
-    an uninterrupted one. The weights of the pass with the highest log-likelihood of held-out good images are
-    what is left in the model. With several `processes` each takes its share of every image batch, and their
-    gradients are averaged.
+    an uninterrupted one. Of every tap the weights of the pass with the highest log-likelihood of held-out good images
+    are what is left in the model; a tap that a pass led astray goes back to them (`KeptWeights`). With several
+    `processes` each takes its share of every image batch, and their gradients are averaged.
     """
 
     def __init__(self, model: CFlow, images: ImageCache, recipe: Recipe, processes: Processes | None = None) -> None:
@@ -56,13 +58,13 @@ class Trainer:
         ]
         for tap in self.taps:
             self.processes.broadcast(tap.flow.parameters)
-        self._best = [tap.flow.parameters.clone() for tap in self.taps]
+        self.kept = [KeptWeights(tap) for tap in self.taps]
 
     def run(self, state: Path, held_out: ImageCache, sources: Mapping[str, str]) -> None:
         """Train to the recipe's end, writing the training state to `state` after every pass.
 
         `sources` names what else the result depends on (data, encoder weights): a resumed run's must be the same.
-        Raises `UserError` if the loss or the held-out likelihood stops being finite.
+        Raises `UserError` if every pass went wrong.
         """
         count, first = len(self.images), self.processes.first
         with (
@@ -74,15 +76,31 @@ class Trainer:
                 disable=None if first else True,
             ) as bar,
         ):
+            if not self.history:
+                self.start(held_out)
             while self.epoch < self.recipe.epochs:
-                self.end_pass(self.train_pass(bar, check), held_out)
+                mended = self.end_pass(self.train_pass(bar, check), held_out)
+                if mended and first:
+                    tqdm.write(mended, file=sys.stderr)
                 bar.set_description(self._pass_summary())
                 if bar.disable and first:  # no terminal: a line a pass instead of a bar
                     print(f"{self._pass_summary()}, loss {self.history[-1]['loss']:.4f}", file=sys.stderr, flush=True)
                 if first:
                     self._save(state, sources)
-        for tap, best in zip(self.taps, self._best, strict=True):
-            tap.flow.parameters.copy_(best)
+        check_learnt(self.kept, self.epoch)
+        for kept in self.kept:
+            kept.take_best()
+
+    def start(self, held_out: ImageCache) -> None:
+        """Standardise, where the recipe does, and judge the weights that the first pass begins with."""
+        if self.recipe.standardised_start:
+            features = self._fibers(next(self._image_batches()))
+            for k, tap in enumerate(self.taps):
+                tap.standardise(self._shuffled(features[k], 0, k))
+                self.processes.broadcast(tap.flow.parameters)
+                self.processes.broadcast(tap.flow.first_permutation)
+        for kept, logps in zip(self.kept, self._held_out_logps(held_out), strict=True):
+            kept.begin(logps)
 
     def _pass_summary(self) -> str:
         return f"pass {self.epoch}/{self.recipe.epochs}, held-out logp {self.history[-1]['held_out_logp']:.3f}"
@@ -125,15 +143,16 @@ class Trainer:
         share = max(1, self.recipe.fiber_batch // self.processes.count)
 
         def train(k: int) -> Tensor:
-            order = torch.randperm(len(features[k]), generator=self._generator(index, k), device=self.device)
-            fibers, tap = Fibers(features[k], order), self.taps[k]
-            if self.recipe.standardised_start and self.epoch == index == 0:
-                tap.standardise(fibers)
-                self.processes.broadcast(tap.flow.parameters)
-            steps = max(1, len(order) // share)  # an incomplete last fiber batch is left out
-            return tap.train(fibers, steps, share, rate, self.processes)
+            fibers = self._shuffled(features[k], index, k)
+            steps = max(1, len(fibers.order) // share)  # an incomplete last fiber batch is left out
+            return self.taps[k].train(fibers, steps, share, rate * self.kept[k].rate_share, self.processes)
 
         return torch.stack(self._for_every_tap(train)).mean()
+
+    def _shuffled(self, features: Tensor, index: int, tap: int) -> Fibers:
+        """Return the features (N, D) of the pass's image batch `index` in the order in which they are taken."""
+        order = torch.randperm(len(features), generator=self._generator(index, tap), device=self.device)
+        return Fibers(features, order)
 
     def _fibers(self, frames: Tensor) -> list[Tensor]:
         """Return the features of frames (B, H, W, 3) as one (B·h·w, D) per tap."""
@@ -159,32 +178,48 @@ class Trainer:
         finally:
             torch.set_num_threads(threads)
 
-    def end_pass(self, loss: float, held_out: ImageCache) -> None:
-        """Count the pass, judge it on held-out good images and keep its weights if they are the best so far.
+    def end_pass(self, loss: float, held_out: ImageCache) -> str:
+        """Count the pass and judge it on held-out good images; return in words which taps it led astray.
 
-        Raises `UserError` if the loss or the held-out likelihood is not finite.
+        Of each tap the weights are kept if they are the best so far; one that was led astray goes back.
         """
         self.epoch += 1
-        logp = self._held_out_logp(held_out)
-        if not np.isfinite([loss, logp]).all():
-            found = f"loss {loss}, held-out logp {logp} in pass {self.epoch}"
-            raise UserError("the loss must stay finite", found, "lower --learning-rate")
-        if logp > max((entry["held_out_logp"] for entry in self.history), default=-np.inf):
-            self._best = [tap.flow.parameters.clone() for tap in self.taps]
-        self.history.append({"pass": self.epoch, "loss": loss, "held_out_logp": logp})
+        logps = self._held_out_logps(held_out)
+        entry = {"loss": loss, "held_out_logp": float(logps.mean())}
+        found = {
+            name: value if np.isfinite(value) else (NOT_FINITE, -NOT_FINITE)[name == "loss"]
+            for name, value in entry.items()
+        }
+        astray = [k for k, kept in enumerate(self.kept) if kept.judge(logps[k], self.epoch)]
+        self.history.append({"pass": self.epoch, **found, "taps_led_astray": len(astray)})
+        return self._words_of_astray(astray, logps)
 
-    def _held_out_logp(self, held_out: ImageCache) -> float:
-        """Return the mean log-likelihood of held-out good images, every tap counting alike."""
-        sums = torch.zeros(len(self.taps), dtype=torch.float64)
+    def _words_of_astray(self, astray: list[int], logps: Tensor) -> str:
+        names = self.model.config.taps
+        parts = [
+            f"{names[k]} fell from {self.kept[k].logp:.2f} to {float(logps[k].mean()):.2f}, back to pass "
+            f"{self.kept[k].best_pass} at {self.kept[k].rate_share:.2g} of the rate"
+            for k in astray
+        ]
+        return f"pass {self.epoch} went wrong: {'; '.join(parts)}" if parts else ""
+
+    def _held_out_logps(self, held_out: ImageCache) -> Tensor:
+        """Return every tap's log-likelihoods of held-out good images, (K, n) in nats per dimension, on the host.
+
+        They decide what every process does next, so that all take the first one's.
+        """
+        columns = []
         for start in range(0, len(held_out), HELD_OUT_BATCH):
             indices = range(start, min(start + HELD_OUT_BATCH, len(held_out)))
             features = self._fibers(torch.from_numpy(held_out.batch(indices)))
 
-            def mean(k: int, features: list[Tensor] = features) -> Tensor:
-                return self.taps[k].log_likelihood(features[k]).mean()
+            def means(k: int, features: list[Tensor] = features, count: int = len(indices)) -> Tensor:
+                return self.taps[k].log_likelihood(features[k]).view(count, -1).double().mean(1)
 
-            sums += len(indices) * torch.stack(self._for_every_tap(mean)).double().cpu()
-        return float(sums.mean() / len(held_out))
+            columns.append(torch.stack(self._for_every_tap(means)))
+        logps = torch.cat(columns, dim=1)
+        self.processes.broadcast(logps)
+        return logps.cpu()
 
     def _identity(self, sources: Mapping[str, str]) -> dict[str, Any]:
         return {"config": asdict(self.model.config), "recipe": asdict(self.recipe), **sources}
@@ -196,7 +231,7 @@ class Trainer:
             "epoch": self.epoch,
             "history": self.history,
             "model": self.model.state_dict(),
-            "best": self._best,
+            "kept": [kept.state_dict() for kept in self.kept],
             "optimizers": [tap.optimizer.state_dict() for tap in self.taps],
         }
         save_torch_file(state, content)
@@ -214,5 +249,6 @@ class Trainer:
         self.model.load_state_dict(content["model"])  # copies into the vectors that the parameters are views of
         for tap, optimizer in zip(self.taps, content["optimizers"], strict=True):
             tap.optimizer.load_state_dict(optimizer)
-        self._best = [best.to(self.device) for best in content["best"]]
+        for kept, kept_state in zip(self.kept, content["kept"], strict=True):
+            kept.load_state_dict(kept_state)
         self.epoch, self.history = content["epoch"], content["history"]

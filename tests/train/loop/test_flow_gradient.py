@@ -96,3 +96,37 @@ def test_the_standardised_start_gives_every_block_standard_outputs() -> None:
         assert (deviation[live] < 1 + 1e-9).all() and (deviation[live] > 0.5).any()
     assert outputs[0].std(0)[1] < 1e-9
     assert torch.isfinite(flow.log_likelihood(fibers, rows, columns)).all()
+
+
+def test_the_start_is_about_as_likely_as_a_normal_distribution_with_full_covariance() -> None:
+    generator = torch.Generator().manual_seed(4)
+    mixed = torch.randn(8, 8, dtype=torch.float64, generator=generator)
+    fibers = torch.randn(2000, 8, dtype=torch.float64, generator=generator) @ mixed + 3
+    rows, columns = (torch.randint(0, side, (2000,), generator=generator) for side in GRID)
+    normal = torch.distributions.MultivariateNormal(fibers.mean(0), torch.cov(fibers.T))
+    expected = float(normal.log_prob(fibers).mean()) / 8
+    found = []
+    for soft in (True, False):
+        decoder = decoder_of(soft=soft)
+        for block in decoder.blocks:  # couplings that do next to nothing, as training starts with
+            for parameter in block.subnet.parameters():
+                parameter.data *= 0.01
+        flow = FlowGradient(decoder, *GRID)
+        flow.standardise(fibers, rows, columns)
+        found.append(float(flow.log_likelihood(fibers, rows, columns).mean()))
+        matrix = decoder.blocks[0].w_perm
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            log_likelihood(*decoder(fibers, position_code(*GRID).double()[rows, columns])).mean(),
+            flow.log_likelihood(fibers, rows, columns).mean(),  # the detector has the same axes
+        )
+    assert found[0] == pytest.approx(expected, abs=0.02)
+    assert found[1] < expected - 0.1  # a permutation turns nothing
+
+
+def test_few_fibers_do_not_choose_the_axes() -> None:
+    decoder = decoder_of()
+    before = decoder.blocks[0].w_perm.clone()
+    fibers, rows, columns = batch_of(8, 60)
+    FlowGradient(decoder, *GRID).standardise(fibers, rows, columns)
+    assert torch.equal(decoder.blocks[0].w_perm, before)

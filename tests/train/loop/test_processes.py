@@ -19,6 +19,7 @@ from train.synthetic import write_dataset
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 TINY = ["--encoder", "resnet18", "--weights", "random", "--taps", "layer1", "--size", "64", "--blocks", "1"]
 TINY += ["--schedule", "fast", "--batch", "4", "--meta-epochs", "2", "--held-out", "0.25"]
+ACCEPT = "--accept-poor"  # for what so few passes make
 # train.fit as it is, but that every process also tells what it makes of a gradient and what its own model became.
 SCRIPT = """
 import sys, torch
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset(folder / "data/wire", train=12, test_good=2, per_defect=1, size=64)
     script = folder / "script.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}")
-    ended = torchrun(script, folder, "--data", folder / "data/wire", "--out", folder / "one/wire.pt", *TINY)
+    ended = torchrun(script, folder, "--data", folder / "data/wire", "--out", folder / "one/wire.pt", *TINY, ACCEPT)
     assert ended.returncode == 0, ended.stderr
     (folder / "out.txt").write_text(ended.stdout)
     return folder
@@ -97,7 +98,7 @@ def test_the_averaged_gradient_is_that_of_all_fibers(folder: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_one_checkpoint(folder: Path) -> None:
     first, second = (process["trained"] for process in found(folder))
-    assert [path.name for path in (folder / "one").iterdir()] == ["wire.pt"]
+    assert sorted(path.name for path in (folder / "one").iterdir()) == ["wire.pt", "wire.suspects.jpg"]
     checkpoint = load_checkpoint(folder / "one/wire.pt")
     written = checkpoint.model.state_dict()
     for name, value in written.items():
@@ -105,6 +106,26 @@ def test_two_processes_train_one_checkpoint(folder: Path) -> None:
     logps = [entry["held_out_logp"] for entry in checkpoint.history]
     assert len(logps) == 2 and logps[1] > logps[0]
     assert (folder / "out.txt").read_text().count("wrote") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_go_back_together_from_a_pass_that_went_wrong(folder: Path, tmp_path: Path) -> None:
+    more = ["--learning-rate", "0.1", "--meta-epochs", "3"]
+    ended = torchrun(
+        folder / "script.py",
+        tmp_path,
+        "--data",
+        folder / "data/wire",
+        "--out",
+        tmp_path / "wire.pt",
+        *TINY,
+        *more,
+        ACCEPT,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("pass 1 went wrong: layer1 fell from") == 1
+    first, second = (process["trained"] for process in found(tmp_path))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 @pytest.mark.slow
@@ -122,7 +143,12 @@ def test_two_processes_train_class_after_class(folder: Path, tmp_path: Path) -> 
     assert not results["wire"].error
     assert results["wire"].figures["images"] == len(open_dataset(folder / "data/wire").test)
     assert results["wire"].checkpoint_sha256 == sha256_of(tmp_path / "wire.pt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.pt", "classes.json", "wire.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "broken.pt",
+        "classes.json",
+        "wire.pt",
+        "wire.suspects.jpg",
+    ]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

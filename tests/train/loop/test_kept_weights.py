@@ -1,0 +1,77 @@
+"""A tap goes back to its best weights from a pass that led it astray, and from no other."""
+
+import math
+
+import pytest
+import torch
+
+from runtime.common.errors import UserError
+from tests.support.small_decoder import GRID, decoder_of
+from train.loop.kept_weights import CLEAR_FALL, KeptWeights, check_learnt
+from train.loop.processes import one_process
+from train.loop.tap_training import Fibers, TapTraining
+
+GOOD = torch.tensor([1.0, 1.1, 0.9, 1.2, 0.8])
+
+
+def trained(tap: TapTraining) -> torch.Tensor:
+    """Take a step, so that weights and the optimiser's averages are no longer those of the start."""
+    fibers = torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    tap.train(Fibers(fibers, torch.arange(64)), 2, 32, 1e-2, one_process())
+    return tap.flow.parameters.clone()
+
+
+@pytest.mark.parametrize(
+    ("logps", "astray"),
+    [
+        (GOOD + 0.1, False),
+        (GOOD - 0.9 * CLEAR_FALL, False),
+        (GOOD - 1.1 * CLEAR_FALL, True),
+        (GOOD - torch.tensor([0, 0, 0, 50.0, 50]), False),  # two odd images of five
+        (GOOD - torch.tensor([0, 0, 1.0, 1, 1]), True),
+        (GOOD - torch.tensor([0, 0, 0, 0, math.nan]), True),
+        (GOOD - torch.tensor([0, 0, 0, 0, math.inf]), True),
+    ],
+)
+def test_a_pass_went_wrong_where_most_held_out_images_say_so(logps: torch.Tensor, astray: bool) -> None:
+    tap = TapTraining(decoder_of(), GRID, 1e-3)
+    kept = KeptWeights(tap)
+    best = trained(tap)
+    assert not kept.judge(GOOD, 1)
+    after = trained(tap)
+    assert kept.judge(logps, 2) == astray
+    assert torch.equal(tap.flow.parameters, best if astray else after)
+    assert kept.rate_share == pytest.approx(1 / 3 if astray else 1)
+    assert bool(tap.optimizer.state) != astray  # averages of the way that led astray are forgotten
+    assert kept.best_pass == (2 if float(logps.nan_to_num(-9, 0, -9).mean()) > 1 else 1)
+    kept.take_best()
+    assert torch.equal(tap.flow.parameters, after if kept.best_pass == 2 else best)
+
+
+def test_a_fall_in_small_steps_is_held_against_the_best() -> None:
+    kept = KeptWeights(TapTraining(decoder_of(), GRID, 1e-3))
+    went_back = [kept.judge(GOOD - 0.4 * CLEAR_FALL * number, number + 1) for number in range(4)]
+    assert went_back == [False, False, False, True]
+
+
+def test_what_is_kept_goes_on_from_its_state() -> None:
+    tap, other = (TapTraining(decoder_of(), GRID, 1e-3) for _ in range(2))
+    kept, resumed = KeptWeights(tap), KeptWeights(other)
+    best = trained(tap)
+    kept.judge(GOOD, 1)
+    trained(tap)
+    kept.judge(GOOD - 1, 2)
+    resumed.load_state_dict(kept.state_dict())
+    assert (resumed.best_pass, resumed.rate_share, resumed.logp) == (1, kept.rate_share, kept.logp)
+    assert resumed.judge(GOOD - 1, 3) and torch.equal(other.flow.parameters, best)
+
+
+def test_a_training_that_always_went_wrong_is_refused() -> None:
+    kept = [KeptWeights(TapTraining(decoder_of(), GRID, 1e-3)) for _ in range(2)]
+    for each in kept:
+        each.begin(GOOD)
+        each.judge(GOOD * math.nan, 1)
+    with pytest.raises(UserError, match="found 1 passes that all went wrong; lower --learning-rate"):
+        check_learnt(kept, 1)
+    kept[0].judge(GOOD + 1, 2)
+    check_learnt(kept, 2)

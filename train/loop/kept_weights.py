@@ -1,0 +1,89 @@
+"""One tap's best weights so far, and the way back to them from a pass that went wrong.
+
+Decoders know nothing of each other, so that each tap has a best pass of its own, and one that diverges does not take
+the others back with it.
+
+A pass went wrong where a held-out image has no finite likelihood, or where half of the held-out images lost more than
+`CLEAR_FALL` since the best pass. The median of the changes decides and not their mean: a single odd image among the
+held-out ones can lose any amount in a healthy run. Healthy passes lose less than a tenth of `CLEAR_FALL`, diverging
+ones ten times as much and more (`python -m train.benchmark robust`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runtime.common.errors import UserError
+from train.loop.tap_training import TapTraining
+
+CLEAR_FALL = 0.3  # nats per dimension: the odds of a tap's dimension by a third
+LOWER = 1 / 3  # of the rate, every time that a pass went wrong
+
+
+class KeptWeights:
+    """Keeps the best of `tap`'s weights.
+
+    `rate_share` is what of the schedule's rate the tap is trained at, `best_pass` is 0 for the start's weights.
+    """
+
+    def __init__(self, tap: TapTraining) -> None:
+        self.tap = tap
+        self.weights = tap.flow.parameters.clone()
+        self.logps: Tensor | None = None  # (n,) of the held-out images
+        self.best_pass = 0
+        self.rate_share = 1.0
+
+    @property
+    def logp(self) -> float:
+        """The best weights' mean log-likelihood of held-out images, in nats per dimension."""
+        return -torch.inf if self.logps is None else float(self.logps.mean())
+
+    def begin(self, logps: Tensor) -> None:
+        """Take the weights that training begins with for the best, where their likelihoods `logps` (n,) are finite."""
+        if bool(torch.isfinite(logps).all()):
+            self.judge(logps, 0)
+
+    def judge(self, logps: Tensor, number: int) -> bool:
+        """Take the weights after pass `number` for the best, or go back to those; return whether it went back.
+
+        `logps` (n,) are the log-likelihoods of the held-out images, in nats per dimension. Going back, the optimiser
+        begins anew, because its averages are those of the way that led astray, at `LOWER` of the rate.
+        """
+        if self._went_wrong(logps):
+            self.tap.flow.parameters.copy_(self.weights)
+            self.tap.begin_anew()
+            self.rate_share *= LOWER
+            return True
+        if float(logps.mean()) > self.logp:
+            self.weights, self.logps, self.best_pass = self.tap.flow.parameters.clone(), logps.clone(), number
+        return False
+
+    def _went_wrong(self, logps: Tensor) -> bool:
+        if not bool(torch.isfinite(logps).all()):
+            return True
+        return self.logps is not None and float((logps - self.logps).quantile(0.5)) < -CLEAR_FALL
+
+    def take_best(self) -> None:
+        """Give the tap its best weights."""
+        self.tap.flow.parameters.copy_(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` goes on from."""
+        kept = {"weights": self.weights, "best_pass": self.best_pass, "rate_share": self.rate_share}
+        return kept if self.logps is None else {**kept, "logps": self.logps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.weights = state["weights"].to(self.weights.device)
+        self.logps = state.get("logps")
+        self.best_pass, self.rate_share = state["best_pass"], state["rate_share"]
+
+
+def check_learnt(kept: Sequence[KeptWeights], passes: int) -> None:
+    """Raise `UserError` where every pass led every tap astray: then there is nothing to keep."""
+    if any(each.best_pass > 0 or each.rate_share == 1 for each in kept):
+        return
+    expected = "training must find weights that held-out images like better than those it starts with"
+    raise UserError(expected, f"{passes} passes that all went wrong", "lower --learning-rate")
