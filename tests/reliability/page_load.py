@@ -33,7 +33,7 @@ MOST_LOST = 0.10
 MOST_UNREST = 0.15  # between two turns without readers; above it, a turn with readers says nothing
 MOST_FPS = 600
 SETTLE_S = 1.0  # for all readers to come, and to go
-HEALTH_S = 2.0  # a watchdog's patience
+HEALTH_S = 5.0  # a watchdog's patience
 SIZE = (32, 48)
 WORK = 6  # products of 256 x 256 matrices: about 2 ms
 
