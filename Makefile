@@ -17,8 +17,7 @@ PYTEST := $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadsco
 # where a report goes
 REPORT ?= report
 
-.PHONY: demo test test-all lint docs report gpu-report sbom licences lock clean
-.PHONY: demo test test-all lint docs report gpu-report reliability clean
+.PHONY: demo test test-all lint docs report gpu-report reliability sbom licences lock clean
 
 demo: $(VENV)/.ready
 	$(PY) -m train.demo --out $(DEMO) $(if $(WEIGHTS),--weights $(WEIGHTS))
