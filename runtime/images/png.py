@@ -1,6 +1,6 @@
 """Whether a PNG holds the pixels that its header promises: Pillow fills rows that are missing with black, silently.
 
-A header of 32 x 16,777,248 before the pixels of 32 x 32 would also take gigabytes and a minute, found by fuzzing.
+A header can also promise gigabytes that the file does not have.
 """
 
 import struct
