@@ -17,7 +17,7 @@ PYTEST := $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadsco
 # where a report goes
 REPORT ?= report
 
-.PHONY: demo test test-all lint docs report gpu-report sbom licences lock clean
+.PHONY: demo test test-all lint docs report gpu-report reliability sbom licences lock clean
 
 demo: $(VENV)/.ready
 	$(PY) -m train.demo --out $(DEMO) $(if $(WEIGHTS),--weights $(WEIGHTS))
@@ -39,6 +39,10 @@ gpu-report: $(VENV)/.ready
 	@$(PY) -c 'import tensorrt, pycuda.driver' 2>/dev/null || $(PY) -m pip install --quiet --editable '.[tensorrt]'
 	$(PY) -m pytest -m gpu
 	$(PY) -m runtime.report --plans auto --forms --baselines --precision fp16 --precision int8 --profile --output $(REPORT)
+
+# attacks the commands as they are run and prints one table (docs/reliability.md): hours, or minutes with FORM=--short
+reliability: $(VENV)/.ready
+	$(PY) -m tests.reliability $(FORM)
 
 # README, docs/ and the docstrings as a site; a link that leads nowhere ends it
 docs: $(VENV)/.ready

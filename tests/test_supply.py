@@ -84,6 +84,7 @@ def test_every_package_that_users_install_is_listed_with_its_licence():
     assert not [f"{name}: {said}" for name, said in rows.items() if re.search(r"\bA?GPL", said)]
 
 
+@pytest.mark.slow
 def test_the_bill_of_materials_names_what_is_installed(tmp_path: Path):
     tool = Path(sys.executable).with_name("cyclonedx-py")
     if not tool.exists() and shutil.which("cyclonedx-py") is None:

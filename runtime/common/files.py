@@ -53,9 +53,16 @@ def _umask() -> int:
     return mask
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Remove from `folder` what `whole_file` began there in processes that were killed, and return it."""
-    found = [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name)] if folder.is_dir() else []
+def sweep(folder: Path, *, below: bool = False) -> list[Path]:
+    """Remove from `folder` what `whole_file` began there in processes that were killed, and return it.
+
+    With `below` from the folders within it too, where all of them are ours; links are not followed.
+    """
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        found += (Path(place, name) for name in names if _UNFINISHED.fullmatch(name))
+        if not below:
+            folders.clear()
     return [path for path in found if _removed(path)]
 
 

@@ -6,8 +6,7 @@ A changed file beside the engine would change its verdicts, and a path in the en
 The libraries that judge read such weights without asking, so the ONNX is looked through before they open it: its
 messages by their numbers in ONNX's `onnx.proto`, in protobuf's wire format. Weights themselves are skipped.
 
-OpenVINO goes from the operator set that a file names down to one that it knows, one by one: a file of 344 bytes that
-names number 2³¹ keeps it busy for minutes.
+Numbers of operator sets that there cannot be are refused too: not every library bounds them.
 """
 
 import mmap
@@ -74,7 +73,7 @@ def _look_through(data: "mmap.mmap | bytes") -> tuple[bool, int]:
             if kind == "tensor" and (number == TENSOR_EXTERNAL_DATA or (number == TENSOR_DATA_LOCATION and value)):
                 return True, operator_set
             if kind == "operator set" and number == OPERATOR_SET_VERSION:
-                operator_set = max(operator_set, value)  # of a negative number the largest of all
+                operator_set = max(operator_set, value)
             if number in HOLDERS[kind] and wire == 2:
                 messages.append((HOLDERS[kind][number], start, position))
     return False, operator_set

@@ -49,7 +49,7 @@ class OpenVinoSession(CpuSession):
             self.device += f", {precision}"
 
     def _open(self, path: Path) -> Signature:
-        check_graph(path)  # OpenVINO reads inputs that a node does not have, and the process dies
+        check_graph(path)  # OpenVINO's own reader checks less
         self._model: Any = self._core.read_model(str(path))
         self._check_weights(path)
         tensors = [*self._model.inputs, *self._model.outputs]

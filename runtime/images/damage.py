@@ -7,6 +7,7 @@ repeats it), this many are found:
     TIFF with JPEG 90, JPEG 84 (Pillow alone 15 to 25), with restart marks 85, progressive 79: by a second, strict
         decode at an eighth of the size; in the others the random bytes happen to be as many blocks as were there
     WebP 28, lossless 12: it has neither checksums nor marks, and any bytes decode to something
+    PNG whose pixels end early: all, Pillow fills the rest with black
     BMP and uncompressed TIFF 0: random bytes are random pixels
 
 Where damage must not pass, let cameras write PNG.
@@ -21,6 +22,7 @@ import simplejpeg
 from PIL import Image
 
 from runtime.common.errors import UserError
+from runtime.images import png
 
 JPEG_FORMATS = frozenset({"JPEG", "MPO"})
 COMPRESSION_TAG, JPEG_TABLES_TAG = 259, 347
@@ -30,10 +32,18 @@ SMALL = 8  # reads every bit and computes hardly a pixel
 INK = frozenset({"CMYK", "YCCK"})
 
 
+def check_promises(image: Image.Image, source: str | Path | BinaryIO) -> None:
+    """Raise `UserError` where an image that is only open cannot hold what its header promises."""
+    if image.format == "PNG":
+        png.check_promise(_content(source))
+
+
 def check_streams(image: Image.Image, source: str | Path | BinaryIO) -> None:
     """Raise `UserError` where a compressed part of an image that Pillow has read is damaged; `source` is its file."""
     if image.format in JPEG_FORMATS:
         _check_jpeg(_content(source))
+    elif image.format == "PNG":
+        png.check_pixels(image, _content(source))
     elif image.format == "TIFF" and (check := _check_of(getattr(image, "tag_v2", {}))):
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
         for part in _parts(tags, _content(source)):
@@ -43,8 +53,11 @@ def check_streams(image: Image.Image, source: str | Path | BinaryIO) -> None:
 def _content(source: str | Path | BinaryIO) -> bytes:
     if isinstance(source, str | Path):
         return Path(source).read_bytes()
+    place = source.tell()
     source.seek(0)
-    return source.read()
+    content = source.read()
+    source.seek(place)  # Pillow may be in the middle of it
+    return content
 
 
 def _check_of(tags: Any) -> Callable[[bytes], None] | None:

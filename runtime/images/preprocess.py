@@ -17,7 +17,7 @@ from PIL import Image
 from runtime.common.errors import UserError
 from runtime.common.machine import available_cores
 from runtime.images.bit_depth import FULL_SCALE
-from runtime.images.damage import check_streams
+from runtime.images.damage import check_promises, check_streams
 from runtime.images.parallel_resize import resize_in_strips
 from runtime.images.size_limit import check_size, open_image
 from runtime.images.to_rgb import to_rgb8
@@ -65,6 +65,7 @@ def read_with(
     try:
         with open_image(opened or path) as image:
             check_size(image.size, max_pixels)
+            check_promises(image, opened or path)
             pixels = convert(image)
             check_streams(image, opened or path)
             return pixels

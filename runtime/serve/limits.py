@@ -25,6 +25,7 @@ class Limits:
 
 BODY_BYTES = 16 * 1024  # the largest body that an action may have
 KEEP_ALIVE_S = 30.0
+LINGER_S = 1.0  # for the rest of a body that was refused
 GOODBYE_S = 2.0  # for answers under way when the run ends
-ANSWER_S = 2.0  # for the inspection to answer its page's process; after that it is taken to hang
+ANSWER_S = 5.0  # for the inspection to answer its page's process; after that it is taken to hang
 THRESHOLD_S = 120.0  # to read a whole engine file, which its sidecar is checked against

@@ -22,7 +22,7 @@ from runtime.serve.connections import Connections
 from runtime.serve.guard import Guard
 from runtime.serve.handlers import Handlers
 from runtime.serve.inspected import Inspected
-from runtime.serve.limits import BODY_BYTES, GOODBYE_S, KEEP_ALIVE_S, Limits
+from runtime.serve.limits import BODY_BYTES, GOODBYE_S, KEEP_ALIVE_S, LINGER_S, Limits
 from runtime.serve.link import receive_async
 from runtime.serve.outbox import Outbox
 
@@ -84,6 +84,7 @@ def _connection_options() -> dict[str, Any]:
         "access_log": None,
         "logger": logger,
         "keepalive_timeout": KEEP_ALIVE_S,
+        "lingering_time": LINGER_S,
         "auto_decompress": False,
     }
 

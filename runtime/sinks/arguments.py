@@ -96,7 +96,7 @@ def only_writer(args: argparse.Namespace) -> "Iterator[None]":
     with contextlib.ExitStack() as stack:
         for path, named in dict.fromkeys([*folders, *videos]):
             stack.enter_context(one_writer(path, str(named), "name another place, or end the other run"))
-            sweep(path.parent)
+            sweep(path.parent, below=named == path.parent)  # overlays and events lie deeper; beside a video are others'
         yield
 
 

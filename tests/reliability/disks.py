@@ -125,6 +125,7 @@ def _attacked(victim: Victim, disk: Path, fault: str, tries: int, wrong: list[st
     infer = victim.name.startswith("runtime.infer")
     log = disk.with_name(f"said-{victim.main.__module__}")
     for number in range(1, tries + 1):
+        victim.words(number)  # which may remove what the command is to make anew
         before = _contents(disk)
         log.unlink(missing_ok=True)
         with met(victim, disk, LEFT[(number - 1) % len(LEFT)]):

@@ -88,7 +88,7 @@ def png_changed(rng: random.Random, data: bytes) -> bytes:
     """Change the content of a PNG's chunks and give each its checksum again; of other files, bytes."""
     if not data.startswith(PNG_SIGNATURE):
         return bytes_changed(rng, data)
-    chunks = list(_chunks(data))
+    chunks = list(chunks_of(data))
     kind, content = chunks[place := rng.randrange(len(chunks))]
     if kind == b"IDAT" and rng.random() < 0.5:
         content = zlib.compress(bytes_changed(rng, zlib.decompress(content)), 1)
@@ -101,7 +101,8 @@ def png_changed(rng: random.Random, data: bytes) -> bytes:
     return PNG_SIGNATURE + b"".join(made)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kind and content of a PNG's chunks."""
     place = len(PNG_SIGNATURE)
     while place + 12 <= len(data):
         (length,) = struct.unpack(">I", data[place : place + 4])

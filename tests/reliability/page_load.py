@@ -30,9 +30,10 @@ from tests.support.tiny_engine import tiny_model, tiny_sidecar
 
 READERS = 500
 MOST_LOST = 0.10
+MOST_UNREST = 0.15  # between two turns without readers; above it, a turn with readers says nothing
 MOST_FPS = 600
 SETTLE_S = 1.0  # for all readers to come, and to go
-HEALTH_S = 2.0  # a watchdog's patience
+HEALTH_S = 5.0  # a watchdog's patience
 SIZE = (32, 48)
 WORK = 6  # products of 256 x 256 matrices: about 2 ms
 
@@ -156,7 +157,7 @@ def _reading(port: int, readers: int) -> Iterator[list[str]]:
 
 def measure(rounds: int, seconds: float, readers: int = READERS) -> list[Result]:
     """Return the two rows: what `readers` cost in `rounds` turns of `seconds` each, and the watchdog's answers."""
-    ratios, rates, said = [], [], []
+    ratios, unrest, rates, said = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         frames = int(MOST_FPS * (5 + rounds * (3 * seconds + 2 * SETTLE_S + 4)))
         with _inspecting(Path(folder), frames) as (port, lines):
@@ -171,21 +172,26 @@ def measure(rounds: int, seconds: float, readers: int = READERS) -> list[Result]
                 time.sleep(SETTLE_S)
                 after = _rate(lines, seconds)
                 ratios.append(2 * during / (before + after))
+                unrest.append(2 * abs(before - after) / (before + after))
                 rates.append(f"{before:.0f} {during:.0f} {after:.0f}")
             watchdog.stop()
     lost = 1 - statistics.median(ratios)
     turns = f"a second before, during, after: {', '.join(rates)}"
     details = f"{100 * lost:.1f} % fewer frames ({turns}); answers: {said[0] if said else 'none'}"
+    told = statistics.median(unrest) < MOST_UNREST
+    if not told:
+        details = f"not told, others are busy on this machine: {details}"
+    name = f"{readers} readers and stalled clients"
     slowest = f"slowest answer {max(watchdog.took_s):.2f} s"
     return [
-        Result("page", f"{readers} readers and stalled clients", rounds, int(lost > MOST_LOST), details),
+        Result("page", name, rounds if told else 0, int(told and lost > MOST_LOST), details),
         Result("page", "/health meanwhile", len(watchdog.took_s), watchdog.late, slowest),
     ]
 
 
 def run(scale: Scale) -> list[Result]:
     """Return the rows of the table; see the package."""
-    return measure(2, 2.0) if scale.short else measure(10, 5.0)
+    return measure(4, 1.0) if scale.short else measure(10, 5.0)
 
 
 if __name__ == "__main__":

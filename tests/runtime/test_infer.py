@@ -93,6 +93,23 @@ def test_the_summary_has_counts_and_percentiles_of_every_stage(
     ]
 
 
+def test_what_a_killed_run_left_among_overlays_and_events_goes(engine: Path, images: Path, tmp_path: Path):
+    """Found by kill -9: only the folders themselves were swept, not those within."""
+    out, events, name = tmp_path / "out", tmp_path / "events", ".0.png.part-abcd0123.png"
+    left = [folder / name for folder in (out, out / "overlays", events, events / "1" / "frames", tmp_path / "other")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    words = ("--output", out, "--events", events, "--video", tmp_path / "other" / "line.avi")
+    assert _infer("--engine", engine, "--source", images, *words) == 0
+    assert [path for path in left if path.exists()] == []
+    below = tmp_path / "other" / "somebody" / name  # beside a video there may be anything
+    below.parent.mkdir()
+    below.touch()
+    assert _infer("--engine", engine, "--source", images, *words) == 0
+    assert below.exists()
+
+
 def test_threshold_limit_and_threads_are_obeyed(engine: Path, images: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ("--engine", engine, "--source", images, "--threshold", 0.5, "--limit", 2, "--threads", 1)
     assert _infer(*arguments) == 0

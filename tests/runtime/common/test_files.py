@@ -60,6 +60,19 @@ def test_what_a_killed_writer_leaves_is_swept_and_what_a_living_one_writes_is_no
     assert sweep(tmp_path / "none") == []
 
 
+def test_folders_within_are_swept_where_they_are_said_to_be_ours(tmp_path: Path) -> None:
+    deep = tmp_path / "events" / "frames"
+    deep.mkdir(parents=True)
+    others = tmp_path / "elsewhere"
+    others.mkdir()
+    (tmp_path / "events" / "link").symlink_to(others)
+    for folder in (deep, others):
+        (folder / ".1.png.part-abcd0123.png").touch()
+    assert sweep(tmp_path / "events") == []
+    assert sweep(tmp_path / "events", below=True) == [deep / ".1.png.part-abcd0123.png"]
+    assert len(list(others.iterdir())) == 1
+
+
 def test_sweeping_beside_writers_takes_nothing_from_them(tmp_path: Path) -> None:
     ended = threading.Event()
 

@@ -41,7 +41,7 @@ def test_a_page_that_dies_is_started_again_and_knows_everything(tmp_path: Path, 
 
 
 def test_an_inspection_that_hangs_is_told_to_the_watchdog(tmp_path: Path):
-    with serving(tmp_path) as rig:
+    with serving(tmp_path, health_after_s=1000.0) as rig:
         rig.judge(30)
         until(lambda: _health(rig) == 200)
         with rig.server._sending:  # no answer leaves the inspection any more

@@ -348,7 +348,7 @@ def test_clients_that_do_not_read_keep_nobody_waiting(tmp_path: Path):
 def test_twenty_clients_share_one_picture(tmp_path: Path):
     with serving(tmp_path) as rig, ThreadPoolExecutor(20) as pool:
         rig.judge(40)
-        rig.state()
+        assert rig.ask("/live/0.jpg").status == 200  # so that the first picture is drawn by now
         waiting = [pool.submit(rig.ask, "/live/0.jpg?after=1") for _ in range(20)]
         time.sleep(0.3)
         drawn = rig.server.pictures.drawn
