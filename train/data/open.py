@@ -57,7 +57,7 @@ def open_dataset(root: Path) -> Dataset:
     if source := find_list(root):
         return _open_list(source)
     if not root.is_dir():
-        raise UserError("--data must be a folder of good images, an MVTec-style one or a list", f"no folder {root}")
+        raise UserError("--data must be a folder of good images or an MVTec-style one, or a list", f"no folder {root}")
     images, test = _good_images(root), tuple(labelled_images(root))
     if not images and not test:
         folder = good_folder(root / "train") or root
