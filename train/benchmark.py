@@ -1,8 +1,9 @@
-"""How fast training is: `python -m train.benchmark steps|schedules --data DIR`.
+"""How fast training is, what encoders are worth: `python -m train.benchmark steps|schedules|encoders --data DIR`.
 
 `steps` runs the same image batches through a plain transcription of the published loop and through ours, in
 turn, and prints the ratio of their times. `schedules` trains from the same start by the paper's schedule and by
-the fast one, both with our steps, and prints when the latter reaches the former's held-out likelihood.
+the fast one, both with our steps, and prints when the latter reaches the former's held-out likelihood. `encoders`
+holds a memory bank of each encoder's features against the labelled test images: no training, one row an encoder.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
 from runtime.common.errors import run_command
+from train.comparing.encoder_table import print_encoder_table
 from train.data.open import ImageCache, open_dataset, split_held_out
 from train.fit import build_model, parse_size
 from train.loop.schedule import FAST, PAPER, Recipe
@@ -144,9 +146,11 @@ def _setup(options: argparse.Namespace) -> tuple[ModelConfig, ImageCache, ImageC
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
-    parser.add_argument("what", choices=("steps", "schedules"))
+    parser.add_argument("what", choices=("steps", "schedules", "encoders"))
     parser.add_argument("--data", type=Path, required=True, help="MVTec-style folder, or a folder of good images")
     parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME")
+    row = "encoders: NAME[:TAP,TAP][=WEIGHTS], repeated (default: ResNet-18 and EfficientNet-Lite0 to 2, ImageNet)"
+    parser.add_argument("--row", action="append", default=[], metavar="ROW", help=row)
     parser.add_argument("--weights", default="random", help="imagenet, random (the default: as fast), or a file")
     parser.add_argument("--taps", default="", help="comma-separated (default: the paper's)")
     parser.add_argument("--size", default="256")
@@ -163,6 +167,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     if options.what == "schedules":
         compare_schedules(options)
+        return
+    if options.what == "encoders":
+        dataset = open_dataset(options.data)
+        part = replace(dataset, train=dataset.train[: options.images])
+        print_encoder_table(options.row, part, parse_size(options.size))
         return
     config, images, _ = _setup(options)
     model, _ = build_model(config, options.weights, images)
