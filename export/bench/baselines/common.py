@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop, normalize
 
-from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
-from export.model.encoder import build_encoder, calibrate_batch_norm, load_encoder_weights
+from export.model.cflow import ModelConfig
+from export.model.encoder import ENCODERS, build_encoder, calibrate_batch_norm, load_encoder_weights
 from export.model.tensor_files import save_torch_file
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -110,7 +110,8 @@ class Baseline(nn.Module, ABC, Generic[Config]):
     def images(self, frames: Tensor) -> Tensor:
         """Map uint8 RGB frames (B, H, W, 3) to normalised images (B, 3, h, w) of the crop."""
         images = center_crop(frames.permute(0, 3, 1, 2), list(self.config.crop))
-        normal: Tensor = normalize(images.to(self.rows.dtype) / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
+        spec = ENCODERS[self.config.encoder]
+        normal: Tensor = normalize(images.to(self.rows.dtype) / 255, list(spec.mean), list(spec.std))
         return normal
 
     def to_pixels(self, grids: list[Tensor]) -> Tensor:

@@ -15,8 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from export.bench.baselines.padim import Padim, PadimConfig
 from export.bench.baselines.spade import Spade, SpadeConfig
-from export.model.cflow import IMAGENET_MEAN, IMAGENET_STD
-from export.model.encoder import build_encoder, calibrate_batch_norm, load_encoder_weights
+from export.model.encoder import IMAGENET_MEAN, IMAGENET_STD, build_encoder, calibrate_batch_norm, load_encoder_weights
 from tests.support.paths import ROOT
 
 ENCODER = "resnet18"
