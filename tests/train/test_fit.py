@@ -82,7 +82,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted: list[str], dat
 def test_a_run_goes_on_to_the_same_bits_from_a_pass_that_went_wrong(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--data", str(data), *TINY, *SHORT, "--learning-rate", "0.1", "--meta-epochs", "3", "--out"]
+    arguments = ["--data", str(data), *TINY, *SHORT, "--learning-rate", "100", "--meta-epochs", "3", "--out"]
     with pytest.MonkeyPatch.context() as patch:
         interrupt_after_the_first_pass(patch)
         assert run_command(fit.main, [*arguments, str(tmp_path / "resumed.pt")]) == 130
