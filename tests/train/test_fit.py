@@ -82,7 +82,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(interrupted: list[str], dat
 def test_a_run_goes_on_to_the_same_bits_from_a_pass_that_went_wrong(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--data", str(data), *TINY, *SHORT, "--learning-rate", "0.1", "--meta-epochs", "3", "--out"]
+    arguments = ["--data", str(data), *TINY, *SHORT, "--learning-rate", "100", "--meta-epochs", "3", "--out"]
     with pytest.MonkeyPatch.context() as patch:
         interrupt_after_the_first_pass(patch)
         assert run_command(fit.main, [*arguments, str(tmp_path / "resumed.pt")]) == 130
@@ -94,6 +94,23 @@ def test_a_run_goes_on_to_the_same_bits_from_a_pass_that_went_wrong(
     expected = whole.model.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
     assert resumed.history == whole.history
+
+
+def test_a_flow_below_a_normal_distribution_is_said_and_ends_with_1(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cable.pt"
+    arguments = ["--data", str(data), "--out", str(out), *TINY, *SHORT, "--learning-rate", "1e-6"]
+    assert run_command(fit.main, [word for word in arguments if word != "--accept-poor"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("this detector is not to be trusted: ") and "--accept-poor" in line
+    checkpoint = load_checkpoint(out)  # written all the same
+    assert fit.lead_of(checkpoint) < 0
+    assert run_command(fit.main, arguments) == 0
+    assert "not to be trusted" in capsys.readouterr().err
+    fast = [*arguments, "--schedule", "fast", "--taps", "layer1,layer2", "--blocks", "4", "--learning-rate", "1e-3"]
+    assert run_command(fit.main, [word for word in fast if word != "--accept-poor"]) == 0
+    assert fit.lead_of(load_checkpoint(out)) > 0
 
 
 @pytest.mark.parametrize(

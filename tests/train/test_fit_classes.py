@@ -52,6 +52,16 @@ def stamps(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.glob("*.pt")}
 
 
+def test_a_class_below_a_normal_distribution_is_named_and_ends_with_1(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*OPTIONS, "--size", "64", "--classes", "wire", "--learning-rate", "1e-6", "--meta-epochs", "1"]
+    arguments = ["--data", str(root), "--out-dir", str(tmp_path), *words]
+    assert run_command(fit_classes.main, [word for word in arguments if word != "--accept-poor"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("wire: this detector is not to be trusted: ")
+    assert run_command(fit_classes.main, [*arguments, "--force"]) == 0
+
+
 def test_a_class_that_fails_does_not_stop_the_others(finished: tuple[Path, int], root: Path) -> None:
     out, status = finished
     assert status == 2

@@ -111,7 +111,7 @@ def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: 
         values = source.fibers(job.tap, indices, angles)
         fibers = Fibers(values, job.fiber_order(epoch, index, len(values)))
         steps = max(1, len(values) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
-        rate = learning_rate(recipe, epoch, index / len(batches)) * kept.rate_share
+        rate = learning_rate(recipe, epoch, index / len(batches)) * kept.share
         kept.tap.train(fibers, steps, recipe.fiber_batch, rate, job.processes)
         job.after_batch()
 

@@ -20,12 +20,13 @@ from train.loop.tap_training import TapTraining
 
 CLEAR_FALL = 0.3  # nats per dimension: the odds of a tap's dimension by a third
 LOWER = 1 / 3  # of the rate, every time that a pass went wrong
+WARM_UP_STEPS = 50  # Adam's first steps move every weight by the whole rate, whatever the gradient
 
 
 class KeptWeights:
     """Keeps the best of `tap`'s weights.
 
-    `rate_share` is what of the schedule's rate the tap is trained at, `best_pass` is 0 for the start's weights.
+    `rate_share` is what of the schedule's rate the tap is trusted with, `best_pass` is 0 for the start's weights.
     """
 
     def __init__(self, tap: TapTraining) -> None:
@@ -34,6 +35,11 @@ class KeptWeights:
         self.logps: Tensor | None = None  # (n,) of the held-out images
         self.best_pass = 0
         self.rate_share = 1.0
+
+    @property
+    def share(self) -> float:
+        """What of the schedule's rate the next steps are taken at: less while the optimiser knows few gradients."""
+        return self.rate_share * min(1.0, (self.tap.steps + 1) / WARM_UP_STEPS)
 
     @property
     def logp(self) -> float:
@@ -71,14 +77,19 @@ class KeptWeights:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` goes on from."""
-        kept = {"weights": self.weights, "best_pass": self.best_pass, "rate_share": self.rate_share}
+        kept = {
+            "weights": self.weights,
+            "best_pass": self.best_pass,
+            "rate_share": self.rate_share,
+            "steps": self.tap.steps,
+        }
         return kept if self.logps is None else {**kept, "logps": self.logps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.weights = state["weights"].to(self.weights.device)
         self.logps = state.get("logps")
-        self.best_pass, self.rate_share = state["best_pass"], state["rate_share"]
+        self.best_pass, self.rate_share, self.tap.steps = state["best_pass"], state["rate_share"], state["steps"]
 
 
 def check_learnt(kept: Sequence[KeptWeights], passes: int) -> None:

@@ -38,6 +38,7 @@ class TapTraining:
     def begin_anew(self, learning_rate: float = 0.0) -> None:
         """Forget the averages that the optimiser has of earlier gradients."""
         self.optimizer = torch.optim.Adam([self._vector], lr=learning_rate, fused=True)
+        self.steps = 0  # that it has seen
 
     def train(self, fibers: Fibers, steps: int, fiber_batch: int, rate: float, processes: Processes) -> Tensor:
         """Take `steps` of `fiber_batch` fibers each at learning rate `rate`; return the mean loss, on the device."""
@@ -54,6 +55,7 @@ class TapTraining:
                 self.flow.backward(torch.sigmoid(-logp) / -len(logp))
                 processes.average(self.flow.gradient)
                 self._step()
+        self.steps += steps
         return total / steps
 
     def _step(self) -> None:

@@ -145,7 +145,7 @@ class Trainer:
         def train(k: int) -> Tensor:
             fibers = self._shuffled(features[k], index, k)
             steps = max(1, len(fibers.order) // share)  # an incomplete last fiber batch is left out
-            return self.taps[k].train(fibers, steps, share, rate * self.kept[k].rate_share, self.processes)
+            return self.taps[k].train(fibers, steps, share, rate * self.kept[k].share, self.processes)
 
         return torch.stack(self._for_every_tap(train)).mean()
 

@@ -7,7 +7,7 @@ import torch
 
 from runtime.common.errors import UserError
 from tests.support.small_decoder import GRID, decoder_of
-from train.loop.kept_weights import CLEAR_FALL, KeptWeights, check_learnt
+from train.loop.kept_weights import CLEAR_FALL, WARM_UP_STEPS, KeptWeights, check_learnt
 from train.loop.processes import one_process
 from train.loop.tap_training import Fibers, TapTraining
 
@@ -48,6 +48,18 @@ def test_a_pass_went_wrong_where_most_held_out_images_say_so(logps: torch.Tensor
     assert torch.equal(tap.flow.parameters, after if kept.best_pass == 2 else best)
 
 
+def test_the_first_steps_of_an_optimiser_are_small_ones() -> None:
+    kept = KeptWeights(TapTraining(decoder_of(), GRID, 1e-3))
+    shares = [kept.share]
+    for _ in range(WARM_UP_STEPS // 2):
+        trained(kept.tap)
+        shares.append(kept.share)
+    assert shares[0] == 1 / WARM_UP_STEPS and shares == sorted(shares) and shares[-1] == 1
+    kept.judge(GOOD, 1)
+    kept.judge(GOOD - 1, 2)  # the optimiser begins anew
+    assert kept.share == pytest.approx(1 / WARM_UP_STEPS / 3)
+
+
 def test_a_fall_in_small_steps_is_held_against_the_best() -> None:
     kept = KeptWeights(TapTraining(decoder_of(), GRID, 1e-3))
     went_back = [kept.judge(GOOD - 0.4 * CLEAR_FALL * number, number + 1) for number in range(4)]
@@ -62,6 +74,9 @@ def test_what_is_kept_goes_on_from_its_state() -> None:
     trained(tap)
     kept.judge(GOOD - 1, 2)
     resumed.load_state_dict(kept.state_dict())
+    trained(tap)
+    resumed.load_state_dict(kept.state_dict())
+    assert resumed.share == kept.share != KeptWeights(TapTraining(decoder_of(), GRID, 1e-3)).share
     assert (resumed.best_pass, resumed.rate_share, resumed.logp) == (1, kept.rate_share, kept.logp)
     assert resumed.judge(GOOD - 1, 3) and torch.equal(other.flow.parameters, best)
 

@@ -110,7 +110,7 @@ def test_two_processes_train_one_checkpoint(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_go_back_together_from_a_pass_that_went_wrong(folder: Path, tmp_path: Path) -> None:
-    more = ["--learning-rate", "0.1", "--meta-epochs", "3"]
+    more = ["--learning-rate", "3", "--meta-epochs", "6"]
     ended = torchrun(
         folder / "script.py",
         tmp_path,
