@@ -42,21 +42,34 @@ def _os_error_line(error: OSError) -> str:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`; without effect outside of the main thread, which alone gets signals."""
+def _terminable(received: list[int]) -> Iterator[None]:
+    """Let SIGTERM raise `Terminated`, and note it and Ctrl-C in `received`.
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    Without effect outside of the main thread, which alone gets signals.
+    """
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         raise Terminated
 
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if callable(interrupted):
+            interrupted(number, frame)
+
+    interrupted, terminated = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or terminated in (signal.SIG_IGN, None):
         yield
         return
-    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGTERM, terminate)
+    if callable(interrupted):
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, terminated)
+        if callable(interrupted):
+            signal.signal(signal.SIGINT, interrupted)
 
 
 def _open_standard_streams() -> None:
@@ -94,17 +107,22 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
     Returns the exit status: 0, 2 for bad input (`UserError`, `OSError`) and for too little memory, 130 for Ctrl-C, 143
     for SIGTERM, and 141, without a word, where the reader of stdout has gone. Any other exception is a defect of the
     program and keeps its traceback.
+    for SIGTERM, also where a library took the signal's exception for a failure of its own (an extension that is being
+    imported does). Any other exception is a defect of the program and keeps its traceback.
     """
     _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that no encoding knows
+    received: list[int] = []
     try:
         with _terminable():
             status = main(argv) or 0
             if sys.stdout is not None:
                 sys.stdout.flush()
             return status
+        with _terminable(received):
+            return main(argv) or 0
     except UserError as error:
         line = str(error)
     except OSError as error:
@@ -121,4 +139,14 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
         say(f"\n{word}; what was written before is whole", LAST_WORD_S)
         return TERMINATED_STATUS if terminated else INTERRUPTED_STATUS
     say(f"error: {' '.join(line.split())}", LAST_WORD_S)
+        return _ended_by(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+    if received:
+        return _ended_by(received[0])
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
     return USAGE_STATUS
+
+
+def _ended_by(number: int) -> int:
+    word = "terminated" if number == signal.SIGTERM else "interrupted"
+    print(f"\n{word}; what was written before is whole", file=sys.stderr)
+    return 128 + number

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.common.errors import Terminated, run_command
+from runtime.common.errors import Terminated, UserError, run_command
 from runtime.common.interrupts import StopSignals, lasting_interrupt
 from tests.support.paths import ROOT
 
@@ -106,6 +106,24 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(capsys):
     assert run_command(main) == 143
     assert (left, signal.getsignal(signal.SIGTERM)) == (["cleaned up"], before)
     assert capsys.readouterr().err == "\nterminated; what was written before is whole\n"
+
+
+@pytest.mark.parametrize("status", [130, 143])
+def test_a_signal_that_a_library_takes_for_its_own_failure_is_still_one(capsys, status):
+    """Found by killing runtime.infer: OpenVINO's import said that its initialisation failed."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def main(argv):
+        try:
+            os.kill(os.getpid(), status - 128)
+            time.sleep(PATIENCE_S)
+        except KeyboardInterrupt:
+            raise UserError("OpenVINO must be installed", "initialization failed") from None
+
+    assert run_command(main) == status
+    word = "terminated" if status == 143 else "interrupted"
+    assert capsys.readouterr().err == f"\n{word}; what was written before is whole\n"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_lasting_interrupt_keeps_which_signal_it_was():
