@@ -10,7 +10,7 @@ from train.loop.flow_gradient import FlowGradient
 from train.loop.processes import Processes
 
 CHUNK = 4096  # fibers evaluated at a time: bounds the memory
-LARGEST_GRADIENT = 1.0  # its norm; healthy steps stay below, a step off the good path has hundreds
+LARGEST_GRADIENT = 1.0  # its norm; nearly all healthy steps stay below, one that goes astray has hundreds
 
 
 @dataclass(frozen=True, eq=False)
