@@ -104,8 +104,8 @@ def test_encoders_stand_side_by_side_and_a_missing_one_does_not_end_the_table(
 @pytest.mark.skipif(not SCREWS.is_dir(), reason="needs the photographs of screws beside the checkout")
 def test_installed_weights_are_trained_ones_by_what_they_score_on_real_parts() -> None:
     dataset = open_dataset(SCREWS)
-    few = replace(dataset, train=dataset.train[::4], test=dataset.test[::2])
+    few = replace(dataset, train=dataset.train[::8], test=dataset.test[::4])
     taps = check_taps("efficientnet_lite0", ())
     trained, _ = row_auroc(EncoderRow("efficientnet_lite0", taps, "imagenet"), few, (256, 256))
     random, _ = row_auroc(EncoderRow("efficientnet_lite0", taps, "random"), few, (256, 256))
-    assert trained > random + 0.05
+    assert trained > 0.6 > random  # 0.677 and 0.028; all images and a larger bank give more
