@@ -15,7 +15,6 @@ from runtime.common.notices import LAST_WORD_S, reader_gone, say
 
 USAGE_STATUS = 2  # bad input, missing dependency, full disk
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # 130, what a shell reports for Ctrl-C
-TERMINATED_STATUS = 128 + signal.SIGTERM  # 143
 BROKEN_PIPE_STATUS = 128 + 13  # 141, what a shell reports where the reader of stdout has gone (`| head`)
 
 
@@ -105,10 +104,9 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
     """Run a command's `main` and turn what a user can mend into one line on stderr.
 
     Returns the exit status: 0, 2 for bad input (`UserError`, `OSError`) and for too little memory, 130 for Ctrl-C, 143
-    for SIGTERM, and 141, without a word, where the reader of stdout has gone. Any other exception is a defect of the
-    program and keeps its traceback.
     for SIGTERM, also where a library took the signal's exception for a failure of its own (an extension that is being
-    imported does). Any other exception is a defect of the program and keeps its traceback.
+    imported does), and 141, without a word, where the reader of stdout has gone. Any other exception is a defect of the
+    program and keeps its traceback.
     """
     _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -116,13 +114,11 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that no encoding knows
     received: list[int] = []
     try:
-        with _terminable():
+        with _terminable(received):
             status = main(argv) or 0
             if sys.stdout is not None:
                 sys.stdout.flush()
             return status
-        with _terminable(received):
-            return main(argv) or 0
     except UserError as error:
         line = str(error)
     except OSError as error:
@@ -134,19 +130,14 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
     except MemoryError as error:
         line = f"more memory is needed than there is{f' ({error})' if str(error) else ''}; close other programs"
     except KeyboardInterrupt as error:
-        terminated = isinstance(error, Terminated)
-        word = "terminated" if terminated else "interrupted"
-        say(f"\n{word}; what was written before is whole", LAST_WORD_S)
-        return TERMINATED_STATUS if terminated else INTERRUPTED_STATUS
-    say(f"error: {' '.join(line.split())}", LAST_WORD_S)
         return _ended_by(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     if received:
         return _ended_by(received[0])
-    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    say(f"error: {' '.join(line.split())}", LAST_WORD_S)
     return USAGE_STATUS
 
 
 def _ended_by(number: int) -> int:
     word = "terminated" if number == signal.SIGTERM else "interrupted"
-    print(f"\n{word}; what was written before is whole", file=sys.stderr)
+    say(f"\n{word}; what was written before is whole", LAST_WORD_S)
     return 128 + number
