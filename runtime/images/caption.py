@@ -87,12 +87,17 @@ def _thickness(scale: float) -> int:
     return max(1, round(1.6 * scale))
 
 
+def drawable(text: str) -> str:
+    """Return `text` with a question mark for every letter that OpenCV's font lacks, or that is none: names of files."""
+    return text.encode("ascii", "replace").decode("ascii")
+
+
 def text_width(text: str, scale: float) -> int:
     """Return the width in pixels that `write` needs."""
-    return int(opencv().getTextSize(text, _font(), scale, _thickness(scale))[0][0])
+    return int(opencv().getTextSize(drawable(text), _font(), scale, _thickness(scale))[0][0])
 
 
 def write(picture: Image8, text: str, origin: tuple[int, int], scale: float, rgb: tuple[int, int, int]) -> None:
     """Write `text`, its baseline beginning at `origin` (x, y)."""
     cv2 = opencv()
-    cv2.putText(picture, text, origin, _font(), scale, rgb, _thickness(scale), cv2.LINE_AA)
+    cv2.putText(picture, drawable(text), origin, _font(), scale, rgb, _thickness(scale), cv2.LINE_AA)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from runtime.images.caption import drawable, text_width
 from runtime.images.overlay import Tile, contact_sheet, draw, score_colours, thumbnail
 from runtime.images.regions import Region, regions_above
 from runtime.result import Result
@@ -176,3 +177,8 @@ def test_a_contact_sheet_of_nothing_is_refused(tiles: list[Tile], columns: int):
 def test_a_thumbnail_keeps_the_aspect_ratio():
     assert thumbnail(_frame(100, 200), 50).shape == (25, 50, 3)
     assert thumbnail(_frame(1, 1000), 50).shape == (1, 50, 3)
+
+
+def test_names_that_the_font_cannot_draw_have_question_marks():
+    assert drawable("Körper.png") == "K?rper.png" and drawable("part 7\udce4.png") == "part 7?.png"
+    assert text_width("Körper", 1) == text_width("K?rper", 1)
