@@ -135,6 +135,7 @@ def fuse_file(unfused: Path, out: Path, layout: Layout = "convolution") -> str:
     model = load_model(unfused)
     info = get_info(model, unfused.name)
     check_takes_input_size(info, unfused.name)
+    check_no_engines(out)
     fused, counts = fuse(model, info, layout)
     agreement = compare(model, fused, probe_frames(info))
     table = fusion_table(counts, agreement)
@@ -154,7 +155,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=LAYOUT_HELP)
     options = parser.parse_args(argv)
     out = options.out or sidecar_path(options.onnx).with_suffix(".onnx")
-    check_no_engines(out)
     with foreign_graph(options.onnx):
         print(fuse_file(options.onnx, out, options.layout))
         print(f"wrote {out}")

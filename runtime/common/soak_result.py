@@ -10,7 +10,7 @@ from runtime.common.errors import UserError
 
 GROWTH_LIMIT = 1.0  # per cent of resident memory, after the warm-up
 TAIL_LIMIT = 1.5  # p99 of the execution over its p50
-WARM_UP = 0.1  # of the time: libraries allocate, files and rings reach their size
+WARM_UP = 0.25  # of the time: libraries allocate, files reach their size, the page its 3,000 frames of history
 SAMPLES = 600  # of what is held over the whole time
 
 

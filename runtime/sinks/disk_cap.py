@@ -7,6 +7,7 @@ change. Only a file that is in the ledger and still has that size and time is re
 import contextlib
 import errno
 import json
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from runtime.sinks.json_lines import append_whole
 SPARE_LINES = 1000  # the ledger is written anew when it has more lines of removed files than this and than of others
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CappedFile:
     """A file of a `group`, by its path within the folder. A growing file's `mtime_ns` is None: it is known by name."""
 
@@ -39,7 +40,9 @@ class DiskCap:
         self.folder = folder
         self.cap_bytes = cap_bytes
         self.held: set[str] = set()
-        self._groups: dict[str, dict[str, CappedFile]] = {}  # the oldest first
+        # the oldest first; a plain dict would look through all that were removed to find it
+        self._groups: OrderedDict[str, dict[str, CappedFile]] = OrderedDict()
+        self._used = self._files = 0  # bytes and number of the files in `_groups`
         self._ledger = folder / f".cflow-edge-{kind}.jsonl"
         self._ledger_lines = 0
         self._torn = False  # whether the ledger ends in a part of a line, as a power cut leaves one
@@ -99,12 +102,12 @@ class DiskCap:
                 del self._groups[group]
 
     def _make_room(self, newest: str) -> None:
-        for group in [group for group in self._groups if group != newest and group not in self.held]:
-            if self._used <= self.cap_bytes:
+        while self._used > self.cap_bytes:
+            oldest = next((group for group in self._groups if group != newest and group not in self.held), None)
+            if oldest is None:
                 break
-            self._remove(group)
-        live = sum(len(files) for files in self._groups.values())
-        if self._ledger_lines > 2 * live + SPARE_LINES:
+            self._remove(oldest)
+        if self._ledger_lines > 2 * self._files + SPARE_LINES:
             self._rewrite()
 
     def _remove(self, group: str) -> None:
@@ -131,12 +134,14 @@ class DiskCap:
         if (before := files.get(entry.path)) is not None:
             self._forget(before)
             if len(files) == 1:  # written anew as a whole: it is the newest now
-                self._groups[entry.group] = self._groups.pop(entry.group)
+                self._groups.move_to_end(entry.group)
         files[entry.path] = entry
         self._used += entry.bytes
+        self._files += 1
 
     def _forget(self, entry: CappedFile) -> None:
         self._used -= entry.bytes
+        self._files -= 1
 
     def _append(self, entry: CappedFile) -> None:
         if not self._ledger.exists():  # removed by somebody, or not there yet
@@ -148,7 +153,6 @@ class DiskCap:
         self._ledger_lines += 1
 
     def _load(self) -> None:
-        self._used = 0
         for entry in self._read():
             self._keep(entry)
         for group, files in list(self._groups.items()):
@@ -159,6 +163,7 @@ class DiskCap:
                 grown = replace(entry, bytes=(self.folder / entry.path).stat().st_size)
                 files[entry.path] = grown
                 self._used += grown.bytes
+                self._files += 1
             if not files:
                 del self._groups[group]
 

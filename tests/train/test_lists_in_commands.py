@@ -56,7 +56,7 @@ def test_a_list_is_judged_as_its_folder_is(lists: Path, tmp_path: Path) -> None:
 
 
 def test_a_list_is_trained_and_verified(lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(fit_classes.main, "--data", lists, "--out-dir", tmp_path, *OPTIONS) == 0
+    assert run(fit_classes.main, "--data", lists, "--out-dir", tmp_path, "--accept-poor", *OPTIONS) == 0
     results = read_results(tmp_path / "classes.json")
     assert results.keys() == {"cable", "wire"} and not any(result.error for result in results.values())
     header = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("class"))
@@ -64,7 +64,7 @@ def test_a_list_is_trained_and_verified(lists: Path, tmp_path: Path, capsys: pyt
     assert load_checkpoint(tmp_path / "wire.pt").data_origin == f"{lists.parent.name}/parts/wire"
     shutil.copy(lists, lists.with_name("all.csv"))
     whole = lists.with_name("all.csv")
-    assert run(fit.main, "--data", whole, "--out", tmp_path / "all.pt", *OPTIONS) == 0
+    assert run(fit.main, "--data", whole, "--out", tmp_path / "all.pt", "--accept-poor", *OPTIONS) == 0
     assert load_checkpoint(tmp_path / "all.pt").data_origin == f"{lists.parent.name}/all"
     assert run(verify.main, tmp_path / "all.pt", "--data", whole) == 0
     assert "labelled images" in capsys.readouterr().out

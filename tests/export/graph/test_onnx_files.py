@@ -12,6 +12,7 @@ from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import read_sidecar, read_whole_sidecar, sidecar_path, write_sidecar
 from runtime.images.encoding import Encoding
 from runtime.images.facts import MARGINS, Encodings, ImageFacts
+from tests.support.export_fixtures import exported, small_config
 from tests.support.tiny_engine import tiny_model, tiny_sidecar, write_tiny_engine
 
 FACTS = ImageFacts(
@@ -46,6 +47,7 @@ COMMANDS = {
 @pytest.mark.parametrize(("command", "arguments"), COMMANDS.values(), ids=COMMANDS.keys())
 def test_a_file_of_an_engine_is_not_written_over(command, arguments, tmp_path: Path, capsys):
     engine = write_tiny_engine(tmp_path)
+    onnx.save(exported(small_config()).unfused, engine.with_suffix(".unfused.onnx"))
     before = engine.read_bytes()
     assert run_command(command, arguments(engine)) == 2
     said = capsys.readouterr().err
