@@ -12,7 +12,7 @@ import torch
 
 from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, check_checkpoint_path, installed_versions, save_checkpoint
-from export.model.encoder import ENCODERS, calibrate_batch_norm, check_taps, load_encoder_weights
+from export.model.encoder import ENCODERS, IMAGENET_MEAN, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
 from runtime.common.argument_types import count, white
 from runtime.common.errors import run_command
@@ -164,7 +164,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     names = ", ".join(ENCODERS)
     model.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME", help=names)
-    model.add_argument("--weights", default="imagenet", help="imagenet (downloaded), random, or a state-dict file")
+    model.add_argument(
+        "--weights", default="imagenet", help="imagenet (installed by pip or downloaded), random, or a file"
+    )
     model.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
@@ -225,6 +227,7 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
     if size is None:
         read = ReadOptions(options.white, getattr(options, "max_pixels", None))
         size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), read)
+    as_paper = ENCODERS[options.encoder].mean == IMAGENET_MEAN  # another encoder is lost on the paper's pixels
     return ModelConfig(
         options.encoder,
         taps,
@@ -232,8 +235,8 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         coupling_blocks=options.blocks,
         conditional=not options.unconditional,
         soft_permutation=not options.hard_permutation,
-        mean=dataset.mean,
-        std=dataset.std,
+        mean=dataset.mean if as_paper else (),
+        std=dataset.std if as_paper else (),
         seed=options.seed or 0,
         score=options.score,
         white=options.white,

@@ -1,5 +1,6 @@
 """ShanghaiTech Campus's layout: clips, scenes, labels by frame and by pixel, and what may be wrong with them."""
 
+import argparse
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.model.encoder import ENCODERS
 from runtime.common.errors import UserError
+from train import fit
 from train.data.open import list_classes, open_dataset, read_mask
 from train.data.stc import scenes
 
@@ -115,3 +118,16 @@ def test_videos_must_be_extracted_and_the_cure_is_a_command(stc: Path) -> None:
         name for clip in ("01_003", "01_004") for name in (f"videos/{clip}.avi", f"frames/{clip}/%08d.jpg")
     ]
     assert (stc / "training/frames/01_004").is_dir()
+
+
+def test_a_scenes_normalisation_is_for_encoders_of_imagenets_pixels(stc: Path) -> None:
+    parser = argparse.ArgumentParser()
+    fit.add_training_arguments(parser)
+    scene = open_dataset(stc / "01")
+    resnet, lite = (
+        fit.config_from(parser.parse_args(["--encoder", name]), scene, (64, 64))
+        for name in ("resnet18", "efficientnet_lite0")
+    )
+    assert (resnet.mean, resnet.std) == (scene.mean, scene.std) != (ENCODERS["resnet18"].mean, ENCODERS["resnet18"].std)
+    own = ENCODERS["efficientnet_lite0"]
+    assert (lite.mean, lite.std) == (own.mean, own.std)
