@@ -31,8 +31,11 @@ def url_origin(
     address = str(parsed) if parsed.sign_in else url
     timeout_ms = round(1000 * (stall_after_s or STALL_AFTER_S))
 
+    is_stream = False  # known from the first time: asking costs the camera a connection
+
     def open_url() -> Any:
-        if parsed.scheme in ("http", "https"):
+        nonlocal is_stream
+        if not is_stream and parsed.scheme in ("http", "https"):
             every_s = 1 / (fps or SNAPSHOTS_FPS)
             snapshots = Snapshots(parsed, shown, timeout_ms / 1e3, every_s, read)
             if snapshots.answers():
@@ -51,6 +54,7 @@ def url_origin(
             capture.release()
             found = f"no stream with pictures in {time.monotonic() - began:.1f} s"
             raise UserError(f"{shown} must open", found, "check address, network and sender")
+        is_stream = True
         return capture
 
     return Origin(shown, file_prefix(shown), open_url)

@@ -46,6 +46,8 @@ class Camera:
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
+                if not self.headers.get("User-Agent", "").startswith("Lavf"):
+                    return  # asked what kind of address this is, before FFmpeg opens it
                 with contextlib.suppress(OSError):
                     camera._send(self.wfile)
 
