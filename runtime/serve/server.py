@@ -6,11 +6,13 @@ The page's process holds nothing that is not asked for here, and may die: it is 
 """
 
 import contextlib
+import errno
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -35,6 +37,7 @@ from runtime.serve.troubles import Troubles
 from runtime.sinks.judgement import Judgement
 
 JOIN_S = 10.0
+LET_GO_S = 5.0  # that the page's process of a killed run may take to end, where the machine is busy
 AGAIN_S = 1.0  # before the page's process is started again
 
 
@@ -208,6 +211,19 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _listen(address: Address) -> socket.socket:
+    """Return a socket that listens; the page of a run that was killed a moment ago may still have to let go of it."""
+    until = time.monotonic() + LET_GO_S
+    opened = _opened(address)
+    while isinstance(opened, OSError) and opened.errno == errno.EADDRINUSE and time.monotonic() < until:
+        time.sleep(0.1)
+        opened = _opened(address)
+    if isinstance(opened, OSError):
+        found = opened.strerror or str(opened)
+        raise UserError(f"the page must be able to listen on {address.url()}", found, "choose another port")
+    return opened
+
+
+def _opened(address: Address) -> socket.socket | OSError:
     try:
         family, _, _, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -215,5 +231,4 @@ def _listen(address: Address) -> socket.socket:
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # [::] means IPv4 too
         return socket.create_server(where[:2], family=family, backlog=64, dualstack_ipv6=both)
     except OSError as error:
-        found = error.strerror or str(error)
-        raise UserError(f"the page must be able to listen on {address.url()}", found, "choose another port") from None
+        return error
