@@ -15,6 +15,8 @@ from runtime.common.notices import LAST_WORD_S, reader_gone, say
 
 USAGE_STATUS = 2  # bad input, missing dependency, full disk
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # 130, what a shell reports for Ctrl-C
+# the signals that end a command in good order, and what is said of each
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 BROKEN_PIPE_STATUS = 128 + 13  # 141, what a shell reports where the reader of stdout has gone (`| head`)
 
 
@@ -130,14 +132,14 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
     except MemoryError as error:
         line = f"more memory is needed than there is{f' ({error})' if str(error) else ''}; close other programs"
     except KeyboardInterrupt as error:
-        return _ended_by(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+        return ended_by(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     if received:
-        return _ended_by(received[0])
+        return ended_by(received[0])
     say(f"error: {' '.join(line.split())}", LAST_WORD_S)
     return USAGE_STATUS
 
 
-def _ended_by(number: int) -> int:
-    word = "terminated" if number == signal.SIGTERM else "interrupted"
-    say(f"\n{word}; what was written before is whole", LAST_WORD_S)
+def ended_by(number: int) -> int:
+    """Say that a signal ended the command and return the exit status, 128 and its number as a shell has it."""
+    say(f"\n{SIGNALS[signal.Signals(number)]}; what was written before is whole", LAST_WORD_S)
     return 128 + number

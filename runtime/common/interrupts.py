@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from runtime.common.errors import INTERRUPTED_STATUS, Terminated
-from runtime.common.notices import LAST_WORD_S, say
+from runtime.common.errors import INTERRUPTED_STATUS, SIGNALS, Terminated, ended_by
 
 CALLS = ("command", "run_command", "serve")  # the functions that a program's module ends by calling
-WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)  # of SIGINT: nobody has asked for it
 
 
@@ -26,7 +24,7 @@ def on_interrupt(handle: Callable[[int, FrameType | None], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in WORDS}
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:
@@ -111,8 +109,7 @@ class StopSignals:
         """Return the exit status, 128 and the signal's number as a shell has it, and say so; None without a signal."""
         if self._received is None:
             return None
-        say(f"\n{WORDS[self._received]}; what was written before is whole", LAST_WORD_S)
-        return 128 + self._received
+        return ended_by(self._received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:  # somebody who does not want to wait
@@ -122,7 +119,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            for number in WORDS:
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

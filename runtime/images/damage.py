@@ -35,7 +35,7 @@ INK = frozenset({"CMYK", "YCCK"})
 def check_promises(image: Image.Image, source: str | Path | BinaryIO) -> None:
     """Raise `UserError` where an image that is only open cannot hold what its header promises."""
     if image.format == "PNG":
-        png.check_promise(_content(source))
+        png.check_promise(*_beginning(source, png.HEADER.size))
 
 
 def check_streams(image: Image.Image, source: str | Path | BinaryIO) -> None:
@@ -43,11 +43,23 @@ def check_streams(image: Image.Image, source: str | Path | BinaryIO) -> None:
     if image.format in JPEG_FORMATS:
         _check_jpeg(_content(source))
     elif image.format == "PNG":
-        png.check_pixels(image, _content(source))
+        png.check_pixels(image, lambda: _content(source))
     elif image.format == "TIFF" and (check := _check_of(getattr(image, "tag_v2", {}))):
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
         for part in _parts(tags, _content(source)):
             check(part)
+
+
+def _beginning(source: str | Path | BinaryIO, count: int) -> tuple[bytes, int]:
+    """Return the first `count` bytes of a file, and how many it has."""
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            return file.read(count), Path(source).stat().st_size
+    place, size = source.tell(), source.seek(0, 2)
+    source.seek(0)
+    head = source.read(count)
+    source.seek(place)  # Pillow may be in the middle of it
+    return head, size
 
 
 def _content(source: str | Path | BinaryIO) -> bytes:

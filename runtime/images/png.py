@@ -5,7 +5,7 @@ A header can also promise gigabytes that the file does not have.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -27,14 +27,17 @@ MOST_SHRUNK = 1032  # bytes that one byte of deflate can stand for
 PIECE = 1 << 20
 
 
-def check_promise(content: bytes) -> None:
-    """Raise `UserError` for a PNG that is too short for its picture; before memory is taken for that."""
-    if (promised := _promised_bytes(content)) > MOST_SHRUNK * len(content):
-        raise _too_few(f"{len(content)} bytes for {promised}")
+def check_promise(head: bytes, size: int) -> None:
+    """Raise `UserError` for a PNG of `size` bytes, too short for its picture; before memory is taken for that.
+
+    Of `head` the first `HEADER.size` bytes are looked at.
+    """
+    if (promised := _promised_bytes(head)) > MOST_SHRUNK * size:
+        raise _too_few(f"{size} bytes for {promised}")
 
 
-def check_pixels(image: Image.Image, content: bytes) -> None:
-    """Raise `UserError` where pixels of a PNG are missing that Pillow has read; `image` is that, `content` the file.
+def check_pixels(image: Image.Image, read: Callable[[], bytes]) -> None:
+    """Raise `UserError` where pixels of a PNG are missing that Pillow has read; `image` is that, `read` reads the file.
 
     The last row of such a picture is 0 all over, so that others need not be unpacked a second time; a row that is
     interlaced may lack some of its pixels only.
@@ -42,6 +45,7 @@ def check_pixels(image: Image.Image, content: bytes) -> None:
     last = image.crop((0, image.height - 1, image.width, image.height))
     if np.asarray(last).any() and not image.info.get("interlace"):
         return
+    content = read()
     promised, found, stream = _promised_bytes(content), 0, zlib.decompressobj()
     try:
         for part in _parts(content):

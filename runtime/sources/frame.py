@@ -42,10 +42,12 @@ class Source(Closing, Protocol):
 
     `name` is what a person calls it, `live` says whether frames are lost when nobody asks for them. The counters
     only ever grow, and may be read from any thread; what is here is what files have that are read to their end.
+    `encoding` is how the newest picture came, as far as file or driver say; None before the first.
     """
 
     name: str
     live: bool
+    encoding: Encoding | None = None
 
     @property
     def dropped(self) -> int:
@@ -66,10 +68,5 @@ class Source(Closing, Protocol):
     def state(self) -> str:
         """For a person: "live", "reconnecting since 2026-03-01T12:00:00+00:00 (why)", "ended", "file"."""
         return "file"
-
-    @property
-    def encoding(self) -> Encoding | None:
-        """How the newest picture came (file format, codec, JPEG quality, ...); None before the first."""
-        return None
 
     def __iter__(self) -> Iterator[Frame]: ...

@@ -16,7 +16,6 @@ from typing import Any
 
 from runtime.common.errors import UserError
 from runtime.common.notices import say
-from runtime.images.encoding import Encoding
 from runtime.images.pixels import Image8
 from runtime.sources.backoff import STALL_AFTER_S, Backoff
 from runtime.sources.frame import Frame, Source
@@ -75,7 +74,6 @@ class Live(Source):
         self._index = 0
         self._dropped = 0
         self._reconnects = 0
-        self._encoding: Encoding | None = None
         self._reader: Reader | None = None  # whose pictures count
         self._loss: Loss | None = None
         self._ended: str | None = None  # why no frame will follow
@@ -93,11 +91,6 @@ class Live(Source):
     def reconnects(self) -> int:
         """How often the source came back after it was lost."""
         return self._reconnects
-
-    @property
-    def encoding(self) -> Encoding | None:
-        """How the newest picture came, as far as the driver says; None before the first."""
-        return self._encoding
 
     @property
     def state(self) -> str:
@@ -186,7 +179,7 @@ class Live(Source):
                 self._dropped += 1
             self._newest = Frame(image, name, self._index, time.time())
             self._index += 1
-            self._encoding = reader.encoding
+            self.encoding = reader.encoding
             loss, self._loss = self._loss, None
             if loss is not None:
                 self._reconnects += 1

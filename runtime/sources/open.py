@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
-from runtime.images.encoding import Encoding, encoding_of
+from runtime.images.encoding import encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, describe_ignored, describe_use, list_images
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.camera import CameraRequest, camera_origin
@@ -118,12 +118,6 @@ class ImageFiles(Source):
         self._read = read
         self._paths = tuple(paths)
         self._unreadable = 0
-        self._encoding: Encoding | None = None
-
-    @property
-    def encoding(self) -> Encoding | None:
-        """How the newest image is encoded; None before the first."""
-        return self._encoding
 
     @property
     def unreadable(self) -> int:
@@ -142,7 +136,7 @@ class ImageFiles(Source):
                 if worth_saying(self._unreadable):
                     say(f"no verdict: {fault}")
             else:
-                self._encoding = encoding_of(path)
+                self.encoding = encoding_of(path)
             yield Frame(image, path.name, index, time.time(), fault)
 
     def close(self) -> None:

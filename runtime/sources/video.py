@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
-from runtime.images.encoding import Encoding, encoding_of_capture
+from runtime.images.encoding import encoding_of_capture
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.sources.frame import Frame, Source, blank
@@ -36,13 +36,8 @@ class VideoFile(Source):
         self._capture = opencv().VideoCapture(str(path))
         if not self._capture.isOpened():
             raise self._no_frames()
-        self._encoding = encoding_of_capture(self._capture, "video")
+        self.encoding = encoding_of_capture(self._capture, "video")
         self._check: VideoCheck | None = None
-
-    @property
-    def encoding(self) -> Encoding | None:
-        """Codec and pixel format, as far as the container says."""
-        return self._encoding
 
     @property
     def unreadable(self) -> int:

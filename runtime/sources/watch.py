@@ -20,7 +20,7 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
-from runtime.images.encoding import Encoding, encoding_of
+from runtime.images.encoding import encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, natural_key
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.backoff import SETTLE_S
@@ -86,7 +86,6 @@ class WatchedFolder(Source):
         self._read_options = read
         self._entries: dict[str, WatchedFile] = {}
         self._dropped = self._unreadable = self._reconnects = self._index = 0
-        self._encoding: Encoding | None = None
         self._lost_since: datetime | None = None
         self._stop = threading.Event()
         self._device = folder.stat().st_dev
@@ -108,11 +107,6 @@ class WatchedFolder(Source):
     def reconnects(self) -> int:
         """How often the folder came back."""
         return self._reconnects
-
-    @property
-    def encoding(self) -> Encoding | None:
-        """How the newest image is encoded; None before the first."""
-        return self._encoding
 
     @property
     def state(self) -> str:
@@ -213,7 +207,7 @@ class WatchedFolder(Source):
         else:
             fault = ""
             entry.digest = digest
-            self._encoding = encoding_of(io.BytesIO(data))
+            self.encoding = encoding_of(io.BytesIO(data))
         said = live_frame_name(name, self._index) if entry.judged else name
         entry.judged = entry.judged or not fault
         frame = Frame(image, said, self._index, time.time(), fault)
