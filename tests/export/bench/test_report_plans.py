@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,18 +50,15 @@ def small_products() -> None:
         yield
 
 
+def compiler_into(folder: Path, say: Callable[[str], None]) -> Compiler:
+    return Compiler(folder / "plans", find_backend("tensorrt_rtx"), say, forms=True, build=FOR_A_3080)
+
+
 @pytest.fixture(scope="module")
 def compiled(folder: Path, small_products: None) -> tuple[ModelList, list[str]]:
     pytest.importorskip("tensorrt_rtx")
     said: list[str] = []
-    compiler = Compiler(
-        folder / "plans",
-        find_backend("tensorrt_rtx"),
-        said.append,
-        forms=True,
-        build=FOR_A_3080,
-    )
-    return compile_models(read_list(folder), compiler), said
+    return compile_models(read_list(folder), compiler_into(folder, said.append)), said
 
 
 def test_every_graph_of_ours_becomes_a_plan_of_its_precision(compiled: tuple[ModelList, list[str]]) -> None:
@@ -104,13 +102,7 @@ def test_what_stands_is_kept_and_what_changed_is_built_again(
     folder: Path, compiled: tuple[ModelList, list[str]], small_products: None
 ) -> None:
     said: list[str] = []
-    compiler = Compiler(
-        folder / "plans",
-        find_backend("tensorrt_rtx"),
-        said.append,
-        forms=True,
-        build=FOR_A_3080,
-    )
+    compiler = compiler_into(folder, said.append)
     again = compile_models(read_list(folder), compiler)
     assert said == [] and again == compiled[0]
     encoder, cflow = (
