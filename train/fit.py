@@ -15,7 +15,7 @@ from export.model.checkpoint import Checkpoint, check_checkpoint_path, installed
 from export.model.encoder import ENCODERS, IMAGENET_MEAN, calibrate_batch_norm, check_taps, load_encoder_weights
 from export.model.score import SCORES
 from runtime.common.argument_types import count, white
-from runtime.common.errors import run_command
+from runtime.common.errors import UserError, run_command
 from runtime.common.files import sweep
 from runtime.common.locks import one_writer
 from runtime.common.notices import say, say_once
@@ -37,6 +37,7 @@ from train.loop.schedule import SCHEDULES, Recipe
 from train.loop.training import Trainer, resume_path
 
 GAUSSIAN = "gaussian_logp"  # in the last pass of a checkpoint's history
+FINE = 4  # the stride of a tap whose features see so little that each is averaged with its neighbours
 CALIBRATION_IMAGES = 64  # for the batch norms of a random encoder
 
 
@@ -168,19 +169,23 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", default="imagenet", help="imagenet (installed by pip or downloaded), random, or a file"
     )
     model.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
+    pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: those at stride 4 or finer; with"
+    pooled = f"{pooled} the paper's schedule none)"
+    model.add_argument("--pool", default=AUTO, metavar="TAPS", help=pooled)
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
     model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
     light = "white of 16-bit grey files that do not say it, such as 4095 for 12 bits (default: 65535)"
     model.add_argument("--white", type=white, default=FULL_SCALE, help=light)
-    score = "deviation: from what good positions show; paper: its map, and the map's maximum (default: deviation)"
-    model.add_argument("--score", choices=SCORES, default="deviation", help=score)
+    score = "tap_deviation: from what good positions show, tap by tap; deviation: the taps summed; paper: its map's "
+    model.add_argument("--score", choices=SCORES, default=SCORES[0], help=f"{score}maximum (default: {SCORES[0]})")
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--schedule", choices=list(SCHEDULES), default="paper", help="what the others default to")
     recipe.add_argument("--meta-epochs", type=int, help="of one learning rate each")
     recipe.add_argument("--sub-epochs", type=int, help="passes over the images in a meta-epoch")
     recipe.add_argument("--batch", type=int, help="images whose positions are shuffled together")
     recipe.add_argument("--fiber-batch", type=int, help="positions of an optimisation step")
+    recipe.add_argument("--positions", type=int, help="of an image and tap, drawn anew in each pass; 0: all")
     recipe.add_argument("--learning-rate", type=float)
     recipe.add_argument("--rotation", type=float, dest="rotation_degrees", help="largest random rotation, degrees")
     recipe.add_argument("--held-out", type=float, help="fraction of good images not trained on")
@@ -218,6 +223,17 @@ def taps_from(options: argparse.Namespace) -> tuple[str, ...]:
     return check_taps(options.encoder, tuple(filter(None, map(str.strip, options.taps.split(",")))))
 
 
+def pooled_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the taps whose features are pooled; `UserError` for one that is not among `taps`."""
+    if options.pool == AUTO and options.schedule != "paper":
+        strides = ENCODERS[options.encoder].taps
+        return tuple(tap for tap in taps if strides[tap].stride <= FINE)
+    named = [] if options.pool in (AUTO, "none") else list(filter(None, map(str.strip, options.pool.split(","))))
+    if unknown := [tap for tap in named if tap not in taps]:
+        raise UserError(f"--pool must name taps among {', '.join(taps)}, or be none", ", ".join(unknown))
+    return tuple(tap for tap in taps if tap in named)
+
+
 def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int] | None = None) -> ModelConfig:
     """Return the model that `add_training_arguments`' options describe, normalised as the dataset asks.
 
@@ -240,6 +256,7 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         seed=options.seed or 0,
         score=options.score,
         white=options.white,
+        pooled=pooled_from(options, taps),
     )
 
 
@@ -257,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_checkpoint_path(options.out)
     recipe = recipe_from(options)
     check_size(options.size)
-    taps_from(options)  # said before the data is looked at
+    pooled_from(options, taps_from(options))  # said before the data is looked at
     dataset = open_dataset(options.data)
     config = config_from(options, dataset)
     with processes() as group:

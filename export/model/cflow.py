@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.model.encoder import ENCODERS, build_encoder
@@ -19,7 +20,7 @@ class ModelConfig:
 
     `mean` and `std` are of RGB in [0, 1], one a channel; left out, they are those of the pixels that the encoder's
     ImageNet weights were trained on. `white` is the sample value that is white in 16-bit grey files that do not say it
-    (`ReadOptions`).
+    (`ReadOptions`). The features of the taps `pooled` are averaged over 3 x 3 positions before their decoder sees them.
     Raises `UserError` for a value that no detector can have.
     """
 
@@ -35,6 +36,7 @@ class ModelConfig:
     seed: int = 0
     score: Score = "deviation"
     white: int = 65535
+    pooled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -46,6 +48,8 @@ class ModelConfig:
             raise UserError(f"the soft clamp must be {' or '.join(get_args(Clamp))}", repr(self.clamp))
         if not 255 <= self.white <= 65535:
             raise UserError("white (--white) must be 255 to 65535", str(self.white))
+        if unknown := [tap for tap in self.pooled if tap not in self.taps]:
+            raise UserError(f"pooled taps must be among {', '.join(self.taps)}", ", ".join(unknown))
         if self.score not in SCORES:
             raise UserError(f"the score must be {' or '.join(SCORES)}", repr(self.score))
 
@@ -99,6 +103,17 @@ class CFlow(nn.Module):
         scale = 1 / (255 * self.std)
         return frames.to(dtype).permute(0, 3, 1, 2) * scale - self.mean / self.std
 
+    def features(self, frames: Tensor) -> list[Tensor]:
+        """Map uint8 frames (B, H, W, 3) to one (B, D, h, w) per tap, pooled where the config says so.
+
+        The average over 3 x 3 positions, at an edge over those that there are, lets a fine tap see its surroundings.
+        """
+        taps = zip(self.config.taps, self.encoder(self.normalise(frames)), strict=True)
+        return [
+            F.avg_pool2d(tap, 3, stride=1, padding=1, count_include_pad=False) if name in self.config.pooled else tap
+            for name, tap in taps
+        ]
+
     def fibers(self, features: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
         """Lay one tap's (B, D, h, w) out as fibers (B·h·w, D) with their condition vectors (B·h·w, C)."""
         batch, channels = features.shape[:2]
@@ -110,9 +125,8 @@ class CFlow(nn.Module):
 
     def log_likelihoods(self, frames: Tensor) -> list[Tensor]:
         """Map uint8 frames (B, H, W, 3) to one (B, h, w) per tap: nats per dimension."""
-        features = self.encoder(self.normalise(frames))
         maps = []
-        for index, (tap, decoder) in enumerate(zip(features, self.decoders, strict=True)):
+        for index, (tap, decoder) in enumerate(zip(self.features(frames), self.decoders, strict=True)):
             _, height, width = self.config.tap_sizes[index]
             logp = log_likelihood(*decoder(*self.fibers(tap, index)))
             maps.append(logp.reshape(-1, height, width))
@@ -138,4 +152,4 @@ class DetectorModule(nn.Module):
         config = self.model.config
         ratios = likelihood_ratios(log_likelihoods, self.constants)
         scores = anomaly_map(ratios, config.input_size)
-        return scores, image_score(ratios, scores, config.score)
+        return scores, image_score(ratios, scores, config.score, self.constants)

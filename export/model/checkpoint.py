@@ -15,6 +15,7 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
+from export.model.score import constant_rows
 from export.model.tensor_files import read_torch_file, save_torch_file
 from runtime.common.errors import UserError
 from runtime.engines.fields import items, number, record, table, text, whole, yes_or_no
@@ -30,8 +31,9 @@ EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per 
 class Checkpoint:
     """A trained detector.
 
-    `constants` (2, K) are the score's, frozen over held-out good images: a level and a spread per tap. `image_facts`
-    is what the good images are like as pictures, `golden` one of them, uint8 (H, W, 3) in the input size.
+    `constants` (`constant_rows`, K) are the score's, frozen over held-out good images: a level and a spread per tap,
+    and the weights of its image score. `image_facts` is what the good images are like as pictures, `golden` one of
+    them, uint8 (H, W, 3) in the input size.
     """
 
     model: CFlow
@@ -58,7 +60,10 @@ def installed_versions(*packages: str) -> dict[str, str]:
 
 def network_sha256(checkpoint: Checkpoint) -> str:
     """Return the SHA-256 of what judges: configuration, weights and constants, whatever the thresholds are."""
-    digest = hashlib.sha256(json.dumps(asdict(checkpoint.model.config), sort_keys=True).encode())
+    config = asdict(checkpoint.model.config)
+    if not config["pooled"]:
+        del config["pooled"]  # engines of a time without it know their network by this hash
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, value in [*sorted(checkpoint.model.state_dict().items()), ("constants", checkpoint.constants)]:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -112,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = _upgrade(content)
         config, said = _config(content["config"]), _plain(content)
         thresholds = table(Threshold.from_json, 1)(content["thresholds"])
-        constants = _constants(content["constants"], len(config.taps))
+        constants = _constants(content["constants"], config)
         _check_thresholds(thresholds, said["default_threshold"], len(config.taps))
         _check_state(content["state"], config)
         model = CFlow(config)
@@ -136,13 +141,16 @@ def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "config": config, "constants": torch.stack([maxima, torch.ones_like(maxima)])}
 
 
-def _constants(constants: Any, taps: int) -> Tensor:
+def _constants(constants: Any, config: ModelConfig) -> Tensor:
     """Return the score's constants. Raises `ValueError` for what are none."""
-    wanted = f"constants must be {taps} finite levels and as many spreads"
-    if not isinstance(constants, Tensor) or constants.shape != (2, taps) or not constants.is_floating_point():
+    shape = (constant_rows(config.score), len(config.taps))
+    wanted = f"constants must be {shape[1]} finite levels and as many spreads"
+    if shape[0] > 2:
+        wanted = f"{wanted}, and {shape[0] - 2} weights of each"
+    if not isinstance(constants, Tensor) or constants.shape != shape or not constants.is_floating_point():
         found = tuple(constants.shape) if isinstance(constants, Tensor) else type(constants).__name__
         raise ValueError(f"{wanted}, not {found}")
-    if not constants.isfinite().all() or not (constants[1] > 0).all():
+    if not constants.isfinite().all() or not (constants[1:] > 0).all():
         raise ValueError(f"{wanted}, not {constants.tolist()}")
     return constants
 
@@ -196,6 +204,7 @@ _model = record(
         "seed": whole(0, 2**63 - 1),
         "score": text,
         "white": whole(255, FULL_SCALE),
+        "pooled": items(text, 0, 64),
     },
     {"encoder", "taps"},
 )

@@ -14,7 +14,7 @@ from export.precisions.typing import to_fp16, to_int8
 from export.trt.build import build_plan
 from export.trt.compat import find_backend
 from export.trt.options import BuildOptions
-from tests.support.export_fixtures import CALIBRATION_DATA, exported, three_taps
+from tests.support.export_fixtures import CALIBRATION_DATA, exported, small_config, three_taps
 
 pytest.importorskip("tensorrt_rtx", reason="compiling a plan without a GPU needs the package tensorrt-rtx")
 
@@ -53,6 +53,16 @@ def types_of_products(model):
             part = "encoder" if node.name.startswith("encoder/") else "decoders"
             counts[part]["int8" if node.input[1] in dequantised else weights[node.input[1]]] += 1
     return counts
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_pooled_tap_and_a_score_by_tap_are_compiled(precision, tmp_path):
+    model = exported(small_config(score="tap_deviation", pooled=("layer1",))).fused
+    assert Counter(node.op_type for node in model.graph.node)["AveragePool"] == 1
+    path = tmp_path / "cable.onnx"
+    save_model(typed_as(model, precision), path)
+    options = BuildOptions(precision=precision, max_batch=2, compute_capabilities=("8.6",))
+    assert build_plan(path, options, find_backend("tensorrt_rtx")).layers
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

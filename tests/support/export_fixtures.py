@@ -115,7 +115,7 @@ def _perturb_subnets(decoders, generator):
 
 def normalise_states(model, frames):
     """Let every block leave its state at unit variance, as in a trained flow; else |logp| grows to hundreds of nats."""
-    for index, (tap, decoder) in enumerate(zip(model.encoder(model.normalise(frames)), model.decoders, strict=True)):
+    for index, (tap, decoder) in enumerate(zip(model.features(frames), model.decoders, strict=True)):
         x, condition = model.fibers(tap, index)
         for block in decoder.blocks:
             (y,), _ = block([x], c=[] if condition is None else [condition])
@@ -132,11 +132,22 @@ def float64_log_likelihoods(model, frames):
     maps = []
     features = model.encoder(model.normalise(torch.from_numpy(frames)))
     for index, (tap, decoder) in enumerate(zip(features, model.decoders, strict=True)):
+        if model.config.taps[index] in model.config.pooled:
+            tap = torch.from_numpy(mean_of_neighbours(tap.numpy()))
         u, log_det = (part.numpy() for part in decoder(*model.fibers(tap, index)))
         logp = (log_det - 0.5 * (u**2).sum(axis=1)) / u.shape[1] - 0.5 * np.log(2 * np.pi)
         maps.append(logp.reshape(len(frames), *model.config.tap_sizes[index][1:]))
     model.float()  # exact: every value was a float32 before
     return maps
+
+
+def mean_of_neighbours(features):
+    """The mean of every position and those around it that there are, (B, D, h, w)."""
+    height, width = features.shape[2:]
+    out = np.empty_like(features)
+    for i, j in np.ndindex(height, width):
+        out[:, :, i, j] = features[:, :, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].mean(axis=(2, 3))
+    return out
 
 
 def interpolation(inputs, outputs):
@@ -146,29 +157,54 @@ def interpolation(inputs, outputs):
 
 
 def float64_constants(log_likelihoods, score):
-    """Levels and spreads (2, K) by their definition, in numpy."""
+    """Levels and spreads (2, K), and below them the weights of shares, by their definition, in numpy."""
     ordered = [np.sort(logp, axis=None) for logp in log_likelihoods]
     if score == "paper":
         return np.array([[values[-1] for values in ordered], [1.0] * len(ordered)])
     levels = [values[len(values) // 2] for values in ordered]
-    return np.array(
-        [levels, [2 * (m - values[len(values) // 1000]) for m, values in zip(levels, ordered, strict=True)]]
-    )
+    spreads = [2 * (m - values[len(values) // 1000]) for m, values in zip(levels, ordered, strict=True)]
+    if score == "deviation":
+        return np.array([levels, spreads])
+    return np.array([levels, spreads, *float64_weights(log_likelihoods, np.array([levels, spreads]))])
+
+
+def float64_shares(log_likelihoods, constants):
+    """Means of the largest 0.3, 1 and 3 % of every tap's 1 - p, (3, K, B), each image sorted by itself."""
+    shares = []
+    for share in (0.003, 0.01, 0.03):
+        shares.append([])
+        for logp, level, spread in zip(log_likelihoods, *constants[:2], strict=True):
+            anomaly = [np.sort(1 - np.exp(np.minimum((image - level) / spread, 0)), axis=None) for image in logp]
+            count = max(1, round(share * anomaly[0].size))
+            shares[-1].append([values[-count:].mean() for values in anomaly])
+    return np.array(shares)
+
+
+def float64_weights(log_likelihoods, constants):
+    """The weights (3, K) of sum K: one over what a share strays, as if ten more images strayed as the rest."""
+    shares = float64_shares(log_likelihoods, constants)
+    images = shares.shape[2]
+    relative = (shares.std(axis=2) / shares.mean(axis=2)) ** 2
+    stray = shares.mean(axis=2) * np.sqrt((images * relative + 10 * relative.mean()) / (images + 10))
+    weights = 1 / np.maximum(stray, 0.1 * stray.max())
+    return weights * weights.shape[1] / weights.sum()
 
 
 def float64_map(log_likelihoods, constants, size):
     """The map's definition in numpy: S = Σ_k (1 - up(exp(min((logp_k - m_k) / τ_k, 0))))."""
     total = 0.0
-    for logp, level, spread in zip(log_likelihoods, *constants, strict=True):
+    for logp, level, spread in zip(log_likelihoods, *constants[:2], strict=True):
         rows, columns = (interpolation(n, side) for n, side in zip(logp.shape[1:], size, strict=True))
         total = total + 1 - rows @ np.exp(np.minimum((logp - level) / spread, 0)) @ columns.T
     return total
 
 
 def float64_score(log_likelihoods, constants, anomaly_map, score):
-    """The image score's definition in numpy: the map's maximum, or the mean of the finest grid's largest 1 %."""
+    """The image score's definition in numpy: the map's maximum, the finest grid's largest 1 %, or by tap."""
     if score == "paper":
         return anomaly_map.max(axis=(1, 2))
+    if score == "tap_deviation":
+        return (constants[2:, :, None] * float64_shares(log_likelihoods, constants)).sum(axis=(0, 1))
     grid = log_likelihoods[0].shape[1:]
     positions = np.sort(float64_map(log_likelihoods, constants, grid).reshape(len(anomaly_map), -1), axis=1)
     return positions[:, -max(1, round(0.01 * grid[0] * grid[1])) :].mean(axis=1)

@@ -61,7 +61,7 @@ class DecoderJob:
     after_batch: Callable[[], None] = lambda: None
 
     def fiber_order(self, epoch: int, index: int, count: int) -> Tensor:
-        """Return the order, (count,), in which the fibers of image batch `index` of pass `epoch` are taken."""
+        """Return the order in which `count` fibers of image batch `index` of pass `epoch` are taken."""
         seeds = np.random.SeedSequence([self.recipe.seed, epoch, self.processes.rank, index, self.tap])
         generator = torch.Generator(self.processes.device).manual_seed(int(seeds.generate_state(1)[0]))
         return torch.randperm(count, generator=generator, device=self.processes.device)
@@ -109,8 +109,9 @@ def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: 
     batches = list(image_batches(recipe, epoch, len(source)))
     for index, (indices, angles) in enumerate(batches):
         values = source.fibers(job.tap, indices, angles)
-        fibers = Fibers(values, job.fiber_order(epoch, index, len(values)))
-        steps = max(1, len(values) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
+        order = job.fiber_order(epoch, index, len(values))[: recipe.fibers_of(len(indices))]
+        fibers = Fibers(values, order)
+        steps = max(1, len(order) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
         rate = learning_rate(recipe, epoch, index / len(batches)) * kept.share
         kept.tap.train(fibers, steps, recipe.fiber_batch, rate, job.processes)
         job.after_batch()

@@ -41,7 +41,7 @@ def stored_bytes(config: ModelConfig, images: int) -> int:
 @torch.no_grad()
 def _encode(model: CFlow, frames: Tensor) -> list[Tensor]:
     """Return the features of uint8 frames (B, H, W, 3) as one (B, h·w, D) per tap."""
-    return [tap.flatten(2).transpose(1, 2) for tap in model.encoder(model.normalise(frames))]
+    return [tap.flatten(2).transpose(1, 2) for tap in model.features(frames)]
 
 
 class FeatureStore:

@@ -98,7 +98,7 @@ class Judge:
             ratios = likelihood_ratios(batch, constants)
             summed = anomaly_map(ratios, self.config.input_size)
             maps.append(summed.numpy())
-            scores.append(image_score(ratios, summed, score).numpy())
+            scores.append(image_score(ratios, summed, score, constants).numpy())
         return JudgedSet(self.images, np.concatenate(maps), np.concatenate(scores), self.masks)
 
 

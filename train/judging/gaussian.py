@@ -40,7 +40,7 @@ def _features(model: CFlow, images: ImageCache, device: torch.device) -> list[Te
 
 def _encode(model: CFlow, images: ImageCache, indices: list[int], device: torch.device) -> list[Tensor]:
     frames = torch.from_numpy(images.batch(indices)).to(device)
-    taps = model.eval().encoder(model.normalise(frames))
+    taps = model.eval().features(frames)
     return [tap.permute(0, 2, 3, 1).reshape(-1, tap.shape[1]).cpu() for tap in taps]
 
 

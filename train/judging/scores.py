@@ -38,7 +38,7 @@ def score_images(
 def freeze(
     model: CFlow, good: ImageCache, false_alarm_rate: float, device: torch.device, apart: ImageCache | None = None
 ) -> tuple[Tensor, Threshold]:
-    """Return the score's constants (2, K) over held-out good images, and a threshold of image scores.
+    """Return the score's constants (`constant_rows`, K) over held-out good images, and a threshold of image scores.
 
     The threshold is from the images `apart`, which had no say in anything else; without them from `good` again, and
     then its method says that it promises less.

@@ -30,11 +30,13 @@ class Recipe:
     seed: int = 0
     smooth_cosine: bool = False  # the paper's cosine steps once a meta-epoch; ours can with every image batch
     standardised_start: bool = False  # data-dependent start of the global affines; ours
+    positions: int = 0  # of an image and tap in a pass, drawn anew each time; 0: all. Ours: neighbours are much alike
     matmul_precision: str = "highest"  # on a GPU: "high" is TF32, "medium" bfloat16 products; ours
 
     def __post_init__(self) -> None:
         for name in ("meta_epochs", "sub_epochs", "batch", "fiber_batch"):
             _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1", getattr(self, name))
+        _require(self.positions >= 0, "--positions must be at least 0 (0: all)", self.positions)
         rate, angle, held_out = self.learning_rate, self.rotation_degrees, self.held_out
         _require(0 < rate < math.inf, "--learning-rate must be above 0", rate)
         _require(0 <= angle <= 180, "--rotation must be 0 to 180 degrees", angle)
@@ -48,6 +50,10 @@ class Recipe:
     def epochs(self) -> int:
         """Passes over the training images in all."""
         return self.meta_epochs * self.sub_epochs
+
+    def fibers_of(self, images: int) -> int | None:
+        """Return how many fibers of a tap are taken of an image batch in one pass; None for all."""
+        return self.positions * images or None
 
     @property
     def warm_up_epochs(self) -> float:
@@ -88,10 +94,11 @@ PAPER = Recipe()
 FAST = Recipe(
     learning_rate=1e-2,
     warm_up_meta_epochs=1,
-    meta_epochs=8,
+    meta_epochs=12,
     sub_epochs=1,
     fiber_batch=512,
     rotation_degrees=0.0,
+    positions=1024,
     smooth_cosine=True,
     standardised_start=True,
 )

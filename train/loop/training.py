@@ -143,22 +143,22 @@ class Trainer:
         share = max(1, self.recipe.fiber_batch // self.processes.count)
 
         def train(k: int) -> Tensor:
-            fibers = self._shuffled(features[k], index, k)
+            fibers = self._shuffled(features[k], index, k, self.recipe.fibers_of(len(frames)))
             steps = max(1, len(fibers.order) // share)  # an incomplete last fiber batch is left out
             return self.taps[k].train(fibers, steps, share, rate * self.kept[k].share, self.processes)
 
         return torch.stack(self._for_every_tap(train)).mean()
 
-    def _shuffled(self, features: Tensor, index: int, tap: int) -> Fibers:
-        """Return the features (N, D) of the pass's image batch `index` in the order in which they are taken."""
+    def _shuffled(self, features: Tensor, index: int, tap: int, most: int | None = None) -> Fibers:
+        """Return the features (N, D) of the pass's image batch `index` in the order in which `most` are taken."""
         order = torch.randperm(len(features), generator=self._generator(index, tap), device=self.device)
-        return Fibers(features, order)
+        return Fibers(features, order[:most])
 
     def _fibers(self, frames: Tensor) -> list[Tensor]:
         """Return the features of frames (B, H, W, 3) as one (B·h·w, D) per tap."""
         model = self.model.eval()
         with torch.no_grad():
-            features = model.encoder(model.normalise(frames.to(self.device, non_blocking=True)))
+            features = model.features(frames.to(self.device, non_blocking=True))
             return [tap.permute(0, 2, 3, 1).reshape(-1, tap.shape[1]) for tap in features]
 
     def _generator(self, *stream: int) -> torch.Generator:

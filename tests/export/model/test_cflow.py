@@ -47,9 +47,9 @@ def test_the_image_score_is_the_mean_of_the_largest_hundredth_or_the_maximum() -
         expected.append((positions[-1] + positions[-2]) / 2)  # 1 % of 240
     tensors = [torch.from_numpy(ratio) for ratio in ratios]
     maps = anomaly_map(tensors, (48, 80))
-    top = image_score(tensors, maps, "deviation")
+    top = image_score(tensors, maps, "deviation", torch.zeros(2, 2))
     np.testing.assert_allclose(top.numpy(), expected, rtol=0, atol=1e-12)  # both float64
-    assert torch.equal(image_score(tensors, maps, "paper"), maps.amax((1, 2)))
+    assert torch.equal(image_score(tensors, maps, "paper", torch.zeros(2, 2)), maps.amax((1, 2)))
 
 
 def test_the_constants_are_those_of_good_positions() -> None:
@@ -60,7 +60,7 @@ def test_the_constants_are_those_of_good_positions() -> None:
 
 
 def test_an_unknown_score_is_refused() -> None:
-    with pytest.raises(UserError, match="score must be deviation or paper"):
+    with pytest.raises(UserError, match="score must be tap_deviation or deviation or paper"):
         ModelConfig("resnet18", ("layer1",), score="mean")  # type: ignore[arg-type]
 
 

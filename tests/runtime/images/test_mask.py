@@ -42,7 +42,7 @@ def _taps(seed: int) -> list[torch.Tensor]:
 def test_the_masked_deviation_score_is_the_one_of_the_finest_grid(seed: int):
     taps = _taps(seed)
     whole_map = graph_score.anomaly_map(taps, (SIDE, SIDE))
-    whole = float(graph_score.image_score(taps, whole_map, "deviation"))
+    whole = float(graph_score.image_score(taps, whole_map, "deviation", torch.zeros(2, 3)))
     grid = graph_score.anomaly_map(taps, (SIDE // 4, SIDE // 4))[0].numpy()
     inside = np.zeros((SIDE, SIDE), bool)
     inside[:, : SIDE // 2] = True
@@ -56,10 +56,12 @@ def test_the_masked_deviation_score_is_the_one_of_the_finest_grid(seed: int):
 
 
 def test_a_share_of_positions_means_the_same_here_and_in_the_graph():
-    assert mask.TOP_SHARE == graph_score.TOP_SHARE
+    assert mask.TOP_SHARES["deviation"] == (graph_score.TOP_SHARE,)
+    assert mask.TOP_SHARES["tap_deviation"] == graph_score.TOP_SHARES
+    assert set(mask.TOP_SHARES) == set(graph_score.SCORES)
 
 
-@pytest.mark.parametrize("kind", ["deviation", "paper"])
+@pytest.mark.parametrize("kind", graph_score.SCORES)
 def test_a_mask_that_is_all_white_changes_nothing(kind: str):
     anomaly_map = np.random.default_rng(0).random((50, 70))
     before = _result(anomaly_map, 1.234)
