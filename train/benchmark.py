@@ -4,8 +4,10 @@
 turn, and prints the ratio of their times. `schedules` trains from the same start by the paper's schedule and by
 the fast one, both with our steps, and prints when the latter reaches the former's held-out likelihood. `robust`
 trains on sets that are drawn to be hard (`train.data.hard_sets`), and on those of `--data`, and prints each pass's
-held-out likelihood beside a normal distribution's; exit status 1 where one ends below it. `encoders`
-holds a memory bank of each encoder's features against the labelled test images: no training, one row an encoder.
+held-out likelihood beside a normal distribution's; exit status 1 where one ends below it. With `--bad 0.05` it trains
+on `--data` as it is, then with so many of its anomalous test images among the good ones, and prints what they cost
+and whether they are found; exit status 1 where they cost more than a point of image AUROC. `encoders` holds a memory
+bank of each encoder's features against the labelled test images: no training, one row an encoder.
 """
 
 import argparse
@@ -27,9 +29,11 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
 from runtime.common.errors import UserError, run_command
+from runtime.images.preprocess import PLAIN
+from train.comparing.contamination import MIXED_HEADER, MOST_LOST, mix, mixed_rows
 from train.comparing.encoder_table import print_encoder_table
 from train.comparing.robustness import HEADER, hard_rows
-from train.data.input_size import parse_size
+from train.data.input_size import choose_size, coarsest_stride, parse_size
 from train.data.open import ImageCache, open_dataset, split_held_out
 from train.fit import build_model
 from train.loop.schedule import FAST, PAPER, SCHEDULES, Recipe
@@ -166,6 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--meta-epochs", type=int, help="schedules, robust: the paper's (default: 25)")
     parser.add_argument("--sub-epochs", type=int, help="schedules, robust: the paper's (default: 8)")
     parser.add_argument("--schedule", choices=list(SCHEDULES), default="fast", help="robust: which (default: fast)")
+    parser.add_argument("--bad", type=float, help="robust: mix so many anomalous test images in, such as 0.05")
+    parser.add_argument("--seed", type=int, default=PAPER.seed, help="robust: of all that is drawn (default: 0)")
     parser.add_argument(
         "--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules, robust: the fast one's"
     )
@@ -174,11 +180,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def check_robustness(options: argparse.Namespace) -> int:
     """Print a row a set; return 1 where training ended below a normal distribution of the same features."""
-    fast = {"meta_epochs": options.fast_meta_epochs}
-    passes = fast if options.schedule == "fast" else {k: getattr(options, k) for k in ("meta_epochs", "sub_epochs")}
-    recipe = replace(SCHEDULES[options.schedule], **{k: v for k, v in passes.items() if v})
-    taps = check_taps(options.encoder, tuple(filter(None, options.taps.split(","))))
-    encoder = (options.encoder, taps, options.weights)
+    recipe, encoder = _robust_recipe(options), _robust_encoder(options)
     print(f"held-out log-likelihood, nats a dimension; {options.schedule}\n{HEADER}", flush=True)
     held = True
     with tempfile.TemporaryDirectory() as folder:
@@ -188,13 +190,42 @@ def check_robustness(options: argparse.Namespace) -> int:
     return 0 if held else 1
 
 
+def check_contamination(options: argparse.Namespace) -> int:
+    """Print what bad images among the good ones cost; return 1 where it is more than `MOST_LOST`."""
+    recipe, (kind, taps, weights) = _robust_recipe(options), _robust_encoder(options)
+    whole = open_dataset(options.data[0])
+    mixed = mix(replace(whole, train=whole.train[: options.images]), options.bad, recipe.seed)
+    config = ModelConfig(kind, taps, choose_size(options.size, mixed.clean.train, coarsest_stride(kind, taps), PLAIN))
+    print(f"{len(mixed.bad)} of {len(mixed.clean.train)} training images are bad; {options.schedule}\n{MIXED_HEADER}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for row in mixed_rows(mixed, config, recipe, weights, Path(folder)):
+            print(row, flush=True)
+            rows.append(row.evaluation.image_auroc)
+    lost = rows[0] - rows[1]
+    print(f"image AUROC lost: {100 * lost:.2f} points")
+    return 0 if lost <= MOST_LOST else 1
+
+
+def _robust_recipe(options: argparse.Namespace) -> Recipe:
+    fast = {"meta_epochs": options.fast_meta_epochs}
+    passes = fast if options.schedule == "fast" else {k: getattr(options, k) for k in ("meta_epochs", "sub_epochs")}
+    return replace(SCHEDULES[options.schedule], seed=options.seed, **{k: v for k, v in passes.items() if v})
+
+
+def _robust_encoder(options: argparse.Namespace) -> tuple[str, tuple[str, ...], str]:
+    return options.encoder, check_taps(options.encoder, tuple(filter(None, options.taps.split(",")))), options.weights
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure from the command line."""
     options = _parser().parse_args(argv)
-    if options.what == "robust":
+    if options.what == "robust" and options.bad is None:
         return check_robustness(options)
     if len(options.data) != 1:
         raise UserError("--data must name the images, once", f"{len(options.data)} of them")
+    if options.what == "robust":
+        return check_contamination(options)
     if options.what == "schedules":
         compare_schedules(options)
         return 0

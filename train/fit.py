@@ -27,7 +27,7 @@ from train.data.brightness import say_if_dark
 from train.data.facts import facts_of
 from train.data.input_size import AUTO, check_size, choose_size, coarsest_stride
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out, split_selection
-from train.judging.fit_report import Standing, describe_images, poor_line
+from train.judging.fit_report import Standing, describe_images, is_poor, poor_line
 from train.judging.gaussian import gaussian_logps
 from train.judging.scores import freeze
 from train.judging.suspects import describe as describe_suspects
@@ -292,9 +292,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if group.first:
         print(f"wrote {options.out}: {config.encoder} ({checkpoint.encoder_weights}), taps {', '.join(config.taps)}")
         print(f"threshold {threshold.value:.4f}: {threshold.method}")
-        if lead_of(checkpoint) <= 0:
+        if is_poor(lead_of(checkpoint)):
             say(poor_line(lead_of(checkpoint)))
-    return 0 if options.accept_poor or lead_of(checkpoint) > 0 else 1
+    return 0 if options.accept_poor or not is_poor(lead_of(checkpoint)) else 1
 
 
 def command() -> int:

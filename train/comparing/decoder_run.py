@@ -21,6 +21,7 @@ from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
 from train.comparing.feature_store import FeatureStore, FiberSource
 from train.loop.kept_weights import KeptWeights, check_learnt
+from train.loop.normal import Normal, evenly_spread, fit_normal
 from train.loop.processes import Processes
 from train.loop.schedule import Recipe, learning_rate
 from train.loop.tap_training import Fibers, TapTraining
@@ -86,7 +87,7 @@ def train_decoder(decoder: Decoder, job: DecoderJob, features: Features) -> Deco
     training = TapTraining(decoder.to(job.processes.device), job.grid, job.recipe.learning_rate)
     kept = KeptWeights(training)
     if job.recipe.standardised_start:
-        training.standardise(_first_fibers(job, features.train))
+        training.flow.begin_as(_normal(job, features.train))
     kept.begin(_means(training, job, features.held_out))
     for epoch in range(job.recipe.epochs):
         _train_pass(kept, job, features.train, epoch)
@@ -97,10 +98,10 @@ def train_decoder(decoder: Decoder, job: DecoderJob, features: Features) -> Deco
     return DecoderRun(held_out, test, (time.monotonic() - started) / 60)
 
 
-def _first_fibers(job: DecoderJob, source: FiberSource) -> Fibers:
-    indices, angles = next(image_batches(job.recipe, 0, len(source)))
-    values = source.fibers(job.tap, indices, angles)
-    return Fibers(values, job.fiber_order(0, 0, len(values)))
+def _normal(job: DecoderJob, source: FiberSource) -> Normal:
+    chosen = evenly_spread(len(source))
+    parts = [chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH)]
+    return fit_normal(torch.cat([source.fibers(job.tap, part, [0.0] * len(part)).cpu() for part in parts]))
 
 
 def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtime.images.folders import describe_ignored
 
-POOR = 0.0  # nats per dimension that a flow must be above the normal distribution
+ROUNDING = 1e-3  # nats per dimension: a flow that stays the normal distribution it began as is not below it
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Standing:
     @property
     def poor(self) -> bool:
         """Whether the simplest model of these features is better."""
-        return not self.lead > POOR
+        return is_poor(self.lead)
 
     def lines(self) -> list[str]:
         """Return the best passes, and where the flow stands against the normal distribution."""
@@ -55,6 +55,11 @@ def describe_images(train: Sequence[Path], trained: int, selected: int, threshol
     apart = f"{threshold} chose the threshold" if threshold else "the same ones chose the threshold"
     skipped = f"; skipped: {ignored}" if ignored else "; none skipped"
     return f"{len(train)} good images: {trained} trained, {selected} chose the pass, {apart}{skipped}"
+
+
+def is_poor(lead: float) -> bool:
+    """Return whether a flow that leads the normal distribution by `lead` nats per dimension is worse than it."""
+    return not lead > -ROUNDING
 
 
 def poor_line(lead: float) -> str:

@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export.model.flow import CLAMP, CONDITION_DIMS, Decoder, position_code
+from train.loop.normal import Normal
 
 HALF_CODE = CONDITION_DIMS // 2
-FIBERS_A_CHANNEL = 8  # from which principal axes are taken
 
 
 class FlowGradient:
@@ -126,27 +126,23 @@ class FlowGradient:
         self._condition_gradient(buffers)
 
     @torch.no_grad()
-    def standardise(self, fibers: Tensor, rows: Tensor, columns: Tensor) -> None:
-        """Set every block's global affine so that its output over `fibers` has mean 0 and standard deviation 1.
+    def begin_as(self, normal: Normal) -> None:
+        """Make the flow the distribution `normal`: up to rounding it says the same of every fiber.
 
-        The data-dependent start of Glow (Kingma and Dhariwal 2018, section 3.1), block after block. FrEIA's own
-        start leaves features at the encoder's scale, and global scales are slow to learn: their gradient is a
-        tenth of a weight's. A channel that hardly varies is scaled as one at 2 % of the mean deviation.
-
-        The first permutation, where it is a soft one, turns to the principal axes of what it gets. So the second
-        block's affine makes the fibers white, and training begins about where a normal distribution with full
-        covariance ends (`train.judging.gaussian`). Fewer than `FIBERS_A_CHANNEL` do not tell these axes.
+        The couplings begin as the identity, because their last layers are zero (as Glow's: Kingma and Dhariwal 2018,
+        section 3.3). The first block's affine standardises the channels, the first permutation turns to the principal
+        axes, the two halves with like shares of variance, and the second block's affine makes the fibers white. A hard
+        permutation turns nothing, and a single block is followed by none: then the channels are independent.
         """
-        buffers = self._buffers_for(len(fibers))
-        for k, (at, weights) in enumerate(zip(buffers.blocks, self._weights, strict=True)):
-            self.log_likelihood(fibers, rows, columns)
-            deviation = at.y.std(0)
-            gain = 1 / deviation.clamp_min(0.02 * deviation.mean())
-            large = 5 * gain > 20  # where softplus is the identity, and its inverse would overflow
-            weights.scale.copy_(torch.where(large, 10 * gain, 2 * torch.log(torch.expm1((5 * gain).clamp_max(20)))))
-            weights.offset.copy_(-at.y.mean(0) * gain)
-            if k == 0 and len(fibers) >= FIBERS_A_CHANNEL * self.channels:
-                self._permutations[0].turn_to_principal_axes(at.y * gain)
+        for whole in (self._stacked.weight2, self._stacked.bias2, self._stacked.offset):
+            whole.zero_()
+        self._stacked.scale.copy_(_scale_of(torch.ones_like(self._stacked.scale)))
+        self._weights[0].scale.copy_(_scale_of(1 / normal.deviations))
+        self._weights[0].offset.copy_(-normal.mean / normal.deviations)
+        if len(self._weights) > 1 and not self._permutations[0].hard:
+            order = torch.cat([torch.arange(0, self.channels, 2), torch.arange(1, self.channels, 2)])
+            self.first_permutation.copy_(normal.axes[order])
+            self._weights[1].scale.copy_(_scale_of(normal.variances[order].rsqrt()))
 
     def _look_up(self, buffers: "_Buffers", rows: Tensor, columns: Tensor) -> None:
         """Fill the hidden units of all blocks with what they get beside x1: condition and bias."""
@@ -246,12 +242,6 @@ class _Permutation:
         self.hard = bool(((matrix == 0) | (matrix == 1)).all())
         self.index, self.inverse = matrix.argmax(1), matrix.argmax(0)
 
-    def turn_to_principal_axes(self, x: Tensor) -> None:
-        """Make a soft permutation's outputs over x (N, D) uncorrelated, the two halves with like shares of variance."""
-        if not self.hard:
-            axes = torch.linalg.eigh(torch.cov(x.double().T)).eigenvectors.T
-            self.matrix.copy_(torch.cat([axes[0::2], axes[1::2]]))
-
     def forward(self, x: Tensor, out: Tensor) -> None:
         if self.hard:
             torch.index_select(x, 1, self.index, out=out)
@@ -263,6 +253,12 @@ class _Permutation:
             torch.index_select(gradient, 1, self.inverse, out=out)
         else:
             torch.mm(gradient, self.matrix, out=out)
+
+
+def _scale_of(gain: Tensor) -> Tensor:
+    """Return the global scale of a gain, 0.1 softplus(scale) with beta 0.5."""
+    large = 5 * gain > 20  # where softplus is the identity, and its inverse would overflow
+    return torch.where(large, 10 * gain, 2 * torch.log(torch.expm1((5 * gain).clamp_max(20))))
 
 
 def _parameter(block: torch.nn.Module, name: str) -> torch.nn.Parameter:

@@ -65,11 +65,6 @@ class TapTraining:
         self.optimizer.found_inf = torch.isfinite(norm).logical_not().float()  # type: ignore[attr-defined]
         self.optimizer.step()
 
-    def standardise(self, fibers: Fibers) -> None:
-        """Start from standardised features: `FlowGradient.standardise` on the first fibers in their order."""
-        first = fibers.order[:CHUNK]
-        self.flow.standardise(fibers.values.index_select(0, first), *self._grid_positions(first))
-
     def log_likelihood(self, fibers: Tensor) -> Tensor:
         """Return the log-likelihoods (N,) of whole images' fibers (N, D) in grid order."""
         rows, columns = self._grid_positions(torch.arange(len(fibers), device=fibers.device))

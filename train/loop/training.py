@@ -19,6 +19,7 @@ from runtime.common.errors import UserError
 from runtime.common.interrupts import lasting_interrupt
 from train.data.open import ImageCache, rotate
 from train.loop.kept_weights import KeptWeights, check_learnt
+from train.loop.normal import fit_normals
 from train.loop.prefetch import prefetch
 from train.loop.processes import Processes, one_process
 from train.loop.schedule import Recipe, learning_rate
@@ -92,11 +93,10 @@ class Trainer:
             kept.take_best()
 
     def start(self, held_out: ImageCache) -> None:
-        """Standardise, where the recipe does, and judge the weights that the first pass begins with."""
+        """Begin as a normal distribution, where the recipe does, and judge what the first pass begins with."""
         if self.recipe.standardised_start:
-            features = self._fibers(next(self._image_batches()))
-            for k, tap in enumerate(self.taps):
-                tap.standardise(self._shuffled(features[k], 0, k))
+            for tap, normal in zip(self.taps, fit_normals(self.model, self.images, self.device), strict=True):
+                tap.flow.begin_as(normal)
                 self.processes.broadcast(tap.flow.parameters)
                 self.processes.broadcast(tap.flow.first_permutation)
         for kept, logps in zip(self.kept, self._held_out_logps(held_out), strict=True):

@@ -72,15 +72,3 @@ def test_positions_are_those_of_the_detector(conditional: bool) -> None:
     ours = TapTraining(decoder, (5, 9), 1e-3).log_likelihood(fibers)
     # soft permutations are drawn in float32, and the last one, which we leave out, changes the norm by its rounding
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_a_standardised_start_takes_the_first_fibers_of_the_order() -> None:
-    tap, whole = (TapTraining(decoder_of(), GRID, 1e-3) for _ in range(2))
-    fibers = 3 + 0.1 * torch.randn(35 * 200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
-    order = torch.randperm(len(fibers), generator=torch.Generator().manual_seed(8))
-    before = tap.log_likelihood(fibers).mean()
-    tap.standardise(Fibers(fibers, order))
-    first = order[:CHUNK]
-    whole.flow.standardise(fibers[first], first % 35 // GRID[1], first % 35 % GRID[1])  # 35 positions an image
-    assert torch.equal(tap.flow.parameters, whole.flow.parameters)
-    assert tap.log_likelihood(fibers).mean() > before
