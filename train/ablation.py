@@ -6,8 +6,9 @@ Compared are 8 and 4 coupling blocks, all taps and all but the finest, flows tha
 flows that do not (UFLOW), soft and hard permutations: the paper's full model, one change at a time from it, and 4
 blocks with hard permutations on the fewer taps; with --all every combination.
 
-Features are computed once (with --rotation 0; otherwise anew for each pass and decoder), and every distinct decoder is
-trained once: "2 taps" is the 3-tap detector without the finest tap's term, because decoders know nothing of each other.
+Features are computed once (where images are not varied, as with --rotation 0; else anew for each pass and decoder),
+and every distinct decoder is trained once: "2 taps" is the 3-tap detector without the finest tap's term, because
+decoders know nothing of each other.
 A variant's minutes are the sum over its decoders, trained elsewhere in the table or not; on a CPU each has a thread.
 """
 
@@ -30,7 +31,7 @@ from runtime.common.program import program_name
 from runtime.images.preprocess import ReadOptions
 from train.comparing.decoder_pool import Keep, train_decoders
 from train.comparing.decoder_run import Features
-from train.comparing.feature_store import FeatureStore, TurnedFeatures, stored_bytes
+from train.comparing.feature_store import FeatureStore, VariedFeatures, stored_bytes
 from train.comparing.results import Judge, format_results, result_json
 from train.comparing.variants import FlowKind, all_variants, default_variants
 from train.data.input_size import check_size
@@ -54,8 +55,8 @@ def prepare(
     """
     train, held_out = split_held_out(dataset.train, recipe.held_out, recipe.seed)
     test = [image.path for image in dataset.test]
-    turned = recipe.rotation_degrees > 0
-    stored = len(held_out) + len(test) + (0 if turned else len(train))
+    varied = recipe.varies_images
+    stored = len(held_out) + len(test) + (0 if varied else len(train))
     needed = stored_bytes(config, stored) / 1e9
     if needed > memory_gb:
         cure = "give more, a smaller --size, or coarser --taps"
@@ -67,7 +68,7 @@ def prepare(
     def store(paths: list[Path]) -> FeatureStore:
         return FeatureStore(model, ImageCache(paths, config.input_size, limit_bytes=0, read=read), device)
 
-    source = TurnedFeatures(model, images, device) if turned else FeatureStore(model, images, device)
+    source = VariedFeatures(model, images, device) if varied else FeatureStore(model, images, device)
     features = Features(source, store(held_out), store(test))
     return features, {
         "encoder_weights": loaded,

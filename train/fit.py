@@ -33,7 +33,7 @@ from train.judging.scores import freeze
 from train.judging.suspects import describe as describe_suspects
 from train.judging.suspects import find_suspects, suspects_path, write_sheet
 from train.loop.processes import Processes, one_process, processes
-from train.loop.schedule import SCHEDULES, Recipe
+from train.loop.schedule import SCHEDULES, VARIATIONS, Recipe
 from train.loop.training import Trainer, resume_path
 
 GAUSSIAN = "gaussian_logp"  # in the last pass of a checkpoint's history
@@ -114,6 +114,7 @@ def _fit(
     trainer.run(state, kept, sources)
     standing = _standing(trainer, kept)
     trainer.history[-1] |= {"kept_logp": float(np.mean(standing.flow)), GAUSSIAN: float(np.mean(standing.gaussian))}
+    trainer.history[-1] |= {name: float(getattr(recipe, name)) for name in VARIATIONS}
     constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device, apart)
     if group.first:
         sheet = suspects_path(out)
@@ -175,8 +176,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
     model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
-    light = "white of 16-bit grey files that do not say it, such as 4095 for 12 bits (default: 65535)"
-    model.add_argument("--white", type=white, default=FULL_SCALE, help=light)
+    brightest = "white of 16-bit grey files that do not say it, such as 4095 for 12 bits (default: 65535)"
+    model.add_argument("--white", type=white, default=FULL_SCALE, help=brightest)
     score = "tap_deviation: from what good positions show, tap by tap; deviation: the taps summed; paper: its map's "
     model.add_argument("--score", choices=SCORES, default=SCORES[0], help=f"{score}maximum (default: {SCORES[0]})")
     recipe = parser.add_argument_group("recipe")
@@ -188,6 +189,10 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--positions", type=int, help="of an image and tap, drawn anew in each pass; 0: all")
     recipe.add_argument("--learning-rate", type=float)
     recipe.add_argument("--rotation", type=float, dest="rotation_degrees", help="largest random rotation, degrees")
+    light = "vary the light: gain 1 ± this, offset ± a quarter of it of white (default: 0)"
+    recipe.add_argument("--light", type=float, help=light)
+    recipe.add_argument("--blur", type=float, metavar="PIXELS", help="blur by up to this deviation (default: 0)")
+    recipe.add_argument("--shift", type=float, metavar="PIXELS", help="shift by up to so many pixels (default: 0)")
     recipe.add_argument("--held-out", type=float, help="fraction of good images not trained on")
     recipe.add_argument("--false-alarm-rate", type=float, help="of the threshold chosen from good images")
     recipe.add_argument("--precision", dest="matmul_precision", help="of products on a GPU: highest, high, medium")

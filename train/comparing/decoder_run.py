@@ -6,7 +6,7 @@ pass that is kept is chosen as there.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from export.model.flow import Decoder
 from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
 from train.comparing.feature_store import FeatureStore, FiberSource
+from train.loop.augmentation import AS_IT_IS, image_batches
 from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.normal import Normal, evenly_spread, fit_normal
 from train.loop.processes import Processes
@@ -68,16 +69,6 @@ class DecoderJob:
         return torch.randperm(count, generator=generator, device=self.processes.device)
 
 
-def image_batches(recipe: Recipe, epoch: int, count: int) -> Iterator[tuple[list[int], list[float]]]:
-    """Yield (image indices, angles in degrees) of every image batch of pass `epoch` over `count` images."""
-    rng = np.random.default_rng([recipe.seed, epoch])
-    order = rng.permutation(count).tolist()
-    limit = recipe.rotation_degrees
-    for start in range(0, count, recipe.batch):
-        indices = order[start : start + recipe.batch]
-        yield indices, (rng.uniform(-limit, limit, len(indices)).tolist() if limit else [0.0] * len(indices))
-
-
 def train_decoder(decoder: Decoder, job: DecoderJob, features: Features) -> DecoderRun:
     """Train `decoder` to the recipe's end, and judge with it.
 
@@ -101,15 +92,15 @@ def train_decoder(decoder: Decoder, job: DecoderJob, features: Features) -> Deco
 def _normal(job: DecoderJob, source: FiberSource) -> Normal:
     chosen = evenly_spread(len(source))
     parts = [chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH)]
-    return fit_normal(torch.cat([source.fibers(job.tap, part, [0.0] * len(part)).cpu() for part in parts]))
+    return fit_normal(torch.cat([source.fibers(job.tap, part, [AS_IT_IS] * len(part)).cpu() for part in parts]))
 
 
 def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: int) -> None:
     """Train through all image batches once."""
     recipe = job.recipe
     batches = list(image_batches(recipe, epoch, len(source)))
-    for index, (indices, angles) in enumerate(batches):
-        values = source.fibers(job.tap, indices, angles)
+    for index, (indices, variations) in enumerate(batches):
+        values = source.fibers(job.tap, indices, variations)
         order = job.fiber_order(epoch, index, len(values))[: recipe.fibers_of(len(indices))]
         fibers = Fibers(values, order)
         steps = max(1, len(order) // recipe.fiber_batch)  # an incomplete last fiber batch is left out

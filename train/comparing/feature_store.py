@@ -13,7 +13,8 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
 from runtime.common.errors import UserError
-from train.data.open import ImageCache, rotate
+from train.data.open import ImageCache
+from train.loop.augmentation import AS_IT_IS, Variation
 
 BATCH = 8  # images encoded at a time
 LARGEST = torch.finfo(torch.float16).max
@@ -26,8 +27,8 @@ class FiberSource(Protocol):
         """Return how many images there are."""
         ...
 
-    def fibers(self, tap: int, indices: Sequence[int], angles: Sequence[float]) -> Tensor:
-        """Return tap `tap` of the images `indices`, each turned by its angle in degrees: (B·h·w, D) float32."""
+    def fibers(self, tap: int, indices: Sequence[int], variations: Sequence[Variation]) -> Tensor:
+        """Return tap `tap` of the images `indices`, each varied: (B·h·w, D) float32."""
         ...
 
 
@@ -69,16 +70,16 @@ class FeatureStore:
     def __len__(self) -> int:
         return len(self.taps[0])
 
-    def fibers(self, tap: int, indices: Sequence[int], angles: Sequence[float] = ()) -> Tensor:
-        """Return tap `tap` of the images `indices`, (B·h·w, D) float32 on the device; they cannot be turned."""
-        if any(angles):
-            raise ValueError("kept features are those of images that are not turned")
+    def fibers(self, tap: int, indices: Sequence[int], variations: Sequence[Variation] = ()) -> Tensor:
+        """Return tap `tap` of the images `indices`, (B·h·w, D) float32 on the device; they cannot be varied."""
+        if any(variation != AS_IT_IS for variation in variations):
+            raise ValueError("kept features are those of images as they are")
         chosen = self.taps[tap][torch.as_tensor(indices, dtype=torch.long)]
         return chosen.to(self.device).float().flatten(0, 1)
 
 
-class TurnedFeatures:
-    """The taps of images that are turned anew each time, and so computed each time."""
+class VariedFeatures:
+    """The taps of images that are varied anew each time, and so computed each time."""
 
     def __init__(self, model: CFlow, images: ImageCache, device: torch.device) -> None:
         self.model = model.to(device).eval()
@@ -88,8 +89,8 @@ class TurnedFeatures:
     def __len__(self) -> int:
         return len(self.images)
 
-    def fibers(self, tap: int, indices: Sequence[int], angles: Sequence[float]) -> Tensor:
-        """Return tap `tap` of the images `indices`, each turned by its angle in degrees: (B·h·w, D) float32."""
-        chosen = zip((self.images.image(index) for index in indices), angles, strict=True)
-        frames = np.stack([rotate(image, angle) if angle else image for image, angle in chosen])
+    def fibers(self, tap: int, indices: Sequence[int], variations: Sequence[Variation]) -> Tensor:
+        """Return tap `tap` of the images `indices`, each varied: (B·h·w, D) float32."""
+        chosen = zip(indices, variations, strict=True)
+        frames = np.stack([variation.of(self.images.image(index)) for index, variation in chosen])
         return _encode(self.model, torch.from_numpy(frames).to(self.device))[tap].flatten(0, 1)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from runtime.common.errors import UserError
 
+VARIATIONS = ("rotation_degrees", "light", "blur", "shift")  # of the training images
+LARGEST_MOVE = 64  # pixels of blur or shift: past it an image is no longer the part's
 MATMUL_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
 
 
@@ -25,6 +27,9 @@ class Recipe:
     batch: int = 32
     fiber_batch: int = 256
     rotation_degrees: float = 5.0
+    light: float = 0.0  # gain 1 ± light, and a quarter of it as offset; ours, as the next two
+    blur: float = 0.0  # largest deviation, pixels of the input
+    shift: float = 0.0  # pixels of the input, either way
     held_out: float = 0.1  # of the good images; ours, the paper holds none out
     false_alarm_rate: float = 0.01  # of the threshold chosen from good images; ours
     seed: int = 0
@@ -40,11 +45,20 @@ class Recipe:
         rate, angle, held_out = self.learning_rate, self.rotation_degrees, self.held_out
         _require(0 < rate < math.inf, "--learning-rate must be above 0", rate)
         _require(0 <= angle <= 180, "--rotation must be 0 to 180 degrees", angle)
+        _require(0 <= self.light < 1, "--light must be 0 or more and below 1", self.light)
+        for name in ("blur", "shift"):
+            value = getattr(self, name)
+            _require(0 <= value <= LARGEST_MOVE, f"--{name} must be 0 to {LARGEST_MOVE} pixels", value)
         _require(0 < held_out < 1, "--held-out must lie between 0 and 1", held_out)
         _require(0 < self.false_alarm_rate < 1, "--false-alarm-rate must lie between 0 and 1", self.false_alarm_rate)
         precision = self.matmul_precision
         _require(precision in MATMUL_PRECISIONS, f"--precision must be {' or '.join(MATMUL_PRECISIONS)}", precision)
         _require(0 <= self.seed < 2**63, "--seed must be 0 or more and below 2^63", self.seed)
+
+    @property
+    def varies_images(self) -> bool:
+        """Whether an image is another one in every pass."""
+        return any(getattr(self, name) > 0 for name in VARIATIONS)
 
     @property
     def epochs(self) -> int:

@@ -17,7 +17,8 @@ from export.model.checkpoint import read_tensors
 from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
 from runtime.common.interrupts import lasting_interrupt
-from train.data.open import ImageCache, rotate
+from train.data.open import ImageCache
+from train.loop.augmentation import image_batches
 from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.normal import fit_normals
 from train.loop.prefetch import prefetch
@@ -119,19 +120,13 @@ class Trainer:
         return float(torch.stack(losses).mean())
 
     def _image_batches(self) -> Iterator[Tensor]:
-        """Yield this process's share of every image batch, (B, H, W, 3) uint8; all processes draw alike."""
-        rng = np.random.default_rng([self.recipe.seed, self.epoch])
-        order = rng.permutation(len(self.images)).tolist()
+        """Yield this process's share of every image batch, (B, H, W, 3) uint8."""
         rank, count = self.processes.rank, self.processes.count
-        for start in range(0, len(order), self.recipe.batch):
-            indices = order[start : start + self.recipe.batch]
-            limit = self.recipe.rotation_degrees
-            angles = rng.uniform(-limit, limit, len(indices)) if limit else np.zeros(len(indices))
+        for indices, variations in image_batches(self.recipe, self.epoch, len(self.images)):
             share = len(indices) // count  # a remainder waits for another pass; all take all of fewer than `count`
             own = slice(rank * share, (rank + 1) * share) if share else slice(None)
-            images = [self.images.image(i) for i in indices[own]]
-            turned = [rotate(image, a) if a else image for image, a in zip(images, angles[own].tolist(), strict=True)]
-            frames = torch.from_numpy(np.stack(turned))
+            varied = zip(indices[own], variations[own], strict=True)
+            frames = torch.from_numpy(np.stack([variation.of(self.images.image(i)) for i, variation in varied]))
             yield frames.pin_memory() if self.device.type == "cuda" else frames
 
     def train_images(self, frames: Tensor, rate: float, index: int) -> Tensor:
