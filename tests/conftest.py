@@ -12,6 +12,8 @@ SHARED_OUT = "PYTEST_XDIST_WORKER" in os.environ  # this process is one of sever
 if SHARED_OUT:  # before torch is loaded: as many threads as processes, or they wait for each other's turns
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ["CFLOW_CACHE"] = ""  # what a test compiles is not kept for this user's own programs
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background job: its programs would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

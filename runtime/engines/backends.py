@@ -29,7 +29,7 @@ def open_cpu_session(
     if choose_backend(backend, precision) == "openvino":
         from runtime.engines.openvino_session import OpenVinoSession
 
-        return OpenVinoSession(path, threads, sidecar, precision)
+        return OpenVinoSession(path, threads, sidecar, precision, keep=True)
     from runtime.engines.onnxruntime_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, threads, sidecar)

@@ -10,7 +10,6 @@ import numpy as np
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.machine import available_cores
-from runtime.engines.external_data import refuse_external_data
 from runtime.engines.session import Finished, Frames, Maps, Run, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar, read_sidecar
 
@@ -40,7 +39,6 @@ class CpuSession(Closing, ABC):
             raise UserError("threads must be 1 or more", str(self.threads))
         self.input_size = sidecar.input_size
         self.max_batch = MAX_BATCH
-        refuse_external_data(path)
         found = self._opened(path)
         self.frame_size = _frame_size(found, sidecar)
         check_contract(found, path, self.frame_size, self.input_size)
@@ -60,7 +58,7 @@ class CpuSession(Closing, ABC):
 
     @abstractmethod
     def _open(self, path: Path) -> Signature:
-        """Read the graph and return its inputs and outputs. Raises anything for what is no ONNX."""
+        """Check and read the graph and return its inputs and outputs. Raises anything for what is no ONNX."""
 
     @abstractmethod
     def _infer(self, frames: Frames) -> tuple[Maps, Scores]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from runtime.common.errors import UserError
 from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature
+from runtime.engines.external_data import refuse_external_data
 from runtime.engines.session import Frames, Maps, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME
 
@@ -18,6 +19,7 @@ class OnnxRuntimeSession(CpuSession):
     library = "ONNX Runtime"
 
     def _open(self, path: Path) -> Signature:
+        refuse_external_data(path)
         options, onnxruntime = session_options(self.threads), import_onnxruntime()
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]

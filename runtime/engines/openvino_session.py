@@ -2,20 +2,28 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
+from runtime.engines.compiled_cache import entry_name, read_entry, remove_entry, write_entry
 from runtime.engines.cpu_session import BATCH_AXIS, CpuSession, Signature
+from runtime.engines.external_data import refuse_external_data
 from runtime.engines.onnxruntime_session import check_graph
 from runtime.engines.session import CpuPrecision, Frames, Maps, Scores
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
-TELEMETRY = "openvino_telemetry"
+CHECKS = 1  # what a file has to pass before it is compiled, see `_read`: a number more when that changes
+# what OpenVINO does without where it is missing, and is not asked for here: reports of the import to a web service, and
+# the conversion of models, which takes half of the import's time
+LEFT_OUT = ("openvino_telemetry", "openvino.tools.ovc")
 TYPES = {"u8": "uint8", "f32": "float32"}  # others keep OpenVINO's name
 
 
@@ -26,7 +34,9 @@ class OpenVinoSession(CpuSession):
     `UserError` on a CPU that has no such products. INT8 graphs run their Q/DQ parts in INT8 with either.
 
     A batch of one, a camera's frame, has a compiled graph of fixed shape, 6 % faster than one of any batch;
-    other batches share one of any batch that is compiled when the first of them comes.
+    other batches share one of any batch that is compiled when the first of them comes. With `keep` what was compiled is
+    kept for the next start (`runtime.engines.compiled_cache`): it is found by the file's hash, and only what passed
+    every check of the file is kept.
     """
 
     library = "OpenVINO"
@@ -37,6 +47,8 @@ class OpenVinoSession(CpuSession):
         threads: int | None = None,
         sidecar: Sidecar | None = None,
         precision: CpuPrecision = "float32",
+        *,
+        keep: bool = False,
     ) -> None:
         self._core: Any = openvino_core()
         self._precision = precision
@@ -44,16 +56,29 @@ class OpenVinoSession(CpuSession):
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             check_bfloat16(capabilities, self._core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._requests: dict[bool, Any] = {}  # by whether the batch is one
+        self._model: Any = None  # read when something has to be compiled
+        self._keep = keep
         super().__init__(path, threads, sidecar)
         if precision != "float32":
             self.device += f", {precision}"
 
     def _open(self, path: Path) -> Signature:
+        self._path, self._digest = path, sha256_of(path) if self._keep else ""
+        kept = self._kept(1)
+        if kept is not None:
+            self._requests[True] = kept.create_infer_request()
+            return {name: (kind, (BATCH_AXIS, *shape[1:])) for name, (kind, shape) in _signature(kept).items()}
+        self._read(path)
+        return _signature(self._model)
+
+    def _read(self, path: Path) -> None:
+        """Read the model, once it has passed all checks. Raises `UserError` where the file is not what it was."""
+        refuse_external_data(path)
         check_graph(path)  # OpenVINO's own reader checks less
-        self._model: Any = self._core.read_model(str(path))
+        self._model = self._core.read_model(str(path))
         self._check_weights(path)
-        tensors = [*self._model.inputs, *self._model.outputs]
-        return {tensor.get_any_name(): (_type_of(tensor), _shape_of(tensor)) for tensor in tensors}
+        if self._keep and sha256_of(path) != self._digest:
+            raise UserError(f"{path.name} must stay as it is while it is opened", "another file", "start again")
 
     def _check_weights(self, path: Path) -> None:
         """Refuse weights that are not finite: this library's ReLU and tanh turn NaN into an ordinary number."""
@@ -73,9 +98,45 @@ class OpenVinoSession(CpuSession):
 
     def _compile(self, batch: int) -> Any:
         """Return a request of the graph for `batch` frames (-1: any number)."""
-        self._model.reshape({INPUT_NAME: [batch, *self.frame_size, 3]})
-        options = compile_options(self.threads, self._precision)
-        return self._core.compile_model(self._model, "CPU", options).create_infer_request()
+        compiled = self._kept(batch)
+        if compiled is None:
+            if self._model is None:
+                self._read(self._path)
+            self._model.reshape({INPUT_NAME: [batch, *self.frame_size, 3]})
+            compiled = self._core.compile_model(self._model, "CPU", self._options)
+            if self._keep:
+                with suppress(RuntimeError):  # what cannot be written down is compiled each time
+                    write_entry(self._entry(batch), _bytes_of(compiled))
+        return compiled.create_infer_request()
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return compile_options(self.threads, self._precision)
+
+    def _kept(self, batch: int) -> Any:
+        """Return the compiled graph for `batch` that an earlier start has kept, or None."""
+        content = read_entry(self._entry(batch)) if self._keep else None
+        if content is None:
+            return None
+        try:
+            return self._core.import_model(BytesIO(content), "CPU", self._options)
+        except Exception:  # the library's errors share no base class below
+            remove_entry(self._entry(batch))
+            return None
+
+    def _entry(self, batch: int) -> str:
+        """Return the name of the compiled graph among those that are kept: all that it depends on."""
+        processor = [self._core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+        return entry_name(
+            {
+                "file": self._digest,
+                "library": str(import_openvino().__version__),
+                "processor": str(processor),
+                "options": str(sorted(self._options.items())),
+                "batch": str(batch),
+                "checks": str(CHECKS),
+            }
+        )
 
     def _release(self) -> None:
         self._requests.clear()
@@ -109,6 +170,16 @@ def check_bfloat16(capabilities: Sequence[str], cpu: str) -> None:
         )
 
 
+def _bytes_of(compiled: Any) -> bytes:
+    content = compiled.export_model()
+    return content if isinstance(content, bytes) else bytes(content.getvalue())  # older releases give a stream
+
+
+def _signature(graph: Any) -> Signature:
+    tensors = [*graph.inputs, *graph.outputs]
+    return {tensor.get_any_name(): (_type_of(tensor), _shape_of(tensor)) for tensor in tensors}
+
+
 def _type_of(tensor: Any) -> str:
     name: str = tensor.get_element_type().get_type_name()
     return TYPES.get(name, name)
@@ -132,19 +203,18 @@ def openvino_core() -> Any:
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO, which would otherwise report the import to a web service, without its telemetry.
+    """Import OpenVINO without what is `LEFT_OUT`, which is made to look missing.
 
-    Where that module is missing OpenVINO does without, so it is made to look missing. Raises `UserError` if
-    OpenVINO is not installed.
+    Raises `UserError` if OpenVINO is not installed.
     """
-    hidden = TELEMETRY not in sys.modules
-    if hidden:
-        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # Python's way to say "cannot be imported"
+    hidden = [name for name in LEFT_OUT if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say "cannot be imported"
     try:
         import openvino
     except ImportError as error:
         raise UserError("OpenVINO must be installed", str(error), "pip install openvino") from None
     finally:
-        if hidden:
-            del sys.modules[TELEMETRY]
+        for name in hidden:
+            del sys.modules[name]
     return openvino

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import simplejpeg
 from PIL import Image
 
 from runtime.common.errors import UserError
@@ -99,6 +98,8 @@ def _check_zip(part: bytes) -> None:
 
 
 def _check_jpeg(content: bytes) -> None:
+    import simplejpeg  # here: most programs meet no JPEG, and it looks through the installed packages
+
     try:
         colours = simplejpeg.decode_jpeg_header(content, strict=False)[2]
     except ValueError:  # a kind (of subsampling) that Pillow reads and this decoder does not

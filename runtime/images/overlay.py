@@ -4,6 +4,7 @@ Colours mean scores, not ranks: 0 .. threshold .. maximum spans the colour map i
 two overlays can be compared. Well below the threshold nothing is drawn, and a good frame looks as it is.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,8 @@ from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.result import Result
 
-LEVELS = 2048  # steps of the colour table over 0 .. maximum
+LEVELS = 256  # of the colour map
+STRIP = 32  # rows of the frame that are coloured at a time
 VISIBLE_FROM = 0.5  # of the threshold: below, the frame is untouched
 ALPHA_AT_THRESHOLD = 0.35
 ALPHA_AT_MAXIMUM = 0.65
@@ -57,46 +59,92 @@ def _words(result: Result) -> tuple[str, ...]:
 def score_colours(scores: NDArray[np.floating[Any]], threshold: float, maximum: float) -> Image8:
     """Return the opaque colours (..., 3) of `scores` (...) in [0, maximum]; the threshold is the middle of the map."""
     position = _colour_position(scores, threshold, maximum)
-    colours: Image8 = _colour_map()[(255 * position).astype(np.uint8)]
+    colours: Image8 = _colour_map()[((LEVELS - 1) * position).astype(np.uint8)]
     return colours
 
 
 def _colour_position(scores: NDArray[np.floating[Any]], threshold: float, maximum: float) -> NDArray[np.float64]:
     """Return where `scores` lie on the colour map, in [0, 1]: half of it is below the threshold and half above."""
-    knee = min(max(threshold, 1e-6 * maximum), (1 - 1e-6) * maximum)  # keeps the three knots in order
-    position: NDArray[np.float64] = np.interp(scores, (0, knee, maximum), (0, 0.5, 1))
+    position: NDArray[np.float64] = np.interp(scores, (0, _knee(threshold, maximum), maximum), (0, 0.5, 1))
     return position
+
+
+def _knee(threshold: float, maximum: float) -> float:
+    """Return the score in the middle of the colour map, strictly between its ends."""
+    return min(max(threshold, 1e-6 * maximum), (1 - 1e-6) * maximum)
 
 
 @lru_cache(maxsize=1)
 def _colour_map() -> Image8:
     cv2 = opencv()
-    bgr: Image8 = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0]
+    bgr: Image8 = cv2.applyColorMap(np.arange(LEVELS, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0]
     return bgr[:, ::-1]
 
 
-@lru_cache(maxsize=4)
-def _colour_table(threshold: float, maximum: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return colour times alpha (LEVELS, 3) and 1 - alpha (LEVELS, 1) for scores 0 .. maximum."""
-    scores = np.linspace(0, maximum, LEVELS)
-    rgb = score_colours(scores, threshold, maximum).astype(np.float32)
-    position = _colour_position(scores, threshold, maximum)
-    opacity = np.interp(position, (0.5 * VISIBLE_FROM, 0.5, 1), (0, ALPHA_AT_THRESHOLD, ALPHA_AT_MAXIMUM))
-    alpha = opacity.astype(np.float32)[:, None]
-    return rgb * alpha, 1 - alpha
+@lru_cache(maxsize=1)
+def _colour_table() -> tuple[Image8, NDArray[np.uint8]]:
+    """Return colour times alpha (LEVELS, 1, 3) and 255 times what is kept of the frame (LEVELS,), by level.
+
+    A level is a step of the colour map, so its colour is exact; its alpha is that of the step's middle.
+    """
+    position = np.minimum((np.arange(LEVELS) + 0.5) / (LEVELS - 1), 1)
+    opacity = np.interp(position, (0.5 * VISIBLE_FROM, 0.5, 1), (0, ALPHA_AT_THRESHOLD, ALPHA_AT_MAXIMUM))[:, None]
+    tint, keep = _colour_map() * opacity, 255 * (1 - opacity[:, 0])
+    return np.round(tint)[:, None].astype(np.uint8), np.round(keep).astype(np.uint8)
 
 
 def _blend(frame: Image8, result: Result, maximum: float) -> Image8:
+    """Return `frame` under the map's colours: where nothing is seen of the map, the frame's own pixels.
+
+    Strip by strip and in 8 bits: what is computed on the way stays in the core's cache, and takes no fresh memory.
+    """
     cv2 = opencv()
-    height, width = frame.shape[:2]
-    tint, keep = _colour_table(result.map_threshold, maximum)
-    levels = (np.clip(result.anomaly_map, 0, maximum) * ((LEVELS - 1) / maximum)).astype(np.float32)
-    levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.intp)
-    visible = keep[levels, 0] < 1  # most of most frames is good: leave those pixels alone
-    levels = levels[visible]
     picture: Image8 = frame.copy()
-    picture[visible] = (frame[visible] * keep[levels] + tint[levels] + 0.5).astype(np.uint8)
+    height, width = frame.shape[:2]
+    knee = _knee(result.map_threshold, maximum)
+    scores = np.clip(result.anomaly_map, 0, maximum).astype(np.float32, copy=False)
+    rows, columns = _box(scores > VISIBLE_FROM * knee, (height, width))
+    wide = cv2.resize(scores, (width, len(scores)), interpolation=cv2.INTER_LINEAR)[:, columns]
+    tint, keep = _colour_table()
+    for top in range(rows.start, rows.stop, STRIP):
+        part = picture[top : min(top + STRIP, rows.stop), columns]
+        levels = _levels(_rows_between(wide, np.arange(top, top + len(part)), height), knee, maximum)
+        cv2.multiply(part, cv2.cvtColor(cv2.LUT(levels, keep), cv2.COLOR_GRAY2RGB), part, 1 / 255)
+        cv2.add(part, cv2.applyColorMap(levels, tint), part)
     return picture
+
+
+def _box(visible: NDArray[np.bool_], size: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of a frame of `size` that hold all that is interpolated from `visible` positions."""
+    slices = []
+    for axis, pixels in enumerate(size):
+        (places,) = np.nonzero(visible.any(axis=1 - axis))
+        scale = pixels / visible.shape[axis]
+        first, last = (places[0], places[-1]) if len(places) else (0, -2)  # nothing: an empty slice
+        slices.append(slice(max(0, math.floor((first - 1) * scale)), min(pixels, math.ceil((last + 2) * scale))))
+    return slices[0], slices[1]
+
+
+def _rows_between(wide: NDArray[np.float32], rows: NDArray[np.intp], height: int) -> NDArray[np.float32]:
+    """Return `rows` of `wide` (h, W) interpolated to `height` rows, as `cv2.resize` does it for all of them."""
+    place = np.clip((rows + 0.5) * (len(wide) / height) - 0.5, 0, len(wide) - 1)
+    first = place.astype(np.intp)
+    upper: NDArray[np.float32] = wide[first]
+    lower = wide[np.minimum(first + 1, len(wide) - 1)]
+    lower -= upper
+    lower *= (place - first).astype(np.float32)[:, None]
+    upper += lower
+    return upper
+
+
+def _levels(scores: NDArray[np.float32], knee: float, maximum: float) -> NDArray[np.uint8]:
+    """Return the level of `scores` (H, W), 255 times their position: one straight line below the knee, one above."""
+    cv2, top = opencv(), LEVELS - 1
+    lower, upper = 0.5 * top / knee, 0.5 * top / (maximum - knee)  # levels a score, on either side of the knee
+    below = cv2.addWeighted(scores, lower, scores, 0, -0.5, dtype=cv2.CV_8U)  # half a level off, for it rounds
+    above = cv2.addWeighted(scores, upper, scores, 0, 0.5 * top - upper * knee - 0.5, dtype=cv2.CV_8U)
+    levels: NDArray[np.uint8] = cv2.min(below, above) if lower > upper else cv2.max(below, above)
+    return levels
 
 
 def _draw_contours(picture: Image8, result: Result) -> None:

@@ -192,9 +192,10 @@ class Pictures:
 
     def _jpeg(self, judgement: Judgement, width: int) -> bytes:
         image: Image8 = judgement.frame.image
-        if image.shape[1] > width:
-            image = thumbnail(image, width)
-        picture = draw(image, judgement.result, self._maximum)
+        if image.shape[1] > width:  # drawn small, so that the words can be read
+            picture = draw(thumbnail(image, width), judgement.result, self._maximum)
+        else:
+            picture = judgement.overlay(self._maximum)
         cv2 = opencv()
         ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         if not ok:

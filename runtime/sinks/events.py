@@ -15,7 +15,6 @@ from typing import Any
 
 from runtime.common.closing import Closing
 from runtime.common.files import safe_name, write_bytes, write_json
-from runtime.images.overlay import draw
 from runtime.sinks.disk_cap import DiskCap
 from runtime.sinks.event_ring import Ring, Shot, Window, jpeg
 from runtime.sinks.json_lines import JsonLines
@@ -72,7 +71,7 @@ class EventSink(Closing):
         event.add(shot, self._overlay(judgement) if shot.alarming else None)
 
     def _overlay(self, judgement: Judgement) -> bytes:
-        return jpeg(draw(judgement.frame.image, judgement.result, self._maximum))
+        return jpeg(judgement.overlay(self._maximum))
 
     def _begin(self, source: str, first: Shot, ring: Ring) -> "_Event":
         event = _Event(self._cap, source, first, self._options)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from runtime.common.closing import Closing
 from runtime.common.files import safe_name, whole_file
-from runtime.images.overlay import Tile, contact_sheet, draw, thumbnail
+from runtime.images.overlay import Tile, contact_sheet, thumbnail
 from runtime.images.pixels import Image8
 from runtime.sinks.disk_cap import DiskCap
 from runtime.sinks.json_lines import JsonLines, as_json
@@ -83,7 +83,7 @@ class FolderSink(Closing):
         """Write one frame's overlay, then its line: a line's overlay is always there."""
         frame, result = judgement.frame, judgement.result
         if self._options.overlays or self._worst:
-            overlay = draw(frame.image, result, self._maximum)
+            overlay = judgement.overlay(self._maximum)
             if self._options.overlays:
                 self._save(safe_name(judgement.source) if self._options.by_source else "", frame.name, overlay)
             if self._worst:

@@ -7,8 +7,10 @@ from typing import Protocol
 import numpy as np
 
 from runtime.common.closing import Closing
+from runtime.images.pixels import Image8
 from runtime.images.view import View
 from runtime.result import Result
+from runtime.sinks.shared_overlay import SharedOverlay
 from runtime.sources.frame import Frame
 
 
@@ -28,6 +30,7 @@ class Judgement:
     result: Result
     view: View | None = None
     judged_s: float = field(default_factory=time.monotonic)
+    _overlay: SharedOverlay = field(default_factory=SharedOverlay, init=False, repr=False)
 
     @property
     def anomalous(self) -> bool:
@@ -44,6 +47,10 @@ class Judgement:
         """Bytes that its arrays keep in memory."""
         image = self.frame.image
         return (image.nbytes if any(image.strides) else image.itemsize) + self.result.anomaly_map.nbytes
+
+    def overlay(self, maximum: float) -> Image8:
+        """Return the frame with its map, outlines and verdict, uint8 (H, W, 3), read-only: drawn once for all sinks."""
+        return self._overlay.get(self.frame.image, self.result, maximum)
 
     def without_picture(self) -> "Judgement":
         """Return the same with a black picture of the same size that takes one byte; the map stays."""

@@ -9,7 +9,6 @@ from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.files import safe_name
 from runtime.common.notices import say
-from runtime.images.overlay import draw
 from runtime.images.pixels import Image8
 from runtime.sinks.disk_cap import DiskCap
 from runtime.sinks.judgement import Judgement
@@ -47,7 +46,7 @@ class VideoSink(Closing):
 
     def write(self, judgement: Judgement) -> None:
         """Append one overlay. Raises `OSError` for a full disk or a segment that cannot be written."""
-        picture = _even(draw(judgement.frame.image, judgement.result, self._maximum))
+        picture = _even(judgement.overlay(self._maximum))
         source = judgement.source if self._options.sources > 1 else ""
         segment = self._segments.get(source)
         if segment is not None and (segment.full() or segment.size != picture.shape[:2]):

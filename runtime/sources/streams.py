@@ -10,7 +10,6 @@ from runtime.images.preprocess import PLAIN, ReadOptions
 from runtime.sources.backoff import STALL_AFTER_S
 from runtime.sources.camera import CameraRequest
 from runtime.sources.reader import Origin
-from runtime.sources.snapshots import SNAPSHOTS_FPS, Snapshots
 from runtime.sources.urls import file_prefix, parse_url, pipeline_without_secrets, without_secrets
 
 CSI_SIZE = (1920, 1080)  # (width, height); a mode of every sensor that JetPack ships a driver for
@@ -36,6 +35,8 @@ def url_origin(
     def open_url() -> Any:
         nonlocal is_stream
         if not is_stream and parsed.scheme in ("http", "https"):
+            from runtime.sources.snapshots import SNAPSHOTS_FPS, Snapshots  # here: http and TLS take their time to load
+
             every_s = 1 / (fps or SNAPSHOTS_FPS)
             snapshots = Snapshots(parsed, shown, timeout_ms / 1e3, every_s, read)
             if snapshots.answers():

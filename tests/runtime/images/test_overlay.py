@@ -1,11 +1,12 @@
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from runtime.images.caption import drawable, text_width
-from runtime.images.overlay import Tile, contact_sheet, draw, score_colours, thumbnail
+from runtime.images.overlay import Tile, _blend, contact_sheet, draw, score_colours, thumbnail
 from runtime.images.regions import Region, regions_above
 from runtime.result import Result
 
@@ -182,3 +183,35 @@ def test_a_thumbnail_keeps_the_aspect_ratio():
 def test_names_that_the_font_cannot_draw_have_question_marks():
     assert drawable("Körper.png") == "K?rper.png" and drawable("part 7\udce4.png") == "part 7?.png"
     assert text_width("Körper", 1) == text_width("K?rper", 1)
+
+
+def _blended_in_float(frame: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
+    """Return what the colours' definition says in float64: the map interpolated, its colour over the frame by alpha."""
+    height, width = frame.shape[:2]
+    scores = cv2.resize(np.clip(anomaly_map, 0, MAXIMUM).astype(np.float32), (width, height))
+    position = np.interp(scores, (0, threshold, MAXIMUM), (0, 0.5, 1))[..., None]
+    alpha = np.interp(position, (0.25, 0.5, 1), (0, 0.35, 0.65))
+    return frame * (1 - alpha) + score_colours(scores, threshold, MAXIMUM) * alpha
+
+
+@pytest.mark.parametrize(
+    ("size", "map_size"),
+    [((1080, 1920), (256, 256)), ((480, 640), (256, 256)), ((97, 61), (32, 48)), ((61, 97), (128, 256))],
+)
+@pytest.mark.parametrize("threshold", [0.2, 0.67, 2.5])
+def test_colours_are_those_of_float_arithmetic(size: tuple[int, int], map_size: tuple[int, int], threshold: float):
+    frame, rng = _frame(*size), np.random.default_rng(3)
+    anomaly_map = cv2.resize(3.2 * rng.random((8, 8)), map_size[::-1], interpolation=cv2.INTER_CUBIC)
+    anomaly_map[:, : map_size[1] // 3] *= np.linspace(0, 1, map_size[1] // 3)  # a part where nothing is seen
+    off = np.abs(
+        _blend(frame, _result(anomaly_map, threshold), MAXIMUM) - _blended_in_float(frame, anomaly_map, threshold)
+    )
+    # half a level for each of three roundings and for alpha; a pixel beside a step of the colour map may be one off
+    assert off.max() < 5 and (off > 2).mean() < 0.02 and off.mean() < 0.6
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 47), (31, 0), (31, 47)])
+def test_nothing_visible_is_left_out_at_the_edges(corner: tuple[int, int]):
+    frame, anomaly_map = _frame(301, 397), _map_with((*corner, 2.9))
+    off = np.abs(_blend(frame, _result(anomaly_map), MAXIMUM) - _blended_in_float(frame, anomaly_map, THRESHOLD))
+    assert off.max() < 5

@@ -1,0 +1,113 @@
+"""What is measured: each case prepares itself once and then gives samples, figures by name.
+
+Only what both checkouts have is used; imports of the measured packages stand inside, for each belongs to a process.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+Sample = Callable[[], dict[str, float]]
+SIZES = {"640x480": (480, 640), "1080p": (1080, 1920)}
+
+
+class Case(NamedTuple):
+    """`prepare` takes the engine that was named, None without, and returns what gives a sample."""
+
+    prepare: Callable[[Path | None], Sample]
+    engine: bool = False  # whether it needs one
+
+
+def milliseconds(work: Callable[[], object], times: int = 1) -> float:
+    """Return the median of some runs."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        taken.append(1e3 * (time.perf_counter() - started))
+    return float(np.median(taken))
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Return a smooth picture with some noise, uint8 (H, W, 3)."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (height // 40, width // 40, 3), np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.add(smooth, rng.integers(0, 8, smooth.shape, np.uint8))
+
+
+def overlay(_: Path | None) -> Sample:
+    """Return the milliseconds of drawing a 1080p frame whose map is visible all over, and of three sinks' overlays."""
+    import cv2
+
+    from runtime.images.overlay import draw
+    from runtime.result import Result
+    from runtime.sinks.judgement import Judgement
+    from runtime.sources.frame import Frame
+
+    rng = np.random.default_rng(0)
+    warm = cv2.resize(0.6 + 2.4 * rng.random((8, 8)).astype(np.float32), (256, 256), interpolation=cv2.INTER_LINEAR)
+    result, image = Result(warm, 2.0, "anomalous", 1.0, 1.0, {}), picture(*SIZES["1080p"])
+
+    def for_three() -> None:
+        judgement = Judgement("camera", Frame(image, "frame", 0, 0.0), result)
+        for _ in range(3):
+            judgement.overlay(3.0) if hasattr(judgement, "overlay") else draw(image, result, 3.0)
+
+    return lambda: {
+        "drawn once, ms": milliseconds(lambda: draw(image, result, 3.0)),
+        "for folder, video and events, ms": milliseconds(for_three),
+    }
+
+
+def resize(_: Path | None) -> Sample:
+    """Return the milliseconds of the host's resize to 256 x 256."""
+    from runtime.images.preprocess import resize as resized
+
+    frames = {name: picture(*size) for name, size in SIZES.items()}
+    return lambda: {
+        f"{name}, ms": milliseconds(partial(resized, each, (256, 256)), 10) for name, each in frames.items()
+    }
+
+
+def start(engine: Path | None) -> Sample:
+    """Return what one image costs `runtime.infer` from its start to its end, at least the second time."""
+    folder = TemporaryDirectory()
+    environment = {**os.environ, "CFLOW_CACHE": folder.name}
+    Image.fromarray(picture(480, 640)).save(Path(folder.name, "frame.png"))
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "runtime.infer",
+        "--engine",
+        str(engine),
+        "--source",
+        f"{folder.name}/frame.png",
+    ]
+
+    def sample() -> dict[str, float]:
+        _ = folder  # stays as long as this does
+        before, started = os.times(), time.perf_counter()
+        run = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if run.returncode not in (0, 1):  # 1: the frame got no verdict
+            raise SystemExit(run.stderr)
+        after = os.times()
+        used = after.children_user + after.children_system - before.children_user - before.children_system
+        return {"start to end, s": time.perf_counter() - started, "the same, CPU s": used}
+
+    return sample
+
+
+CASES = {"overlay": Case(overlay), "resize": Case(resize), "start": Case(start, engine=True)}
