@@ -22,7 +22,7 @@ import numpy as np
 from runtime.common.argument_types import positive
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
-from runtime.common.machine import open_handles, resident_bytes, system_threads
+from runtime.common.machine import open_handles, own_bytes, system_threads
 from runtime.common.program import program_name
 from runtime.common.soak_result import SAMPLES, Held, SoakResult, before_and_after
 from runtime.detector import Detector
@@ -95,7 +95,7 @@ def soak(
     def sample(_: Judgement) -> None:
         place = int(SAMPLES * (time.perf_counter() - started) / (60 * minutes))
         if place not in samples:
-            samples[place] = Held(resident_bytes(), open_handles(), system_threads())
+            samples[place] = Held(own_bytes(), open_handles(), system_threads())
 
     deliveries = Deliveries([LinesSink(lines), *sinks], patience_s=30.0)  # a file's frames wait for a slow disk
     inspection = Inspection([source], detector, [deliveries, SimpleNamespace(offer=sample)])

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ASSUMED_BYTES = 8 << 30  # of memory, where the system does not tell
-STATM = Path("/proc/self/statm")
+STATUS = Path("/proc/self/status")
 HANDLES, TASKS = Path("/proc/self/fd"), Path("/proc/self/task")
 CPU_MAX = "cpu.max"  # version 2: "QUOTA PERIOD" in microseconds, "max PERIOD" without a quota
 CFS_QUOTA, CFS_PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # version 1; a quota of -1 is none
@@ -59,9 +59,14 @@ def _quota_of(folder: Path) -> float | None:
     return None
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of this process in bytes. Raises `OSError` where the system is no Linux."""
-    return int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def own_bytes() -> int:
+    """Return the memory in bytes that this process alone wrote, in RAM or swapped out.
+
+    The pages of files, such as libraries, are not counted: a system that is short of memory drops idle ones, and a leak
+    would hide behind what they give back. Raises `OSError` where the system is no Linux.
+    """
+    lines = (line.split() for line in STATUS.read_text(encoding="utf-8", errors="replace").splitlines())
+    return 1024 * sum(int(words[1]) for words in lines if words[0] in ("RssAnon:", "VmSwap:"))  # in KiB
 
 
 def open_handles() -> int:

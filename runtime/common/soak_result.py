@@ -8,7 +8,7 @@ import numpy as np
 
 from runtime.common.errors import UserError
 
-GROWTH_LIMIT = 1.0  # per cent of resident memory, after the warm-up
+GROWTH_LIMIT = 1.0  # per cent of its own memory, after the warm-up
 TAIL_LIMIT = 1.5  # p99 of the execution over its p50
 WARM_UP = 0.25  # of the time: libraries allocate, files reach their size, the page its 3,000 frames of history
 SAMPLES = 600  # of what is held over the whole time
@@ -17,7 +17,7 @@ SAMPLES = 600  # of what is held over the whole time
 class Held(NamedTuple):
     """What the process holds at a moment."""
 
-    memory: int  # bytes that are resident
+    memory: int  # bytes of its own, `own_bytes`
     handles: int
     threads: int
 
@@ -62,7 +62,7 @@ class SoakResult:
                 (f"{name}: {self.delivered[name]} delivered, {count} not", not count)
                 for name, count in self.undelivered.items()
             ),
-            (f"resident memory: {memory}, {growth:+.2f} % (limit {GROWTH_LIMIT:g} %)", growth <= GROWTH_LIMIT),
+            (f"own memory: {memory}, {growth:+.2f} % (limit {GROWTH_LIMIT:g} %)", growth <= GROWTH_LIMIT),
             (f"{held} after warm-up, {then} at the end", not more),
             (f"execution: {times}, ratio {tail:.2f} (limit {TAIL_LIMIT})", tail <= TAIL_LIMIT),
         ]

@@ -252,7 +252,7 @@ def test_each_source_has_its_view(detector):
 
 
 def test_memory_does_not_grow_with_the_frames(detector):
-    from runtime.common.machine import resident_bytes
+    from runtime.common.machine import own_bytes
 
     class Many(ControlledSource):
         def __iter__(self):
@@ -262,7 +262,7 @@ def test_memory_does_not_grow_with_the_frames(detector):
 
     sizes = []
     with Inspection([Many("file", False, 7)], detector) as inspection:
-        inspection.run(lambda: sizes.append(resident_bytes()) if inspection.summary.frames in (1000, 4000) else None)
+        inspection.run(lambda: sizes.append(own_bytes()) if inspection.summary.frames in (1000, 4000) else None)
     # one map kept a frame would be 3000 times 6 kB = 18 MB
     assert sizes[-1] - sizes[0] < 6 << 20
     assert np.isfinite(inspection.summary.fps)

@@ -1,11 +1,12 @@
-"""CPU quotas of containers, on file trees as Linux lays them out."""
+"""CPU quotas of containers, on file trees as Linux lays them out, and what memory is a process's own."""
 
+import mmap
 import os
 from pathlib import Path
 
 import pytest
 
-from runtime.common.machine import available_cores
+from runtime.common.machine import available_cores, own_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +64,16 @@ def test_a_container_that_sees_only_its_own_group(tmp_path: Path) -> None:
 def test_a_machine_without_control_groups(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == 8
     assert 1 <= available_cores() <= 8
+
+
+def test_own_memory_is_what_was_written_and_not_what_files_were_read(tmp_path: Path) -> None:
+    size = 64 << 20
+    (tmp_path / "library").write_bytes(b"1" * size)
+    start = own_bytes()
+    with open(tmp_path / "library", "rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as pages:
+        assert sum(pages[:: mmap.PAGESIZE]) > 0  # all of its pages are resident now
+        assert own_bytes() - start < size / 8
+    written = bytearray(b"1") * size
+    assert size / 2 < own_bytes() - start
+    del written
+    assert own_bytes() - start < size / 8

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runtime.common.errors import UserError
-from runtime.common.machine import resident_bytes
+from runtime.common.machine import own_bytes
 from runtime.detector import Detector
 from runtime.engines.trt import cuda
 from runtime.engines.trt.session import TensorRTSession
@@ -222,10 +222,10 @@ def test_ten_thousand_frames_leave_no_memory(open_on):
             device.calls.clear()
             device.order.clear()
             if number == 1000:
-                live, resident = len(device.live), resident_bytes()
+                live, resident = len(device.live), own_bytes()
         assert len(device.live) == live
         # one result kept a frame would be 10,000 times 1.5 kB = 15 MB
-        assert resident_bytes() - resident < 4 << 20
+        assert own_bytes() - resident < 4 << 20
     assert device.live == []
 
 
@@ -255,7 +255,7 @@ def test_on_a_device_ten_thousand_frames_leave_no_memory(on_device):  # noqa: F8
             session.submit(frames).result()
             if number in (1000, 10_999):
                 with session._current():
-                    free.append((driver.mem_get_info()[0], resident_bytes()))
+                    free.append((driver.mem_get_info()[0], own_bytes()))
     (device_before, host_before), (device_after, host_after) = free
     assert device_before - device_after < 1 << 20  # a leaked event or map a frame would be several times that
     assert host_after - host_before < 8 << 20
