@@ -17,7 +17,7 @@ PYTEST := $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadsco
 # where a report goes
 REPORT ?= report
 
-.PHONY: demo test test-all lint docs report gpu-report reliability sbom licences lock clean
+.PHONY: demo test test-all lint docs report gpu-report reliability bench sbom licences lock clean
 
 demo: $(VENV)/.ready
 	$(PY) -m train.demo --out $(DEMO) $(if $(WEIGHTS),--weights $(WEIGHTS))
@@ -43,6 +43,10 @@ gpu-report: $(VENV)/.ready
 # attacks the commands as they are run and prints one table (docs/reliability.md): hours, or minutes with FORM=--short
 reliability: $(VENV)/.ready
 	$(PY) -m tests.reliability $(FORM)
+
+# what the code beside the network costs, here and in the checkout AGAINST, in turn; ENGINE=FILE for the cases with one
+bench: $(VENV)/.ready
+	$(PY) -m tests.bench --against $(AGAINST) $(if $(ENGINE),--engine $(ENGINE))
 
 # README, docs/ and the docstrings as a site; a link that leads nowhere ends it
 docs: $(VENV)/.ready

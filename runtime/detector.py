@@ -18,7 +18,7 @@ from runtime.engines.session import CpuPrecision, Frames, Pending, Run, Session
 from runtime.engines.sidecar import Artefact, Sidecar, Threshold, read_sidecar
 from runtime.engines.thresholds import on_scale
 from runtime.images.facts import unfit
-from runtime.images.preprocess import check_frame, resize
+from runtime.images.preprocess import check_frame, resize_for_engine
 from runtime.result import Result, result_of
 
 
@@ -139,7 +139,7 @@ class Detector(Closing):
     def _fit(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         self.check(frame)
         resizes = self.session.frame_size != self.session.input_size  # itself
-        return frame if resizes else resize(frame, self.session.input_size)
+        return frame if resizes else resize_for_engine(frame, self.session.input_size)
 
     def _result(
         self, anomaly_map: NDArray[np.float32], score: float, reason: str, latency_ms: dict[str, float]

@@ -35,7 +35,7 @@ def resize_in_strips(rgb: Image8, size: tuple[int, int], cores: int) -> Image8:
         part = Image.fromarray(rgb[start:stop])
         result[first:last] = np.asarray(part.resize((size[1], last - first), Image.Resampling.BILINEAR, box))
 
-    others = [_pool().submit(strip, *edge) for edge in pairwise(edges[1:])]
+    others = [shared_pool().submit(strip, *edge) for edge in pairwise(edges[1:])]
     strip(edges[0], edges[1])  # by this thread, while they work
     for other in others:
         other.result()
@@ -53,8 +53,11 @@ def strip_edges(rows_in: int, rows_out: int, strips: int) -> list[int]:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def shared_pool() -> ThreadPoolExecutor:
+    """Return the threads that resize beside the one that asks."""
     return ThreadPoolExecutor(MOST_STRIPS - 1, "resize")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of these threads, and would wait for them
+os.register_at_fork(
+    after_in_child=shared_pool.cache_clear
+)  # a child has none of these threads, and would wait for them

@@ -1,7 +1,8 @@
 """From a file to the pixels that the engine takes: read, turn to 8-bit RGB, resize.
 
-Training and runtime use these same functions, so that a frame meets the network exactly as its
-training images did. Normalisation is not here: it is inside the engine.
+Training and runtime use these same functions, so that a frame meets the network as its training images did: to the
+bit, but for a resize before an engine (`resize_for_engine`), which is within one grey level. Normalisation is not
+here: it is inside the engine.
 """
 
 import struct
@@ -18,6 +19,7 @@ from runtime.common.errors import UserError
 from runtime.common.machine import available_cores
 from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.damage import check_promises, check_streams
+from runtime.images.fast_resize import resize_fast
 from runtime.images.parallel_resize import resize_in_strips
 from runtime.images.size_limit import check_size, open_image
 from runtime.images.to_rgb import to_rgb8
@@ -99,3 +101,11 @@ def resize(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     if rgb.shape[:2] == size:
         return rgb
     return resize_in_strips(rgb, size, available_cores())
+
+
+def resize_for_engine(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize as `resize` does, in little more than half of its time and within one grey level of it."""
+    check_frame(rgb)
+    if rgb.shape[:2] == size:
+        return rgb
+    return resize_fast(rgb, size, available_cores())

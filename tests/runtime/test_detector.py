@@ -7,7 +7,7 @@ import pytest
 import runtime
 from runtime.common.errors import UserError
 from runtime.engines.sidecar import sidecar_path
-from runtime.images.preprocess import resize
+from runtime.images.preprocess import resize_for_engine
 from runtime.result import result_of
 from tests.support.tiny_engine import THRESHOLD, write_tiny_engine
 
@@ -21,7 +21,7 @@ def test_judges_a_frame_of_any_size(tmp_path: Path):
     frame = _frames(1)[0]
     with runtime.load(write_tiny_engine(tmp_path)) as detector:
         result = detector(frame)
-    expected = resize(frame, (32, 48)).astype(np.float64).mean(axis=2) / 255 * 3
+    expected = resize_for_engine(frame, (32, 48)).astype(np.float64).mean(axis=2) / 255 * 3
     assert result.anomaly_map.shape == (32, 48) and result.anomaly_map.dtype == np.float32
     np.testing.assert_allclose(result.anomaly_map, expected, rtol=1e-6)  # float32: three roundings of 6e-8
     assert result.image_score == result.anomaly_map.max()
