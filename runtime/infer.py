@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runtime.sinks.delivery import Deliveries
 
 PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
-INCOMPLETE_STATUS = 1  # a frame of a file got no verdict, or a sink did not get every result
+INCOMPLETE_STATUS = 1  # a frame got no verdict, a sink did not get every result, or a source is lost at the end
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,12 +84,11 @@ def _run(args: argparse.Namespace) -> int | None:
         try:
             line.inspection.run(line.look)
         finally:
-            undelivered = line.close_and_tell()
+            complete = line.close_and_tell()
     status = line.signals.status()
     if status is None and line.unread():
         return BROKEN_PIPE_STATUS
-    incomplete = undelivered or line.inspection.summary.verdicts["none"]
-    return INCOMPLETE_STATUS if status is None and incomplete and not line.live else status
+    return INCOMPLETE_STATUS if status is None and not complete else status
 
 
 def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
@@ -128,7 +127,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
         inspection.add(stack.enter_context(server))
     signals.call(inspection.stop)
     pressed = stack.enter_context(key_reader()) if live else lambda: ""
-    line = Line(inspection, deliveries, args.json, signals, pressed, unread, live, detector.session.device)
+    line = Line(inspection, deliveries, args.json, signals, pressed, unread, detector.session.device)
     for sink in sinks:
         if isinstance(sink, ConsoleSink):
             sink.status = line.status
@@ -149,7 +148,6 @@ class Line:
     signals: "StopSignals"
     pressed: Callable[[], str]
     unread: Callable[[], bool]
-    live: bool
     device: str
 
     def status(self) -> str:
@@ -162,12 +160,16 @@ class Line:
         if "q" in self.pressed() or self.unread():
             self.inspection.stop()
 
-    def close_and_tell(self) -> int:
-        """Finish what is under way, print the summary, and return how many judgements sinks did not get."""
+    def close_and_tell(self) -> bool:
+        """Finish what is under way and print the summary; return whether every frame was judged and delivered.
+
+        Frames that a live source dropped for newer ones are no lack; a source that is lost by now is one.
+        """
+        lost = self.inspection.lost()
         self.inspection.close()
         self.deliveries.close()
         if self.unread():
-            return 0
+            return True
         summary = self.inspection.summary
         if summary.frames:
             text = summary.text(self.device, self.inspection.dropped())
@@ -175,7 +177,7 @@ class Line:
         missed = [counts for counts in self.deliveries.counts() if counts.undelivered]
         for counts in missed:
             say(counts.text(), LAST_WORD_S)
-        return sum(counts.undelivered for counts in missed)
+        return not (missed or lost or summary.verdicts["none"])
 
 
 def command() -> int:

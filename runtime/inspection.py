@@ -24,7 +24,7 @@ from runtime.result import Result
 from runtime.sinks.judgement import Judgement
 from runtime.sources.encoding_notes import EncodingNotes
 from runtime.sources.feed import Arrival, Feed
-from runtime.sources.frame import Frame, Source
+from runtime.sources.frame import LOST, Frame, Source
 
 TICK_S = 0.1  # how soon a request to stop is seen while no frame comes
 
@@ -133,6 +133,16 @@ class Inspection(Closing):
         for source in self.sources:
             counts[source.name] = counts.get(source.name, 0) + self._feed.dropped(source)
         return counts
+
+    def lost(self) -> list[str]:
+        """Return the names of the sources that ended with an error or are being tried again; before `close`.
+
+        A single source that gave as many frames as were asked for is not lost, whatever became of it then.
+        """
+        if len(self.sources) == 1 and self._taken == self._options.limit:
+            return []
+        failed = {id(source) for source, _ in self._feed.failures()}
+        return [source.name for source in self.sources if id(source) in failed or source.state.startswith(LOST)]
 
     def states(self) -> list[SourceState]:
         """Return every source's state, in their order; any thread may ask."""

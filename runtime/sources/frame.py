@@ -32,6 +32,9 @@ class Frame:
     monotonic_s: float = field(default_factory=time.monotonic)
 
 
+LOST = "reconnecting"  # begins the state of a source that is lost and tried again
+
+
 def blank(shape: Sequence[int] = (64, 64, 3)) -> Image8:
     """Return a black picture of `shape` (H, W, 3), in the place of one that cannot be read."""
     return np.zeros(shape, np.uint8)

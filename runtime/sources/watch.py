@@ -24,7 +24,7 @@ from runtime.images.encoding import encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, natural_key
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.backoff import SETTLE_S
-from runtime.sources.frame import Frame, Source, blank
+from runtime.sources.frame import LOST, Frame, Source, blank
 from runtime.sources.naming import live_frame_name
 
 POLL_S = 0.25
@@ -114,7 +114,7 @@ class WatchedFolder(Source):
         if self._stop.is_set():
             return "ended"
         since = self._lost_since
-        return f"reconnecting since {since.isoformat(timespec='seconds')} (no such folder)" if since else "live"
+        return f"{LOST} since {since.isoformat(timespec='seconds')} (no such folder)" if since else "live"
 
     def __iter__(self) -> Iterator[Frame]:
         while not self._stop.is_set():

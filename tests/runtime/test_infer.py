@@ -467,3 +467,28 @@ def test_a_second_run_into_one_place_is_refused(engine: Path, images: Path, tmp_
     assert second.returncode == 2
     assert "must have one writer at a time" in error and error.count("\n") == 1
     assert _infer("--engine", engine, "--source", images, option, tmp_path / place) == 0  # a lock ends with its process
+
+
+def test_what_was_not_judged_is_status_1_beside_a_live_source_too(engine: Path, images: Path):
+    """A damaged file is no less so because a camera is judged beside it."""
+    (images / "9.png").write_bytes(b"broken")
+    camera = SnapshotServer()
+    address = f"http://127.0.0.1:{camera.port}/snapshot"
+    sources = ("--source", address, "--source", images, "--camera-fps", 20)
+    assert _infer("--engine", engine, *sources, "--limit", len(GREYS) + 6) == 1
+    (images / "9.png").unlink()
+    assert _infer("--engine", engine, *sources, "--limit", len(GREYS) + 6) == 0
+    camera.close()
+
+
+def test_a_live_result_that_a_sink_did_not_get_is_status_1(engine: Path):
+    camera = SnapshotServer()
+    address = f"http://127.0.0.1:{camera.port}/snapshot"
+    words = ("--engine", engine, "--source", address, "--camera-fps", 20, "--limit", 2)
+    assert _infer(*words, "--json-file", "/dev/full") == 1
+    camera.close()
+
+
+def test_a_camera_that_is_away_when_the_run_ends_is_status_1(engine: Path, images: Path):
+    words = ("--wait-for-sources", "--source", "http://127.0.0.1:9/snapshot", "--source", images)
+    assert _infer("--engine", engine, *words, "--limit", len(GREYS)) == 1
