@@ -115,6 +115,16 @@ def specs_from(args: argparse.Namespace) -> "list[SourceSpec]":
     return specs
 
 
+def check_output(output: Path | None, args: argparse.Namespace) -> None:
+    """Raise `UserError` where images are written into a folder that they are read from: they would be judged too."""
+    from runtime.sources.open import SourceKind
+
+    for spec in specs_from(args) if output is not None else ():
+        folder = spec.kind in (SourceKind.FOLDER, SourceKind.WATCH)
+        if folder and output is not None and output.resolve() == Path(spec.target).resolve():
+            raise UserError("--output must be another folder than the source", str(output), "name another one")
+
+
 def names_from(args: argparse.Namespace) -> list[str]:
     """Return what the sources are called, in order, no two the same. Raises `UserError` for names that cannot be."""
     from runtime.sources.naming import chosen_names, unique_names
