@@ -211,10 +211,10 @@ def _one_each(name: str, given: list[Any] | None, count: int) -> list[Any]:
 
 def describe_sources(args: argparse.Namespace) -> str:
     """Return, for --dry-run, a line on every source and on what stands in its way; opens none."""
+    from runtime.common.addresses import pipeline_without_secrets, without_secrets
     from runtime.sources.camera import available_cameras
     from runtime.sources.open import SourceKind
     from runtime.sources.streams import csi_pipeline, gstreamer_lack
-    from runtime.sources.urls import pipeline_without_secrets, without_secrets
 
     request = options_from(args).request
     lines = []

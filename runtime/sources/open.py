@@ -1,12 +1,12 @@
 """Where frames come from: cameras, streams, an image, a folder of images, a folder to watch, a video."""
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from runtime.common.addresses import is_url, marked, pipeline_without_secrets, without_secrets
 from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
 from runtime.images.encoding import encoding_of
@@ -17,7 +17,7 @@ from runtime.sources.frame import Frame, Source, blank
 from runtime.sources.live import Live, LiveOptions
 from runtime.sources.reader import Origin
 from runtime.sources.streams import check_pipeline, csi_origin, pipeline_origin, url_origin
-from runtime.sources.urls import HIDDEN, file_prefix, is_url, parse_url, pipeline_without_secrets, without_secrets
+from runtime.sources.urls import file_prefix, parse_url
 from runtime.sources.video import VIDEO_SUFFIXES, VideoFile
 from runtime.sources.watch import WatchedFolder, WatchOptions
 
@@ -88,16 +88,11 @@ class OpenOptions:
     read: ReadOptions = PLAIN
 
 
-def _shown(path: Path) -> str:
-    """Return a path as it may stand in messages: it may be an address with a slash too few."""
-    return re.sub(r":[^/:@]+@|:/.*@", f":{HIDDEN}@", str(path)) if ":" in str(path) else str(path)
-
-
 def _kind_of_path(path: Path) -> SourceKind:
     if path.is_dir():
         return SourceKind.FOLDER
     if not path.is_file():
-        expected = f"{_shown(path)} must be an image, a video, a folder, a stream's URL or camera:N"
+        expected = f"{marked(str(path))} must be an image, a video, a folder, a stream's URL or camera:N"
         raise UserError(expected, "no regular file" if path.exists() else "no such file", "check the path")
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:

@@ -492,3 +492,14 @@ def test_a_live_result_that_a_sink_did_not_get_is_status_1(engine: Path):
 def test_a_camera_that_is_away_when_the_run_ends_is_status_1(engine: Path, images: Path):
     words = ("--wait-for-sources", "--source", "http://127.0.0.1:9/snapshot", "--source", images)
     assert _infer("--engine", engine, *words, "--limit", len(GREYS)) == 1
+
+
+def test_a_signal_ends_a_run_that_waits_for_what_it_opens(engine: Path, images: Path, tmp_path: Path):
+    pipe = tmp_path / "credentials"
+    os.mkfifo(pipe)
+    mqtt = ("--mqtt", "mqtt://127.0.0.1:9/x", "--mqtt-credentials", pipe, "--output", tmp_path / "out")
+    with _process("--engine", engine, "--source", images, *mqtt) as child:
+        wait_until((tmp_path / "out" / "frames.jsonl").exists, "it does not come to the sinks")
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 143
+        assert child.stderr.read() == "\nterminated; what was written before is whole\n"
