@@ -106,6 +106,8 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     )
     signals = stack.enter_context(StopSignals())
     views = source_arguments.views_from(args)
+    for view in views:
+        view.check_map(detector.session.input_size, detector.sidecar.score)
     opened = source_arguments.sources_from(args, detector.sidecar.white)
     sources = [stack.enter_context(source) for source in opened]
     live = any(source.live for source in sources)

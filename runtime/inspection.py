@@ -214,7 +214,8 @@ class Inspection(Closing):
     def _viewed(self, arrival: Arrival) -> _Taken:
         """Return what is judged of a frame, or why it cannot be. One bad frame of many is not the end of the others.
 
-        Raises `UserError` for the very first of a single source: then it is the configuration that is wrong.
+        Raises `UserError` for the very first of a single source whose pictures are all alike: then it is the
+        configuration that is wrong.
         """
         source, frame, unjudged = arrival.source, arrival.frame, arrival.frame.fault
         if unjudged:
@@ -226,7 +227,7 @@ class Inspection(Closing):
                 frame = replace(frame, image=np.ascontiguousarray(view(frame.image)))
             self._detector.check(frame.image)
         except UserError as error:
-            if len(self.sources) == 1 and not self.summary.frames:
+            if len(self.sources) == 1 and source.uniform and not self.summary.frames:
                 raise
             unjudged = str(error)
         return _Taken(source, frame, unjudged, frozen)

@@ -108,7 +108,7 @@ def specs_from(args: argparse.Namespace) -> "list[SourceSpec]":
     from runtime.sources.open import SourceKind, SourceSpec
 
     specs = [SourceSpec.parse(text) for text in [*(args.camera or ()), *(args.source or ())]]
-    specs += [SourceSpec(SourceKind.WATCH, text) for text in args.watch or ()]
+    specs += [SourceSpec.parse(f"watch:{text}") for text in args.watch or ()]
     for i, spec in enumerate(specs):
         if spec in specs[:i] and spec.kind in (SourceKind.CAMERA, SourceKind.CSI):  # it opens once
             raise UserError("each camera must be given once", f"{spec.name} twice", "leave one of them out")

@@ -35,6 +35,7 @@ class SourceKind(Enum):
     VIDEO = "video"
 
 
+MOST_DIGITS = 10  # of a camera's number: what a driver's interface can hold
 NUMBERED = {"camera": SourceKind.CAMERA, "csi": SourceKind.CSI}
 LIVE = frozenset({SourceKind.CAMERA, SourceKind.CSI, SourceKind.URL, SourceKind.PIPELINE})
 
@@ -54,8 +55,10 @@ class SourceSpec:
         camera that is no number, a scheme that no stream has, or a pipeline without an appsink at its end.
         """
         prefix, colon, rest = text.partition(":")
+        if not text or text == "watch:":  # an unset variable of a shell, which as a path would be the working folder
+            raise UserError("a source must be named", "an empty text", "for example ./images, or . for this folder")
         if colon and prefix in NUMBERED:
-            if not (rest.isascii() and rest.isdigit()):
+            if not (rest.isascii() and rest.isdigit() and len(rest) < MOST_DIGITS):
                 raise UserError(f"a camera is {prefix}:N with N = 0, 1, ...", repr(text), f"for example {prefix}:0")
             return cls(NUMBERED[prefix], rest)
         if colon and prefix == "gst":
@@ -112,6 +115,7 @@ class ImageFiles(Source):
         self.name = name
         self._read = read
         self._paths = tuple(paths)
+        self.uniform = len(self._paths) == 1
         self._unreadable = 0
 
     @property

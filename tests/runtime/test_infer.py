@@ -503,3 +503,53 @@ def test_a_signal_ends_a_run_that_waits_for_what_it_opens(engine: Path, images: 
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 143
         assert child.stderr.read() == "\nterminated; what was written before is whole\n"
+
+
+@pytest.mark.parametrize("option", ["--source", "--watch"])
+def test_a_first_image_that_does_not_fit_is_not_the_end_of_the_others(
+    engine: Path, images: Path, capsys: pytest.CaptureFixture[str], option: str
+):
+    """One stray file in a watched folder would else keep a service from starting, for ever."""
+    Image.fromarray(np.full((9, 9, 3), 10, np.uint8)).save(images / "0.png")
+    os.utime(images / "0.png", (1, 1))  # the oldest comes first
+    assert _infer("--engine", engine, option, images, "--roi", "0,0,20,20", "--limit", len(GREYS)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("0.png  no score  no verdict: the region 0,0,20,20") and lines[1].endswith("  good")
+
+
+def test_a_mask_that_leaves_too_little_is_refused_before_anything_is_judged(
+    engine: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Of one source of several, too: it is not the end of the others in the middle of a run."""
+    write_sidecar(engine, replace(read_sidecar(engine), score="deviation"))
+    mask = np.zeros((24, 36), np.uint8)
+    mask[4:6, 4:6] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    masks = ("--mask", "none", "--mask", tmp_path / "mask.png")
+    assert _infer("--engine", engine, "--source", images, "--source", images, *masks) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "must leave at least 15 of the map's 1536 positions" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--source", ""), "a source must be named"),
+        (("--watch", ""), "a source must be named"),
+        (("--camera", "9" * 20), "a camera is camera:N"),
+    ],
+)
+def test_a_source_that_cannot_be_meant_is_one_line(engine: Path, capsys: pytest.CaptureFixture[str], words, message):
+    assert _infer("--engine", engine, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--source", "--watch"])
+def test_a_file_larger_than_the_memory_has_no_verdict_and_the_rest_is_judged(
+    engine: Path, images: Path, capsys: pytest.CaptureFixture[str], option: str
+):
+    os.truncate(images / "0.png", 1 << 40)  # holds a hole, and takes no room
+    os.utime(images / "0.png", (1, 1))
+    assert _infer("--engine", engine, option, images, "--limit", len(GREYS)) == 1
+    assert "5 frames: 1 good, 3 anomalous, 1 without a verdict" in capsys.readouterr().out
