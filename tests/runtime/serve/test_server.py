@@ -20,7 +20,7 @@ from runtime.engines.sidecar import read_sidecar, write_sidecar
 from runtime.serve.address import Address
 from runtime.serve.limits import Limits
 from runtime.serve.server import ServeOptions, Server
-from tests.support.serve_rig import TAPS, TOKEN, ADelivery, ASource, Rig, serving, until
+from tests.support.serve_rig import TAPS, TOKEN, ADelivery, Answer, ASource, Rig, serving, until
 
 OURS = {"X_Requested_By": "cflow-edge"}
 TCP_CLOSED = b"\x07"
@@ -296,6 +296,26 @@ def test_health_is_for_the_watchdog(tmp_path: Path):
         assert set(stale.json()) == {"status", "reason", "last_judgement_age_s"}  # and nothing else without a token
         rig.judge(10)
         assert rig.ask("/health").status == 200
+
+
+def test_one_camera_of_two_that_is_not_judged_is_bad_health_and_only_who_is_signed_in_learns_which(tmp_path: Path):
+    sources = [ASource("left"), ASource("/secret/watched"), ASource("/secret/files", live=False, state="file")]
+    with serving(tmp_path, TOKEN, health_after_s=1.0) as rig:
+        rig.sources[:] = sources
+        rig.judge(10, "left")
+        assert rig.ask("/health").status == 503
+        rig.judge(10, "/secret/watched")
+        until(lambda: rig.ask("/health").status == 200)
+
+        def ill() -> Answer | None:
+            rig.judge(10, "left")
+            answer = rig.ask("/health")
+            return answer if answer.status == 503 else None
+
+        answer = until(ill)
+        assert "s old, more than 1 s" in answer.json()["reason"] and b"secret" not in answer.body
+        whole = until(lambda: not (health := rig.state(Authorization=f"Bearer {TOKEN}")["health"])["ok"] and health)
+        assert whole["reason"].endswith(" of /secret/watched")
 
 
 def test_metrics_are_prometheus_text(tmp_path: Path):
