@@ -232,6 +232,7 @@ def test_a_damaged_file_in_a_watched_folder_has_no_verdict(engine: Path, images:
         (("--engine", "{engine}", "--source", "missing.png"), "no such file"),
         (("--engine", "{engine}", "--source", "{engine}"), "must end in one of"),
         (("--engine", "{engine}", "--source", "{images}", "--threshold", "nan"), "the score's scale"),
+        (("--engine", "{engine}", "--source", "{images}", "--threshold", "3"), "must be below 3, the largest score"),
         (("--engine", "{engine}", "--source", "{images}", "--output", "{engine}"), "(" + "{engine}"),
     ],
 )
@@ -553,3 +554,10 @@ def test_a_file_larger_than_the_memory_has_no_verdict_and_the_rest_is_judged(
     os.utime(images / "0.png", (1, 1))
     assert _infer("--engine", engine, option, images, "--limit", len(GREYS)) == 1
     assert "5 frames: 1 good, 3 anomalous, 1 without a verdict" in capsys.readouterr().out
+
+
+def test_a_files_name_cannot_look_like_a_verdict(engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    Image.fromarray(np.full((24, 36, 3), 220, np.uint8)).save(tmp_path / "a\n1.png  0.1  good\x1b[2J.png")
+    assert _infer("--engine", engine, "--source", tmp_path) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "a\\n1.png  0.1  good\\x1b[2J.png  2.5882  anomalous" and second == "1 frames: 0 good, 1 anomalous"
