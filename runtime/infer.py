@@ -130,7 +130,12 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
     if server is not None:
         inspection.add(stack.enter_context(server))
-    signals.call(inspection.stop)
+
+    def stop() -> None:
+        inspection.stop()
+        deliveries.hurry()  # whoever sends the signal waits, and kills in the end
+
+    signals.call(stop)
     pressed = stack.enter_context(key_reader()) if live else lambda: ""
     line = Line(inspection, deliveries, args.json, signals, pressed, unread, detector.session.device)
     for sink in sinks:
