@@ -5,7 +5,8 @@ Region, mask, rotation and flip are those of `runtime.infer`; give both commands
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from runtime.common import config
 from runtime.common.argument_types import count, seconds, white
 from runtime.common.errors import UserError, run_command
 from runtime.common.program import program_name
-from runtime.sources.arguments import add_arguments, describe_sources, sources_from, views_from
+from runtime.sources.arguments import add_arguments, check_output, describe_sources, sources_from, views_from
 
 if TYPE_CHECKING:
     from runtime.images.encoding import Encoding
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; return its status. Raises `UserError` for what the user can mend."""
     args = config.parse_args(build_parser, argv)
+    check_output(args.output, args)
     if args.dry_run:
         print(describe_sources(args))
         return None
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     written = 0
     [source] = sources_from(args, args.white)
     try:
-        with source:
+        with source, _only_writer(args.output):
             last_s = float("-inf")
             for frame in source:
                 if frame.fault or (source.live and frame.monotonic_s - last_s < args.every):
@@ -73,6 +75,17 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     finally:
         print(f"{written} images in {args.output}")
     return INCOMPLETE_STATUS if source.unreadable else None
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Be the only process that writes to `folder`, as an inspection's output is; leftovers of killed ones go."""
+    from runtime.common.files import sweep
+    from runtime.common.locks import one_writer
+
+    with one_writer(folder / "run", str(folder), "name another place, or end the other run"):
+        sweep(folder)
+        yield
 
 
 def file_name(frame: "Frame", live: bool) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runtime.sinks.delivery import Deliveries
 
 PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
-INCOMPLETE_STATUS = 1  # a frame of a file got no verdict, or a sink did not get every result
+INCOMPLETE_STATUS = 1  # a frame got no verdict, a sink did not get every result, or a source is lost at the end
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; returns the status of a signal that ended it, raises `UserError` for what the user can mend."""
     args = config.parse_args(build_parser, argv)
     sink_arguments.check_arguments(build_parser(), args)
+    source_arguments.check_output(args.output, args)
     if args.dry_run:
         print(source_arguments.describe_sources(args))
         return None
@@ -84,12 +85,11 @@ def _run(args: argparse.Namespace) -> int | None:
         try:
             line.inspection.run(line.look)
         finally:
-            undelivered = line.close_and_tell()
+            complete = line.close_and_tell()
     status = line.signals.status()
     if status is None and line.unread():
         return BROKEN_PIPE_STATUS
-    incomplete = undelivered or line.inspection.summary.verdicts["none"]
-    return INCOMPLETE_STATUS if status is None and incomplete and not line.live else status
+    return INCOMPLETE_STATUS if status is None and not complete else status
 
 
 def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
@@ -97,6 +97,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     from runtime.common.interrupts import StopSignals
     from runtime.common.keyboard import key_reader
     from runtime.detector import load
+    from runtime.engines.thresholds import check_alarms
     from runtime.inspection import Inspection, InspectionOptions
     from runtime.sinks.console import ConsoleSink
     from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
@@ -104,8 +105,11 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     detector = stack.enter_context(
         load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
     )
+    check_alarms(detector.threshold, detector.sidecar.score_maximum)
     signals = stack.enter_context(StopSignals())
     views = source_arguments.views_from(args)
+    for view in views:
+        view.check_map(detector.session.input_size, detector.sidecar.score)
     opened = source_arguments.sources_from(args, detector.sidecar.white)
     sources = [stack.enter_context(source) for source in opened]
     live = any(source.live for source in sources)
@@ -126,9 +130,14 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
     if server is not None:
         inspection.add(stack.enter_context(server))
-    signals.call(inspection.stop)
+
+    def stop() -> None:
+        inspection.stop()
+        deliveries.hurry()  # whoever sends the signal waits, and kills in the end
+
+    signals.call(stop)
     pressed = stack.enter_context(key_reader()) if live else lambda: ""
-    line = Line(inspection, deliveries, args.json, signals, pressed, unread, live, detector.session.device)
+    line = Line(inspection, deliveries, args.json, signals, pressed, unread, detector.session.device)
     for sink in sinks:
         if isinstance(sink, ConsoleSink):
             sink.status = line.status
@@ -149,7 +158,6 @@ class Line:
     signals: "StopSignals"
     pressed: Callable[[], str]
     unread: Callable[[], bool]
-    live: bool
     device: str
 
     def status(self) -> str:
@@ -162,12 +170,16 @@ class Line:
         if "q" in self.pressed() or self.unread():
             self.inspection.stop()
 
-    def close_and_tell(self) -> int:
-        """Finish what is under way, print the summary, and return how many judgements sinks did not get."""
+    def close_and_tell(self) -> bool:
+        """Finish what is under way and print the summary; return whether every frame was judged and delivered.
+
+        Frames that a live source dropped for newer ones are no lack; a source that is lost by now is one.
+        """
+        lost = self.inspection.lost()
         self.inspection.close()
         self.deliveries.close()
         if self.unread():
-            return 0
+            return True
         summary = self.inspection.summary
         if summary.frames:
             text = summary.text(self.device, self.inspection.dropped())
@@ -175,7 +187,7 @@ class Line:
         missed = [counts for counts in self.deliveries.counts() if counts.undelivered]
         for counts in missed:
             say(counts.text(), LAST_WORD_S)
-        return sum(counts.undelivered for counts in missed)
+        return not (missed or lost or summary.verdicts["none"])
 
 
 def command() -> int:

@@ -24,7 +24,7 @@ from runtime.result import Result
 from runtime.sinks.judgement import Judgement
 from runtime.sources.encoding_notes import EncodingNotes
 from runtime.sources.feed import Arrival, Feed
-from runtime.sources.frame import Frame, Source
+from runtime.sources.frame import LOST, Frame, Source
 
 TICK_S = 0.1  # how soon a request to stop is seen while no frame comes
 
@@ -134,6 +134,16 @@ class Inspection(Closing):
             counts[source.name] = counts.get(source.name, 0) + self._feed.dropped(source)
         return counts
 
+    def lost(self) -> list[str]:
+        """Return the names of the sources that ended with an error or are being tried again; before `close`.
+
+        A single source that gave as many frames as were asked for is not lost, whatever became of it then.
+        """
+        if len(self.sources) == 1 and self._taken == self._options.limit:
+            return []
+        failed = {id(source) for source, _ in self._feed.failures()}
+        return [source.name for source in self.sources if id(source) in failed or source.state.startswith(LOST)]
+
     def states(self) -> list[SourceState]:
         """Return every source's state, in their order; any thread may ask."""
         return [
@@ -204,7 +214,8 @@ class Inspection(Closing):
     def _viewed(self, arrival: Arrival) -> _Taken:
         """Return what is judged of a frame, or why it cannot be. One bad frame of many is not the end of the others.
 
-        Raises `UserError` for the very first of a single source: then it is the configuration that is wrong.
+        Raises `UserError` for the very first of a single source whose pictures are all alike: then it is the
+        configuration that is wrong.
         """
         source, frame, unjudged = arrival.source, arrival.frame, arrival.frame.fault
         if unjudged:
@@ -216,7 +227,7 @@ class Inspection(Closing):
                 frame = replace(frame, image=np.ascontiguousarray(view(frame.image)))
             self._detector.check(frame.image)
         except UserError as error:
-            if len(self.sources) == 1 and not self.summary.frames:
+            if len(self.sources) == 1 and source.uniform and not self.summary.frames:
                 raise
             unjudged = str(error)
         return _Taken(source, frame, unjudged, frozen)

@@ -2,6 +2,8 @@
 
 import argparse
 
+LARGEST = 1e6  # of a time in seconds: what every clock and driver can take
+
 
 def camera(text: str) -> str:
     """Return "camera:N" or "csi:N" for N or csi:N."""
@@ -69,8 +71,8 @@ def _number(text: str, smallest: float) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not smallest <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from {smallest:g} up, found {text!r}")
+    if not smallest <= value <= LARGEST:
+        raise argparse.ArgumentTypeError(f"expected a number from {smallest:g} to {LARGEST:g}, found {text!r}")
     return value
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from runtime.common.addresses import HIDDEN, HIDDEN_IN_ADDRESS, marked
 from runtime.common.errors import UserError
 
 if sys.version_info >= (3, 11):
@@ -23,11 +24,6 @@ else:
     import tomli as tomllib
 
 OWN = frozenset({"help", "config", "show_config"})  # of the command line only
-HIDDEN = "***"
-SECRETS = (  # of an address: a password before its host, and a query, where cameras and web hooks take keys
-    (re.compile(r"(\w://[^\s/@:]*):[^\s/@]*@"), rf"\1:{HIDDEN}@"),
-    (re.compile(r"(\w://[^\s?\"']*)\?[^\s\"']+"), rf"\1?{HIDDEN}"),
-)
 HIDDEN_NOTE = f"# {HIDDEN} stands for a password or key, which is not printed: write it in by hand\n"
 
 
@@ -110,6 +106,8 @@ def _text(action: argparse.Action, name: str, value: Any, place: str) -> str:
         wanted += ", or a list of them" if isinstance(action, argparse._AppendAction) else ""
         raise UserError(f"{place}: {name} must be {wanted}", _shown(value), "see --help for what it means")
     text = str(value)
+    if HIDDEN_IN_ADDRESS.search(text):
+        raise UserError(f"{place}: {name} must hold the password or key itself", HIDDEN, "write it in by hand")
     try:
         converted = action.type(text) if callable(action.type) else text
     except (argparse.ArgumentTypeError, TypeError, ValueError) as error:
@@ -124,7 +122,7 @@ def _shown(value: Any) -> str:
     kinds = {bool: "true or false", dict: "a section", list: "a list"}
     if isinstance(value, bool):
         return str(value).lower()
-    return kinds.get(type(value), f"{_hide(str(value))!r}" if isinstance(value, str) else str(value))
+    return kinds.get(type(value), f"{marked(str(value))!r}" if isinstance(value, str) else str(value))
 
 
 def _number(action: argparse.Action, text: str) -> str | int | float:
@@ -138,12 +136,6 @@ def _number(action: argparse.Action, text: str) -> str | int | float:
     return text
 
 
-def _hide(text: str) -> str:
-    for pattern, shown in SECRETS:
-        text = pattern.sub(shown, text)
-    return text
-
-
 def _toml(value: str | int | float) -> str:
     """Return one value as TOML; JSON's strings are TOML's, but for the one sign that only TOML must have escaped."""
     if not isinstance(value, str):
@@ -152,7 +144,7 @@ def _toml(value: str | int | float) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise UserError("a file for --config holds Unicode only", repr(value), "rename the file or folder") from None
-    return json.dumps(_hide(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(marked(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def as_toml(parser: argparse.ArgumentParser, given: Mapping[str, list[str]]) -> str:

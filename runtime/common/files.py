@@ -14,6 +14,7 @@ from runtime.common.errors import UserError
 from runtime.common.locks import is_at, try_lock
 
 MARK = ".part-"  # in the names of unfinished files: `.cable.json.part-x7k2m9qa.json`
+SECRET_BYTES = 1 << 16  # the most that a file with a password or token may hold
 _UNFINISHED = re.compile(r"\..+\.part-[a-z0-9_]{8}(\.[^.]*)?")
 
 
@@ -102,6 +103,21 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_secret_file(path: Path) -> str:
+    """Read a small file of text (UTF-8), such as one with a password; also a pipe, as a shell makes one.
+
+    Raises `OSError` where it cannot be read and `UserError` for one that is no text, or larger than a secret is.
+    """
+    with path.open("rb") as file:
+        data = file.read(SECRET_BYTES + 1)
+    if len(data) > SECRET_BYTES:
+        raise UserError(f"{path} must be a text of at most {SECRET_BYTES} bytes", "a larger file", "check the path")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} must be a text file (UTF-8)", "other bytes") from None
 
 
 def read_json(path: Path, largest: int, cure: str) -> Any:

@@ -91,19 +91,18 @@ def _runs(frame: FrameType | None) -> bool:
 class StopSignals:
     """A request to end: while open, the first Ctrl-C or SIGTERM calls what `call` was given; a second one ends at once.
 
-    Without effect outside of the main thread, which alone may handle signals.
+    So does the first one before `call`: what is being opened then may wait for ever, as a pipe does. Without effect
+    outside of the main thread, which alone may handle signals.
     """
 
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
-        self._stop: Callable[[], None] = lambda: None
+        self._stop: Callable[[], None] | None = None  # nothing is under way that could be finished
         self._before: dict[signal.Signals, Any] = {}
 
     def call(self, stop: Callable[[], None]) -> None:
-        """Call `stop` for a signal, at once if it has come already; it runs within the main thread's work."""
+        """Call `stop` for a signal from now on; it runs within the main thread's work."""
         self._stop = stop
-        if self._received is not None:
-            stop()
 
     def status(self) -> int | None:
         """Return the exit status, 128 and the signal's number as a shell has it, and say so; None without a signal."""
@@ -112,8 +111,11 @@ class StopSignals:
         return ended_by(self._received)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:  # somebody who does not want to wait
-            raise KeyboardInterrupt
+        if self._received is not None or self._stop is None:  # somebody who does not want to wait
+            before = self._before[signal.Signals(number)]
+            if callable(before):  # who ends the command by it wants to know which one came
+                before(number, frame)
+            raise interruption(number)
         self._received = signal.Signals(number)
         self._stop()
 

@@ -42,6 +42,16 @@ def on_scale(threshold: Threshold, maximum: float) -> Threshold:
     return threshold
 
 
+def check_alarms(value: float, maximum: float) -> None:
+    """Raise `UserError` for a threshold that no score can be above: a line held to it would call every part good."""
+    if value >= maximum:
+        raise UserError(
+            f"a line's threshold must be below {maximum:g}, the largest score there is",
+            f"{value:g}, which nothing can be above",
+            "choose a lower one; where good images score so high, train again",
+        )
+
+
 def clipped(threshold: Threshold, maximum: float) -> Threshold:
     """Return a threshold chosen from scores with what rounding, in FP16 say, puts beyond the scale taken away."""
     value, of_map = (None if v is None else min(max(v, 0.0), maximum) for v in (threshold.value, threshold.map_value))

@@ -21,7 +21,7 @@ from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.damage import check_promises, check_streams
 from runtime.images.fast_resize import resize_fast
 from runtime.images.parallel_resize import resize_in_strips
-from runtime.images.size_limit import check_size, open_image
+from runtime.images.size_limit import check_file_size, check_size, open_image
 from runtime.images.to_rgb import to_rgb8
 
 Pixels = TypeVar("Pixels")
@@ -65,6 +65,8 @@ def read_with(
     if opened is None and Path(path).exists() and not Path(path).is_file():  # reading a pipe may wait for ever
         raise UserError(f"{path} must be an image file", "no regular file", "check the path")
     try:
+        if opened is None:
+            check_file_size(Path(path).stat().st_size)
         with open_image(opened or path) as image:
             check_size(image.size, max_pixels)
             check_promises(image, opened or path)

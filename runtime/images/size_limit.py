@@ -14,6 +14,7 @@ from runtime.common.machine import memory_bytes
 VARIABLE = "CFLOW_MAX_PIXELS"
 BYTES_PER_PIXEL = 10  # most that reading takes: Pillow's 4, the result's 3, and 3 more where it is turned upright
 SHARE_OF_MEMORY = 4
+SHARE_OF_FILE = 2  # of the memory: what a file may take that is read as a whole
 _PILLOWS_LIMIT = threading.Lock()
 
 
@@ -41,6 +42,12 @@ def check_size(size: tuple[int, int], max_pixels: int | None) -> None:
     if width * height > limit:
         cure = f"save it smaller, or allow more: --max-pixels where there is that option, or set {VARIABLE}"
         raise UserError(f"an image may have {limit} pixels", f"{width}x{height}", cure)
+
+
+def check_file_size(count: int) -> None:
+    """Raise `UserError` for a file of so many bytes that reading it could exhaust the memory, whatever it holds."""
+    if count > (limit := memory_bytes() // SHARE_OF_FILE):
+        raise UserError(f"an image file may have {limit} bytes here", str(count), "replace or remove the file")
 
 
 def open_image(source: str | Path | BinaryIO) -> Image.Image:

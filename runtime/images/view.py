@@ -81,6 +81,12 @@ class View:
             self._check_inside(self._inside, score)
         return result_inside(result, self._inside, score)
 
+    def check_map(self, size: tuple[int, int], score: str) -> None:
+        """Raise `UserError` before the first frame where the mask leaves too little of a map of `size` (H, W)."""
+        judged = None if self._mask is None else self._turn(self._mask)
+        if judged is not None and judged.any():
+            self._check_inside(mask_at(judged > 0, size), score)
+
     def _check_inside(self, inside: NDArray[np.bool_], score: str) -> None:
         """Refuse a mask under which not even a frame that is anomalous all over could be found so."""
         needed, left = top_count(inside.size, score), int(inside.sum())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.common.errors import UserError
+from runtime.common.files import read_secret_file
 
 TOKEN_VARIABLE = "CFLOW_TOKEN"
 SHORTEST_TOKEN = 16  # characters: what nobody guesses over a network
@@ -69,8 +70,8 @@ def read_token(file: Path | None, environment: Mapping[str, str] = os.environ) -
         return None
     origin = TOKEN_VARIABLE if file is None else str(file)
     try:
-        token = (environment[TOKEN_VARIABLE] if file is None else file.read_text(encoding="ascii")).strip()
-    except (OSError, UnicodeDecodeError) as error:
+        token = (environment[TOKEN_VARIABLE] if file is None else read_secret_file(file)).strip()
+    except OSError as error:
         raise UserError(f"{origin} must hold a token", str(error), "openssl rand -hex 24 > FILE") from None
     plain = token.isascii() and token.isprintable() and " " not in token
     if len(token) < SHORTEST_TOKEN or not plain:

@@ -105,7 +105,7 @@ def threshold_schema(highest: float) -> dict[str, Any]:
     number = {"type": "number"}
     return {
         "type": "object",
-        "properties": {"value": {**number, "minimum": 0, "maximum": highest}, "instead_of": number},
+        "properties": {"value": {**number, "minimum": 0, "exclusiveMaximum": highest}, "instead_of": number},
         "required": ["value", "instead_of"],
         "additionalProperties": False,
     }

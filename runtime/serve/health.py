@@ -5,10 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Health:
-    """`reason` is empty while all is well; `age_s` is the last judgement's age, None before the first."""
+    """`reason` is empty while all is well; `age_s` is the last judgement's age, None before the first.
+
+    `reason` is for everybody; `detail`, which may name sources and files, for those who are signed in.
+    """
 
     age_s: float | None
     reason: str
+    detail: str = ""
 
     @property
     def ok(self) -> bool:
@@ -16,14 +20,14 @@ class Health:
         return not self.reason
 
 
-def health(age_s: float | None, limit_s: float, reason: str = "") -> Health:
+def health(age_s: float | None, limit_s: float, source: str = "", reason: str = "") -> Health:
     """Return the state for a last verdict that is `age_s` old where more than `limit_s` is too old.
 
-    `reason` is why the newest frame has no verdict, where it has none.
+    `source` is whose verdict it is, one of several, and `reason` why its newest frame has none; empty where it has.
     """
-    why = f" (no verdict: {reason})" if reason else ""
+    detail = (f" of {source}" if source else "") + (f" (no verdict: {reason})" if reason else "")
     if age_s is None:
-        return Health(None, f"no frame has been judged yet{why}")
+        return Health(None, "no frame has been judged yet", detail)
     if age_s > limit_s:
-        return Health(age_s, f"the last judgement is {age_s:.1f} s old, more than {limit_s:g} s{why}")
+        return Health(age_s, f"the last judgement is {age_s:.1f} s old, more than {limit_s:g} s", detail)
     return Health(age_s, "")

@@ -61,8 +61,8 @@ class History:
         self._minutes: deque[Minute] = deque(maxlen=MINUTES)
         self._verdicts: Counter[tuple[str, str]] = Counter()
         self._stages: dict[str, Stage] = {}
-        self._last_verdict_s: float | None = None  # monotonic
-        self._reason = ""
+        self._last_verdict_s: dict[str, float] = {}  # monotonic, by source
+        self._reasons: dict[str, str] = {}  # by source
         self._judged: deque[float] = deque(maxlen=2048)  # monotonic seconds
 
     def add(self, judgement: Judgement) -> int:
@@ -75,8 +75,8 @@ class History:
             self._verdicts[judgement.source, result.verdict] += 1
             self._judged.append(time.monotonic())
             if verdict != "none":
-                self._last_verdict_s = self._judged[-1]
-            self._reason = result.reason
+                self._last_verdict_s[judgement.source] = self._judged[-1]
+            self._reasons[judgement.source] = result.reason
             self._add_to_minute(int(captured_s // 60) * 60, score, judgement.anomalous)
             for stage, ms in result.latency_ms.items():
                 if stage in self._stages or len(self._stages) < MOST_STAGES:
@@ -110,15 +110,17 @@ class History:
         with self._lock:
             return dict(self._verdicts)
 
-    def age_s(self) -> float | None:
-        """Return the seconds since the last verdict; None before the first. No verdict is none: see `reason`."""
+    def age_s(self, source: str | None = None) -> float | None:
+        """Return the seconds since the last verdict (of `source`); None before the first. No verdict is none."""
         with self._lock:
-            return None if self._last_verdict_s is None else time.monotonic() - self._last_verdict_s
+            moments = self._last_verdict_s
+            last_s = max(moments.values(), default=None) if source is None else moments.get(source)
+        return None if last_s is None else time.monotonic() - last_s
 
-    def reason(self) -> str:
-        """Return why the last frame has no verdict; empty where it has one."""
+    def reason(self, source: str) -> str:
+        """Return why the last frame of `source` has no verdict; empty where it has one."""
         with self._lock:
-            return self._reason
+            return self._reasons.get(source, "")
 
     def fps(self) -> float:
         """Return the frames per second of all sources over the last seconds."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from runtime.serve.health import Health, health
 from runtime.serve.history import History
 from runtime.serve.pictures import Pictures
-from runtime.serve.status import SinkStatus, SourceStatus
+from runtime.serve.status import FILE, SinkStatus, SourceStatus
 from runtime.serve.threshold_control import ThresholdControl
 
 
@@ -25,5 +25,12 @@ class Observed:
     health_after_s: float
 
     def health(self) -> Health:
-        """Return whether frames are being judged."""
-        return health(self.history.age_s(), self.health_after_s, self.history.reason())
+        """Return whether frames are being judged: those of each camera, stream and watched folder."""
+        endless = [source.name for source in self.sources() if source.state != FILE]
+        states = [self._health_of(name, len(endless) > 1) for name in endless]
+        worst = (state for state in states if not state.ok)
+        return next(worst, states[0] if states else health(self.history.age_s(), self.health_after_s))
+
+    def _health_of(self, source: str, several: bool) -> Health:
+        age_s, reason = self.history.age_s(source), self.history.reason(source)
+        return health(age_s, self.health_after_s, source if several else "", reason)

@@ -41,7 +41,7 @@ class PageState:
         return {
             **self._run,
             "now": time.time(),
-            "health": {"ok": state.ok, "reason": state.reason},
+            "health": {"ok": state.ok, "reason": state.reason + state.detail},
             "counts": self._history.counts(),
             "fps": self._history.fps(),
             "latency_ms": self._history.percentiles_ms(),

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-LIVE = "live"
-DELIVERING = (LIVE, "file")
+LIVE, FILE = "live", "file"
+DELIVERING = (LIVE, FILE)
 
 
 @dataclass(frozen=True)

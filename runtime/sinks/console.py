@@ -55,4 +55,6 @@ def _line(judgement: Judgement, several: bool) -> str:
     score = "no score" if result.score is None else f"{result.score:.4f}"
     verdict = f"no verdict: {result.reason}" if result.verdict == "none" else result.verdict
     line = f"{judgement.frame.name}  {score}  {verdict}"
-    return f"{judgement.source}  {line}" if several else line
+    line = f"{judgement.source}  {line}" if several else line
+    # a file's name may hold a line's end, and look like a verdict, or what a terminal obeys
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)

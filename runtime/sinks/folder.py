@@ -8,6 +8,7 @@ from PIL import Image
 
 from runtime.common.closing import Closing
 from runtime.common.files import safe_name, whole_file
+from runtime.images.folders import IMAGE_SUFFIXES
 from runtime.images.overlay import Tile, contact_sheet, thumbnail
 from runtime.images.pixels import Image8
 from runtime.sinks.disk_cap import DiskCap
@@ -106,8 +107,9 @@ class FolderSink(Closing):
 
 
 def overlay_name(name: str) -> str:
-    """Return the overlay's file name; `a.jpg` becomes `a.jpg.png`, beside the overlay of an `a.png`."""
-    return name if name.endswith(".png") else f"{name}.png"
+    """Return the overlay's file name, another for another: `a.jpg` becomes `a.jpg.png`, and that `a.jpg.png.png`."""
+    stem = name.removesuffix(".png")
+    return name if stem != name and Path(stem).suffix.lower() not in IMAGE_SUFFIXES else f"{name}.png"
 
 
 def save_png(path: Path, image: Image8) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from runtime.common.addresses import marked
 from runtime.common.errors import UserError
 from runtime.sinks.secret import read_secret
 
@@ -39,14 +40,14 @@ class MqttOptions:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise UserError(form, str(error)) from None
+        except ValueError:  # its text may hold a part of the password
+            raise UserError(form, repr(marked(url))) from None
         if "@" in parts.netloc:
             cure = f"put them into {USER_VARIABLE} and {PASSWORD_VARIABLE}, or a file for --mqtt-credentials"
             raise UserError("user and password do not belong on the command line", "them in the address", cure)
         topic = unquote(parts.path).strip("/")
         if parts.scheme not in PORTS or not host or parts.query or parts.fragment:
-            raise UserError(form, repr(url), "for example mqtt://192.168.0.10/line1/verdicts")
+            raise UserError(form, repr(marked(url)), "for example mqtt://192.168.0.10/line1/verdicts")
         if not topic or set(topic) & set("+#\0") or topic.startswith("$") or len(topic.encode()) > 1000:
             raise UserError("a topic to publish to is a path without + and #", repr(topic), form)
         tls = parts.scheme == "mqtts"

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from runtime.common.errors import UserError
+from runtime.common.files import read_secret_file
 
 
 def read_secret(path: Path | None, variable: str) -> list[str]:
@@ -13,7 +13,4 @@ def read_secret(path: Path | None, variable: str) -> list[str]:
     """
     if path is None:
         return os.environ.get(variable, "").splitlines()
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{path} must be a text file (UTF-8)", "other bytes") from None
+    return read_secret_file(path).rstrip("\r\n").splitlines()

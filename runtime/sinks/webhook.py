@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from runtime.common.addresses import marked
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.sinks.json_lines import as_json, encode
@@ -46,10 +47,10 @@ class WebhookOptions:
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise UserError("a webhook is http://HOST[:PORT]/PATH or https://", str(error)) from None
+        except ValueError:  # its text may hold a part of the password
+            raise UserError("a webhook is http://HOST[:PORT]/PATH or https://", repr(marked(url))) from None
         if parts.scheme not in ("http", "https") or not host or not url.isascii() or set(url) & set(" \r\n\t"):
-            raise UserError("a webhook is http://HOST[:PORT]/PATH or https://", repr(url))
+            raise UserError("a webhook is http://HOST[:PORT]/PATH or https://", repr(marked(url)))
         if "@" in parts.netloc:
             cure = f"put a token into {TOKEN_VARIABLE} or a file for --webhook-token"
             raise UserError("user and password do not belong on the command line", "them in the address", cure)

@@ -108,11 +108,21 @@ def specs_from(args: argparse.Namespace) -> "list[SourceSpec]":
     from runtime.sources.open import SourceKind, SourceSpec
 
     specs = [SourceSpec.parse(text) for text in [*(args.camera or ()), *(args.source or ())]]
-    specs += [SourceSpec(SourceKind.WATCH, text) for text in args.watch or ()]
+    specs += [SourceSpec.parse(f"watch:{text}") for text in args.watch or ()]
     for i, spec in enumerate(specs):
         if spec in specs[:i] and spec.kind in (SourceKind.CAMERA, SourceKind.CSI):  # it opens once
             raise UserError("each camera must be given once", f"{spec.name} twice", "leave one of them out")
     return specs
+
+
+def check_output(output: Path | None, args: argparse.Namespace) -> None:
+    """Raise `UserError` where images are written into a folder that they are read from: they would be judged too."""
+    from runtime.sources.open import SourceKind
+
+    for spec in specs_from(args) if output is not None else ():
+        folder = spec.kind in (SourceKind.FOLDER, SourceKind.WATCH)
+        if folder and output is not None and output.resolve() == Path(spec.target).resolve():
+            raise UserError("--output must be another folder than the source", str(output), "name another one")
 
 
 def names_from(args: argparse.Namespace) -> list[str]:
@@ -201,10 +211,10 @@ def _one_each(name: str, given: list[Any] | None, count: int) -> list[Any]:
 
 def describe_sources(args: argparse.Namespace) -> str:
     """Return, for --dry-run, a line on every source and on what stands in its way; opens none."""
+    from runtime.common.addresses import pipeline_without_secrets, without_secrets
     from runtime.sources.camera import available_cameras
     from runtime.sources.open import SourceKind
     from runtime.sources.streams import csi_pipeline, gstreamer_lack
-    from runtime.sources.urls import pipeline_without_secrets, without_secrets
 
     request = options_from(args).request
     lines = []

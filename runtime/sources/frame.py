@@ -32,6 +32,9 @@ class Frame:
     monotonic_s: float = field(default_factory=time.monotonic)
 
 
+LOST = "reconnecting"  # begins the state of a source that is lost and tried again
+
+
 def blank(shape: Sequence[int] = (64, 64, 3)) -> Image8:
     """Return a black picture of `shape` (H, W, 3), in the place of one that cannot be read."""
     return np.zeros(shape, np.uint8)
@@ -42,12 +45,14 @@ class Source(Closing, Protocol):
 
     `name` is what a person calls it, `live` says whether frames are lost when nobody asks for them. The counters
     only ever grow, and may be read from any thread; what is here is what files have that are read to their end.
-    `encoding` is how the newest picture came, as far as file or driver say; None before the first.
+    `encoding` is how the newest picture came, as far as file or driver say; None before the first. `uniform` says that
+    all pictures come from one device or file, so that where the first does not fit, none will.
     """
 
     name: str
     live: bool
     encoding: Encoding | None = None
+    uniform: bool = True
 
     @property
     def dropped(self) -> int:

@@ -18,7 +18,7 @@ from runtime.common.errors import UserError
 from runtime.common.notices import say
 from runtime.images.pixels import Image8
 from runtime.sources.backoff import STALL_AFTER_S, Backoff
-from runtime.sources.frame import Frame, Source
+from runtime.sources.frame import LOST, Frame, Source
 from runtime.sources.naming import live_frame_name
 from runtime.sources.reader import Origin, Reader
 
@@ -98,7 +98,7 @@ class Live(Source):
         if self._ended is not None or self._stop.is_set():
             return "ended"
         loss = self._loss
-        return f"reconnecting since {loss.since.isoformat(timespec='seconds')} ({loss.why})" if loss else "live"
+        return f"{LOST} since {loss.since.isoformat(timespec='seconds')} ({loss.why})" if loss else "live"
 
     def _supervise(self, capture: Any) -> None:
         """Keep one reader going until told to stop, or until the first loss where none is borne."""

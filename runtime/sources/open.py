@@ -1,12 +1,12 @@
 """Where frames come from: cameras, streams, an image, a folder of images, a folder to watch, a video."""
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from runtime.common.addresses import is_url, marked, pipeline_without_secrets, without_secrets
 from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
 from runtime.images.encoding import encoding_of
@@ -17,7 +17,7 @@ from runtime.sources.frame import Frame, Source, blank
 from runtime.sources.live import Live, LiveOptions
 from runtime.sources.reader import Origin
 from runtime.sources.streams import check_pipeline, csi_origin, pipeline_origin, url_origin
-from runtime.sources.urls import HIDDEN, file_prefix, is_url, parse_url, pipeline_without_secrets, without_secrets
+from runtime.sources.urls import file_prefix, parse_url
 from runtime.sources.video import VIDEO_SUFFIXES, VideoFile
 from runtime.sources.watch import WatchedFolder, WatchOptions
 
@@ -35,6 +35,7 @@ class SourceKind(Enum):
     VIDEO = "video"
 
 
+MOST_DIGITS = 10  # of a camera's number: what a driver's interface can hold
 NUMBERED = {"camera": SourceKind.CAMERA, "csi": SourceKind.CSI}
 LIVE = frozenset({SourceKind.CAMERA, SourceKind.CSI, SourceKind.URL, SourceKind.PIPELINE})
 
@@ -54,8 +55,10 @@ class SourceSpec:
         camera that is no number, a scheme that no stream has, or a pipeline without an appsink at its end.
         """
         prefix, colon, rest = text.partition(":")
+        if not text or text == "watch:":  # an unset variable of a shell, which as a path would be the working folder
+            raise UserError("a source must be named", "an empty text", "for example ./images, or . for this folder")
         if colon and prefix in NUMBERED:
-            if not (rest.isascii() and rest.isdigit()):
+            if not (rest.isascii() and rest.isdigit() and len(rest) < MOST_DIGITS):
                 raise UserError(f"a camera is {prefix}:N with N = 0, 1, ...", repr(text), f"for example {prefix}:0")
             return cls(NUMBERED[prefix], rest)
         if colon and prefix == "gst":
@@ -88,16 +91,11 @@ class OpenOptions:
     read: ReadOptions = PLAIN
 
 
-def _shown(path: Path) -> str:
-    """Return a path as it may stand in messages: it may be an address with a slash too few."""
-    return re.sub(r":[^/:@]+@|:/.*@", f":{HIDDEN}@", str(path)) if ":" in str(path) else str(path)
-
-
 def _kind_of_path(path: Path) -> SourceKind:
     if path.is_dir():
         return SourceKind.FOLDER
     if not path.is_file():
-        expected = f"{_shown(path)} must be an image, a video, a folder, a stream's URL or camera:N"
+        expected = f"{marked(str(path))} must be an image, a video, a folder, a stream's URL or camera:N"
         raise UserError(expected, "no regular file" if path.exists() else "no such file", "check the path")
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
@@ -117,6 +115,7 @@ class ImageFiles(Source):
         self.name = name
         self._read = read
         self._paths = tuple(paths)
+        self.uniform = len(self._paths) == 1
         self._unreadable = 0
 
     @property

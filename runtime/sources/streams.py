@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from runtime.common.addresses import pipeline_without_secrets, without_secrets
 from runtime.common.errors import UserError
 from runtime.images.encoding import EncodingKind
 from runtime.images.opencv import opencv
@@ -10,7 +11,7 @@ from runtime.images.preprocess import PLAIN, ReadOptions
 from runtime.sources.backoff import STALL_AFTER_S
 from runtime.sources.camera import CameraRequest
 from runtime.sources.reader import Origin
-from runtime.sources.urls import file_prefix, parse_url, pipeline_without_secrets, without_secrets
+from runtime.sources.urls import file_prefix, parse_url
 
 CSI_SIZE = (1920, 1080)  # (width, height); a mode of every sensor that JetPack ships a driver for
 CSI_FPS = 30.0

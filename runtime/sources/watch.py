@@ -22,9 +22,11 @@ from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
 from runtime.images.encoding import encoding_of
 from runtime.images.folders import IMAGE_SUFFIXES, natural_key
+from runtime.images.pixels import Image8
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
+from runtime.images.size_limit import check_file_size
 from runtime.sources.backoff import SETTLE_S
-from runtime.sources.frame import Frame, Source, blank
+from runtime.sources.frame import LOST, Frame, Source, blank
 from runtime.sources.naming import live_frame_name
 
 POLL_S = 0.25
@@ -74,6 +76,7 @@ class WatchedFolder(Source):
     """
 
     live = False
+    uniform = False
 
     def __init__(
         self, folder: Path, options: WatchOptions | None = None, read: ReadOptions = PLAIN, name: str = ""
@@ -114,7 +117,7 @@ class WatchedFolder(Source):
         if self._stop.is_set():
             return "ended"
         since = self._lost_since
-        return f"reconnecting since {since.isoformat(timespec='seconds')} (no such folder)" if since else "live"
+        return f"{LOST} since {since.isoformat(timespec='seconds')} (no such folder)" if since else "live"
 
     def __iter__(self) -> Iterator[Frame]:
         while not self._stop.is_set():
@@ -182,6 +185,7 @@ class WatchedFolder(Source):
         entry = self._entries[name]
         path = self._folder / name
         try:
+            check_file_size(entry.stamp.size)
             data = path.read_bytes()
             status = path.stat()
         except FileNotFoundError:
@@ -192,6 +196,9 @@ class WatchedFolder(Source):
             entry.since_s = time.monotonic() + RETRY_S
             self._count_unreadable(entry, f"passed over: {path} cannot be read ({error.strerror})")
             return None
+        except (UserError, MemoryError) as error:
+            entry.done = True
+            return self._frame(entry, name, blank(), f"{path}: {error or 'it must fit into memory'}")
         if Stamp(status.st_ino, status.st_size, status.st_mtime_ns) != entry.stamp:
             return None  # written to since; the next look sees it
         entry.done = True
@@ -201,13 +208,15 @@ class WatchedFolder(Source):
         try:
             image = read_image(path, self._read_options, io.BytesIO(data))
         except UserError as error:
-            fault = str(error)
-            image = blank()
+            return self._frame(entry, name, blank(), str(error))
+        entry.digest = digest
+        self.encoding = encoding_of(io.BytesIO(data))
+        return self._frame(entry, name, image, "")
+
+    def _frame(self, entry: WatchedFile, name: str, image: Image8, fault: str) -> Frame:
+        """Return a file's next frame; `fault` says why it has no verdict."""
+        if fault:
             self._count_unreadable(entry, f"no verdict: {fault}")
-        else:
-            fault = ""
-            entry.digest = digest
-            self.encoding = encoding_of(io.BytesIO(data))
         said = live_frame_name(name, self._index) if entry.judged else name
         entry.judged = entry.judged or not fault
         frame = Frame(image, said, self._index, time.time(), fault)

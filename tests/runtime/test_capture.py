@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import capture
+from runtime import capture, infer
 from runtime.common.errors import run_command
+from runtime.common.locks import one_writer
 from runtime.sources.frame import Frame
 from runtime.sources.naming import run_mark
 from tests.support.fake_camera import FakeCamera
@@ -82,3 +83,26 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "one source at a time; found 2" in capsys.readouterr().err
     assert _capture("--camera", "csi:0", "--output", tmp_path, "--dry-run") == 0
     assert "nvarguscamerasrc" in capsys.readouterr().out
+
+
+def test_two_runs_into_one_folder_are_not_possible(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.full((20, 20, 3), 9, np.uint8)).save(tmp_path / "in" / "a.png")
+    out = tmp_path / "out"
+    with one_writer(out / "run", str(out), ""):  # what runtime.infer --output holds, too
+        assert _capture("--source", tmp_path / "in", "--output", out) == 2
+    assert f"{out} must have one writer at a time" in capsys.readouterr().err and list(out.iterdir()) == []
+    (out / ".b.png.part-x7k2m9qa.png").write_bytes(b"of a run that was killed")
+    assert _capture("--source", tmp_path / "in", "--output", out) == 0
+    assert [path.name for path in out.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("option", ["--source", "--watch"])
+@pytest.mark.parametrize("main", [capture.main, infer.main])
+def test_nothing_is_written_into_the_folder_that_is_read(tmp_path: Path, capsys, main, option: str):
+    Image.fromarray(np.full((20, 20, 3), 9, np.uint8)).save(tmp_path / "a.png")
+    words = [option, str(tmp_path), "--output", f"{tmp_path}/../{tmp_path.name}"]
+    engine = ["--engine", str(tmp_path / "none.onnx")] if main is infer.main else []
+    assert run_command(main, [*words, *engine]) == 2
+    assert "--output must be another folder than the source" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -232,6 +232,7 @@ def test_a_damaged_file_in_a_watched_folder_has_no_verdict(engine: Path, images:
         (("--engine", "{engine}", "--source", "missing.png"), "no such file"),
         (("--engine", "{engine}", "--source", "{engine}"), "must end in one of"),
         (("--engine", "{engine}", "--source", "{images}", "--threshold", "nan"), "the score's scale"),
+        (("--engine", "{engine}", "--source", "{images}", "--threshold", "3"), "must be below 3, the largest score"),
         (("--engine", "{engine}", "--source", "{images}", "--output", "{engine}"), "(" + "{engine}"),
     ],
 )
@@ -467,3 +468,96 @@ def test_a_second_run_into_one_place_is_refused(engine: Path, images: Path, tmp_
     assert second.returncode == 2
     assert "must have one writer at a time" in error and error.count("\n") == 1
     assert _infer("--engine", engine, "--source", images, option, tmp_path / place) == 0  # a lock ends with its process
+
+
+def test_what_was_not_judged_is_status_1_beside_a_live_source_too(engine: Path, images: Path):
+    """A damaged file is no less so because a camera is judged beside it."""
+    (images / "9.png").write_bytes(b"broken")
+    camera = SnapshotServer()
+    address = f"http://127.0.0.1:{camera.port}/snapshot"
+    sources = ("--source", address, "--source", images, "--camera-fps", 20)
+    assert _infer("--engine", engine, *sources, "--limit", len(GREYS) + 6) == 1
+    (images / "9.png").unlink()
+    assert _infer("--engine", engine, *sources, "--limit", len(GREYS) + 6) == 0
+    camera.close()
+
+
+def test_a_live_result_that_a_sink_did_not_get_is_status_1(engine: Path):
+    camera = SnapshotServer()
+    address = f"http://127.0.0.1:{camera.port}/snapshot"
+    words = ("--engine", engine, "--source", address, "--camera-fps", 20, "--limit", 2)
+    assert _infer(*words, "--json-file", "/dev/full") == 1
+    camera.close()
+
+
+def test_a_camera_that_is_away_when_the_run_ends_is_status_1(engine: Path, images: Path):
+    words = ("--wait-for-sources", "--source", "http://127.0.0.1:9/snapshot", "--source", images)
+    assert _infer("--engine", engine, *words, "--limit", len(GREYS)) == 1
+
+
+def test_a_signal_ends_a_run_that_waits_for_what_it_opens(engine: Path, images: Path, tmp_path: Path):
+    pipe = tmp_path / "credentials"
+    os.mkfifo(pipe)
+    mqtt = ("--mqtt", "mqtt://127.0.0.1:9/x", "--mqtt-credentials", pipe, "--output", tmp_path / "out")
+    with _process("--engine", engine, "--source", images, *mqtt) as child:
+        wait_until((tmp_path / "out" / "frames.jsonl").exists, "it does not come to the sinks")
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 143
+        assert child.stderr.read() == "\nterminated; what was written before is whole\n"
+
+
+@pytest.mark.parametrize("option", ["--source", "--watch"])
+def test_a_first_image_that_does_not_fit_is_not_the_end_of_the_others(
+    engine: Path, images: Path, capsys: pytest.CaptureFixture[str], option: str
+):
+    """One stray file in a watched folder would else keep a service from starting, for ever."""
+    Image.fromarray(np.full((9, 9, 3), 10, np.uint8)).save(images / "0.png")
+    os.utime(images / "0.png", (1, 1))  # the oldest comes first
+    assert _infer("--engine", engine, option, images, "--roi", "0,0,20,20", "--limit", len(GREYS)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("0.png  no score  no verdict: the region 0,0,20,20") and lines[1].endswith("  good")
+
+
+def test_a_mask_that_leaves_too_little_is_refused_before_anything_is_judged(
+    engine: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Of one source of several, too: it is not the end of the others in the middle of a run."""
+    write_sidecar(engine, replace(read_sidecar(engine), score="deviation"))
+    mask = np.zeros((24, 36), np.uint8)
+    mask[4:6, 4:6] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    masks = ("--mask", "none", "--mask", tmp_path / "mask.png")
+    assert _infer("--engine", engine, "--source", images, "--source", images, *masks) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "must leave at least 15 of the map's 1536 positions" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--source", ""), "a source must be named"),
+        (("--watch", ""), "a source must be named"),
+        (("--camera", "9" * 20), "a camera is camera:N"),
+    ],
+)
+def test_a_source_that_cannot_be_meant_is_one_line(engine: Path, capsys: pytest.CaptureFixture[str], words, message):
+    assert _infer("--engine", engine, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--source", "--watch"])
+def test_a_file_larger_than_the_memory_has_no_verdict_and_the_rest_is_judged(
+    engine: Path, images: Path, capsys: pytest.CaptureFixture[str], option: str
+):
+    os.truncate(images / "0.png", 1 << 40)  # holds a hole, and takes no room
+    os.utime(images / "0.png", (1, 1))
+    assert _infer("--engine", engine, option, images, "--limit", len(GREYS)) == 1
+    assert "5 frames: 1 good, 3 anomalous, 1 without a verdict" in capsys.readouterr().out
+
+
+def test_a_files_name_cannot_look_like_a_verdict(engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    Image.fromarray(np.full((24, 36, 3), 220, np.uint8)).save(tmp_path / "a\n1.png  0.1  good\x1b[2J.png")
+    assert _infer("--engine", engine, "--source", tmp_path) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "a\\n1.png  0.1  good\\x1b[2J.png  2.5882  anomalous" and second == "1 frames: 0 good, 1 anomalous"

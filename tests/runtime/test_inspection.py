@@ -190,6 +190,21 @@ def test_of_several_sources_one_may_fail_and_is_told_once(detector, capsys):
     assert capsys.readouterr().err == "error: left ended, the others go on: cable pulled\n"
 
 
+def test_a_source_that_failed_is_lost_though_a_limit_ends_the_run(detector):
+    torn, whole = ControlledSource("left", True, UserError("cable pulled")), ControlledSource("right", False)
+    with Inspection([torn, whole], detector, options=InspectionOptions(limit=1)) as inspection:
+        inspection.run(lambda: whole.put(1) if inspection.lost() else None)
+        assert inspection.lost() == ["left"]
+
+
+def test_one_source_that_gave_what_was_asked_for_is_not_lost(detector):
+    source = ControlledSource("camera", True, 1, UserError("cable pulled"))
+    with Inspection([source], detector, options=InspectionOptions(limit=1)) as inspection:
+        inspection.run()
+        wait_until(inspection._feed.failures, "the error does not come")
+        assert inspection.lost() == []
+
+
 def test_a_frame_that_cannot_be_judged_ends_the_run_and_leaves_nothing_under_way(open_on):
     class BadFromTheSecond(Whole):
         seen = 0

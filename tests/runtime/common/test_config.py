@@ -212,6 +212,28 @@ def test_passwords_and_keys_are_never_printed(tmp_path: Path, capsys: pytest.Cap
     assert "SECRET" not in error
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "rtsp://me:SE/CRET@10.0.0.7/1",
+        "rtsp://me:SE?CRET#@10.0.0.7/1",
+        "rtsp://me:a@SECRET@10.0.0.7/1",
+        "rtsp:/me:SECRET@10.0.0.7/1",
+        "me:SECRET@10.0.0.7/1",
+        "gst: rtspsrc location=rtsp://h/1 user-id=me user-pw=SECRET ! appsink",
+        'gst: rtspsrc location="rtsp://me:SE/CRET@h/1" ! appsink',
+        "http://h/picture?key=SECRET",
+    ],
+)
+def test_no_form_of_a_password_is_printed_and_the_mark_is_not_taken_for_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
+):
+    text = _shown(capsys, "--engine=a.onnx", f"--source={source}")
+    assert "CRET" not in text and "***" in tomllib.loads(text)["source"][0]
+    error = _refused(capsys, "--config", _file(tmp_path, text))
+    assert "must hold the password or key itself" in error and "write it in by hand" in error
+
+
 def test_a_text_that_no_file_can_hold_is_refused(capsys: pytest.CaptureFixture[str]):
     words = ["--engine", "a\udcff.onnx", "--source", "images", "--show-config"]  # a name of other bytes than UTF-8
     assert "holds Unicode only" in _refused(capsys, *words)

@@ -34,12 +34,25 @@ def test_the_first_signal_asks_and_the_second_ends(number, status, word, capsys)
     assert capsys.readouterr().err == f"\n{word}; what was written before is whole\n"
 
 
-def test_a_signal_that_came_before_there_was_anything_to_stop():
-    asked = []
-    with StopSignals() as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-        signals.call(lambda: asked.append(1))
-    assert asked == [1]
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("begun", [False, True])
+def test_where_nothing_can_be_finished_a_signal_ends_at_once_with_its_own_status(number, status, begun):
+    """While something is opened, which may wait for ever, and with the second one; whoever swallows the exception."""
+    reached = []
+
+    def main(argv):
+        with StopSignals() as signals:
+            if begun:
+                signals.call(lambda: None)
+                os.kill(os.getpid(), number)
+            try:
+                os.kill(os.getpid(), number)
+                reached.append(1)
+            except KeyboardInterrupt:
+                raise UserError("a library took it for a failure of its own") from None
+
+    assert run_command(main) == status
+    assert not reached
 
 
 class Interrupted:

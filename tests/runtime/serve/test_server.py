@@ -20,7 +20,7 @@ from runtime.engines.sidecar import read_sidecar, write_sidecar
 from runtime.serve.address import Address
 from runtime.serve.limits import Limits
 from runtime.serve.server import ServeOptions, Server
-from tests.support.serve_rig import TAPS, TOKEN, ADelivery, ASource, Rig, serving, until
+from tests.support.serve_rig import TAPS, TOKEN, ADelivery, Answer, ASource, Rig, serving, until
 
 OURS = {"X_Requested_By": "cflow-edge"}
 TCP_CLOSED = b"\x07"
@@ -158,7 +158,8 @@ def test_a_threshold_of_the_command_line_is_said_to_be_one(tmp_path: Path):
     ("body", "status", "words"),
     [
         ({"value": 1.5, "instead_of": 0.9}, 409, "is 1 by now"),
-        ({"value": 3.5, "instead_of": 1.0}, 422, "from 0 to 3"),
+        ({"value": 3.5, "instead_of": 1.0}, 422, "must be below 3"),
+        ({"value": 3, "instead_of": 1.0}, 422, "must be below 3"),
         ({"value": -0.1, "instead_of": 1.0}, 422, "from 0 to 3"),
         ({"value": float("nan"), "instead_of": 1.0}, 400, "send"),
         ({"value": "much", "instead_of": 1.0}, 400, "send"),
@@ -296,6 +297,26 @@ def test_health_is_for_the_watchdog(tmp_path: Path):
         assert set(stale.json()) == {"status", "reason", "last_judgement_age_s"}  # and nothing else without a token
         rig.judge(10)
         assert rig.ask("/health").status == 200
+
+
+def test_one_camera_of_two_that_is_not_judged_is_bad_health_and_only_who_is_signed_in_learns_which(tmp_path: Path):
+    sources = [ASource("left"), ASource("/secret/watched"), ASource("/secret/files", live=False, state="file")]
+    with serving(tmp_path, TOKEN, health_after_s=1.0) as rig:
+        rig.sources[:] = sources
+        rig.judge(10, "left")
+        assert rig.ask("/health").status == 503
+        rig.judge(10, "/secret/watched")
+        until(lambda: rig.ask("/health").status == 200)
+
+        def ill() -> Answer | None:
+            rig.judge(10, "left")
+            answer = rig.ask("/health")
+            return answer if answer.status == 503 else None
+
+        answer = until(ill)
+        assert "s old, more than 1 s" in answer.json()["reason"] and b"secret" not in answer.body
+        whole = until(lambda: not (health := rig.state(Authorization=f"Bearer {TOKEN}")["health"])["ok"] and health)
+        assert whole["reason"].endswith(" of /secret/watched")
 
 
 def test_metrics_are_prometheus_text(tmp_path: Path):

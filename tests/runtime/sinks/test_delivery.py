@@ -294,3 +294,28 @@ def test_all_sinks_get_all_and_close_at_the_same_time(hanging: Probe):
     deliveries.close()
     assert "10 delivered, 0 lost, 0 failed" in deliveries.counts()[1].text()
     assert deliveries.counts()[0].undelivered == 10
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+def test_after_a_signal_closing_is_bounded_for_files_too(hurried: bool):
+    """A supervisor that gets no end kills, and then nobody counts what was lost."""
+    written = []
+
+    class Slow:
+        name = "slow"
+
+        def write(self, judgement):
+            time.sleep(0.1)
+            written.append(judgement)
+
+        def close(self):
+            pass
+
+    deliveries = Deliveries([Slow()], patience_s=30.0, close_timeout_s=0.3, say=lambda text: None)
+    for index in range(10):
+        deliveries.offer(judgement(index))
+    if hurried:
+        deliveries.hurry()
+    deliveries.close()
+    [counts] = deliveries.counts()
+    assert counts.delivered + counts.lost == 10 and (counts.lost > 0) == hurried

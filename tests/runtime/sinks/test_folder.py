@@ -113,3 +113,9 @@ def test_the_worst_are_kept_highest_first_and_ties_in_order():
     for name, score in [("a", 1.0), ("b", 3.0), ("c", 0.5), ("d", 2.0), ("e", 2.0), ("f", 2.0)]:
         worst.add(name, score, np.zeros((4, 4, 3), np.uint8))
     assert [tile.caption for tile in worst.tiles()] == ["b  3.000", "d  2.000", "e  2.000"]
+
+
+def test_no_two_images_of_a_folder_share_an_overlay():
+    names = ["a.png", "a.jpg", "a.jpg.png", "a.png.png", "a.jpg.png.png", "A.JPG.png", "v_000001", "a.b.png"]
+    assert len({overlay_name(name) for name in names}) == len(names)
+    assert overlay_name("a.png") == "a.png" and overlay_name("a.b.png") == "a.b.png"

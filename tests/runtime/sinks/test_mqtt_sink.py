@@ -257,6 +257,8 @@ def test_a_refused_status_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("mqtt://host/$SYS/a", "a topic to publish to"),
         ("mqtt://host/a/+/b", "a topic to publish to"),
         ("mqtt://user:word@host/a", "do not belong on the command line"),
+        ("mqtt:/user:word@host/a", "an MQTT address is"),
+        ("mqtt://user:wo/word@host/a", "an MQTT address is"),
     ],
 )
 def test_addresses_that_are_none_are_refused(url: str, message: str):

@@ -105,3 +105,11 @@ sys.exit(bool({"numpy", "cv2", "PIL", "paho", "http"} & set(sys.modules)))
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
     with pytest.raises(UserError, match=r"--mqtt needs paho-mqtt.*cflow-edge\[mqtt\]"):
         sinks_from(_parse("--mqtt", "mqtt://127.0.0.1:9/a"), MAXIMUM)
+
+
+@pytest.mark.parametrize("content", [b"x" * 70_000, b"\xff\xfe"])
+def test_a_file_that_is_no_secret_is_refused_and_not_read_for_ever(tmp_path: Path, content: bytes):
+    (tmp_path / "secret").write_bytes(content)
+    for words in (("--webhook", "http://h/", "--webhook-token"), ("--mqtt", "mqtt://h/t", "--mqtt-credentials")):
+        with pytest.raises(UserError, match="must be a text"):
+            sinks_from(_parse(*words, tmp_path / "secret"), MAXIMUM)

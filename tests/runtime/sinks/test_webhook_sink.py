@@ -114,6 +114,10 @@ def test_the_pauses_between_tries_end_with_the_inspection(server: WebhookServer)
         ("http://host:port/", "is http://HOST"),
         ("http://host/a b", "is http://HOST"),
         ("http://user:word@host/", "do not belong on the command line"),
+        ("ftp://user:word@host/", "is http://HOST"),
+        ("https:user:word@host/", "is http://HOST"),
+        ("http://user:wo/word@host/", "is http://HOST"),
+        ("http://host/a b?key=word", "is http://HOST"),
     ],
 )
 def test_addresses_that_are_none_are_refused(url: str, message: str):

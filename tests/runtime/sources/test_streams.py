@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from runtime.common.addresses import without_secrets
 from runtime.common.errors import UserError
 from runtime.images.opencv import opencv
 from runtime.sources.backoff import Backoff
@@ -23,7 +24,6 @@ from runtime.sources.live import LiveOptions
 from runtime.sources.naming import run_mark
 from runtime.sources.open import OpenOptions, SourceKind, SourceSpec, open_source
 from runtime.sources.streams import csi_pipeline, gstreamer_lack
-from runtime.sources.urls import without_secrets
 from tests.support.waiting import wait_until
 
 FAST = Backoff(first_s=0.05, cap_s=0.2)

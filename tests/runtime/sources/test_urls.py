@@ -1,8 +1,9 @@
 import pytest
 
+from runtime.common.addresses import pipeline_without_secrets, without_secrets
 from runtime.common.errors import UserError
 from runtime.sources.open import SourceSpec
-from runtime.sources.urls import parse_url, pipeline_without_secrets, without_secrets
+from runtime.sources.urls import parse_url
 
 
 @pytest.mark.parametrize(
