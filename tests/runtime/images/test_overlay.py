@@ -7,7 +7,7 @@ from PIL import Image
 from runtime.images.caption import drawable, text_width
 from runtime.images.overlay import Tile, contact_sheet, draw, score_colours, thumbnail
 from runtime.images.regions import Region, regions_above
-from runtime.result import Result
+from runtime.result import Result, result_of
 
 THRESHOLD, MAXIMUM = 1.0, 3.0
 
@@ -182,3 +182,11 @@ def test_a_thumbnail_keeps_the_aspect_ratio():
 def test_names_that_the_font_cannot_draw_have_question_marks():
     assert drawable("Körper.png") == "K?rper.png" and drawable("part 7\udce4.png") == "part 7?.png"
     assert text_width("Körper", 1) == text_width("K?rper", 1)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 7])
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 500])
+def test_a_frame_of_a_few_pixels_is_drawn(height: int, width: int) -> None:
+    frame = np.full((height, width, 3), 90, np.uint8)
+    result = result_of(np.full((16, 16), 1.5, np.float32), 1.5, (1.0, 1.0), {})
+    assert draw(frame, result, 3.0).shape == frame.shape
