@@ -180,6 +180,18 @@ def lead_of(checkpoint: Checkpoint) -> float:
     return last["kept_logp"] - last[GAUSSIAN]
 
 
+def faults_of(checkpoint: Checkpoint) -> list[str]:
+    """Return why a detector is not to be trusted, in a line each; nothing where it may be."""
+    lead, end = lead_of(checkpoint), float(len(checkpoint.model.config.taps))
+    lines = [poor_line(lead)] if lead <= 0 else []
+    if checkpoint.thresholds[checkpoint.default_threshold].value >= end:
+        lines.append(
+            f"this detector calls nothing anomalous: a held-out good image scores {end:g}, the end of the scale; "
+            "look at the images, or choose a threshold: train.set_threshold --good DIR"
+        )
+    return lines
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train from the command line; exit status 1 where the result is worse than the simplest model's."""
     parser = argparse.ArgumentParser(prog=program_name("cflow-train"), description=__doc__)
@@ -212,9 +224,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if group.first:
         print(f"wrote {options.out}: {config.encoder} ({checkpoint.encoder_weights}), taps {', '.join(config.taps)}")
         print(f"threshold {threshold.value:.4f}: {threshold.method}")
-        if lead_of(checkpoint) <= 0:
-            say(poor_line(lead_of(checkpoint)))
-    return 0 if options.accept_poor or lead_of(checkpoint) > 0 else 1
+        for line in faults_of(checkpoint):
+            say(line)
+    return 0 if options.accept_poor or not faults_of(checkpoint) else 1
 
 
 def command() -> int:

@@ -27,7 +27,6 @@ from train.data.input_size import check_size
 from train.data.open import Dataset, list_classes, open_dataset
 from train.evaluate import evaluate
 from train.judging.class_table import ClassResult, format_table, paper_averages, read_results, write_results
-from train.judging.fit_report import poor_line
 from train.loop.processes import Processes, one_process, processes
 from train.loop.training import resume_path
 
@@ -201,8 +200,7 @@ def _job(options: argparse.Namespace, group: Processes, poor: list[str]) -> Job:
         limit = options.max_pixels
         weights = options.weights
         done = fit.fit(dataset, config, recipe, weights, out, resume=resume, group=group, max_pixels=limit)
-        if fit.lead_of(done) <= 0:
-            poor.append(f"{out.stem}: {poor_line(fit.lead_of(done))}")
+        poor.extend(f"{out.stem}: {line}" for line in fit.faults_of(done))
 
     return Job(options.data, options.out_dir, config_of, train_one, options.force)
 

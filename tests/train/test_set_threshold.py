@@ -101,9 +101,9 @@ def test_a_value_and_a_name_of_ones_own(engine: Path, good: Path) -> None:
     assert list(sidecar.thresholds) == ["good_quantile", "manual", "night", "shift"]
     assert sidecar.thresholds["manual"] == Threshold(1.23, "set by hand")
     assert (sidecar.default_threshold, sidecar.threshold.value) == ("night", 2)
-    run(engine, "--value", 3, "--name", "night")
+    run(engine, "--value", 2.9, "--name", "night")
     again = read_sidecar(engine)
-    assert (len(again.thresholds), again.threshold.value, again.default_threshold) == (4, 3, "night")
+    assert (len(again.thresholds), again.threshold.value, again.default_threshold) == (4, 2.9, "night")
 
 
 def test_a_plan_is_not_opened_to_set_a_value(engine: Path) -> None:

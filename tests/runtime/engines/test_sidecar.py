@@ -189,8 +189,8 @@ def test_a_threshold_given_for_a_run_is_on_the_scale(tmp_path: Path, threshold: 
     path = write_tiny_engine(tmp_path)
     with pytest.raises(UserError, match="the threshold must be on the score's scale, from 0 to 3"):
         runtime.load(path, threshold=threshold)
-    with runtime.load(path, threshold=3) as detector:
-        assert detector.threshold == 3
+    with runtime.load(path, threshold=2.99) as detector:
+        assert detector.threshold == 2.99
 
 
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path):
