@@ -32,7 +32,7 @@ from export.trt.compat import Backend, check_options, find_backend
 from export.trt.options import BuildOptions, add_plan_arguments, plan_options
 from export.trt.precision import Precision
 from runtime.common.errors import UserError, run_command
-from runtime.common.files import sha256_of, write_bytes
+from runtime.common.files import printable, sha256_of, write_bytes
 from runtime.common.program import program_name
 from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 
@@ -89,7 +89,7 @@ def _build(options: BuildRequest, backend: Backend | None, staged: StagedEngine)
         _say(plan.table())
     sidecar = replace(
         info.sidecar,
-        name=sidecar_path(options.out).stem,
+        name=printable(sidecar_path(options.out).stem),
         batch=options.build.max_batch,
         frame_size=frame_size,
         calibration_sha256=typed.calibration_sha256,

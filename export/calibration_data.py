@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from export.images.pairs import check_no_masks_among
 from runtime.common.errors import UserError, run_command
-from runtime.common.files import read_json, sha256_of, sweep, sync_folder, write_json
+from runtime.common.files import printable, read_json, sha256_of, sweep, sync_folder, write_json
 from runtime.common.locks import one_writer
 from runtime.common.notices import say_once
 from runtime.common.program import program_name
@@ -98,7 +98,7 @@ def read_calibration_data(folder: Path) -> CalibrationData:
         _check_files(folder, manifest)
         origin, digests = manifest.origin, manifest.digests
     else:
-        origin = folder.resolve().name
+        origin = printable(folder.resolve().name)
         paths = list_images(folder)
         _say_use(folder, paths)
         digests = {path.name: sha256_of(path) for path in paths}
@@ -134,19 +134,25 @@ class Manifest:
         """Write the manifest into `folder`."""
         images = [{"file": name, "sha256": digest} for name, digest in self.digests.items()]
         value = {"schema": SCHEMA, "origin": self.origin, "images": images}
-        write_json(folder / MANIFEST_NAME, {**value, "passing": sorted(self.passing)} if self.passing else value)
+        value |= {"passing": sorted(self.passing)} if self.passing else {}
+        _said(folder / MANIFEST_NAME, value)  # what cannot be read again must not take the place of what can
+        write_json(folder / MANIFEST_NAME, value)
 
 
 def _read_manifest(folder: Path) -> Manifest:
     """Read the manifest of `folder`. Raises `UserError` for anything but one."""
     path = folder / MANIFEST_NAME
-    value = read_json(path, LARGEST_MANIFEST, REFILL)
-    try:
-        said = _manifest(value)
-    except WrongField as wrong:
-        raise UserError(f"{path}: {wrong.path or 'it'} must be {wrong.expected}", shown(wrong.value), REFILL) from None
+    said = _said(path, read_json(path, LARGEST_MANIFEST, REFILL))
     digests = {image["file"]: image["sha256"] for image in said["images"]}
     return Manifest(said["origin"], digests, frozenset(said.get("passing", ())))
+
+
+def _said(path: Path, value: Any) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = _manifest(value)
+    except WrongField as wrong:
+        raise UserError(f"{path}: {wrong.path or 'it'} must be {wrong.expected}", shown(wrong.value), REFILL) from None
+    return said
 
 
 def _file_name(value: Any) -> str:
@@ -254,10 +260,10 @@ def _stage_images(options: RefillOptions, staging: Path) -> None:
             _say_use(target, chosen)
         for path in chosen:
             read_image(path)  # a damaged file is to be named now, not while ranges are measured
-            shutil.copyfile(path, staging / path.name)
+            shutil.copyfile(path, staging / printable(path.name))
         return
     for frame in tqdm(_frames(options), desc="calibration images", total=count, unit="image", disable=None):
-        Image.fromarray(frame.image).save(staging / f"{frame.name}.png")
+        Image.fromarray(frame.image).save(staging / f"{printable(frame.name)}.png")
 
 
 def _frames(options: RefillOptions) -> Iterator[Frame]:
@@ -323,7 +329,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     source = SourceSpec.parse(text)
     options = RefillOptions(
         source=source,
-        origin=arguments.origin or (source.name if source.kind in LIVE else Path(source.name).name or source.name),
+        origin=printable(
+            arguments.origin or (source.name if source.kind in LIVE else Path(source.name).name or source.name)
+        ),
         count=arguments.count,
         every_s=arguments.every,
         out=arguments.out,

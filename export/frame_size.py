@@ -31,7 +31,7 @@ from export.passes.resize_frames import PREFIX, find_front, put_in_front
 from export.precisions.golden import measured
 from export.staging import staged_engine
 from runtime.common.errors import UserError, run_command
-from runtime.common.files import sha256_of
+from runtime.common.files import printable, sha256_of
 from runtime.common.program import program_name
 from runtime.engines.sidecar import INPUT_NAME, LARGEST_SIDE, Artefact, Sidecar, read_sidecar, sidecar_path
 from runtime.images.preprocess import resize
@@ -150,7 +150,7 @@ def _own_sidecar(source: Path, resized: Path, out: Path) -> Sidecar:
     sidecar = read_sidecar(source) if sidecar_path(source).is_file() else info.sidecar
     return replace(
         sidecar,
-        name=sidecar_path(out).stem,
+        name=printable(sidecar_path(out).stem),
         frame_size=info.sidecar.frame_size,
         artefacts=(Artefact("onnx", info.precision, sha256_of(resized)),),
         golden=measured(sidecar.golden, {info.precision: resized}, info.sidecar.engine_frame_size),

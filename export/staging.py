@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.common.errors import UserError
-from runtime.common.files import sweep, sync_folder
+from runtime.common.files import sweep, sync_folder, whole_file
 from runtime.common.locks import one_writer
+from runtime.common.notices import say
 from runtime.engines.sidecar import Sidecar, read_whole_sidecar, sidecar_path, write_sidecar
 from runtime.engines.thresholds import PATIENCE_S
+
+DAMAGED = ".damaged"  # behind the name of a sidecar that could not be read
 
 Finish = Callable[[Sidecar | None], Sidecar]  # from what stands now, None for nothing, to what is to stand
 
@@ -45,7 +48,7 @@ class StagedEngine:
         """
         beside = sidecar_path(self.out)
         with one_writer(beside, beside.name, "try again in a moment", PATIENCE_S):
-            before = _standing(self.out)
+            before = _standing(beside)
             sidecar = finish(before)
             if before is not None:
                 write_sidecar(self.out, before.followed_by(sidecar))
@@ -92,9 +95,19 @@ def _leftovers(out: Path) -> list[Path]:
     return [path for path in out.parent.iterdir() if path.name.startswith(prefix) and path.is_dir()]
 
 
-def _standing(out: Path) -> Sidecar | None:
-    """Return the sidecar that stands, None where none does or it is none: there is nothing to keep readable then."""
+def _standing(beside: Path) -> Sidecar | None:
+    """Return the sidecar that stands, None where none does or it is none: there is nothing to keep readable then.
+
+    One that cannot be read, for a slip of the hand that edited it, may hold thresholds that were chosen with care: it
+    is kept under another name, and that is said.
+    """
+    if not beside.is_file():
+        return None
     try:
-        return read_whole_sidecar(out)
-    except UserError:
+        return read_whole_sidecar(beside)
+    except UserError as error:
+        kept = beside.with_name(f"{beside.name}{DAMAGED}")
+        with whole_file(kept) as temporary:
+            shutil.copyfile(beside, temporary)
+        say(f"not kept: the thresholds in a sidecar that cannot be read ({error}); it stands as {kept.name} now")
         return None

@@ -17,7 +17,7 @@ from export.graph.onnx_files import ExportInfo, check_no_engines, save_model, se
 from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint, network_sha256
 from runtime.common.errors import run_command
-from runtime.common.files import sha256_of
+from runtime.common.files import printable, sha256_of
 from runtime.common.program import program_name
 from runtime.engines.golden import Golden
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Sidecar
@@ -109,7 +109,7 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
     """Return what a sidecar says of the checkpoint at `path`, before any engine is built from it."""
     config = checkpoint.model.config
     return Sidecar(
-        name=path.stem,
+        name=printable(path.stem),
         input_size=config.input_size,
         batch=1,
         encoder=config.encoder,

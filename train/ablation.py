@@ -36,11 +36,13 @@ from train.comparing.results import Judge, format_results, result_json
 from train.comparing.variants import FlowKind, all_variants, default_variants
 from train.data.input_size import check_size
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
-from train.fit import add_size_argument, add_training_arguments, build_model, config_from, recipe_from
+from train.fit import build_model
+from train.fit_options import add_size_argument, add_training_arguments, config_from, recipe_from
 from train.judging.paper_figures import FigureRow, class_rows, find_class, format_rows
 from train.loop.processes import one_process
 from train.loop.schedule import Recipe
 
+DATA = "MVTec-style class with test/ and ground_truth/, or a list of images: CSV, JSON"
 SCHEMA = "cflow-edge/ablation/1"
 PAPER_ABLATION_ENCODER = "wide_resnet50_2"  # the one whose blocks, taps and flow the paper's Table 2 varies
 
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, help="MVTec-style class with test/ and ground_truth/")
+    parser.add_argument("--data", type=Path, required=True, help=DATA)
     add_size_argument(parser)
     parser.add_argument("--all", action="store_true", help="all 16 combinations")
     parser.add_argument(

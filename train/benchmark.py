@@ -157,7 +157,7 @@ def _setup(options: argparse.Namespace) -> tuple[ModelConfig, ImageCache, ImageC
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
     parser.add_argument("what", choices=("steps", "schedules", "robust", "encoders"))
-    data = "MVTec-style folder, or a folder of good images (robust: more sets beside the hard ones; repeat for several)"
+    data = "MVTec-style folder, folder of good images or list (CSV, JSON); robust: sets beside the hard ones, repeat it"
     parser.add_argument("--data", type=Path, action="append", default=[], help=data)
     parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME")
     row = "encoders: NAME[:TAP,TAP][=WEIGHTS], repeated (default: ResNet-18 and EfficientNet-Lite0 to 2, ImageNet)"

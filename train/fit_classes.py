@@ -22,12 +22,11 @@ from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
 from runtime.common.notices import say
 from runtime.common.program import program_name
-from train import fit
+from train import fit, fit_options
 from train.data.input_size import check_size
 from train.data.open import Dataset, list_classes, open_dataset
 from train.evaluate import evaluate
 from train.judging.class_table import ClassResult, format_table, paper_averages, read_results, write_results
-from train.judging.fit_report import is_poor, poor_line
 from train.loop.processes import Processes, one_process, processes
 from train.loop.training import resume_path
 
@@ -180,29 +179,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out-dir", type=Path, required=True, help=f"folder for CLASS.pt and {RESULTS_NAME}")
     parser.add_argument("--classes", default="all", help="comma-separated, or all (default: all)")
-    fit.add_size_argument(parser, more="paper: the paper's of each class, ")
-    fit.add_acceptance_argument(parser)
+    fit_options.add_size_argument(parser, more="paper: the paper's of each class, ")
+    fit_options.add_acceptance_argument(parser)
     parser.add_argument("--force", action="store_true", help="train anew what stands in --out-dir")
-    fit.add_file_arguments(parser)
-    fit.add_training_arguments(parser)
+    fit_options.add_file_arguments(parser)
+    fit_options.add_training_arguments(parser)
     return parser
 
 
 def _job(options: argparse.Namespace, group: Processes, poor: list[str]) -> Job:
     """Return the job of the command line: training by train.fit. Who turns out `poor` is added there."""
-    recipe = fit.recipe_from(options)
+    recipe = fit_options.recipe_from(options)
     if options.size != PAPER:
         check_size(options.size)  # refused now, not once for every class
 
     def config_of(dataset: Dataset) -> ModelConfig:
-        return fit.config_from(options, dataset, _paper_size(dataset) if options.size == PAPER else None)
+        return fit_options.config_from(options, dataset, _paper_size(dataset) if options.size == PAPER else None)
 
     def train_one(dataset: Dataset, config: ModelConfig, out: Path, resume: bool) -> None:
         limit = options.max_pixels
         weights = options.weights
         done = fit.fit(dataset, config, recipe, weights, out, resume=resume, group=group, max_pixels=limit)
-        if is_poor(fit.lead_of(done)):
-            poor.append(f"{out.stem}: {poor_line(fit.lead_of(done))}")
+        poor.extend(f"{out.stem}: {line}" for line in fit.faults_of(done))
 
     return Job(options.data, options.out_dir, config_of, train_one, options.force)
 

@@ -21,7 +21,7 @@ from export.model.encoder import load_encoder_state
 from export.model.flow import Clamp
 from export.model.tensor_files import read_with_stand_ins
 from runtime.common.errors import UserError, run_command
-from runtime.common.files import sha256_of
+from runtime.common.files import printable, sha256_of
 from runtime.common.notices import say_once
 from runtime.common.program import program_name
 from runtime.images.folders import describe_use
@@ -130,7 +130,7 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
         constants=constants,
         thresholds={"good_quantile": threshold},
         default_threshold="good_quantile",
-        encoder_weights=f"{source.origin}, {path.name} sha256 {sha256_of(path)[:12]}",
+        encoder_weights=f"{source.origin}, {printable(path.name)} sha256 {sha256_of(path)[:12]}",
         data_sha256="",  # of what it was trained on: not in the file
         data_origin=source.stated.class_name or dataset.origin,
         image_facts=facts_of(dataset.train, PLAIN),

@@ -14,14 +14,15 @@ import numpy as np
 
 from export.images.labelled import check_classes, say_use
 from export.images.pairs import check_no_masks_among
+from export.images.repeats import different
 from runtime.common.errors import UserError, run_command
-from runtime.common.files import sweep
+from runtime.common.files import printable, sweep
 from runtime.common.notices import say_once
 from runtime.common.program import program_name
 from runtime.engines.sidecar import Threshold
 from runtime.engines.thresholds import BY_HAND, by_hand, clipped
 from runtime.images.folders import describe_ignored, describe_use, list_images
-from train.data.open import GOOD, LabelledImage, open_dataset
+from train.data.open import GOOD, Dataset, LabelledImage, open_dataset
 from train.judging.curves import best_pixel_f1
 from train.judging.false_alarms import best_f1, from_good_images
 from train.judging.judged_set import JudgedSet, judge
@@ -39,7 +40,9 @@ def good_name(false_alarm_rate: float) -> str:
 def from_good_folder(model: Path, folder: Path, false_alarm_rate: float) -> Threshold:
     """Return the threshold for a false-alarm rate from the images in `folder`, judged with `model` itself.
 
-    They must be good and not have been trained on. Raises `UserError` if there are none.
+    They must be good and not have been trained on. Copies of others, and images that would have no verdict on the line,
+    are left out. Raises `UserError` if none is left, for the very images of the model's training, and where they score
+    so high that nothing could be anomalous.
     """
     if not 0 < false_alarm_rate < 1:  # said before judging, not after
         raise UserError("--false-alarm-rate must lie between 0 and 1", str(false_alarm_rate))
@@ -49,10 +52,27 @@ def from_good_folder(model: Path, folder: Path, false_alarm_rate: float) -> Thre
         raise UserError(f"{folder} must hold good images", found, "name the folder that the images lie in")
     check_no_masks_among(paths)
     say_once(describe_use(paths))
-    images = [LabelledImage(path, GOOD, None) for path in paths]
-    judged = judge(model, images)
-    peaks = judged.maps.max(axis=(1, 2))
-    return _judged_with(model, from_good_images(judged.scores.tolist(), false_alarm_rate, peaks.tolist()))
+    _check_not_trained_on(model, folder, paths)
+    judged = judge(model, [LabelledImage(path, GOOD, None) for path in different(paths)])
+    shown = np.array([not reason for reason in judged.reasons])
+    if not shown.any():
+        raise UserError(f"{folder} must hold images that show something", judged.reasons[0], "take others")
+    scores, peaks = judged.scores[shown], judged.maps[shown].max(axis=(1, 2))
+    threshold = _judged_with(model, from_good_images(scores.tolist(), false_alarm_rate, peaks.tolist()))
+    if threshold.value >= (end := float(len(read_facts(model).taps))):
+        worst = judged.images[int(np.argmax(np.where(shown, judged.scores, -1)))].path
+        expected = f"good images must score below {end:g}, the end of the scale, or nothing could be anomalous"
+        raise UserError(expected, f"{worst} at it", "remove it if it is not good, take more images, or train again")
+    return threshold
+
+
+def _check_not_trained_on(model: Path, folder: Path, paths: Sequence[Path]) -> None:
+    """Raise `UserError` where `paths` in `folder` are all that the model was trained on: they promise nothing."""
+    trained_on = read_facts(model).training_data_sha256
+    roots = (folder, folder.absolute().parent.parent)  # a folder of images, or train/good in one
+    if trained_on and trained_on in {Dataset(root, tuple(map(Path.absolute, paths)), ()).sha256() for root in roots}:
+        expected = "--good must be images that the model was not trained on, or its promise is empty"
+        raise UserError(expected, f"its training images in {folder}", "name a folder of other good images")
 
 
 def from_labelled_folder(model: Path, data: Path) -> Threshold:
@@ -75,7 +95,7 @@ def from_judged(model: Path, judged: JudgedSet) -> Threshold:
 
 def _judged_with(model: Path, threshold: Threshold) -> Threshold:
     threshold = clipped(threshold, float(len(read_facts(model).taps)))
-    return replace(threshold, method=f"{threshold.method}, judged with {model.name}")
+    return replace(threshold, method=f"{threshold.method}, judged with {printable(model.name)}")
 
 
 def _choose(options: argparse.Namespace) -> tuple[str, Threshold]:

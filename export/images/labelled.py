@@ -23,8 +23,7 @@ from export.images.saturation import read_saturations
 from runtime.common.errors import UserError
 from runtime.common.notices import say_once
 from runtime.images.folders import describe_use, list_images
-from runtime.images.orientation import upright_size
-from runtime.images.preprocess import read_with
+from runtime.images.preprocess import read_size
 
 __all__ = ["GOOD", "LabelledImage", "auroc", "check_classes", "labelled_images", "read_mask", "read_masks", "say_use"]
 
@@ -59,7 +58,7 @@ def _whole_mask(image: LabelledImage) -> NDArray[np.bool_] | None:
     if not image.anomalous or image.mask is None:
         return None
     mask = load_mask(image.mask)
-    height, width = read_with(image.path, upright_size)
+    height, width = read_size(image.path)
     if mask.shape != (height, width):
         expected = f"{mask_files(image.mask)[0]} must be as large as its image {image.path}, {height}x{width}"
         raise UserError(f"{expected} (height x width)", shape(mask), "turn or export the mask as the image is")

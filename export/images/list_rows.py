@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.common.errors import UserError
+from runtime.common.files import read_json
 
 # What each column may be called; the names of VisA, Real-IAD and anomalib among them.
 NAMES = {
@@ -25,6 +26,8 @@ NAMES = {
     "split": ("split",),
     "group": ("object", "category", "product"),
 }
+LARGEST_BYTES = 256 << 20  # of a list: a million images
+CURE = "mend it there"
 SUFFIXES = frozenset({".csv", ".json"})
 SPLITS = ("train", "test")
 
@@ -52,11 +55,7 @@ def holds_images(path: Path) -> bool:
 
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a list. Raises `UserError` naming the line or entry that is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} must be text in UTF-8", f"byte {error.start} is none", "save it as UTF-8") from None
-    rows = list(_json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text))
+    rows = list(_json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path))
     if not rows:
         raise UserError(f"{path} must list images", "none", "add a row for each image")
     return rows
@@ -66,14 +65,15 @@ def real_iad_meta(path: Path) -> dict[str, Any] | None:
     """Return the "meta" of a JSON file that is laid out as Real-IAD's are, None for any other list."""
     if path.suffix.lower() != ".json":
         return None
-    content = _json(path, path.read_text(encoding="utf-8-sig", errors="replace"))
+    content = read_json(path, LARGEST_BYTES, CURE)
     if not isinstance(content, dict):
         return None
     meta = content.get("meta")
     return meta if isinstance(meta, dict) else {}
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+def _csv_rows(path: Path) -> Iterator[Row]:
+    text = _text(path)
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # Excel writes ; where the comma is a decimal point
     reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
@@ -108,8 +108,19 @@ def _columns(path: Path, titles: list[str]) -> dict[str, int]:
     return columns
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    content = _json(path, text)
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise UserError(f"{path} must be a list of at most {LARGEST_BYTES} bytes", "a larger file", CURE)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be text in UTF-8", f"byte {error.start} is none", "save it as UTF-8") from None
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    content = read_json(path, LARGEST_BYTES, CURE)
     if isinstance(content, dict):
         lists = {split: content.get(split, []) for split in SPLITS}
         if not any(split in content for split in SPLITS) or not all(isinstance(one, list) for one in lists.values()):
@@ -131,10 +142,3 @@ def _entry(where: str, entry: Any, split: str | None) -> Row:
     lower = {str(key).casefold(): value for key, value in entry.items()}
     cells = {name: lower[alias] for name, aliases in NAMES.items() for alias in aliases if alias in lower}
     return Row(where, cells if split is None else {**cells, "split": split})
-
-
-def _json(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} must be JSON", str(error), "mend it there") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from export.images.layouts import GOOD, is_good, masks_in
 from export.images.list_places import ImageList, inside
 from export.images.list_rows import SPLITS, Row, read_rows
-from export.images.masks import Mask, MaskParts
+from export.images.masks import Mask, MaskParts, mask_files
 from runtime.common.errors import UserError
 from runtime.common.notices import say_once
 from runtime.images.folders import list_images
@@ -74,6 +74,9 @@ def read_list(source: ImageList) -> list[ListedImage]:
         seen[image.path] = row.where
     for split, count in unused.items():
         say_once(f"{count} images of split {split} in {source.file} are not used")
+    for mask, count in Counter(file for image in images if image.mask for file in mask_files(image.mask)).items():
+        if count > 1:
+            raise UserError(f"{mask} must belong to one image of {source.file}", str(count), "name each image's own")
     _say_elsewhere(source, images)
     return images
 

@@ -79,7 +79,7 @@ def check_checkpoint_path(out: Path) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` whole or not at all."""
+    """Write `checkpoint` whole or not at all. Raises `UserError` for one that could not be read again."""
     content = {
         "format": FORMAT,
         "config": asdict(checkpoint.model.config),
@@ -92,7 +92,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         content["image_facts"] = checkpoint.image_facts.to_json()
     if checkpoint.golden is not None:
         content["golden"] = checkpoint.golden
+    try:
+        _said(content)
+    except ValueError as error:
+        raise UserError(
+            f"{path}, not written, must hold what can be read again", str(error), "name it plainly"
+        ) from None
     save_torch_file(path, content)
+
+
+def _said(content: dict[str, Any]) -> tuple[ModelConfig, dict[str, Any], dict[str, Threshold]]:
+    """Return the configuration, the plain parts and the thresholds. Raises `ValueError` for what are none."""
+    config, said = _config(content["config"]), _plain(content)
+    thresholds = table(Threshold.from_json, 1)(content["thresholds"])
+    _check_thresholds(thresholds, said["default_threshold"], len(config.taps))
+    return config, said, thresholds
 
 
 _PLAIN = ("default_threshold", "encoder_weights", "data_sha256", "data_origin", "history", "versions")
@@ -115,10 +129,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = read_tensors(path, FORMAT, EARLIER)
     try:
         content = _upgrade(content)
-        config, said = _config(content["config"]), _plain(content)
-        thresholds = table(Threshold.from_json, 1)(content["thresholds"])
+        config, said, thresholds = _said(content)
         constants = _constants(content["constants"], config)
-        _check_thresholds(thresholds, said["default_threshold"], len(config.taps))
         _check_state(content["state"], config)
         model = CFlow(config)
         model.load_state_dict(content["state"])

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from runtime.common.errors import UserError
-from runtime.common.files import whole_file
+from runtime.common.files import check_regular, whole_file
 from runtime.common.interrupts import lasting_interrupt
 
 Value = TypeVar("Value")
@@ -64,6 +64,7 @@ def read_torch_file(path: Path, expected: str) -> Any:
 
     Raises `FileNotFoundError`, and `UserError` saying that `path` must be `expected` where it is anything else.
     """
+    check_regular(path, f"{path} must be {expected}")
     _check_sizes(path, expected)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -109,7 +110,9 @@ def read_with_stand_ins(path: Path, expected: str) -> tuple[Any, list[str]]:
 
 
 def _foreign_names(path: Path) -> list[str]:
-    if not zipfile.is_zipfile(path):  # torch.save before 1.6, or no such file at all: read_torch_file will tell
+    if not path.is_file() or not zipfile.is_zipfile(
+        path
+    ):  # torch.save before 1.6, or no such file at all: read_torch_file will tell
         return []
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))

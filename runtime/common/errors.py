@@ -102,6 +102,20 @@ def _drop_unflushed() -> None:
             os.close(handle)
 
 
+def _memory_line(error: Exception) -> str:
+    """Return what to say where there was too little memory; any other error is raised again.
+
+    torch says so, on CPU and GPU, with a RuntimeError, whose text is of no use to a person.
+    """
+    if isinstance(error, MemoryError):
+        reason = f" ({error})" if str(error) else ""
+    elif type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        reason = ""
+    else:
+        raise error
+    return f"more memory is needed than there is{reason}; close other programs, or use smaller images"
+
+
 def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a command's `main` and turn what a user can mend into one line on stderr.
 
@@ -129,8 +143,8 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
         if gone:
             return BROKEN_PIPE_STATUS
         line = _os_error_line(error)
-    except MemoryError as error:
-        line = f"more memory is needed than there is{f' ({error})' if str(error) else ''}; close other programs"
+    except (MemoryError, RuntimeError) as error:
+        line = _memory_line(error)
     except KeyboardInterrupt as error:
         return ended_by(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     if received:

@@ -89,6 +89,11 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def printable(name: str) -> str:
+    """Return a file's name as text that any file can hold: bytes that are no UTF-8 become `\\udce9` and the like."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` whole or not at all."""
     with whole_file(path) as temporary:
@@ -123,9 +128,10 @@ def read_secret_file(path: Path) -> str:
 def read_json(path: Path, largest: int, cure: str) -> Any:
     """Read a JSON file of at most `largest` bytes; a byte-order mark in front does no harm.
 
-    Raises `UserError` naming the file, with the `cure`, where it is larger (before it is read), no text, no JSON, or
-    gives one name twice, of which JSON readers drop one without a word.
+    Raises `UserError` naming the file, with the `cure`, where it is no regular file, larger (before it is read), no
+    text, no JSON, or gives one name twice, of which JSON readers drop one without a word.
     """
+    check_regular(path, f"{path} must be a JSON file")
     with path.open("rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
@@ -134,6 +140,12 @@ def read_json(path: Path, largest: int, cure: str) -> Any:
         return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} must be JSON", str(error), cure) from None
+
+
+def check_regular(path: Path, expected: str) -> None:
+    """Raise `UserError` where `path` is there and no file: a pipe may be waited for for ever, a device has no end."""
+    if path.exists() and not path.is_file():
+        raise UserError(expected, "a folder" if path.is_dir() else "no regular file", "check the path")
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from runtime.engines.onnxruntime_session import import_onnxruntime, session_options
+from runtime.engines.onnxruntime_session import check_graph, import_onnxruntime, session_options
 from runtime.engines.openvino_session import compile_options, openvino_core
 from runtime.engines.session import CpuPrecision
 
@@ -27,7 +27,11 @@ def open_onnxruntime(source: Source, threads: int) -> Run:
 
 
 def open_openvino(source: Source, threads: int, precision: CpuPrecision, shape: Sequence[int]) -> Run:
-    """Return a function that runs the graph in OpenVINO for batches of just `shape`."""
+    """Return a function that runs the graph in OpenVINO for batches of just `shape`.
+
+    Raises what ONNX Runtime raises for a graph that is not ONNX's: OpenVINO's own reader checks less.
+    """
+    check_graph(source)
     core = openvino_core()
     graph = core.read_model(source)
     graph.reshape(list(shape))

@@ -54,15 +54,16 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def check_graph(path: Path) -> None:
+def check_graph(source: Path | str | bytes) -> None:
     """Raise what ONNX Runtime raises for a graph that is not ONNX's: a node without its inputs, types that do not fit.
 
-    Nothing is optimised or run, so that it takes little more time than reading the file.
+    `source` is a file, or its content. Nothing is optimised or run, so that it takes little more time than reading it.
     """
     onnxruntime = import_onnxruntime()
     options = session_options(1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    graph = str(source) if isinstance(source, Path) else source
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def import_onnxruntime() -> Any:

@@ -4,6 +4,7 @@ It stands beside `cable.plan` and `cable.onnx`, is read before either is deseria
 edited by hand where that is meant: `thresholds` only.
 """
 
+import json
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -331,7 +332,12 @@ def read_whole_sidecar(path: str | Path) -> Sidecar:
 
 
 def write_sidecar(path: str | Path, sidecar: Sidecar) -> Path:
-    """Write `sidecar` beside the engine at `path` and return where it went."""
+    """Write `sidecar` beside the engine at `path` and return where it went.
+
+    Raises `UserError` for one that could not be read again: it must not take the place of one that can.
+    """
     beside = sidecar_path(path)
-    write_json(beside, sidecar.to_json())
+    value = sidecar.to_json()
+    Sidecar.from_json(json.loads(json.dumps(value)), f"{beside}, not written")
+    write_json(beside, value)
     return beside

@@ -16,6 +16,7 @@ from runtime.engines.sidecar import (
 )
 
 PATIENCE_S = 5.0  # for another writer of a sidecar, who takes milliseconds
+LONGEST_NAME = 64  # characters of a threshold's name
 BY_HAND = "manual"  # the name that a threshold set by hand goes by
 
 
@@ -30,7 +31,7 @@ def by_hand(value: float, current: Threshold, maximum: float) -> Threshold:
 def on_scale(threshold: Threshold, maximum: float) -> Threshold:
     """Return `threshold`. Raises `UserError` unless it is on the score's scale, from 0 to `maximum`, one per tap.
 
-    Below the scale every part is anomalous, above it none can be.
+    Below the scale every part is anomalous; above it, and at its very end, none can be.
     """
     try:
         threshold.check_scale(maximum)
@@ -39,6 +40,10 @@ def on_scale(threshold: Threshold, maximum: float) -> Threshold:
         raise UserError(
             f"{what} must be {wrong.expected}", f"{wrong.value:g}", "choose one that scores reach"
         ) from None
+    if threshold.value >= maximum:
+        expected = f"the threshold must be below {maximum:g}, the end of the score's scale"
+        cure = "choose a lower one: train.set_threshold --good DIR, or --value"
+        raise UserError(expected, f"{threshold.value:g}, with which no part could be anomalous", cure)
     return threshold
 
 
@@ -50,6 +55,14 @@ def check_alarms(value: float, maximum: float) -> None:
             f"{value:g}, which nothing can be above",
             "choose a lower one; where good images score so high, train again",
         )
+
+
+def check_name(name: str) -> str:
+    """Return a threshold's name. Raises `UserError` for one that cannot be kept in a file and shown in a line."""
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        expected = f"a threshold's name must have 1 to {LONGEST_NAME} letters, digits or signs that can be printed"
+        raise UserError(expected, ascii(name)[:LONGEST_NAME], "choose another --name")
+    return name
 
 
 def clipped(threshold: Threshold, maximum: float) -> Threshold:
@@ -70,8 +83,9 @@ def store_in_sidecar(engine: Path, name: str, threshold: Threshold, *, default: 
     """Keep `threshold` as `name` beside `engine`, in the place of an earlier one of that name alone.
 
     `default` makes it the one that decides. The sidecar is written whole or not at all, and returned as it is then.
-    Raises `UserError` as `own_sidecar` does, and for a threshold off the scale.
+    Raises `UserError` as `own_sidecar` does, and for a threshold off the scale or a name that cannot be kept.
     """
+    check_name(name)
     beside = sidecar_path(engine)
     with one_writer(beside, beside.name, "try again in a moment", PATIENCE_S):
         whole = read_whole_sidecar(engine)

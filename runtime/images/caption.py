@@ -36,7 +36,7 @@ def draw_caption(
         write(picture, line, (left, baseline), scale, rgb)
     used = left + max(text_width(line, scale) for line in lines) + round(2 * letters)
     room = width - left - used
-    if room >= 5 * letters:
+    if room >= max(5 * letters, 1) and bar:  # of a frame of a few pixels nothing is left
         _draw_legend(picture[height - bar :, used : width - left], legend, marks, letters)
 
 
@@ -64,7 +64,7 @@ def _draw_legend(bar: Image8, legend: Image8, marks: Sequence[str], letters: flo
     small = 0.75 * letters
     scale = small / LETTER_HEIGHT
     widths = [text_width(mark, scale) for mark in marks]
-    width = min(room, round(14 * letters))
+    width = min(room, max(1, round(14 * letters)))
     named = small >= SMALLEST_LETTERS and width >= 1.5 * sum(widths)
     thick = min(height, max(3, round((0.5 if named else 0.8) * letters)))
     top = round(0.3 * letters) if named else (height - thick) // 2

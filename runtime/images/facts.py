@@ -126,10 +126,15 @@ def measure(image: Image8) -> dict[str, float]:
 
 def unfit(image: Image8, facts: ImageFacts) -> str:
     """Say why a frame (H, W, 3) shows nothing that can be judged; empty where it does."""
+    numbers = measure(image)
+    return blank(image, numbers) or facts.far(numbers)
+
+
+def blank(image: Image8, numbers: Mapping[str, float]) -> str:
+    """Say why a frame (H, W, 3) of `numbers` (see `measure`) is no picture of anything; empty where it is one."""
     height, width = image.shape[:2]
     if min(height, width) < SMALLEST:
         return f"the frame is {width}x{height} pixels, each side must be {SMALLEST} or more"
-    numbers = measure(image)
     if numbers["contrast"] < FLAT:
         return f"the frame is one grey all over ({numbers['brightness']:.0f} of 255)"
-    return facts.far(numbers)
+    return ""

@@ -3,9 +3,11 @@
 A header can also promise gigabytes that the file does not have.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -23,6 +25,7 @@ PASSES = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )  # x, y, steps
+TEXTS, PROFILE = (b"tEXt", b"zTXt", b"iTXt"), b"Raw profile type "  # where older programs put EXIF
 MOST_SHRUNK = 1032  # bytes that one byte of deflate can stand for
 PIECE = 1 << 20
 
@@ -83,3 +86,15 @@ def _parts(content: bytes) -> Iterator[bytes]:
         if content[place + 4 : place + 8] == b"IDAT":
             yield content[place + 8 : place + 8 + length]
         place += length + 12
+
+
+def may_be_turned(file: BinaryIO) -> bool:
+    """Return whether a PNG has EXIF, in which an orientation may stand; pixels are passed over unread."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        words = file.read(min(length, len(PROFILE))) if kind in TEXTS else b""
+        if kind == b"eXIf" or words == PROFILE:
+            return True
+        file.seek(length + 4 - len(words), os.SEEK_CUR)
+    return False

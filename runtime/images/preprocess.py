@@ -17,9 +17,11 @@ from PIL import Image
 
 from runtime.common.errors import UserError
 from runtime.common.machine import available_cores
+from runtime.images import png
 from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.damage import check_promises, check_streams
 from runtime.images.fast_resize import resize_fast
+from runtime.images.orientation import upright_size
 from runtime.images.parallel_resize import resize_in_strips
 from runtime.images.size_limit import check_file_size, check_size, open_image
 from runtime.images.to_rgb import to_rgb8
@@ -51,13 +53,32 @@ def read_image(path: str | Path, options: ReadOptions = PLAIN, opened: BinaryIO 
     return read_with(path, lambda image: to_rgb8(image, options.white), opened, options.max_pixels)
 
 
+def read_size(path: str | Path, max_pixels: int | None = None) -> tuple[int, int]:
+    """Return an image file's (height, width) in pixels, upright, from its header: whether it is whole is not looked at.
+
+    Raises `UserError` naming a file that is no image, or has more than `max_pixels`.
+    """
+    return read_with(path, lambda image: _size_of(image, Path(path)), max_pixels=max_pixels, header=True)
+
+
+def _size_of(image: Image.Image, path: Path) -> tuple[int, int]:
+    if image.format == "PNG":  # of which Pillow decodes the pixels to find that there is no EXIF behind them
+        with path.open("rb") as file:
+            if not png.may_be_turned(file):
+                return image.height, image.width
+    return upright_size(image)
+
+
 def read_with(
     path: str | Path,
     convert: Callable[[Image.Image], Pixels],
     opened: BinaryIO | None = None,
     max_pixels: int | None = None,
+    *,
+    header: bool = False,
 ) -> Pixels:
-    """Return what `convert` makes of an image file, or of its content that is `opened` already.
+    """Return what `convert` makes of an image file, or of its content that is `opened` already; with `header` of what
+    its header says alone.
 
     Raises `UserError` naming a file that cannot be read whole, is damaged so far as that can be found
     (`runtime.images.damage`), or has more than `max_pixels`.
@@ -70,6 +91,8 @@ def read_with(
         with open_image(opened or path) as image:
             check_size(image.size, max_pixels)
             check_promises(image, opened or path)
+            if header:
+                return convert(image)
             pixels = convert(image)
             check_streams(image, opened or path)
             return pixels

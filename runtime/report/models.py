@@ -3,20 +3,20 @@
 `export.bench.models` writes such folders. Files that a user names are entries of their own.
 """
 
-import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from runtime.common.errors import UserError
-from runtime.common.files import sha256_of, write_json
+from runtime.common.files import read_json, sha256_of, write_json
 from runtime.engines.sidecar import read_sidecar
 from runtime.report.paper_table import PAPER_NAMES
 from runtime.report.schema import Work, parse
 
 SCHEMA = "cflow-edge/report-models/1"
 LIST_NAME = "models.json"
+LARGEST_LIST = 16 << 20  # bytes; ours take some kilobytes
 PLANS_FOLDER = "plans"  # within a folder of models: what export.bench.plans made of them
 OPERANDS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}  # of most products, by a file's precision
 SUFFIXES = (".onnx", ".plan")
@@ -119,10 +119,9 @@ def read_list(folder: Path) -> ModelList:
     """Read the list of `folder`. Raises `UserError` where there is none, or one of another schema."""
     path = folder / LIST_NAME
     cure = f"prepare them: python -m export.bench.models --out {folder}"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} must hold models to measure ({LIST_NAME})", str(error), cure) from None
+    if not path.is_file():
+        raise UserError(f"{folder} must hold models to measure ({LIST_NAME})", "no such file", cure)
+    value = read_json(path, LARGEST_LIST, cure)
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         raise UserError(f"{path} must have schema {SCHEMA}", "another", cure)
     try:

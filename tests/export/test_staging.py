@@ -97,3 +97,15 @@ def test_a_threshold_can_be_set_while_an_engine_is_built(tmp_path: Path) -> None
     with staged_engine(tmp_path / "cable.plan"):
         store_in_sidecar(tmp_path / "cable.onnx", "night", Threshold(0.5, "by hand"), default=True)
     assert read_sidecar(tmp_path / "cable.onnx").threshold.value == 0.5
+
+
+def test_a_sidecar_that_cannot_be_read_is_kept_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip of the hand that edits it must not lose a threshold that was chosen with care."""
+    write_version(tmp_path, 1)
+    sidecar = tmp_path / "cable.json"
+    damaged = sidecar.read_text().replace(":", "", 1)
+    sidecar.write_text(damaged)
+    write_version(tmp_path, 2)
+    assert versions_in(tmp_path) == {2}
+    assert (tmp_path / "cable.json.damaged").read_text() == damaged
+    assert "not kept: the thresholds in a sidecar that cannot be read" in capsys.readouterr().err

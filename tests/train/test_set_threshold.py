@@ -10,14 +10,17 @@ import torch
 from PIL import Image
 
 import runtime
-from export.model.checkpoint import load_checkpoint
+from export.model.checkpoint import load_checkpoint, save_checkpoint
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
 from runtime.engines.sidecar import Artefact, Sidecar, Threshold, read_sidecar, write_sidecar
+from runtime.images.facts import ImageFacts
+from runtime.images.folders import natural_key
 from runtime.images.preprocess import read_image
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 from tests.support.tiny_engine import THRESHOLD, write_tiny_engine
 from train import set_threshold
+from train.data.dataset import Dataset
 
 SIZE = (32, 48)  # of the engine that calls brightness an anomaly
 TAPS = 3  # a frame of grey level v scores 3·v/255
@@ -98,9 +101,9 @@ def test_a_value_and_a_name_of_ones_own(engine: Path, good: Path) -> None:
     assert list(sidecar.thresholds) == ["good_quantile", "manual", "night", "shift"]
     assert sidecar.thresholds["manual"] == Threshold(1.23, "set by hand")
     assert (sidecar.default_threshold, sidecar.threshold.value) == ("night", 2)
-    run(engine, "--value", 3, "--name", "night")
+    run(engine, "--value", 2.9, "--name", "night")
     again = read_sidecar(engine)
-    assert (len(again.thresholds), again.threshold.value, again.default_threshold) == (4, 3, "night")
+    assert (len(again.thresholds), again.threshold.value, again.default_threshold) == (4, 2.9, "night")
 
 
 def test_a_plan_is_not_opened_to_set_a_value(engine: Path) -> None:
@@ -196,3 +199,90 @@ def test_exactly_one_way_to_choose_is_asked_for(engine: Path, arguments: list[st
     with pytest.raises(SystemExit) as ended:
         set_threshold.main([str(engine), *arguments])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["x" * 20_000, "a\nb", "\udcff", "\x1b[31m"])
+@pytest.mark.parametrize("kind", ["engine", "checkpoint"])
+def test_a_name_that_cannot_be_kept_leaves_the_model_as_it_is(
+    kind: str, name: str, engine: Path, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = engine
+    if kind == "checkpoint":
+        model = write_tiny_checkpoint(engine.with_name("own.pt"), sorted(good.iterdir()), SIZE)
+    files = {path: path.read_bytes() for path in model.parent.iterdir() if path.is_file()}
+    assert run_command(set_threshold.main, [str(model), "--value", "0.5", "--name", name]) == 2
+    assert "a threshold's name must have 1 to 64 letters" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in model.parent.iterdir() if path.is_file()} == files
+
+
+@pytest.mark.parametrize("value", [TAPS, TAPS * (1 + 1e-9)])
+def test_a_threshold_at_the_end_of_the_scale_is_refused(
+    value: float, engine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_sidecar(engine)
+    assert run_command(set_threshold.main, [str(engine), "--value", str(value), "--default"]) == 2
+    assert "must be below 3, the end of the score's scale; found 3, with which no part" in capsys.readouterr().err
+    assert read_sidecar(engine) == before
+    with pytest.raises(UserError, match="no part could be anomalous"):
+        runtime.load(engine, threshold=value)
+
+
+def test_good_images_at_the_end_of_the_scale_choose_no_threshold(
+    engine: Path, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey(good / "white.png", 255)
+    before = read_sidecar(engine)
+    assert run_command(set_threshold.main, [str(engine), "--good", str(good)]) == 2
+    assert "white.png at it; remove it if it is not good" in capsys.readouterr().err
+    assert read_sidecar(engine) == before
+
+
+def test_copies_promise_nothing(engine: Path, good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(100):
+        (good / f"copy{number}.png").write_bytes((good / "3.png").read_bytes())
+    run(engine, "--good", good)
+    assert "100 of 120 images are copies of others and are left out: copy0.png" in capsys.readouterr().err
+    assert read_sidecar(engine).threshold.false_alarm_rate == pytest.approx(1 / 21)  # of 20, not of 120
+
+
+@pytest.mark.parametrize("kind", ["engine", "checkpoint"])
+@pytest.mark.parametrize("layout", [".", "train/good"])
+def test_the_very_images_of_training_are_refused(
+    layout: str, kind: str, engine: Path, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, model = engine.parent / "trained", engine
+    (root / layout).mkdir(parents=True)
+    paths = tuple(path.rename(root / layout / path.name) for path in sorted(good.iterdir(), key=natural_key))
+    digest = Dataset(root, paths, ()).sha256()
+    if kind == "engine":
+        write_sidecar(engine, replace(read_sidecar(engine), training_data_sha256=digest))
+    else:
+        model = write_tiny_checkpoint(engine.with_name("own.pt"), paths, SIZE)
+        save_checkpoint(model, replace(load_checkpoint(model), data_sha256=digest))
+    assert run_command(set_threshold.main, [str(model), "--good", str(root / layout)]) == 2
+    assert "--good must be images that the model was not trained on" in capsys.readouterr().err
+    grey(root / layout / "other.png", 77)
+    run(model, "--good", root / layout)  # another set
+
+
+@pytest.mark.parametrize("kind", ["engine", "checkpoint"])
+def test_an_image_that_the_line_would_not_judge_chooses_no_threshold(
+    kind: str, engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, rng = tmp_path / "noise", np.random.default_rng(1)
+    folder.mkdir()
+    for number in range(12):
+        noise = rng.integers(90, 150, (*SIZE, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    facts = ImageFacts.of(read_image(path) for path in folder.iterdir())
+    grey(folder / "black.png", 0), grey(folder / "white.png", 255)
+    if kind == "engine":
+        model = engine
+        write_sidecar(engine, replace(read_sidecar(engine), image_facts=facts))
+    else:
+        model = write_tiny_checkpoint(engine.with_name("own.pt"), sorted(folder.glob("[0-9]*")), SIZE)
+        save_checkpoint(model, replace(load_checkpoint(model), image_facts=facts))
+    run(model, "--good", folder)
+    said = capsys.readouterr()
+    assert "2 of 14 images would have no verdict on the line" in said.err
+    assert "from 12 held-out good images" in said.out

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.images.labelled import LabelledImage
-from runtime.common.files import sha256_of
+from runtime.common.files import printable, sha256_of
 
 RECORD_NAME = "synthetic.json"  # what `train.synthetic` leaves beside the images that it drew
 
@@ -33,7 +33,7 @@ class Dataset:
         """Where the images come from in a word: our renderer, or the folder's name."""
         if (self.root / RECORD_NAME).is_file():
             return "train.synthetic"
-        name = self.root.resolve().name
+        name = printable(self.root.resolve().name)
         return f"{name}/{self.part}" if self.part else name
 
     def sha256(self) -> str:

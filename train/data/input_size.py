@@ -5,29 +5,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from export.model.checkpoint import LARGEST_AREA
 from export.model.encoder import ENCODERS
 from runtime.common.errors import UserError
 from runtime.common.notices import say_once
-from runtime.images.preprocess import ReadOptions, read_with
+from runtime.engines.sidecar import LARGEST_SIDE
+from runtime.images.preprocess import ReadOptions, read_size
 
 AUTO = "auto"
 SMALLEST_SIDE = 32  # pixels
+LARGEST_BUDGET = 4096  # pixels: of the side of auto's square
 FEWEST_CELLS = 4  # of the coarsest tap along a side: with fewer a position says nothing
 BUDGET_SIDE = 256  # pixels: auto has as many pixels as a square of this side
 LOOKED_AT = 64  # images, evenly spread
-TURNED = (5, 6, 7, 8)  # orientations of EXIF that exchange width and height
-ORIENTATION = 0x0112
 ROOM = 1.15  # of the budget, for sides that are multiples
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read `256` or `HEIGHTxWIDTH` as (height, width) in pixels, each at least 32."""
+    """Read `256` or `HEIGHTxWIDTH` as (height, width) in pixels. Raises `UserError` for what no checkpoint may have."""
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) >= SMALLEST_SIDE for side in sides):
-        raise UserError(f"--size must be 256 or HEIGHTxWIDTH, each side at least {SMALLEST_SIDE}", repr(text))
+    if len(sides) > 2 or not all(map(_is_side, sides)) or int(sides[0]) * int(sides[-1]) > LARGEST_AREA:
+        bounds = f"each side {SMALLEST_SIDE} to {LARGEST_SIDE} pixels, at most {LARGEST_AREA} in all"
+        raise UserError(f"--size must be 256 or HEIGHTxWIDTH, {bounds}", _shown(text))
     return int(sides[0]), int(sides[-1])
+
+
+def _is_side(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and SMALLEST_SIDE <= int(text) <= LARGEST_SIDE
+
+
+def _shown(text: str) -> str:
+    return repr(text[:40])
 
 
 def check_size(text: str) -> None:
@@ -35,8 +44,9 @@ def check_size(text: str) -> None:
     kind, _, side = text.lower().partition(":")
     if kind != AUTO:
         parse_size(text)
-    elif text.lower() != AUTO and not (side.isdecimal() and int(side) >= SMALLEST_SIDE):
-        raise UserError(f"--size auto:SIDE needs a side of {SMALLEST_SIDE} pixels or more, as auto:512", repr(text))
+    elif text.lower() != AUTO and not (_is_side(side) and int(side) <= LARGEST_BUDGET):
+        bounds = f"{SMALLEST_SIDE} to {LARGEST_BUDGET} pixels, as auto:512"
+        raise UserError(f"--size auto:SIDE needs a side of {bounds}", _shown(text))
 
 
 def coarsest_stride(encoder: str, taps: Sequence[str]) -> int:
@@ -70,9 +80,9 @@ def size_of_shape(shape: float, budget: int, stride: int) -> tuple[int, int]:
     No side is below `SMALLEST_SIDE` or `FEWEST_CELLS` strides, whatever the shape.
     """
     first = stride * math.ceil(max(SMALLEST_SIDE, FEWEST_CELLS * stride) / stride)
-    sides = range(first, max(first, int(ROOM * budget * budget) // first) + 1, stride)
-    smallest = [(first, first)]
-    fitting = [(h, w) for h in sides for w in sides if h * w <= ROOM * budget * budget] or smallest
+    most = int(ROOM * budget * budget)
+    sides = range(first, max(first, most // first) + 1, stride)
+    fitting = [(h, w) for h in sides for w in range(first, most // h + 1, stride)] or [(first, first)]
 
     def misfit(size: tuple[int, int]) -> tuple[float, int]:
         height, width = size
@@ -85,9 +95,5 @@ def size_of_shape(shape: float, budget: int, stride: int) -> tuple[int, int]:
 def _median_shape(paths: Sequence[Path], read: ReadOptions) -> float:
     """Return the median of width / height over a sample of the images, as they are seen upright."""
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(LOOKED_AT, len(paths))).round().astype(int))
-    return float(np.median([read_with(paths[i], _shape, max_pixels=read.max_pixels) for i in chosen]))
-
-
-def _shape(image: Image.Image) -> float:
-    width, height = image.size
-    return height / width if image.getexif().get(ORIENTATION) in TURNED else width / height
+    sizes = [read_size(paths[i], read.max_pixels) for i in chosen]
+    return float(np.median([width / height for height, width in sizes]))

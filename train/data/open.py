@@ -117,10 +117,14 @@ class ImageCache:
         """Return image `index`, (H, W, 3) uint8 RGB."""
         kept = self._kept.get(index)
         if kept is None:
-            kept = resize(read_image(self.paths[index], self.read), self.size)
+            kept = resize(self.decoded(index), self.size)
             if len(self._kept) < self._limit:
                 self._kept[index] = kept
         return kept
+
+    def decoded(self, index: int) -> NDArray[np.uint8]:
+        """Return image `index` as it is in its file, (H, W, 3) uint8 RGB of any size."""
+        return read_image(self.paths[index], self.read)
 
     def batch(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Return images (B, H, W, 3)."""

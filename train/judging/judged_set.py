@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 import runtime
 from export.images.labelled import read_masks
-from export.model.checkpoint import load_checkpoint
+from export.model.checkpoint import Checkpoint, load_checkpoint
+from runtime.common.notices import say_once
+from runtime.images.facts import unfit
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from train.data.open import ImageCache, LabelledImage
 from train.judging.curves import PixelCurves, pixel_curves
@@ -24,7 +26,8 @@ class JudgedSet:
     """A labelled set as one detector sees it; all four have one entry per image, in the same order.
 
     `maps` (N, H, W) and `masks` (H, W) are at the detector's input size; a mask is None where an
-    anomalous image has no ground truth. `read` is how the images were read.
+    anomalous image has no ground truth. `read` is how the images were read. `reasons` say why an image would have no
+    verdict on the line, empty where it would.
     """
 
     images: Sequence[LabelledImage]
@@ -32,6 +35,7 @@ class JudgedSet:
     scores: NDArray[np.float32]
     masks: Sequence[NDArray[np.bool_] | None]
     read: ReadOptions = PLAIN
+    reasons: Sequence[str] = ()
 
     @property
     def anomalous(self) -> NDArray[np.bool_]:
@@ -50,21 +54,40 @@ class JudgedSet:
 
 
 def judge(path: Path, images: Sequence[LabelledImage]) -> JudgedSet:
-    """Judge `images` with the `.pt`, `.onnx` or `.plan` at `path`; the latter two run through `runtime`."""
-    maps, scores, read = _judge_checkpoint(path, images) if path.suffix == ".pt" else _judge_engine(path, images)
-    return JudgedSet(images, maps, scores, read_masks(images, (maps.shape[1], maps.shape[2])), read)
+    """Judge `images` with the `.pt`, `.onnx` or `.plan` at `path`; the latter two run through `runtime`.
+
+    Says which of them would have no verdict on the line: their scores count here all the same.
+    """
+    maps, scores, read, reasons = (_judge_checkpoint if path.suffix == ".pt" else _judge_engine)(path, images)
+    if unjudged := [(image.path, reason) for image, reason in zip(images, reasons, strict=True) if reason]:
+        file, reason = unjudged[0]
+        say_once(f"{len(unjudged)} of {len(images)} images would have no verdict on the line: {file} ({reason}), ...")
+    return JudgedSet(images, maps, scores, read_masks(images, (maps.shape[1], maps.shape[2])), read, reasons)
 
 
-Judgement = tuple[NDArray[np.float32], NDArray[np.float32], ReadOptions]
+Judgement = tuple[NDArray[np.float32], NDArray[np.float32], ReadOptions, list[str]]
+
+
+class _Watched(ImageCache):
+    """Images that are looked at, whether they show anything, on their way to the detector's size."""
+
+    def __init__(self, images: Sequence[LabelledImage], checkpoint: Checkpoint, read: ReadOptions) -> None:
+        super().__init__([each.path for each in images], checkpoint.model.config.input_size, limit_bytes=0, read=read)
+        self._facts = checkpoint.image_facts
+        self.reasons = [""] * len(images)
+
+    def decoded(self, index: int) -> NDArray[np.uint8]:
+        frame = super().decoded(index)
+        self.reasons[index] = "" if self._facts is None else unfit(frame, self._facts)
+        return frame
 
 
 def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> Judgement:
     checkpoint = load_checkpoint(path)
-    config = checkpoint.model.config
-    read = ReadOptions(config.white)
-    cache = ImageCache([image.path for image in images], config.input_size, limit_bytes=0, read=read)
+    read = ReadOptions(checkpoint.model.config.white)
+    cache = _Watched(images, checkpoint, read)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return *score_images(checkpoint.model.to(device), cache, checkpoint.constants, device), read
+    return *score_images(checkpoint.model.to(device), cache, checkpoint.constants, device), read, cache.reasons
 
 
 def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> Judgement:
@@ -72,4 +95,5 @@ def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> Judgement:
         read = ReadOptions(detector.sidecar.white)
         results = [detector(read_image(image.path, read)) for image in tqdm(images, unit="img", disable=None)]
     maps = np.stack([r.anomaly_map for r in results])
-    return maps, np.array([r.image_score for r in results], dtype=np.float32), read
+    scores = np.array([r.image_score for r in results], dtype=np.float32)
+    return maps, scores, read, [r.reason for r in results]

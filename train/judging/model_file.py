@@ -11,7 +11,7 @@ from export.model.checkpoint import load_checkpoint, save_checkpoint
 from runtime.common.errors import UserError
 from runtime.common.locks import one_writer
 from runtime.engines.sidecar import Threshold
-from runtime.engines.thresholds import PATIENCE_S, on_scale, own_sidecar, store_in_sidecar
+from runtime.engines.thresholds import PATIENCE_S, check_name, on_scale, own_sidecar, store_in_sidecar
 
 SUFFIXES = (".pt", ".onnx", ".plan")
 
@@ -20,7 +20,8 @@ SUFFIXES = (".pt", ".onnx", ".plan")
 class ModelDescription:
     """What evaluation and thresholds need to know of a model; `input_size` is (height, width) in pixels.
 
-    `data_origin` is the name of what it was trained on, empty where the file does not say.
+    `data_origin` is the name of what it was trained on and `training_data_sha256` its hash (`Dataset.sha256`), empty
+    where the file does not say.
     """
 
     encoder: str
@@ -29,6 +30,7 @@ class ModelDescription:
     thresholds: Mapping[str, Threshold]
     default_threshold: str
     data_origin: str = ""
+    training_data_sha256: str = ""
 
     @property
     def threshold(self) -> Threshold:
@@ -42,18 +44,22 @@ def read_facts(path: Path) -> ModelDescription:
         checkpoint = load_checkpoint(path)
         config = checkpoint.model.config
         shape = (config.encoder, config.taps, config.input_size)
-        return ModelDescription(*shape, checkpoint.thresholds, checkpoint.default_threshold, checkpoint.data_origin)
+        thresholds = (checkpoint.thresholds, checkpoint.default_threshold)
+        return ModelDescription(*shape, *thresholds, checkpoint.data_origin, checkpoint.data_sha256)
     sidecar = own_sidecar(path)
     shape = (sidecar.encoder, sidecar.taps, sidecar.input_size)
-    return ModelDescription(*shape, sidecar.thresholds, sidecar.default_threshold)
+    thresholds = (sidecar.thresholds, sidecar.default_threshold)
+    return ModelDescription(*shape, *thresholds, training_data_sha256=sidecar.training_data_sha256)
 
 
 def store_threshold(path: Path, name: str, threshold: Threshold, *, default: bool) -> None:
     """Add `threshold` as `name` to the model at `path`, in the place of an earlier one of that name alone.
 
     `default` makes it the one that decides. The file is written whole or not at all; the network, the ONNX and
-    the plan stay as they are. Raises `UserError` as `read_facts` does.
+    the plan stay as they are. Raises `UserError` as `read_facts` does, for a threshold off the scale, and for a name
+    that cannot be kept.
     """
+    check_name(name)
     if _is_checkpoint(path):
         with one_writer(path, path.name, "try again in a moment", PATIENCE_S):
             checkpoint = load_checkpoint(path)

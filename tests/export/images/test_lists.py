@@ -294,3 +294,19 @@ def test_readers_agree_whatever_way_a_set_is_named(tmp_path: Path, monkeypatch: 
     relative: Callable[[Dataset], list[Path]] = lambda dataset: [path.resolve() for path in dataset.train]  # noqa: E731
     assert relative(open_dataset(Path("list.csv"))) == relative(open_dataset(tmp_path / "list.csv"))
     assert relative(open_dataset(Path("list"))) == relative(open_dataset(tmp_path / "list.csv"))
+
+
+def test_a_mask_of_two_images_is_refused(tmp_path: Path) -> None:
+    parts(tmp_path)
+    (tmp_path / "list.csv").write_text(ROWS + "a/../b/2.png,cut,masks/1.png,test\n")
+    picture(tmp_path / "b/2.png")
+    with pytest.raises(UserError, match=r"masks/1\.png must belong to one image of .*list\.csv; found 2"):
+        open_dataset(tmp_path / "list.csv")
+
+
+def test_a_name_that_stands_twice_in_json_is_refused(tmp_path: Path) -> None:
+    parts(tmp_path)
+    text = json.dumps(ENTRIES).replace('"label": "cut"', '"label": "good", "label": "cut"')
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(UserError, match="'label' stands there twice"):
+        open_dataset(tmp_path / "list.json")

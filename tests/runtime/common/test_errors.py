@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from runtime.common.errors import run_command
+from runtime.common.errors import USAGE_STATUS, run_command
 from tests.support.paths import ROOT
 
 
@@ -51,3 +52,11 @@ def test_an_error_keeps_its_status_where_nobody_reads_it() -> None:
     ended = _command("open('/no/such/file')", stdout=subprocess.PIPE, stderr=writer)
     os.close(writer)
     assert (ended.returncode, ended.stdout) == (2, b"")
+
+
+def test_too_little_memory_for_torch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(argv: object) -> int:
+        return torch.empty(1 << 50).numel()
+
+    assert run_command(main) == USAGE_STATUS
+    assert capsys.readouterr().err.startswith("error: more memory is needed than there is; close other programs")

@@ -1,5 +1,6 @@
 """Files of processes that were killed, and writers that meet."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -142,3 +143,16 @@ def test_json_that_is_none_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_json_comes_back(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": [1, "ü"]})
     assert read_json(tmp_path / "x.json", 1000, "") == {"a": [1, "ü"]}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_refused_unread(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match="must be a JSON file; found"):
+        read_json(path, 100, "mend it")

@@ -70,7 +70,7 @@ def test_own_memory_is_what_was_written_and_not_what_files_were_read(tmp_path: P
     size = 64 << 20
     (tmp_path / "library").write_bytes(b"1" * size)
     start = own_bytes()
-    with open(tmp_path / "library", "rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as pages:
+    with (tmp_path / "library").open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as pages:
         assert sum(pages[:: mmap.PAGESIZE]) > 0  # all of its pages are resident now
         assert own_bytes() - start < size / 8
     written = bytearray(b"1") * size

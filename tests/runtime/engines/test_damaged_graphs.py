@@ -6,6 +6,7 @@ import pytest
 
 import runtime
 from runtime.common.errors import UserError
+from runtime.engines.any_onnx import open_openvino
 from runtime.engines.backends import BACKENDS
 from runtime.engines.openvino_session import openvino_core
 from runtime.engines.sidecar import write_sidecar
@@ -44,3 +45,11 @@ def test_openvino_is_not_given_a_graph_that_onnx_runtime_refuses(
     monkeypatch.setattr(type(openvino_core()), "read_model", lambda *_: pytest.fail("given to OpenVINO"))
     with pytest.raises(UserError, match=r"tiny\.onnx must be an ONNX that OpenVINO opens; found .*ONNXRuntimeError"):
         runtime.load(described(tmp_path / "tiny.onnx", model.SerializeToString()), backend="openvino")
+
+
+def test_any_graph_that_onnx_runtime_refuses_is_not_given_to_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(SIZE, 3.0)
+    model.graph.node[2].input.append("scale")
+    monkeypatch.setattr(type(openvino_core()), "read_model", lambda *_: pytest.fail("given to OpenVINO"))
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        open_openvino(model.SerializeToString(), 1, "float32", (1, *SIZE, 3))

@@ -189,8 +189,8 @@ def test_a_threshold_given_for_a_run_is_on_the_scale(tmp_path: Path, threshold: 
     path = write_tiny_engine(tmp_path)
     with pytest.raises(UserError, match="the threshold must be on the score's scale, from 0 to 3"):
         runtime.load(path, threshold=threshold)
-    with runtime.load(path, threshold=3) as detector:
-        assert detector.threshold == 3
+    with runtime.load(path, threshold=2.99) as detector:
+        assert detector.threshold == 2.99
 
 
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path):
@@ -234,3 +234,12 @@ def test_a_threshold_is_stored_for_either_side_of_an_unfinished_build(tmp_path: 
     store_in_sidecar(old, "day", Threshold(0.5, "by hand"), default=True)
     assert (read_sidecar(old).threshold.value, read_sidecar(new).threshold.value) == (0.5, 2.5)
     assert set(read_sidecar(old).thresholds) == {"good_quantile", "day"}
+
+
+@pytest.mark.parametrize("name", ["\udce9", "x" * 20_000])
+def test_a_sidecar_that_could_not_be_read_again_is_not_written(tmp_path: Path, name: str):
+    engine = write_tiny_engine(tmp_path)
+    before = sidecar_path(engine).read_bytes()
+    with pytest.raises(UserError, match=r"not written: name must be a text"):
+        write_sidecar(engine, replace(read_sidecar(engine), name=name))
+    assert sidecar_path(engine).read_bytes() == before

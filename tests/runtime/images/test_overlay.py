@@ -8,7 +8,7 @@ from PIL import Image
 from runtime.images.caption import drawable, text_width
 from runtime.images.overlay import Tile, _blend, contact_sheet, draw, score_colours, thumbnail
 from runtime.images.regions import Region, regions_above
-from runtime.result import Result
+from runtime.result import Result, result_of
 
 THRESHOLD, MAXIMUM = 1.0, 3.0
 
@@ -215,3 +215,11 @@ def test_nothing_visible_is_left_out_at_the_edges(corner: tuple[int, int]):
     frame, anomaly_map = _frame(301, 397), _map_with((*corner, 2.9))
     off = np.abs(_blend(frame, _result(anomaly_map), MAXIMUM) - _blended_in_float(frame, anomaly_map, THRESHOLD))
     assert off.max() < 5
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 7])
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 500])
+def test_a_frame_of_a_few_pixels_is_drawn(height: int, width: int) -> None:
+    frame = np.full((height, width, 3), 90, np.uint8)
+    result = result_of(np.full((16, 16), 1.5, np.float32), 1.5, (1.0, 1.0), {})
+    assert draw(frame, result, 3.0).shape == frame.shape

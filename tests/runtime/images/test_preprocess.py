@@ -7,7 +7,7 @@ from PIL import Image
 
 from runtime.common.errors import UserError
 from runtime.images.folders import list_images
-from runtime.images.preprocess import read_image, resize
+from runtime.images.preprocess import read_image, read_size, resize
 from runtime.images.to_rgb import to_rgb8
 
 
@@ -231,3 +231,21 @@ def test_images_are_listed_in_natural_order(tmp_path: Path):
     assert names == ["9.bmp", "10.bmp", "frame1.jpg", "frame2.PNG", "frame10.png"]
     with pytest.raises(UserError, match="folder"):
         list_images(tmp_path / "9.bmp")
+
+
+@pytest.mark.parametrize(("suffix", "orientation"), [("png", 1), ("png", 6), ("jpg", 1), ("jpg", 8), ("tif", 6)])
+def test_the_size_is_read_as_the_pixels_are_turned(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path, exif = tmp_path / f"photo.{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (31, 17)).save(path, exif=exif)
+    assert read_size(path) == read_image(path).shape[:2]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_the_size_is_read_without_the_pixels(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    Image.effect_noise((320, 200), 90).save(path)
+    path.write_bytes(path.read_bytes()[:-9000])
+    assert read_size(path) == (200, 320)
+    with pytest.raises(UserError, match="must be a whole image"):
+        read_image(path)

@@ -62,7 +62,7 @@ def test_a_file_is_opened_once_however_much_it_times(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         (None, "must hold models to measure"),
-        ("{", "must hold models to measure"),
+        ("{", r"models\.json must be JSON"),
         ("[]", "must have schema"),
         (json.dumps({"schema": "other"}), "must have schema"),
         (json.dumps({"schema": "cflow-edge/report-models/1", "entries": [{}], "limits": []}), "must hold every field"),

@@ -62,3 +62,9 @@ def test_a_camera_that_was_held_upright_is_turned(tmp_path: Path, orientation: i
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--size"):
         check_size(text)
+
+
+@pytest.mark.parametrize("text", ["auto:99999", "auto:4097", "16384", "64x1000000", "9" * 5000, "auto:" + "9" * 5000])
+def test_a_size_that_no_checkpoint_may_have_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--size .*(pixels|16384)"):
+        check_size(text)

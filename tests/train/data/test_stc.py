@@ -10,7 +10,7 @@ from PIL import Image
 
 from export.model.encoder import ENCODERS
 from runtime.common.errors import UserError
-from train import fit
+from train import fit_options
 from train.data.open import list_classes, open_dataset, read_mask
 from train.data.stc import scenes
 
@@ -122,10 +122,10 @@ def test_videos_must_be_extracted_and_the_cure_is_a_command(stc: Path) -> None:
 
 def test_a_scenes_normalisation_is_for_encoders_of_imagenets_pixels(stc: Path) -> None:
     parser = argparse.ArgumentParser()
-    fit.add_training_arguments(parser)
+    fit_options.add_training_arguments(parser)
     scene = open_dataset(stc / "01")
     resnet, lite = (
-        fit.config_from(parser.parse_args(["--encoder", name]), scene, (64, 64))
+        fit_options.config_from(parser.parse_args(["--encoder", name]), scene, (64, 64))
         for name in ("resnet18", "efficientnet_lite0")
     )
     assert (resnet.mean, resnet.std) == (scene.mean, scene.std) != (ENCODERS["resnet18"].mean, ENCODERS["resnet18"].std)

@@ -1,0 +1,121 @@
+"""The options of a training: what `train.fit`, `train.fit_classes` and `train.ablation` have in common."""
+
+import argparse
+from dataclasses import fields, replace
+
+from export.model.cflow import ModelConfig
+from export.model.encoder import ENCODERS, IMAGENET_MEAN, check_taps
+from export.model.score import SCORES
+from runtime.common.argument_types import count, white
+from runtime.common.errors import UserError
+from runtime.images.bit_depth import FULL_SCALE
+from runtime.images.preprocess import ReadOptions
+from train.data.input_size import AUTO, choose_size, coarsest_stride
+from train.data.open import Dataset
+from train.loop.schedule import SCHEDULES, Recipe
+
+FINE = 4  # the stride of a tap whose features see so little that each is averaged with its neighbours
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of model and recipe; those left out are the schedule's."""
+    model = parser.add_argument_group("model")
+    names = ", ".join(ENCODERS)
+    model.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME", help=names)
+    model.add_argument(
+        "--weights", default="imagenet", help="imagenet (installed by pip or downloaded), random, or a file"
+    )
+    model.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
+    pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: those at stride 4 or finer; with"
+    pooled = f"{pooled} the paper's schedule none)"
+    model.add_argument("--pool", default=AUTO, metavar="TAPS", help=pooled)
+    model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
+    model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
+    model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
+    brightest = "white of 16-bit grey files that do not say it, such as 4095 for 12 bits (default: 65535)"
+    model.add_argument("--white", type=white, default=FULL_SCALE, help=brightest)
+    score = "tap_deviation: from what good positions show, tap by tap; deviation: the taps summed; paper: its map's "
+    model.add_argument("--score", choices=SCORES, default=SCORES[0], help=f"{score}maximum (default: {SCORES[0]})")
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--schedule", choices=list(SCHEDULES), default="paper", help="what the others default to")
+    recipe.add_argument("--meta-epochs", type=int, help="of one learning rate each")
+    recipe.add_argument("--sub-epochs", type=int, help="passes over the images in a meta-epoch")
+    recipe.add_argument("--batch", type=int, help="images whose positions are shuffled together")
+    recipe.add_argument("--fiber-batch", type=int, help="positions of an optimisation step")
+    recipe.add_argument("--positions", type=int, help="of an image and tap, drawn anew in each pass; 0: all")
+    recipe.add_argument("--learning-rate", type=float)
+    recipe.add_argument("--rotation", type=float, dest="rotation_degrees", help="largest random rotation, degrees")
+    light = "vary the light: gain 1 ± this, offset ± a quarter of it of white (default: 0)"
+    recipe.add_argument("--light", type=float, help=light)
+    recipe.add_argument("--blur", type=float, metavar="PIXELS", help="blur by up to this deviation (default: 0)")
+    recipe.add_argument("--shift", type=float, metavar="PIXELS", help="shift by up to so many pixels (default: 0)")
+    recipe.add_argument("--held-out", type=float, help="fraction of good images not trained on")
+    recipe.add_argument("--false-alarm-rate", type=float, help="of the threshold chosen from good images")
+    recipe.add_argument("--precision", dest="matmul_precision", help="of products on a GPU: highest, high, medium")
+    recipe.add_argument("--seed", type=int, help="of all that is drawn")
+
+
+def add_size_argument(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add `--size`; `more` names what else it may be."""
+    words = f"input size in pixels: 256, HEIGHTxWIDTH, {more}or auto: the images' shape, as many pixels as 256x256"
+    parser.add_argument("--size", default=AUTO, help=f"{words} (auto:512: as 512x512) (default: auto)")
+
+
+def add_acceptance_argument(parser: argparse.ArgumentParser) -> None:
+    """Add what takes a detector that is worse than the simplest one."""
+    words = "exit with 0 even where the flow stays below a normal distribution of the same features"
+    parser.add_argument("--accept-poor", action="store_true", help=words)
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what bounds the files that are read."""
+    most = "most pixels of an image file (default: what a quarter of this machine's memory takes)"
+    parser.add_argument("--max-pixels", type=count, metavar="N", help=most)
+
+
+def recipe_from(options: argparse.Namespace) -> Recipe:
+    """Return the schedule with what `add_training_arguments`' options change of it."""
+    given = {field.name: getattr(options, field.name, None) for field in fields(Recipe)}
+    return replace(SCHEDULES[options.schedule], **{name: value for name, value in given.items() if value is not None})
+
+
+def taps_from(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the taps that the options name, the encoder's default for none; `UserError` for one it has not."""
+    return check_taps(options.encoder, tuple(filter(None, map(str.strip, options.taps.split(",")))))
+
+
+def pooled_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the taps whose features are pooled; `UserError` for one that is not among `taps`."""
+    if options.pool == AUTO and options.schedule != "paper":
+        strides = ENCODERS[options.encoder].taps
+        return tuple(tap for tap in taps if strides[tap].stride <= FINE)
+    named = [] if options.pool in (AUTO, "none") else list(filter(None, map(str.strip, options.pool.split(","))))
+    if unknown := [tap for tap in named if tap not in taps]:
+        raise UserError(f"--pool must name taps among {', '.join(taps)}, or be none", ", ".join(unknown))
+    return tuple(tap for tap in taps if tap in named)
+
+
+def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int] | None = None) -> ModelConfig:
+    """Return the model that `add_training_arguments`' options describe, normalised as the dataset asks.
+
+    Without a `size` it is the one of `--size`, which may have to look at the dataset's images.
+    """
+    taps = taps_from(options)
+    if size is None:
+        read = ReadOptions(options.white, getattr(options, "max_pixels", None))
+        size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), read)
+    as_paper = ENCODERS[options.encoder].mean == IMAGENET_MEAN  # another encoder is lost on the paper's pixels
+    return ModelConfig(
+        options.encoder,
+        taps,
+        size,
+        coupling_blocks=options.blocks,
+        conditional=not options.unconditional,
+        soft_permutation=not options.hard_permutation,
+        mean=dataset.mean if as_paper else (),
+        std=dataset.std if as_paper else (),
+        seed=options.seed or 0,
+        score=options.score,
+        white=options.white,
+        pooled=pooled_from(options, taps),
+    )
