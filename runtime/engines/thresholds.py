@@ -40,10 +40,7 @@ def on_scale(threshold: Threshold, maximum: float) -> Threshold:
         raise UserError(
             f"{what} must be {wrong.expected}", f"{wrong.value:g}", "choose one that scores reach"
         ) from None
-    if threshold.value >= maximum:
-        expected = f"the threshold must be below {maximum:g}, the end of the score's scale"
-        cure = "choose a lower one: train.set_threshold --good DIR, or --value"
-        raise UserError(expected, f"{threshold.value:g}, with which no part could be anomalous", cure)
+    check_alarms(threshold.value, maximum)
     return threshold
 
 
@@ -51,9 +48,9 @@ def check_alarms(value: float, maximum: float) -> None:
     """Raise `UserError` for a threshold that no score can be above: a line held to it would call every part good."""
     if value >= maximum:
         raise UserError(
-            f"a line's threshold must be below {maximum:g}, the largest score there is",
+            f"the threshold must be below {maximum:g}, the largest score there is",
             f"{value:g}, which nothing can be above",
-            "choose a lower one; where good images score so high, train again",
+            "choose a lower one (train.set_threshold --good DIR); where good images score so high, train again",
         )
 
 
