@@ -296,3 +296,15 @@ def test_a_folder_has_one_that_fills_it(filled: Path, tmp_path: Path, capsys: py
         assert run_command(main, ["--from", str(tmp_path / "source"), "--out", str(filled)]) == 2
     assert "must have one writer at a time" in capsys.readouterr().err
     assert read_calibration_data(filled) == before
+
+
+def test_names_that_are_no_utf_8_make_a_set_that_can_be_read(tmp_path: Path) -> None:
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    source.mkdir()
+    for number in range(4):
+        Image.new("RGB", (32, 32), (40 * number, 90, 90)).save(tmp_path / "one.png")
+        (tmp_path / "one.png").rename(source / os.fsdecode(b"\xe9%d.png" % number))
+    arguments = ["--from", str(source), "--out", str(tmp_path / "set")]
+    assert run_command(main, arguments) == 0
+    assert len(read_calibration_data(tmp_path / "set").paths) == 4
+    assert run_command(main, arguments) == 0  # in the place of itself
