@@ -109,7 +109,7 @@ def test_fine_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
     assert pooled("--schedule", "fast") == ("layer1",)
     assert pooled("--schedule", "paper") == pooled("--schedule", "fast", "--pool", "none") == ()
     assert pooled("--schedule", "paper", "--pool", "layer2, layer1") == ("layer1", "layer2")
-    with pytest.raises(UserError, match="--pool must name taps among layer1, layer2, or be none, found layer3"):
+    with pytest.raises(UserError, match="--pool must name taps among layer1, layer2, or be none; found layer3"):
         pooled("--pool", "layer3")
 
 
