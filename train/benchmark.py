@@ -1,4 +1,4 @@
-"""What training and encoders are worth: `python -m train.benchmark steps|schedules|robust|encoders`.
+"""What training and encoders are worth: `python -m train.benchmark steps|schedules|robust|encoders|seeds`.
 
 `steps` runs the same image batches through a plain transcription of the published loop and through ours, in
 turn, and prints the ratio of their times. `schedules` trains from the same start by the paper's schedule and by
@@ -8,6 +8,8 @@ held-out likelihood beside a normal distribution's; exit status 1 where one ends
 on `--data` as it is, then with so many of its anomalous test images among the good ones, and prints what they cost
 and whether they are found; exit status 1 where they cost more than a point of image AUROC. `encoders` holds a memory
 bank of each encoder's features against the labelled test images: no training, one row an encoder.
+`seeds` trains a detector for each of `--seeds` as `train.fit` does by default, and prints their figures, mean and
+spread beside the memory bank's and the paper's.
 """
 
 import argparse
@@ -28,14 +30,17 @@ from torch import Tensor, nn
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
+from export.model.score import SCORES
 from runtime.common.errors import UserError, run_command
 from runtime.images.preprocess import PLAIN
 from train.comparing.contamination import MIXED_HEADER, MOST_LOST, mix, mixed_rows
 from train.comparing.encoder_table import print_encoder_table
 from train.comparing.robustness import HEADER, hard_rows
+from train.comparing.seeds import print_seeds
 from train.data.input_size import choose_size, coarsest_stride, parse_size
-from train.data.open import ImageCache, open_dataset, split_held_out
+from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.fit import build_model
+from train.fit_options import pooled_by_default
 from train.loop.schedule import FAST, PAPER, SCHEDULES, Recipe
 from train.loop.training import Trainer
 
@@ -156,31 +161,34 @@ def _setup(options: argparse.Namespace) -> tuple[ModelConfig, ImageCache, ImageC
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train.benchmark", description=__doc__)
-    parser.add_argument("what", choices=("steps", "schedules", "robust", "encoders"))
-    data = "MVTec-style folder, folder of good images or list (CSV, JSON); robust: sets beside the hard ones, repeat it"
+    parser.add_argument("what", choices=("steps", "schedules", "robust", "encoders", "seeds"))
+    data = "MVTec-style folder, folder of good images or list (CSV, JSON); robust, seeds: repeat it for several"
     parser.add_argument("--data", type=Path, action="append", default=[], help=data)
     parser.add_argument("--encoder", choices=list(ENCODERS), default="resnet18", metavar="NAME")
     row = "encoders: NAME[:TAP,TAP][=WEIGHTS], repeated (default: ResNet-18 and EfficientNet-Lite0 to 2, ImageNet)"
     parser.add_argument("--row", action="append", default=[], metavar="ROW", help=row)
     parser.add_argument("--weights", default="random", help="imagenet, random (the default: as fast), or a file")
     parser.add_argument("--taps", default="", help="comma-separated (default: the paper's)")
-    parser.add_argument("--size", default="256", help="256, HEIGHTxWIDTH; robust: auto too (default: 256)")
+    parser.add_argument("--size", default="256", help="256, HEIGHTxWIDTH; robust, seeds: auto too (default: 256)")
     parser.add_argument("--images", type=int, help="use the first so many (default: all)")
     parser.add_argument("--batches", type=int, default=3, help="steps: image batches to time (default: 3)")
-    parser.add_argument("--meta-epochs", type=int, help="schedules, robust: the paper's (default: 25)")
-    parser.add_argument("--sub-epochs", type=int, help="schedules, robust: the paper's (default: 8)")
-    parser.add_argument("--schedule", choices=list(SCHEDULES), default="fast", help="robust: which (default: fast)")
+    parser.add_argument("--meta-epochs", type=int, help="schedules, robust, seeds: the paper's (default: 25)")
+    parser.add_argument("--sub-epochs", type=int, help="schedules, robust, seeds: the paper's (default: 8)")
     parser.add_argument("--bad", type=float, help="robust: mix so many anomalous test images in, such as 0.05")
     parser.add_argument("--seed", type=int, default=PAPER.seed, help="robust: of all that is drawn (default: 0)")
     parser.add_argument(
-        "--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules, robust: the fast one's"
+        "--schedule", choices=list(SCHEDULES), default="fast", help="robust, seeds: which (default: fast)"
+    )
+    parser.add_argument("--seeds", default="0,1,2", help="seeds: comma-separated (default: 0,1,2)")
+    parser.add_argument(
+        "--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules, robust, seeds: the fast one's"
     )
     return parser
 
 
 def check_robustness(options: argparse.Namespace) -> int:
     """Print a row a set; return 1 where training ended below a normal distribution of the same features."""
-    recipe, encoder = _robust_recipe(options), _robust_encoder(options)
+    recipe, encoder = _recipe(options), (options.encoder, _taps(options), options.weights)
     print(f"held-out log-likelihood, nats a dimension; {options.schedule}\n{HEADER}", flush=True)
     held = True
     with tempfile.TemporaryDirectory() as folder:
@@ -192,10 +200,10 @@ def check_robustness(options: argparse.Namespace) -> int:
 
 def check_contamination(options: argparse.Namespace) -> int:
     """Print what bad images among the good ones cost; return 1 where it is more than `MOST_LOST`."""
-    recipe, (kind, taps, weights) = _robust_recipe(options), _robust_encoder(options)
+    recipe, weights = _recipe(options), options.weights
     whole = open_dataset(options.data[0])
     mixed = mix(replace(whole, train=whole.train[: options.images]), options.bad, recipe.seed)
-    config = ModelConfig(kind, taps, choose_size(options.size, mixed.clean.train, coarsest_stride(kind, taps), PLAIN))
+    config = _config(options, mixed.clean)
     print(f"{len(mixed.bad)} of {len(mixed.clean.train)} training images are bad; {options.schedule}\n{MIXED_HEADER}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -207,14 +215,34 @@ def check_contamination(options: argparse.Namespace) -> int:
     return 0 if lost <= MOST_LOST else 1
 
 
-def _robust_recipe(options: argparse.Namespace) -> Recipe:
+def tabulate_seeds(options: argparse.Namespace) -> None:
+    """Print a table of seeds for each data set."""
+    try:
+        seeds = [replace(PAPER, seed=int(seed)).seed for seed in options.seeds.split(",")]  # refused before any trains
+    except ValueError:
+        raise UserError("--seeds must be whole numbers, comma-separated", options.seeds, "e.g. 0,1,2") from None
+    for root in options.data:
+        dataset = open_dataset(root)
+        print_seeds(dataset, _config(options, dataset), _recipe(options), options.weights, seeds)
+
+
+def _taps(options: argparse.Namespace) -> tuple[str, ...]:
+    return check_taps(options.encoder, tuple(filter(None, options.taps.split(","))))
+
+
+def _config(options: argparse.Namespace, dataset: Dataset) -> ModelConfig:
+    """Return the detector that `train.fit` makes by default of these images."""
+    taps = _taps(options)
+    size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), PLAIN)
+    pooled = pooled_by_default(options.encoder, taps, options.schedule)
+    return ModelConfig(options.encoder, taps, size, score=SCORES[0], pooled=pooled)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """Return the schedule with the passes that the options change."""
     fast = {"meta_epochs": options.fast_meta_epochs}
     passes = fast if options.schedule == "fast" else {k: getattr(options, k) for k in ("meta_epochs", "sub_epochs")}
     return replace(SCHEDULES[options.schedule], seed=options.seed, **{k: v for k, v in passes.items() if v})
-
-
-def _robust_encoder(options: argparse.Namespace) -> tuple[str, tuple[str, ...], str]:
-    return options.encoder, check_taps(options.encoder, tuple(filter(None, options.taps.split(",")))), options.weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -222,6 +250,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.what == "robust" and options.bad is None:
         return check_robustness(options)
+    if options.what == "seeds":
+        tabulate_seeds(options)
+        return 0
     if len(options.data) != 1:
         raise UserError("--data must name the images, once", f"{len(options.data)} of them")
     if options.what == "robust":

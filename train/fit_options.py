@@ -86,13 +86,18 @@ def taps_from(options: argparse.Namespace) -> tuple[str, ...]:
 
 def pooled_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[str, ...]:
     """Return the taps whose features are pooled; `UserError` for one that is not among `taps`."""
-    if options.pool == AUTO and options.schedule != "paper":
-        strides = ENCODERS[options.encoder].taps
-        return tuple(tap for tap in taps if strides[tap].stride <= FINE)
-    named = [] if options.pool in (AUTO, "none") else list(filter(None, map(str.strip, options.pool.split(","))))
+    if options.pool == AUTO:
+        return pooled_by_default(options.encoder, taps, options.schedule)
+    named = [] if options.pool == "none" else list(filter(None, map(str.strip, options.pool.split(","))))
     if unknown := [tap for tap in named if tap not in taps]:
         raise UserError(f"--pool must name taps among {', '.join(taps)}, or be none", ", ".join(unknown))
     return tuple(tap for tap in taps if tap in named)
+
+
+def pooled_by_default(encoder: str, taps: tuple[str, ...], schedule: str) -> tuple[str, ...]:
+    """Return the taps that a new detector pools: the fine ones, none where the paper's schedule is asked for."""
+    strides = ENCODERS[encoder].taps
+    return () if schedule == "paper" else tuple(tap for tap in taps if strides[tap].stride <= FINE)
 
 
 def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int] | None = None) -> ModelConfig:

@@ -22,6 +22,7 @@ MOST_POSITIONS = 3840  # that a TopK of TensorRT returns
 RARE = 1e-3  # of good positions: those that lie half a spread or more below the level
 SMALLEST_SPREAD = 1e-3  # nats per dimension; for features that are all alike
 IMAGES_OF_PRIOR = 10  # as many images' weight has the belief that all taps stray by the same share of their mean
+SMALLEST_RELATIVE_STRAY = 0.01  # of the mean: where the images are all alike, or only one
 SMALLEST_STRAY = 0.1  # of the largest: what a tap that hardly moves on good images is taken to stray
 
 
@@ -66,7 +67,7 @@ def share_weights(ratios: Sequence[Tensor]) -> Tensor:
     shares = torch.stack([share_means(ratio.double()) for ratio in ratios])  # (K, N, S)
     mean, deviation = shares.mean(dim=1).T.clamp_min(1e-6), shares.std(dim=1, correction=0).T
     images, relative = len(ratios[0]), deviation / mean
-    usual = relative.square().mean()
+    usual = relative.square().mean().clamp_min(SMALLEST_RELATIVE_STRAY**2)
     stray = mean * ((images * relative.square() + IMAGES_OF_PRIOR * usual) / (images + IMAGES_OF_PRIOR)).sqrt()
     weights = 1 / stray.clamp_min(1e-9).clamp_min(SMALLEST_STRAY * float(stray.max()))
     return (weights * (len(ratios) / weights.sum())).to(ratios[0])

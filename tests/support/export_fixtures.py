@@ -185,7 +185,7 @@ def float64_weights(log_likelihoods, constants):
     shares = float64_shares(log_likelihoods, constants)
     images = shares.shape[2]
     relative = (shares.std(axis=2) / shares.mean(axis=2)) ** 2
-    stray = shares.mean(axis=2) * np.sqrt((images * relative + 10 * relative.mean()) / (images + 10))
+    stray = shares.mean(axis=2) * np.sqrt((images * relative + 10 * max(relative.mean(), 1e-4)) / (images + 10))
     weights = 1 / np.maximum(stray, 0.1 * stray.max())
     return weights * weights.shape[1] / weights.sum()
 

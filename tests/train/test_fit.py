@@ -1,5 +1,6 @@
 """The training command: what it refuses before it trains, and what belongs to a run that goes on."""
 
+import argparse
 import itertools
 import os
 import shutil
@@ -33,7 +34,7 @@ from train.loop.training import STATE_FORMAT
 from train.synthetic import write_dataset
 
 PATIENCE_S = 120
-CONFIG = ModelConfig("resnet18", ("layer1",), (32, 48), coupling_blocks=1)
+CONFIG = ModelConfig("resnet18", ("layer1",), (32, 48), coupling_blocks=1, score="tap_deviation")
 RECIPE = Recipe(meta_epochs=2, sub_epochs=1, batch=4, learning_rate=1e-3)
 TINY = ["--encoder", "resnet18", "--taps", "layer1", "--size", "32x48", "--blocks", "1", "--batch", "4"]
 SHORT = ["--meta-epochs", "2", "--sub-epochs", "1", "--learning-rate", "1e-3", "--weights", "random", "--accept-poor"]
@@ -94,6 +95,22 @@ def test_a_run_goes_on_to_the_same_bits_from_a_pass_that_went_wrong(
     expected = whole.model.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in resumed.model.state_dict().items())
     assert resumed.history == whole.history
+
+
+def test_fine_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
+    parser = argparse.ArgumentParser()
+    fit.add_size_argument(parser)
+    fit.add_training_arguments(parser)
+
+    def pooled(*options: str) -> tuple[str, ...]:
+        words = ["--taps", "layer1,layer2", "--size", "64", *options]
+        return fit.config_from(parser.parse_args(words), open_dataset(data)).pooled
+
+    assert pooled("--schedule", "fast") == ("layer1",)
+    assert pooled("--schedule", "paper") == pooled("--schedule", "fast", "--pool", "none") == ()
+    assert pooled("--schedule", "paper", "--pool", "layer2, layer1") == ("layer1", "layer2")
+    with pytest.raises(UserError, match="--pool must name taps among layer1, layer2, or be none; found layer3"):
+        pooled("--pool", "layer3")
 
 
 def test_a_flow_below_a_normal_distribution_is_said_and_ends_with_1(

@@ -8,8 +8,10 @@ same code for every encoder, so that what differs is the encoder, its weights an
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from train.data.open import ImageCache
@@ -28,10 +30,14 @@ class MemoryBank:
     members: Tensor
     scales: list[float]
 
+    def distances(self, taps: list[Tensor]) -> Tensor:
+        """Return every position's distance to the bank, (h, w) of the finest of one image's taps (1, D, h, w)."""
+        queries = _positions(taps, self.scales)
+        return torch.cdist(queries, self.members).amin(1).view(taps[0].shape[2:])
+
     def score(self, taps: list[Tensor]) -> float:
         """Return the largest distance of any position of one image, whose taps are (1, D, h, w), to the bank."""
-        queries = _positions(taps, self.scales)
-        return float(torch.cdist(queries, self.members).amin(1).amax())
+        return float(self.distances(taps).amax())
 
 
 @torch.no_grad()
@@ -51,6 +57,15 @@ def fill_bank(encode: Encode, good: ImageCache) -> MemoryBank:
 def bank_scores(encode: Encode, bank: MemoryBank, images: ImageCache) -> list[float]:
     """Return each image's score."""
     return [bank.score(taps) for taps in _taps(encode, images)]
+
+
+@torch.no_grad()
+def bank_maps(encode: Encode, bank: MemoryBank, images: ImageCache) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return all images' maps of distances (N, H, W) at their own size, and their scores (N,)."""
+    size = images.batch([0]).shape[1:3]
+    grids = [bank.distances(taps) for taps in _taps(encode, images)]
+    maps = [F.interpolate(grid[None, None], size, mode="bilinear")[0, 0].numpy() for grid in grids]
+    return np.stack(maps), np.array([float(grid.amax()) for grid in grids], dtype=np.float32)
 
 
 def _taps(encode: Encode, images: ImageCache) -> Iterator[list[Tensor]]:

@@ -1,11 +1,13 @@
 """Checkpoints come back bit for bit, run no code, and are refused in one line when they are something else."""
 
 import errno
+import hashlib
 import itertools
+import json
 import os
 import pickle
 import zipfile
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,7 @@ def test_no_field_of_the_configuration_falls_back_to_its_default(tmp_path: Path)
         seed=3,
         score="paper",
         white=4095,
+        pooled=("layer2",),
     )
     for field in fields(ModelConfig):
         if field.default is not MISSING:
@@ -74,6 +77,34 @@ def test_a_checkpoint_of_the_first_format_keeps_the_papers_score(saved: Path) ->
     checkpoint = load_checkpoint(saved)
     assert checkpoint.model.config.score == "paper"
     assert checkpoint.constants.tolist() == [[-1.25], [1.0]]
+
+
+def test_a_checkpoint_without_the_newer_fields_is_the_detector_that_it_was(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    config = asdict(ModelConfig("resnet18", ("layer1",), (64, 96), coupling_blocks=1, clamp="tanh(a/c)"))
+    assert config.pop("pooled") == () and config["score"] == "deviation"
+    del content["config"]["pooled"]
+    torch.save(content, saved)
+    checkpoint = load_checkpoint(saved)
+    assert (checkpoint.model.config.pooled, checkpoint.model.config.score) == ((), "deviation")
+    # engines that were built then name their network by this hash, over the fields that there were
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, value in [*sorted(checkpoint.model.state_dict().items()), ("constants", checkpoint.constants)]:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+    assert network_sha256(checkpoint) == digest.hexdigest()
+
+
+@pytest.mark.parametrize("rows", [2, 4, 6])
+def test_a_score_by_tap_needs_its_weights(saved: Path, rows: int) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["config"]["score"] = "tap_deviation"
+    for count in (rows, 5):
+        torch.save({**content, "constants": torch.ones(count, 1)}, saved)
+        if count == 5:
+            assert load_checkpoint(saved).constants.shape == (5, 1)
+        else:
+            with pytest.raises(UserError, match="3 weights of each"):
+                load_checkpoint(saved)
 
 
 class Harmful:

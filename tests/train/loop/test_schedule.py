@@ -64,6 +64,7 @@ def test_the_default_schedule_is_the_papers() -> None:
         ({"sub_epochs": -1}, "--sub-epochs"),
         ({"batch": 0}, "--batch"),
         ({"fiber_batch": 0}, "--fiber-batch"),
+        ({"positions": -1}, "--positions"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"learning_rate": math.nan}, "--learning-rate"),
         ({"learning_rate": math.inf}, "--learning-rate"),

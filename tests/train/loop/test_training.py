@@ -59,6 +59,16 @@ def test_it_learns_and_leaves_the_encoder_alone(data: Path, tmp_path: Path, caps
     assert "image AUROC" in capsys.readouterr().out
 
 
+def test_a_pass_takes_as_many_positions_of_every_tap_as_it_is_told(data: Path) -> None:
+    trainer, _ = trainer_of(data, positions=48, fiber_batch=16)  # grids of 16 x 16 and 8 x 8
+    trainer.train_pass()
+    images = len(trainer.images)
+    assert [tap.steps for tap in trainer.taps] == [images * 48 // 16] * 2
+    every, _ = trainer_of(data, positions=0, fiber_batch=16)
+    every.train_pass()
+    assert [tap.steps for tap in every.taps] == [images * 256 // 16, images * 64 // 16]
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
