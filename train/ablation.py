@@ -31,7 +31,6 @@ from runtime.common.program import program_name
 from runtime.images.preprocess import ReadOptions
 from train.comparing.decoder_pool import Keep, train_decoders
 from train.comparing.decoder_run import Features
-from train.comparing.feature_store import FeatureStore, VariedFeatures, stored_bytes
 from train.comparing.results import Judge, format_results, result_json
 from train.comparing.variants import FlowKind, all_variants, default_variants
 from train.data.input_size import check_size
@@ -39,6 +38,7 @@ from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.fit import build_model
 from train.fit_options import add_size_argument, add_training_arguments, config_from, recipe_from
 from train.judging.paper_figures import FigureRow, class_rows, find_class, format_rows
+from train.loop.feature_store import FeatureStore, VariedFeatures, stored_bytes
 from train.loop.processes import one_process
 from train.loop.schedule import Recipe
 

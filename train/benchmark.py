@@ -1,8 +1,10 @@
 """What training and encoders are worth: `python -m train.benchmark steps|schedules|robust|encoders|seeds`.
 
 `steps` runs the same image batches through a plain transcription of the published loop and through ours, in
-turn, and prints the ratio of their times. `schedules` trains from the same start by the paper's schedule and by
-the fast one, both with our steps, and prints when the latter reaches the former's held-out likelihood. `robust`
+turn, and prints the ratio of their times; with `--against CHECKOUT` it runs passes of that checkout and of this one
+in turn, each in a process of its own, and says how far their parameters are apart. `schedules` trains from the same
+start by the paper's schedule and by the fast one, both with our steps, and prints when the latter reaches the
+former's held-out likelihood. `robust`
 trains on sets that are drawn to be hard (`train.data.hard_sets`), and on those of `--data`, and prints each pass's
 held-out likelihood beside a normal distribution's; exit status 1 where one ends below it. With `--bad 0.05` it trains
 on `--data` as it is, then with so many of its anomalous test images among the good ones, and prints what they cost
@@ -33,6 +35,7 @@ from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_co
 from export.model.score import SCORES
 from runtime.common.errors import UserError, run_command
 from runtime.images.preprocess import PLAIN
+from train.comparing.against import compare_with
 from train.comparing.contamination import MIXED_HEADER, MOST_LOST, mix, mixed_rows
 from train.comparing.encoder_table import print_encoder_table
 from train.comparing.robustness import HEADER, hard_rows
@@ -171,13 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--taps", default="", help="comma-separated (default: the paper's)")
     parser.add_argument("--size", default="256", help="256, HEIGHTxWIDTH; robust, seeds: auto too (default: 256)")
     parser.add_argument("--images", type=int, help="use the first so many (default: all)")
-    parser.add_argument("--batches", type=int, default=3, help="steps: image batches to time (default: 3)")
+    parser.add_argument("--batches", type=int, default=3, help="steps: image batches (or passes) to time (default: 3)")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="steps: another checkout of this project")
     parser.add_argument("--meta-epochs", type=int, help="schedules, robust, seeds: the paper's (default: 25)")
     parser.add_argument("--sub-epochs", type=int, help="schedules, robust, seeds: the paper's (default: 8)")
     parser.add_argument("--bad", type=float, help="robust: mix so many anomalous test images in, such as 0.05")
     parser.add_argument("--seed", type=int, default=PAPER.seed, help="robust: of all that is drawn (default: 0)")
     parser.add_argument(
-        "--schedule", choices=list(SCHEDULES), default="fast", help="robust, seeds: which (default: fast)"
+        "--schedule", choices=list(SCHEDULES), default="fast", help="robust, seeds, --against: which (default: fast)"
     )
     parser.add_argument("--seeds", default="0,1,2", help="seeds: comma-separated (default: 0,1,2)")
     parser.add_argument(
@@ -266,6 +270,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_encoder_table(options.row, part, parse_size(options.size))
         return 0
     config, images, _ = _setup(options)
+    if options.against:
+        compare_with(options, config.taps, config.input_size, len(images))
+        return 0
     model, _ = build_model(config, options.weights, images)
     seconds = compare_steps(model, images, PAPER, options.batches)
     ratio = statistics.median(published / ours for published, ours in seconds)

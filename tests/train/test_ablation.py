@@ -18,12 +18,12 @@ from train import ablation
 from train.comparing import decoder_pool
 from train.comparing.decoder_pool import Keep, train_decoders
 from train.comparing.decoder_run import DecoderJob, DecoderRun, train_decoder
-from train.comparing.feature_store import FeatureStore
 from train.comparing.results import Judge
 from train.comparing.variants import FlowKind, Variant, all_variants, default_variants
 from train.data.open import Dataset, ImageCache, open_dataset, read_mask, split_held_out
 from train.fit import build_model
 from train.loop.augmentation import AS_IT_IS, Variation
+from train.loop.feature_store import FeatureStore
 from train.loop.processes import Processes
 from train.loop.schedule import Recipe
 from train.loop.training import Trainer

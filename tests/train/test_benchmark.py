@@ -10,7 +10,7 @@ import torch
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
 from runtime.common.errors import run_command
-from tests.support.paths import SHARED
+from tests.support.paths import ROOT, SHARED
 from train import benchmark
 from train.comparing.encoder_table import EncoderRow, row_auroc
 from train.data.hard_sets import HARD_SETS, write_hard_set
@@ -33,6 +33,22 @@ def test_steps_are_timed_in_turn(data: Path, capsys: pytest.CaptureFixture[str])
     benchmark.main(["steps", "--data", str(data), "--batches", "1", *TINY])
     out = capsys.readouterr().out
     assert "batch 1: published" in out and "x as fast as the published loop (median of 1 batches" in out
+
+
+def test_another_checkout_trains_in_turn_and_takes_the_same_steps(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["steps", "--data", str(data), "--batches", "1", "--against", str(ROOT), *TINY]
+    assert benchmark.main(options) == 0
+    out = capsys.readouterr().out
+    assert "parameters after a pass differ by 0.0e+00" in out  # its own code
+    assert re.search(r"ours is [\d.]+ x as fast by the clock, [\d.]+ x by processor time \(medians of 1 passes\)", out)
+
+
+def test_what_is_no_checkout_is_one_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["steps", "--data", str(data), "--against", str(tmp_path), *TINY]
+    assert run_command(benchmark.main, options) == 2
+    assert "error: --against must name a checkout of this project that trains" in capsys.readouterr().err
 
 
 def test_schedules_are_compared_on_held_out_images(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

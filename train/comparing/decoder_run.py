@@ -19,8 +19,8 @@ from export.model.checkpoint import read_tensors
 from export.model.flow import Decoder
 from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
-from train.comparing.feature_store import FeatureStore, FiberSource
 from train.loop.augmentation import AS_IT_IS, image_batches
+from train.loop.feature_store import FeatureStore, FiberSource
 from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.normal import Normal, evenly_spread, fit_normal
 from train.loop.processes import Processes

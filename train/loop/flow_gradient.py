@@ -117,7 +117,7 @@ class FlowGradient:
             torch.sum(da, 0, out=gradients.bias2)
             torch.mm(da, weights.weight2, out=buffers.dh)
             torch.ops.aten.threshold_backward(buffers.dh, at.hidden, 0, grad_input=at.hidden)  # where h > 0
-            gradients.weight1.copy_(at.hidden.t() @ at.x1)
+            torch.mm(at.hidden.t(), at.x1, out=gradients.weight1)
             if k:
                 buffers.dx1.addmm_(at.hidden, weights.weight1)
                 buffers.dx2.copy_(dx2)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from export.model.checkpoint import read_tensors
 from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
 from runtime.common.interrupts import lasting_interrupt
+from runtime.common.machine import memory_bytes
 from train.data.open import ImageCache
-from train.loop.augmentation import image_batches
+from train.loop.augmentation import Variation, image_batches
+from train.loop.feature_store import FeatureStore, stored_bytes
 from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.normal import fit_normals
 from train.loop.prefetch import prefetch
@@ -28,6 +31,7 @@ from train.loop.tap_training import Fibers, TapTraining
 
 STATE_FORMAT = "cflow-edge/training/3"
 HELD_OUT_BATCH = 8  # images
+SHARE_OF_MEMORY = 4  # one in so many bytes of the machine may hold features
 NOT_FINITE = -1e9  # stands in the history for a likelihood that was not finite, and minus that for a loss
 
 
@@ -110,23 +114,50 @@ class Trainer:
         """Take all steps of one pass over the images and return the mean loss; `after_batch` may raise to end it."""
         batches = -(-len(self.images) // self.recipe.batch)
         losses = []
-        for index, frames in enumerate(prefetch(self._image_batches())):
+        for index, features in enumerate(self._feature_batches()):
             rate = learning_rate(self.recipe, self.epoch, index / batches)
-            losses.append(self.train_images(frames, rate, index))
+            losses.append(self._train_features(features, rate, index))
             if bar is not None:
                 bar.update(min(self.recipe.batch, len(self.images) - index * self.recipe.batch))
                 bar.set_postfix(lr=f"{rate:.1e}", refresh=False)
             after_batch()
         return float(torch.stack(losses).mean())
 
-    def _image_batches(self) -> Iterator[Tensor]:
-        """Yield this process's share of every image batch, (B, H, W, 3) uint8."""
+    @cached_property
+    def _kept_features(self) -> FeatureStore | None:
+        """The images' features, where they are the same in every pass; none where they do not fit, or on a GPU.
+
+        All or none of them, computed in one order: a resumed run then has the same bits. A GPU encodes about as fast as
+        it could be told.
+        """
+        needed = stored_bytes(self.model.config, len(self.images), torch.float32) * self.processes.count
+        fits = needed <= memory_bytes() // SHARE_OF_MEMORY
+        if self.recipe.varies_images or self.device.type != "cpu" or not fits:
+            return None
+        return FeatureStore(self.model, self.images, self.device, torch.float32)
+
+    def _feature_batches(self) -> Iterator[list[Tensor]]:
+        """Yield the features of this process's share of every image batch of the pass, one (B·h·w, D) per tap."""
+        kept = self._kept_features
+        if kept is None:
+            yield from map(self._fibers, prefetch(self._image_batches()))
+        else:
+            for indices, _ in self._shares():
+                yield [kept.fibers(tap, indices) for tap in range(len(self.taps))]
+
+    def _shares(self) -> Iterator[tuple[list[int], list[Variation]]]:
+        """Yield this process's share of every image batch: indices, and how each image is varied."""
         rank, count = self.processes.rank, self.processes.count
         for indices, variations in image_batches(self.recipe, self.epoch, len(self.images)):
             share = len(indices) // count  # a remainder waits for another pass; all take all of fewer than `count`
             own = slice(rank * share, (rank + 1) * share) if share else slice(None)
-            varied = zip(indices[own], variations[own], strict=True)
-            frames = torch.from_numpy(np.stack([variation.of(self.images.image(i)) for i, variation in varied]))
+            yield indices[own], variations[own]
+
+    def _image_batches(self) -> Iterator[Tensor]:
+        """Yield this process's share of every image batch, (B, H, W, 3) uint8."""
+        for share in self._shares():
+            varied = [variation.of(self.images.image(index)) for index, variation in zip(*share, strict=True)]
+            frames = torch.from_numpy(np.stack(varied))
             yield frames.pin_memory() if self.device.type == "cuda" else frames
 
     def train_images(self, frames: Tensor, rate: float, index: int) -> Tensor:
@@ -134,7 +165,9 @@ class Trainer:
 
         Returns the mean loss over steps and taps, on the device.
         """
-        features = self._fibers(frames)
+        return self._train_features(self._fibers(frames), rate, index)
+
+    def _train_features(self, features: list[Tensor], rate: float, index: int) -> Tensor:
         share = max(1, self.recipe.fiber_batch // self.processes.count)
 
         def train(k: int) -> Tensor:

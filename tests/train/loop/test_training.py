@@ -16,7 +16,8 @@ from runtime.common.errors import run_command
 from tests.support.paths import ROOT
 from train import evaluate, fit
 from train.data.open import ImageCache
-from train.loop.schedule import FAST
+from train.loop import training
+from train.loop.schedule import FAST, VARIATIONS
 from train.loop.training import Trainer
 from train.synthetic import write_dataset
 
@@ -106,6 +107,24 @@ def test_the_pass_that_held_out_images_like_best_is_what_remains(data: Path, tmp
     assert trainer.history[1]["held_out_logp"] < trainer.history[0]["held_out_logp"]
     trainer.run(tmp_path / "state.pt", held_out, {})  # nothing left to train
     assert all(torch.equal(tap.flow.parameters, kept) for tap, kept in zip(trainer.taps, best, strict=True))
+
+
+def test_kept_features_train_as_computed_ones_and_varied_images_have_none(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, _ = trainer_of(data)
+    kept.train_pass()
+    assert kept._kept_features is not None
+    monkeypatch.setattr(training, "SHARE_OF_MEMORY", 10**15)  # a machine that holds nothing
+    computed, _ = trainer_of(data)
+    computed.train_pass()
+    assert computed._kept_features is None
+    for ours, theirs in zip(kept.taps, computed.taps, strict=True):
+        # batches of 8 against 4 in the encoder; Adam divides by the gradient's own size, which magnifies rounding
+        torch.testing.assert_close(ours.flow.parameters, theirs.flow.parameters, rtol=1e-3, atol=1e-3)
+    monkeypatch.undo()
+    for name in VARIATIONS:
+        assert trainer_of(data, **{name: 0.5})[0]._kept_features is None
 
 
 def test_taps_trained_side_by_side_are_those_trained_one_after_another(data: Path) -> None:

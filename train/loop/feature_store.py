@@ -1,7 +1,8 @@
 """An encoder's features of a set of images, computed once and read as often as there is something to train on them.
 
 The encoder is frozen, so that without augmentation its features are the same in every pass and for every decoder.
-They are kept in float16: a rounding of 2^-11 of each value, far below what separates two good parts.
+An ablation keeps them in float16: a rounding of 2^-11 of each value, far below what separates two good parts. `Trainer`
+keeps them as they are, where they fit.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from train.data.open import ImageCache
 from train.loop.augmentation import AS_IT_IS, Variation
 
 BATCH = 8  # images encoded at a time
-LARGEST = torch.finfo(torch.float16).max
 
 
 class FiberSource(Protocol):
@@ -32,11 +32,9 @@ class FiberSource(Protocol):
         ...
 
 
-def stored_bytes(config: ModelConfig, images: int) -> int:
+def stored_bytes(config: ModelConfig, images: int, dtype: torch.dtype = torch.float16) -> int:
     """Return what a `FeatureStore` of so many images occupies."""
-    return (
-        images * torch.float16.itemsize * sum(channels * height * width for channels, height, width in config.tap_sizes)
-    )
+    return images * dtype.itemsize * sum(channels * height * width for channels, height, width in config.tap_sizes)
 
 
 @torch.no_grad()
@@ -46,25 +44,26 @@ def _encode(model: CFlow, frames: Tensor) -> list[Tensor]:
 
 
 class FeatureStore:
-    """The taps of every image as they are, (N, h·w, D) float16 in the CPU's memory.
+    """The taps of every image as they are, (N, h·w, D) in the CPU's memory.
 
-    Raises `UserError` for a feature that float16 cannot hold.
+    Raises `UserError` for a feature that `dtype` cannot hold.
     """
 
-    def __init__(self, model: CFlow, images: ImageCache, device: torch.device) -> None:
+    def __init__(
+        self, model: CFlow, images: ImageCache, device: torch.device, dtype: torch.dtype = torch.float16
+    ) -> None:
         self.device = device
         model = model.to(device).eval()
         sizes = model.config.tap_sizes
-        self.taps = [
-            torch.empty(len(images), height * width, dims, dtype=torch.float16) for dims, height, width in sizes
-        ]
+        self.taps = [torch.empty(len(images), height * width, dims, dtype=dtype) for dims, height, width in sizes]
+        bound = torch.finfo(dtype).max
         for start in range(0, len(images), BATCH):
             stop = min(start + BATCH, len(images))
             features = _encode(model, torch.from_numpy(images.batch(range(start, stop))).to(device))
             for kept, computed in zip(self.taps, features, strict=True):
                 largest = float(computed.abs().max())
-                if not largest <= LARGEST:  # also for NaN
-                    raise UserError(f"features must be at most {LARGEST:.0f}", f"{largest}", "check the weights")
+                if not largest <= bound:  # also for NaN
+                    raise UserError(f"features must be at most {bound:.0f}", f"{largest}", "check the weights")
                 kept[start:stop] = computed.to(kept)
 
     def __len__(self) -> int:
