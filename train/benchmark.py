@@ -7,7 +7,8 @@ trains on sets that are drawn to be hard (`train.data.hard_sets`), and on those 
 held-out likelihood beside a normal distribution's; exit status 1 where one ends below it. With `--bad 0.05` it trains
 on `--data` as it is, then with so many of its anomalous test images among the good ones, and prints what they cost
 and whether they are found; exit status 1 where they cost more than a point of image AUROC. `encoders` holds a memory
-bank of each encoder's features against the labelled test images: no training, one row an encoder.
+bank of each encoder's features against the labelled test images: no training, one row an encoder. With `--detectors`
+it trains a small detector of each, too, and prints what INT8 costs it and how fast it is.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_co
 from runtime.common.errors import UserError, run_command
 from runtime.images.preprocess import PLAIN
 from train.comparing.contamination import MIXED_HEADER, MOST_LOST, mix, mixed_rows
-from train.comparing.encoder_table import print_encoder_table
+from train.comparing.encoder_table import print_detector_table, print_encoder_table
 from train.comparing.robustness import HEADER, hard_rows
 from train.data.input_size import choose_size, coarsest_stride, parse_size
 from train.data.open import ImageCache, open_dataset, split_held_out
@@ -170,10 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--meta-epochs", type=int, help="schedules, robust: the paper's (default: 25)")
     parser.add_argument("--sub-epochs", type=int, help="schedules, robust: the paper's (default: 8)")
     parser.add_argument("--schedule", choices=list(SCHEDULES), default="fast", help="robust: which (default: fast)")
+    detectors = "encoders: a short training of each too, what INT8 costs it, and all speeds (OpenVINO)"
+    parser.add_argument("--detectors", action="store_true", help=detectors)
     parser.add_argument("--bad", type=float, help="robust: mix so many anomalous test images in, such as 0.05")
     parser.add_argument("--seed", type=int, default=PAPER.seed, help="robust: of all that is drawn (default: 0)")
     parser.add_argument(
-        "--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules, robust: the fast one's"
+        "--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules, robust, encoders: the fast one's"
     )
     return parser
 
@@ -232,7 +235,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.what == "encoders":
         dataset = open_dataset(options.data[0])
         part = replace(dataset, train=dataset.train[: options.images])
-        print_encoder_table(options.row, part, parse_size(options.size))
+        if options.detectors:
+            recipe = replace(FAST, meta_epochs=options.fast_meta_epochs)
+            print_detector_table(options.row, part, parse_size(options.size), recipe)
+        else:
+            print_encoder_table(options.row, part, parse_size(options.size))
         return 0
     config, images, _ = _setup(options)
     model, _ = build_model(config, options.weights, images)
