@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.bench.detector import detector_entries
 from export.build_engine import BuildRequest, build_engine
 from export.graph.onnx_files import load_model, save_model
 from export.graph.parts import encoder_taps, up_to
@@ -47,11 +48,10 @@ class Areas:
 
 @dataclass(frozen=True)
 class BuiltDetector:
-    """A detector's graphs by `FORMS`, and what the whole ones score."""
+    """A detector's graphs by `FORMS`, and what the whole ones score; None of random weights."""
 
     graphs: dict[str, Path]
-    fp32: Areas
-    int8: Areas
+    areas: tuple[Areas, Areas] | None = None  # FP32's, INT8's
 
 
 def build_detector(dataset: Dataset, config: ModelConfig, recipe: Recipe, weights: str, folder: Path) -> BuiltDetector:
@@ -71,7 +71,17 @@ def build_detector(dataset: Dataset, config: ModelConfig, recipe: Recipe, weight
     graph = load_model(whole)
     save_model(up_to(graph, encoder_taps(graph)), folder / "encoder.onnx")
     graphs = dict(zip(FORMS, (folder / "encoder.onnx", whole, folder / "detector.int8.onnx"), strict=True))
-    return BuiltDetector(graphs, *(_areas(graphs[form], dataset) for form in ("fp32", "int8")))
+    return BuiltDetector(graphs, (_areas(graphs["fp32"], dataset), _areas(graphs["int8"], dataset)))
+
+
+def random_detector(config: ModelConfig, folder: Path) -> BuiltDetector:
+    """Build FP32 and INT8 with random weights in `folder`: what a graph computes takes the same time."""
+    folder.mkdir(parents=True)
+    made = list(detector_entries(folder, config.encoder, config.input_size, ("fp32", "int8"), taps=config.taps))
+    files = {(entry.kind, entry.precision): entry for entry in made}
+    encoder, fp32, int8 = (files[key] for key in (("encoder", "fp32"), ("cflow", "fp32"), ("cflow", "int8")))
+    assert encoder.network and fp32.verdict and int8.verdict
+    return BuiltDetector(dict(zip(FORMS, (encoder.network.path, fp32.verdict.path, int8.verdict.path), strict=True)))
 
 
 def _areas(engine: Path, dataset: Dataset) -> Areas:

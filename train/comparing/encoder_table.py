@@ -18,7 +18,7 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
 from runtime.common.errors import UserError
 from runtime.common.text_table import align
-from train.comparing.encoder_cost import FORMS, ROUNDS, BuiltDetector, build_detector, times_in_turn
+from train.comparing.encoder_cost import FORMS, ROUNDS, BuiltDetector, build_detector, random_detector, times_in_turn
 from train.comparing.memory_bank import bank_scores, fill_bank
 from train.data.open import Dataset, ImageCache
 from train.fit import build_model
@@ -108,8 +108,7 @@ def print_detector_table(rows: Sequence[str], dataset: Dataset, size: tuple[int,
         for number, row in enumerate(wanted):
             config = ModelConfig(row.encoder, row.taps, size)
             try:
-                bank = None if row.weights == "random" else row_auroc(row, dataset, size)[0]
-                built = build_detector(dataset, config, recipe, row.weights, Path(folder, str(number)))
+                built, bank = _built(row, dataset, config, recipe, Path(folder, str(number)))
             except UserError as error:
                 print(f"{row.encoder}: {error}", file=sys.stderr)
                 continue
@@ -128,11 +127,21 @@ def print_detector_table(rows: Sequence[str], dataset: Dataset, size: tuple[int,
     )
 
 
-def _accuracy(bank: float | None, built: BuiltDetector) -> list[str]:
+def _built(
+    row: EncoderRow, dataset: Dataset, config: ModelConfig, recipe: Recipe, folder: Path
+) -> tuple[BuiltDetector, float]:
+    """Return a row's detector and the image AUROC of its memory bank."""
+    if row.weights == "random":
+        return random_detector(config, folder), 0.0
+    bank, _ = row_auroc(row, dataset, config.input_size)
+    return build_detector(dataset, config, recipe, row.weights, folder), bank
+
+
+def _accuracy(bank: float, built: BuiltDetector) -> list[str]:
     """Return the cells of accuracy in percent, and of what INT8 costs in points; dashes without trained weights."""
-    if bank is None:
+    if built.areas is None:
         return ["-"] * 5
-    fp32, int8 = built.fp32, built.int8
+    fp32, int8 = built.areas
     by_pixel = ["-", "-"]
     if fp32.pixel is not None and int8.pixel is not None:
         by_pixel = [f"{100 * fp32.pixel:.1f}", f"{100 * (fp32.pixel - int8.pixel):+.2f}"]
