@@ -9,7 +9,8 @@ trains on sets that are drawn to be hard (`train.data.hard_sets`), and on those 
 held-out likelihood beside a normal distribution's; exit status 1 where one ends below it. With `--bad 0.05` it trains
 on `--data` as it is, then with so many of its anomalous test images among the good ones, and prints what they cost
 and whether they are found; exit status 1 where they cost more than a point of image AUROC. `encoders` holds a memory
-bank of each encoder's features against the labelled test images: no training, one row an encoder.
+bank of each encoder's features against the labelled test images: no training, one row an encoder. With `--detectors`
+it trains a small detector of each, too, and prints what INT8 costs it and how fast it is.
 `seeds` trains a detector for each of `--seeds` as `train.fit` does by default, and prints their figures, mean and
 spread beside the memory bank's and the paper's.
 """
@@ -37,7 +38,7 @@ from runtime.common.errors import UserError, run_command
 from runtime.images.preprocess import PLAIN
 from train.comparing.against import compare_with
 from train.comparing.contamination import MIXED_HEADER, MOST_LOST, mix, mixed_rows
-from train.comparing.encoder_table import print_encoder_table
+from train.comparing.encoder_table import print_detector_table, print_encoder_table
 from train.comparing.robustness import HEADER, hard_rows
 from train.comparing.seeds import print_seeds
 from train.data.input_size import choose_size, coarsest_stride, parse_size
@@ -178,15 +179,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="steps: another checkout of this project")
     parser.add_argument("--meta-epochs", type=int, help="schedules, robust, seeds: the paper's (default: 25)")
     parser.add_argument("--sub-epochs", type=int, help="schedules, robust, seeds: the paper's (default: 8)")
+    detectors = "encoders: a short training of each too, what INT8 costs it, and all speeds (OpenVINO)"
+    parser.add_argument("--detectors", action="store_true", help=detectors)
     parser.add_argument("--bad", type=float, help="robust: mix so many anomalous test images in, such as 0.05")
     parser.add_argument("--seed", type=int, default=PAPER.seed, help="robust: of all that is drawn (default: 0)")
     parser.add_argument(
         "--schedule", choices=list(SCHEDULES), default="fast", help="robust, seeds, --against: which (default: fast)"
     )
     parser.add_argument("--seeds", default="0,1,2", help="seeds: comma-separated (default: 0,1,2)")
-    parser.add_argument(
-        "--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="schedules, robust, seeds: the fast one's"
-    )
+    parser.add_argument("--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="all but steps: the fast one's")
     return parser
 
 
@@ -267,7 +268,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.what == "encoders":
         dataset = open_dataset(options.data[0])
         part = replace(dataset, train=dataset.train[: options.images])
-        print_encoder_table(options.row, part, parse_size(options.size))
+        if options.detectors:
+            recipe = replace(FAST, meta_epochs=options.fast_meta_epochs)
+            print_detector_table(options.row, part, parse_size(options.size), recipe)
+        else:
+            print_encoder_table(options.row, part, parse_size(options.size))
         return 0
     config, images, _ = _setup(options)
     if options.against:

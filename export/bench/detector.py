@@ -91,14 +91,20 @@ class _Exported:
 
 
 def detector_entries(
-    folder: Path, encoder: str, size: tuple[int, int], precisions: Sequence[str], forms: bool = False
+    folder: Path,
+    encoder: str,
+    size: tuple[int, int],
+    precisions: Sequence[str],
+    forms: bool = False,
+    taps: tuple[str, ...] = (),
 ) -> Iterator[ModelEntry]:
     """Write the files of a detector with seeded random weights into `folder` and yield what they are.
 
     `precisions` are "fp32", "fp16" and "int8"; FP32 is always among the files, because the others are made from it.
-    With `forms` there are the same detector's decoders as matrix products, and itself with a camera's frames.
+    With `forms` there are the same detector's decoders as matrix products, and itself with a camera's frames. Without
+    `taps` they are the encoder's default ones.
     """
-    detector = _export(folder / detector_stem(encoder, size), encoder, size)
+    detector = _export(folder / detector_stem(encoder, size), random_checkpoint(encoder, size, taps))
     yield from _untyped_entries(detector)
     files = {detector.file(".unfused.onnx"): "fp32", detector.file(".onnx"): "fp32"}
     for precision in precisions:
@@ -113,12 +119,12 @@ def detector_entries(
         yield from _forms(detector, [precision for precision in precisions if precision in FORM_PRECISIONS])
 
 
-def random_checkpoint(encoder: str, size: tuple[int, int]) -> Checkpoint:
-    """Return a detector for `size` (height, width) with the encoder's default taps, its batch norms set on noise.
+def random_checkpoint(encoder: str, size: tuple[int, int], taps: tuple[str, ...] = ()) -> Checkpoint:
+    """Return a detector for `size` (height, width) with its batch norms set on noise; no `taps` are the default ones.
 
     What a graph computes takes the same time whatever its weights.
     """
-    config = ModelConfig(encoder, ENCODERS[encoder].default_taps, size)
+    config = ModelConfig(encoder, taps or ENCODERS[encoder].default_taps, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CFlow(config).eval()
@@ -137,9 +143,8 @@ def random_checkpoint(encoder: str, size: tuple[int, int]) -> Checkpoint:
     )
 
 
-def _export(stem: Path, encoder: str, size: tuple[int, int]) -> _Exported:
+def _export(stem: Path, checkpoint: Checkpoint) -> _Exported:
     path = stem.with_name(stem.name + ".pt")
-    checkpoint = random_checkpoint(encoder, size)
     save_checkpoint(path, checkpoint)
     info = info_of(checkpoint, path)
     unfused = export_detector(DetectorModule(checkpoint.model, checkpoint.constants))

@@ -169,9 +169,11 @@ class Trainer:
 
     def _train_features(self, features: list[Tensor], rate: float, index: int) -> Tensor:
         share = max(1, self.recipe.fiber_batch // self.processes.count)
+        _, height, width = self.model.config.tap_sizes[0]
+        most = self.recipe.fibers_of(len(features[0]) // (height * width))
 
         def train(k: int) -> Tensor:
-            fibers = self._shuffled(features[k], index, k, self.recipe.fibers_of(len(frames)))
+            fibers = self._shuffled(features[k], index, k, most)
             steps = max(1, len(fibers.order) // share)  # an incomplete last fiber batch is left out
             return self.taps[k].train(fibers, steps, share, rate * self.kept[k].share, self.processes)
 
