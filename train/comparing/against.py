@@ -13,6 +13,7 @@ from torch import Tensor
 
 from runtime.common.errors import UserError
 
+EXPECTED = "--against must name a checkout of this project that trains"
 HERE = Path(__file__).parents[2]
 # What every checkout since the first fast schedule understands. A line on its input asks for one pass.
 WORKER = """
@@ -42,6 +43,8 @@ class Checkout:
     """A process that trains with the code at `root`; `arguments` are the worker's but the last."""
 
     def __init__(self, root: Path, arguments: list[str], parameters: Path) -> None:
+        if not (root / "train/loop/training.py").is_file():  # else Python would find an installed one
+            raise UserError(EXPECTED, str(root))
         command = [sys.executable, "-c", WORKER, *arguments, str(parameters)]
         self.root, self.parameters = root, parameters
         self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -53,7 +56,7 @@ class Checkout:
             print(file=self.process.stdin, flush=True)
             wall, busy = map(float, self.process.stdout.readline().split())
         except (OSError, ValueError):
-            raise UserError("--against must name a checkout of this project that trains", str(self.root)) from None
+            raise UserError(EXPECTED, str(self.root)) from None
         return wall, busy
 
     def close(self) -> None:
