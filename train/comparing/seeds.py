@@ -41,10 +41,8 @@ class SeedRow:
     @classmethod
     def of(cls, name: str, evaluation: Evaluation, started: float) -> "SeedRow":
         """Return the row of what was begun at `started` (`time.monotonic`)."""
-        pixel_auroc, aupro = (
-            None if area is None else 100 * area for area in (evaluation.pixel_auroc, evaluation.aupro)
-        )
-        return cls(name, 100 * evaluation.image_auroc, pixel_auroc, aupro, (time.monotonic() - started) / 60)
+        pixel, aupro = (None if area is None else 100 * area for area in (evaluation.pixel_auroc, evaluation.aupro))
+        return cls(name, 100 * evaluation.image_auroc, pixel, aupro, (time.monotonic() - started) / 60)
 
     def cells(self) -> list[str]:
         """Return the row's cells."""

@@ -55,6 +55,26 @@ def test_the_masked_deviation_score_is_the_one_of_the_finest_grid(seed: int):
     assert masked.image_score <= whole and (masked.anomaly_map[:, SIDE // 2 :] == 0).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_masked_score_by_tap_is_near_the_one_of_the_taps_themselves(seed: int):
+    taps = _taps(seed)
+    constants = torch.cat([torch.zeros(2, 3), graph_score.share_weights([torch.cat([tap] * 2) for tap in taps])])
+    whole_map = graph_score.anomaly_map(taps, (SIDE, SIDE))
+    whole = float(graph_score.image_score(taps, whole_map, "tap_deviation", constants))
+    inside = np.zeros((SIDE, SIDE), bool)
+    inside[:, : SIDE // 2] = True
+    masked = result_inside(_result(whole_map[0].numpy(), whole), inside, "tap_deviation")
+    expected = 0.0  # independent: every tap's own positions, those outside 0, by sorting all of them
+    for tap, weights in zip(taps, constants[2:].T.numpy(), strict=True):
+        step = SIDE // tap.shape[1]
+        kept = np.sort(np.where(inside[::step, ::step], 1 - tap[0].numpy(), 0).ravel())[::-1]
+        for share, weight in zip((0.003, 0.01, 0.03), weights, strict=True):
+            expected += weight * kept[: max(1, round(share * kept.size))].mean()
+    # the map is the taps' sum: it knows where they are high together, not where each is
+    assert masked.image_score == pytest.approx(expected, rel=0.1)
+    assert masked.image_score <= whole
+
+
 def test_a_share_of_positions_means_the_same_here_and_in_the_graph():
     assert mask.TOP_SHARES["deviation"] == (graph_score.TOP_SHARE,)
     assert mask.TOP_SHARES["tap_deviation"] == graph_score.TOP_SHARES
@@ -106,16 +126,16 @@ def _texture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(100, 140, (SIDE, SIDE, 3), dtype=np.uint8)
 
 
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory):
-    """A real encoder, flow and "deviation" score, its constants and threshold frozen from textures."""
+@pytest.fixture(scope="module", params=["tap_deviation", "deviation"])
+def detector(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """A real encoder, flow and score, its constants and threshold frozen from textures; the score's kind beside it."""
     folder = tmp_path_factory.mktemp("mask")
     good = []
     for i in range(16):
         good.append(folder / f"{i}.png")
         Image.fromarray(_texture(i)).save(good[-1])
-    checkpoint = load_checkpoint(write_tiny_checkpoint(folder / "tiny.pt", good, (SIDE, SIDE)))
-    assert checkpoint.model.config.score == "deviation"
+    checkpoint = load_checkpoint(write_tiny_checkpoint(folder / "tiny.pt", good, (SIDE, SIDE), score=request.param))
+    assert checkpoint.model.config.score == request.param
     threshold = checkpoint.thresholds["good_quantile"]
     model = DetectorModule(checkpoint.model, checkpoint.constants).eval()
 
@@ -126,7 +146,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory):
         verdict = "anomalous" if score > threshold.value else "good"
         return Result(maps[0].numpy(), score, verdict, threshold.value, threshold.for_map, {})
 
-    return judge
+    return judge, request.param
 
 
 def _with_defect(x: int, y: int) -> np.ndarray:
@@ -142,9 +162,11 @@ def test_a_defect_outside_the_mask_raises_no_alarm_and_one_inside_does(detector,
     Image.fromarray(white).save(tmp_path / "mask.png")
     view = View(ViewOptions(mask=tmp_path / "mask.png", rotate=rotate, flip=flip))
 
+    engine, kind = detector
+
     def judge(frame: np.ndarray) -> tuple[Result, Result]:
-        result = detector(view(frame))
-        return result, view.inspected(result, "deviation")
+        result = engine(view(frame))
+        return result, view.inspected(result, kind)
 
     assert [judge(_texture(100))[i].verdict for i in (0, 1)] == ["good", "good"]
     whole, masked = judge(_with_defect(104, 40))
