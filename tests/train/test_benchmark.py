@@ -119,14 +119,14 @@ def test_encoders_stand_side_by_side_and_a_missing_one_does_not_end_the_table(
 
 
 def test_a_detector_of_each_encoder_is_judged_in_int8_and_timed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = ["--row", "efficientnet_lite0:features2", "--row", "mobilenet_v3_small:features1=random"]
+    rows = ["--row", "efficientnet_lite0:features2", "--row", "mobilenet_v3_small:features3=random"]
     options = ["--size", "32", "--fast-meta-epochs", "1", "--detectors", *rows]
     benchmark.main(["encoders", "--data", str(data), *options])
     _, header, lite, mobile, last = capsys.readouterr().out.splitlines()
     assert "INT8 costs: image" in header and last.startswith("15 rounds in turn, medians, ")
     trained, random = (line.split() for line in (lite, mobile))
     assert trained[:2] == ["efficientnet_lite0,", "features2"] and all(0 <= float(cell) <= 100 for cell in trained[2:5])
-    assert random[:7] == ["mobilenet_v3_small,", "features1", "-", "-", "-", "-", "-"]
+    assert random[:7] == ["mobilenet_v3_small,", "features3", "-", "-", "-", "-", "-"]
     assert trained[8::2] == ["1.00"] * 3  # the first row is what the others are held against
     assert all(float(cell) > 0 for cell in random[7:])
 
