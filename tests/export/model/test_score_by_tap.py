@@ -1,5 +1,7 @@
 """The score by tap: its weights from good images alone, and what they do with few images or a tap that stands still."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from export.model.score import (
 )
 from runtime.common.errors import UserError
 from tests.support.export_fixtures import float64_constants, float64_score, mean_of_neighbours
+from tests.support.paths import ROOT
 
 
 def likelihoods(images: int, seed: int = 0) -> list[np.ndarray]:
@@ -74,6 +77,18 @@ def test_a_pooled_tap_is_the_mean_of_its_neighbours() -> None:
     assert torch.equal(plain[0], pooled[0])
     expected = mean_of_neighbours(plain[1].double().numpy())
     np.testing.assert_allclose(pooled[1].numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_nothing_reads_a_detectors_taps_past_their_pooling() -> None:
+    # the published loop has no pooling, and the memory bank does its own
+    apart = {"export/model/cflow.py", "train/benchmark.py", "train/comparing/encoder_table.py"}
+    sources = {
+        path.relative_to(ROOT).as_posix(): path for room in ("export", "train") for path in (ROOT / room).rglob("*.py")
+    }
+    reading = {
+        name for name, path in sources.items() if re.search(r"\.encoder\((self\.)?model\.normalise", path.read_text())
+    }
+    assert reading <= apart, "take model.features(frames)"
 
 
 def test_a_pooled_tap_must_be_a_tap() -> None:
