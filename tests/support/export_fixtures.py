@@ -235,7 +235,8 @@ def checkpoint_of(config):
     frames = probe_frames(info_of(config))
     model = seeded_model(config, frames)
     constants = freeze_constants(model.log_likelihoods(torch.from_numpy(frames)), config.score)
-    return Checkpoint(model, constants, {"quantile": Threshold(1.0, "by hand")}, "quantile", "random, seed 1", "0" * 64)
+    threshold = Threshold(min(1.0, len(config.taps) / 2), "by hand")  # below the largest score, the number of taps
+    return Checkpoint(model, constants, {"quantile": threshold}, "quantile", "random, seed 1", "0" * 64)
 
 
 def session_of(model):

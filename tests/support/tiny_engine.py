@@ -47,7 +47,9 @@ def tiny_sidecar(onnx_path: Path, size: tuple[int, int], taps: Sequence[str], th
         taps=tuple(taps),
         clamp="tanh(a)",
         default_threshold="good_quantile",
-        thresholds={"good_quantile": Threshold(min(threshold, 0.5 * len(taps)), "set by hand for tests")},
+        thresholds={
+            "good_quantile": Threshold(threshold if threshold < len(taps) else len(taps) / 2, "set by hand for tests")
+        },
         artefacts=(Artefact("onnx", "fp32", sha256_of(onnx_path)),),
     )
 

@@ -31,7 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset(root / "wire", train=4, test_good=2, per_defect=1, size=64, seed=2)
     (root / "broken/train/good").mkdir(parents=True)
     (root / "broken/train/good/0.png").write_bytes(b"no image")
-    (root / "broken/train/good/1.png").write_bytes(b"no image")
+    (root / "broken/train/good/1.png").write_bytes(b"no image either")
     return root
 
 

@@ -223,7 +223,7 @@ def test_a_threshold_at_the_end_of_the_scale_is_refused(
     assert run_command(set_threshold.main, [str(engine), "--value", str(value), "--default"]) == 2
     assert "must be below 3, the largest score there is; found 3, which nothing can be above" in capsys.readouterr().err
     assert read_sidecar(engine) == before
-    with pytest.raises(UserError, match="no part could be anomalous"):
+    with pytest.raises(UserError, match="which nothing can be above"):
         runtime.load(engine, threshold=value)
 
 

@@ -33,9 +33,10 @@ trainer = Trainer(model, images, SCHEDULES[schedule])
 for number, _ in enumerate(sys.stdin):
     started = time.perf_counter(), time.process_time()
     trainer.train_pass()
-    print(time.perf_counter() - started[0], time.process_time() - started[1], flush=True)
+    seconds = time.perf_counter() - started[0], time.process_time() - started[1]
     if number == 0:
         torch.save([tap.flow.parameters for tap in trainer.taps], parameters)
+    print(*seconds, flush=True)
 """
 
 
