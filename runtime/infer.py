@@ -97,7 +97,6 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     from runtime.common.interrupts import StopSignals
     from runtime.common.keyboard import key_reader
     from runtime.detector import load
-    from runtime.engines.thresholds import check_alarms
     from runtime.inspection import Inspection, InspectionOptions
     from runtime.sinks.console import ConsoleSink
     from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
@@ -105,7 +104,6 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     detector = stack.enter_context(
         load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
     )
-    check_alarms(detector.threshold, detector.sidecar.score_maximum)
     signals = stack.enter_context(StopSignals())
     views = source_arguments.views_from(args)
     for view in views:

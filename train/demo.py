@@ -20,7 +20,6 @@ from runtime.common.errors import USAGE_STATUS, UserError, run_command
 from runtime.common.program import program_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CALIBRATION_DATA = REPOSITORY / "calibration_data"
 WANTED_AUROC = 0.95
 ENCODER = "efficientnet_lite0"  # its ImageNet weights are installed with the demo: no model hub is asked
 TAPS = {"efficientnet_lite0": "features3,features5"}  # without the finest, which takes most of the time
@@ -87,9 +86,9 @@ def run_demo(demo: Demo) -> dict[str, dict[str, float]]:
     folder.mkdir(parents=True, exist_ok=True)
     demo.run("train.synthetic", "--out", "data", *flat(IMAGES))
     weights = train(demo)
-    shared = ("--backend", "tensorrt_rtx", "--calibration-data", os.path.relpath(CALIBRATION_DATA, folder))
-    demo.run("export.build_engine", "cable.pt", "--fp16", *shared)
-    demo.run("export.build_engine", "cable.pt", "--int8", "--out", "cable-int8.plan", *shared)
+    demo.run("export.calibration_data", "--from", "data/train/good", "--count", "32")
+    demo.run("export.build_engine", "cable.pt", "--fp16", "--backend", "tensorrt_rtx")
+    demo.run("export.build_engine", "cable.pt", "--int8", "--out", "cable-int8.plan", "--backend", "tensorrt_rtx")
     models = ("cable.onnx", "cable.fp16.onnx", "cable-int8.int8.onnx")
     demo.run("train.evaluate", *models, "--data", "data", "--json", "evaluation.json", "--report", "report.html")
     choose_shown(folder / "data", folder / "frames")

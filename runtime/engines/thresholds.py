@@ -40,18 +40,13 @@ def on_scale(threshold: Threshold, maximum: float) -> Threshold:
         raise UserError(
             f"{what} must be {wrong.expected}", f"{wrong.value:g}", "choose one that scores reach"
         ) from None
-    check_alarms(threshold.value, maximum)
-    return threshold
-
-
-def check_alarms(value: float, maximum: float) -> None:
-    """Raise `UserError` for a threshold that no score can be above: a line held to it would call every part good."""
-    if value >= maximum:
+    if threshold.value >= maximum:  # a line held to it would call every part good
         raise UserError(
             f"the threshold must be below {maximum:g}, the largest score there is",
-            f"{value:g}, which nothing can be above",
+            f"{threshold.value:g}, which nothing can be above",
             "choose a lower one (train.set_threshold --good DIR); where good images score so high, train again",
         )
+    return threshold
 
 
 def check_name(name: str) -> str:

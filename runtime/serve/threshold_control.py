@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.detector import Detector
-from runtime.engines.thresholds import BY_HAND, by_hand, check_alarms, store_in_sidecar
+from runtime.engines.thresholds import BY_HAND, by_hand, store_in_sidecar
 
 
 class ThresholdMoved(Exception):
@@ -54,7 +54,6 @@ class ThresholdControl:
         `ThresholdMoved` unless the present one is `instead_of`, and `UserError` or `OSError`, with nothing changed,
         for a value outside the score's range and a sidecar that cannot be written.
         """
-        check_alarms(value, self._detector.sidecar.score_maximum)
         threshold = by_hand(value, self._kept, self._detector.sidecar.score_maximum)
         with self._lock:
             present = self._detector.threshold

@@ -283,7 +283,7 @@ class TestCommands:
         export_main([str(tmp_path / "cable.pt")])
         main([str(tmp_path / "cable.unfused.onnx")])
         info = get_info(load_model(tmp_path / "cable.onnx"), "cable.onnx")
-        assert info.fused and info.sidecar.name == "cable" and info.sidecar.thresholds["quantile"].value == 1.0
+        assert info.fused and info.sidecar.name == "cable" and info.sidecar.thresholds["quantile"].value == 0.5
         out = capsys.readouterr().out
         assert "error against the unfused graph" in out
         assert re.search(rf"{CONDITION} +2 ", out)

@@ -158,7 +158,7 @@ def test_a_threshold_of_the_command_line_is_said_to_be_one(tmp_path: Path):
     ("body", "status", "words"),
     [
         ({"value": 1.5, "instead_of": 0.9}, 409, "is 1 by now"),
-        ({"value": 3.5, "instead_of": 1.0}, 422, "must be below 3"),
+        ({"value": 3.5, "instead_of": 1.0}, 422, "from 0 to 3"),
         ({"value": 3, "instead_of": 1.0}, 422, "must be below 3"),
         ({"value": -0.1, "instead_of": 1.0}, 422, "from 0 to 3"),
         ({"value": float("nan"), "instead_of": 1.0}, 400, "send"),
