@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.images.mask import TOP_SHARES as TOP_SHARES_OF
+
 Score = Literal["tap_deviation", "deviation", "paper"]
 SCORES: tuple[Score, ...] = ("tap_deviation", "deviation", "paper")
-TOP_SHARE = 0.01  # of the positions of the finest tap
-TOP_SHARES = (0.003, 0.01, 0.03)  # of a tap's positions: defects of a few positions, and wide ones
+(TOP_SHARE,) = TOP_SHARES_OF["deviation"]  # of the positions of the finest tap
+TOP_SHARES = TOP_SHARES_OF["tap_deviation"]  # of a tap's positions: defects of a few positions, and wide ones
 MOST_POSITIONS = 3840  # that a TopK of TensorRT returns
 RARE = 1e-3  # of good positions: those that lie half a spread or more below the level
 SMALLEST_SPREAD = 1e-3  # nats per dimension; for features that are all alike

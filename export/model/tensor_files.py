@@ -110,9 +110,8 @@ def read_with_stand_ins(path: Path, expected: str) -> tuple[Any, list[str]]:
 
 
 def _foreign_names(path: Path) -> list[str]:
-    if not path.is_file() or not zipfile.is_zipfile(
-        path
-    ):  # torch.save before 1.6, or no such file at all: read_torch_file will tell
+    # torch.save before 1.6 made no archive, and read_torch_file will tell of no such file
+    if not path.is_file() or not zipfile.is_zipfile(path):
         return []
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))

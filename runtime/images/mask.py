@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from runtime.images.opencv import opencv
 from runtime.result import Result, result_of
 
-# Of positions, see export.model.score; "paper" takes the single highest.
-TOP_SHARES = {"deviation": (0.01,), "tap_deviation": (0.003, 0.01, 0.03), "paper": ()}
+# Of positions, for export.model.score too; "paper" takes the single highest.
+TOP_SHARES: dict[str, tuple[float, ...]] = {"deviation": (0.01,), "tap_deviation": (0.003, 0.01, 0.03), "paper": ()}
 
 
 def result_inside(result: Result, inside: NDArray[np.bool_], score: str) -> Result:

@@ -58,6 +58,5 @@ def shared_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(MOST_STRIPS - 1, "resize")
 
 
-os.register_at_fork(
-    after_in_child=shared_pool.cache_clear
-)  # a child has none of these threads, and would wait for them
+# a child has none of these threads, and would wait for them
+os.register_at_fork(after_in_child=shared_pool.cache_clear)
