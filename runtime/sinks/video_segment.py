@@ -4,7 +4,8 @@ import errno
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Segment:
         self._hidden = hidden_name(path)
         self._frames = 0
         self._full = False
+        self._was_low = False  # whether the disk was ever so full that something may be missing
         path.parent.mkdir(parents=True, exist_ok=True)
         if self._free_bytes() < options.reserve_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -81,7 +83,8 @@ class Segment:
         self._frames += 1
         try:
             size = self._hidden.stat().st_size
-            self._full = size >= self._options.most_bytes or self._free_bytes() < self._options.reserve_bytes
+            self._was_low |= self._free_bytes() < self._options.reserve_bytes
+            self._full = size >= self._options.most_bytes or self._was_low
             self._cap.add(self._path.name, self._hidden, growing=True)
         except OSError:  # the cap is too small even for the open segments, or somebody has removed this one
             self._full = True
@@ -89,16 +92,22 @@ class Segment:
     def close(self) -> int:
         """Finish the file and give it its name; return how many frames it should hold and does not.
 
-        OpenCV does not say when it cannot write: the disk was full. Raises `OSError` if the file cannot be renamed.
+        OpenCV does not say when it cannot write: the disk was full. What a file says of its own length holds only
+        where everything was written, so there the frames are played. Raises `OSError` if the file cannot be renamed.
         """
         self._writer.release()
         self._cap.held.discard(self._path.name)
-        found = _frames_in(self._hidden) if self._hidden.exists() else 0
+        found = self._found() if self._hidden.exists() else 0
         if not found:
             self._remove()
             return self._frames
         _name(self._hidden, self._path, self._cap)
         return max(0, self._frames - found)
+
+    def _found(self) -> int:
+        said = _frames_said(self._hidden)
+        low = self._was_low or self._free_bytes() < self._options.reserve_bytes
+        return said if said == self._frames and not low else _frames_played(self._hidden)
 
 
 def hidden_name(path: Path) -> Path:
@@ -142,17 +151,29 @@ def _name(hidden: Path, path: Path, cap: DiskCap) -> None:
         cap.add(path.name, path)
 
 
-def _frames_in(path: Path) -> int:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a video for reading; one that cannot be read has no frames."""
     capture = opencv().VideoCapture(str(path))
     try:
-        return int(capture.get(opencv().CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        yield capture
     finally:
         capture.release()
+
+
+def _frames_said(path: Path) -> int:
+    with _opened(path) as capture:
+        return int(capture.get(opencv().CAP_PROP_FRAME_COUNT))
+
+
+def _frames_played(path: Path) -> int:
+    count = 0
+    with _opened(path) as capture:
+        while capture.read()[0]:
+            count += 1
+    return count
 
 
 def _can_be_played(path: Path) -> bool:
-    capture = opencv().VideoCapture(str(path))
-    try:
-        return bool(capture.isOpened() and capture.read()[0])
-    finally:
-        capture.release()
+    with _opened(path) as capture:
+        return bool(capture.read()[0])

@@ -1,3 +1,4 @@
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from runtime.sinks.video import VideoSink
 from runtime.sinks.video_segment import VideoOptions
 from tests.support.judgements import judgement
 from tests.support.paths import ROOT
-from tests.support.small_disk import small_disk
+from tests.support.small_disk import fill, small_disk
 from tests.support.waiting import wait_until
 
 RESERVE = 0  # these tests may run on a disk that is nearly full
@@ -131,6 +132,26 @@ def test_frames_that_a_full_disk_took_are_missed(tmp_path: Path):
         kept = sum(len(_frames(disk / name)) for name in _videos(disk))
         assert counts.delivered == kept and counts.failed == 100 - kept > 0 and counts.lost == 0
         assert any(f"{counts.failed} frames are missing" in line for line in said)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
+@pytest.mark.parametrize("room", [0, 20_000])
+def test_what_a_cut_file_says_of_its_own_length_is_not_believed(tmp_path: Path, suffix: str, room: int):
+    """The index of an AVI or MKV may name 16 frames, or a length that is none, where a part of them can be played."""
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        sink = VideoSink(disk / f"line{suffix}", 3.0, _options(reserve_bytes=100_000))
+        delivery = Delivery(sink, say=lambda line: None, patience_s=60)
+        for i in range(4):
+            delivery.offer(judgement(i, size=(480, 640)))
+        wait_until(lambda: delivery.counts().delivered == 4)
+        filler = fill(disk)
+        os.truncate(filler, filler.stat().st_size - room)
+        for i in range(4, 16):
+            delivery.offer(judgement(i, size=(480, 640)))
+        delivery.close()
+        counts = delivery.counts()
+        kept = sum(len(_frames(disk / name)) for name in _videos(disk))
+        assert counts.delivered == kept < 16 and counts.failed == 16 - kept and counts.lost == 0
 
 
 @pytest.mark.parametrize("how", ["removed", "folder removed"])
