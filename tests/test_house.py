@@ -25,10 +25,11 @@ ROOMS: dict[str, set[str]] = {
     "engines": {"common", "images"},
     "images": {"common", "result"},
     "sources": {"common", "images"},
-    "sinks": {"common", "images", "result", "sources"},
+    "triggers": {"common"},
+    "sinks": {"common", "images", "result", "sources", "triggers"},
     "detector": {"common", "engines", "images", "result"},
-    "inspection": {"common", "detector", "images", "result", "sinks", "sources"},
-    "serve": {"common", "detector", "engines", "images", "result", "sinks", "sources"},
+    "inspection": {"common", "detector", "images", "result", "sinks", "sources", "triggers"},
+    "serve": {"common", "detector", "engines", "images", "result", "sinks", "sources", "triggers"},
     "report": {"common", "engines"},
 }
 COMMANDS = {"infer", "capture", "soak", "overhead"}  # may import every room but the report, and no other command

@@ -12,6 +12,7 @@ from runtime.images.view import View
 from runtime.result import Result
 from runtime.sinks.shared_overlay import SharedOverlay
 from runtime.sources.frame import Frame
+from runtime.triggers.trigger import Trigger
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class Judgement:
     `source` is the name of the source that the frame came from, one of several where several cameras are judged in
     one process. `frame.image` is what was judged: after region of interest, mask, rotation and flip; `view` knows
     what these were, and maps a box back to the camera's pixels (None: the camera's frame itself was judged).
+    `trigger` is what asked for it, None for a frame that nothing asked for.
     `judged_s` is of the monotonic clock, for intervals: the time of day may be set back.
     Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
     """
@@ -29,6 +31,7 @@ class Judgement:
     frame: Frame
     result: Result
     view: View | None = None
+    trigger: Trigger | None = None
     judged_s: float = field(default_factory=time.monotonic)
     _overlay: SharedOverlay = field(default_factory=SharedOverlay, init=False, repr=False)
 

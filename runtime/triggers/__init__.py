@@ -1,0 +1,1 @@
+"""What asks for a verdict: one trigger, one frame, one answer."""
