@@ -31,6 +31,7 @@ from export.trt.build import build_plan
 from export.trt.compat import Backend, check_options, find_backend
 from export.trt.options import BuildOptions, add_plan_arguments, plan_options
 from export.trt.precision import Precision
+from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import printable, sha256_of, write_bytes
 from runtime.common.program import program_name
@@ -153,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     for precision in ("fp32", "fp16", "int8"):
         kind.add_argument(f"--{precision}", dest="precision", action="store_const", const=precision)
     parser.set_defaults(precision="fp16")
-    parser.add_argument("--out", type=Path, help="the plan to write (default: the model's name with .plan)")
+    parser.add_argument("--out", type=output_file, help="the plan to write (default: the model's name with .plan)")
     parser.add_argument("--batch", type=int, default=1, help="most frames that one execution takes (default: 1)")
     parser.add_argument(
         "--frame-size",

@@ -30,6 +30,7 @@ from export.graph.onnx_files import (
 from export.passes.resize_frames import PREFIX, find_front, put_in_front
 from export.precisions.golden import measured
 from export.staging import staged_engine
+from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import printable, sha256_of
 from runtime.common.program import program_name
@@ -166,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--frame-size", type=parse_frame_size, required=True, metavar="HxW", help="of the camera, such as 1080x1920"
     )
-    parser.add_argument("--out", type=Path, required=True, help="the ONNX to write, with a sidecar of its own")
+    parser.add_argument("--out", type=output_file, required=True, help="the ONNX to write, with a sidecar of its own")
     options = parser.parse_args(argv)
     source: Path = options.onnx
     out: Path = options.out

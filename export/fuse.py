@@ -24,6 +24,7 @@ from export.graph.onnx_files import (
 )
 from export.passes import LAYOUTS, Layout, carry_non_finite, opset17, rewrites, unread_initializers
 from export.passes.rewrite import RewriteCount, run
+from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.program import program_name
 from runtime.engines.sidecar import INPUT_NAME, sidecar_path
@@ -150,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog=program_name("python -m export.fuse"), description=__doc__)
     parser.add_argument("onnx", type=Path, help="an ONNX written by export.to_onnx")
     parser.add_argument(
-        "--out", type=Path, help="where the fused ONNX goes (default: cable.unfused.onnx to cable.onnx)"
+        "--out", type=output_file, help="where the fused ONNX goes (default: cable.unfused.onnx to cable.onnx)"
     )
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=LAYOUT_HELP)
     options = parser.parse_args(argv)

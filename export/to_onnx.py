@@ -16,6 +16,7 @@ import torch
 from export.graph.onnx_files import ExportInfo, check_no_engines, save_model, set_info
 from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint, network_sha256
+from runtime.common.argument_types import output_file
 from runtime.common.errors import run_command
 from runtime.common.files import printable, sha256_of
 from runtime.common.program import program_name
@@ -155,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Export a checkpoint from the command line."""
     parser = argparse.ArgumentParser(prog=program_name("python -m export.to_onnx"), description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint written by train.fit")
-    parser.add_argument("--out", type=Path, help="where the ONNX goes (default: CHECKPOINT with .unfused.onnx)")
+    parser.add_argument("--out", type=output_file, help="where the ONNX goes (default: CHECKPOINT with .unfused.onnx)")
     options = parser.parse_args(argv)
     out = options.out or options.checkpoint.with_suffix(".unfused.onnx")
     check_no_engines(out)

@@ -18,6 +18,7 @@ from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.images.parity_images import Images, read_good, read_labelled
 from export.precisions.detector_forms import DetectorForm, find_forms
 from export.precisions.parity import BUDGETS, Answers, Parity, areas, compare_answers
+from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
 from runtime.common.program import program_name
@@ -178,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--images", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="good images, without --data (%(default)s)"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write each file's AUROC here, for runtime.report"
+        "--json", type=output_file, metavar="FILE", help="also write each file's AUROC here, for runtime.report"
     )
     options = parser.parse_args(argv)
     if options.class_name and options.data is None:

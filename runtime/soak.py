@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.common.argument_types import positive
+from runtime.common.argument_types import output_folder, positive
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
 from runtime.common.machine import open_handles, own_bytes, system_threads
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=program_name("python -m runtime.soak"), description=__doc__)
     parser.add_argument("--minutes", type=positive, default=60.0, metavar="M", help="how long (default: %(default)s)")
     parser.add_argument("--fps", type=positive, metavar="N", help="a sensor's rate (default: as fast as it goes)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep frames.jsonl and soak.json here")
+    parser.add_argument("--out", type=output_folder, metavar="DIR", help="keep frames.jsonl and soak.json here")
     sink_arguments.add_arguments(parser)
     serve_arguments.add_arguments(parser)
     arguments, detector = open_engine(parser, argv)

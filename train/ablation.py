@@ -25,6 +25,7 @@ import torch
 
 from export.images.labelled import check_classes
 from export.model.cflow import ModelConfig
+from runtime.common.argument_types import output_file, output_folder
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
 from runtime.common.program import program_name
@@ -97,8 +98,6 @@ def _check(options: argparse.Namespace, dataset: Dataset, config: ModelConfig) -
         raise UserError("an ablation needs at least 2 taps, to leave the finest out", ", ".join(config.taps))
     if not options.memory > 0:
         raise UserError("--memory must be above 0 (GB)", f"{options.memory:g}")
-    if options.out_dir and options.out_dir.exists() and not options.out_dir.is_dir():
-        raise UserError("--out-dir must be a folder to write to", f"the file {options.out_dir}")
     if not dataset.test:
         raise UserError(f"{options.data} must hold labelled images in test/good and test/<defect>", "none")
     check_classes(np.array([image.anomalous for image in dataset.test], dtype=bool), "an ablation")
@@ -121,8 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory", type=float, default=8, metavar="GB", help="most that features may take (default: 8)"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--out-dir", type=Path, help="keep finished decoders here, to go on after an interruption")
+    parser.add_argument("--json", type=output_file, help="also write the figures here")
+    parser.add_argument(
+        "--out-dir", type=output_folder, help="keep finished decoders here, to go on after an interruption"
+    )
     add_training_arguments(parser)
     return parser
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from export.images.labelled import check_classes, say_use
+from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_json
+from runtime.common.notices import say
 from runtime.common.program import program_name
 from runtime.engines.sidecar import sidecar_path
 from train.data.mvtec import PAPER_INPUT_SIDES
@@ -87,8 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program_name("python -m train.evaluate"), description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", help=".pt, .onnx or .plan")
     parser.add_argument("--data", type=Path, required=True, help="labelled images: an MVTec-style folder, or a list")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--report", type=Path, help="also write a page with pictures and curves, e.g. report.html")
+    parser.add_argument("--json", type=output_file, help="also write the figures here")
+    parser.add_argument(
+        "--report", type=output_file, help="also write a page with pictures and curves, e.g. report.html"
+    )
     parser.add_argument(
         "--paper-class",
         choices=tuple(PAPER_INPUT_SIDES),
@@ -108,15 +112,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     reports = [None] * len(options.models) if options.report is None else _report_paths(options.report, options.models)
     if options.save_best_f1:
         _check_own_thresholds(options.models)
-    outcomes = []
+    outcomes, failed = [], []
     for model, report in zip(options.models, reports, strict=True):
-        facts = read_facts(model)
-        judged = judge(model, dataset.test)
-        outcomes.append(model_result(model, facts, judged))
-        if report is not None:
-            _write_report(report, judged, outcomes[-1], dataset)
-        if options.save_best_f1:
-            _save_best_f1(model, judged)
+        outcome = _outcome_or_error(model, report, dataset, options)
+        if isinstance(outcome, str):
+            failed.append(outcome)
+        else:
+            outcomes.append(outcome)
+    if outcomes:
+        _tell(outcomes, dataset, options)
+    if failed:
+        raise UserError("every model must be one that can judge this set", f"{len(failed)} that cannot", failed[0])
+
+
+def _outcome_or_error(
+    model: Path, report: Path | None, dataset: Dataset, options: argparse.Namespace
+) -> ModelResult | str:
+    """Judge with one model; of several, one that cannot be judged with is told, and what it said is returned."""
+    try:
+        return _outcome(model, report, dataset, options.save_best_f1)
+    except UserError as error:
+        if len(options.models) == 1:
+            raise
+        say(f"error: {model}: {error}; the others go on")
+        return f"{model}: {error}"
+
+
+def _outcome(model: Path, report: Path | None, dataset: Dataset, save_best_f1: bool) -> ModelResult:
+    facts = read_facts(model)
+    judged = judge(model, dataset.test)
+    outcome = model_result(model, facts, judged)
+    if report is not None:
+        _write_report(report, judged, outcome, dataset)
+    if save_best_f1:
+        _save_best_f1(model, judged)
+    return outcome
+
+
+def _tell(outcomes: Sequence[ModelResult], dataset: Dataset, options: argparse.Namespace) -> None:
+    """Print the tables of the models that were judged, and keep their figures where that was asked for."""
     classes = [_paper_class(outcome, dataset, options.paper_class) for outcome in outcomes]
     print(format_results(outcomes))
     for name in dict.fromkeys(filter(None, classes)):

@@ -14,6 +14,7 @@ from export.images.repeats import different
 from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, check_checkpoint_path, installed_versions, save_checkpoint
 from export.model.encoder import calibrate_batch_norm, load_encoder_weights
+from runtime.common.argument_types import output_file
 from runtime.common.errors import run_command
 from runtime.common.files import sweep
 from runtime.common.locks import one_writer
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train from the command line; exit status 1 where the result is worse than the simplest model's."""
     parser = argparse.ArgumentParser(prog=program_name("cflow-train"), description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help=DATA_HELP)
-    parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, e.g. cable.pt")
+    parser.add_argument("--out", type=output_file, required=True, help="the checkpoint to write, e.g. cable.pt")
     add_size_argument(parser)
     add_acceptance_argument(parser)
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run's state beside --out")

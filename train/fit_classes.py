@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import load_checkpoint
+from runtime.common.argument_types import output_folder
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
 from runtime.common.notices import say
@@ -177,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of classes (train/good in each), STC's, or lists"
     )
-    parser.add_argument("--out-dir", type=Path, required=True, help=f"folder for CLASS.pt and {RESULTS_NAME}")
+    parser.add_argument("--out-dir", type=output_folder, required=True, help=f"folder for CLASS.pt and {RESULTS_NAME}")
     parser.add_argument("--classes", default="all", help="comma-separated, or all (default: all)")
     fit_options.add_size_argument(parser, more="paper: the paper's of each class, ")
     fit_options.add_acceptance_argument(parser)
@@ -212,8 +213,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     poor: list[str] = []
     options = _parser().parse_args(argv)
-    if options.out_dir.exists() and not options.out_dir.is_dir():
-        raise UserError("--out-dir must be a folder to write to", f"the file {options.out_dir}")
     names = choose_classes(options.data, options.classes)
     with processes() as group:
         results = fit_classes(_job(options, group, poor), names, group)

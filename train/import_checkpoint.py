@@ -20,6 +20,7 @@ from export.model.checkpoint import Checkpoint, check_checkpoint_path, installed
 from export.model.encoder import load_encoder_state
 from export.model.flow import Clamp
 from export.model.tensor_files import read_with_stand_ins
+from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import printable, sha256_of
 from runtime.common.notices import say_once
@@ -143,7 +144,7 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program_name("python -m train.import_checkpoint"), description=__doc__)
     parser.add_argument("file", type=Path, help="a .pt of the reference implementation, or a .ckpt of anomalib's Cflow")
-    parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, e.g. cable.pt")
+    parser.add_argument("--out", type=output_file, required=True, help="the checkpoint to write, e.g. cable.pt")
     parser.add_argument(
         "--good",
         type=Path,

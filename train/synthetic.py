@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from runtime.common.argument_types import output_folder
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_bytes, write_json
 from runtime.common.program import program_name
@@ -153,7 +154,9 @@ def _parser() -> argparse.ArgumentParser:
         prog=program_name("python -m train.synthetic"),
         description="Write a data set of synthetic cables, good and defective, in the layout of MVTec AD.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; new, empty or earlier")
+    parser.add_argument(
+        "--out", type=output_folder, required=True, metavar="DIR", help="folder to write; new, empty or earlier"
+    )
     parser.add_argument(
         "--train", type=int, default=defaults.train, metavar="N", help="good images to train on (default: %(default)s)"
     )

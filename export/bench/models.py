@@ -26,6 +26,7 @@ from export.bench.products import CPU_SIDE, matrix_product
 from export.bench.rivals import ANOMALIB_KINDS, anomalib_entry, baseline_entry
 from export.graph.flops import weight_bytes
 from export.model.encoder import ENCODERS
+from runtime.common.argument_types import output_folder
 from runtime.common.errors import UserError, run_command
 from runtime.report.models import OPERANDS, ModelEntry, ModelFile, ModelList, read_list, write_list
 from runtime.report.paper_table import PAPER_NAMES
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare from the command line."""
     parser = argparse.ArgumentParser(prog="python -m export.bench.models", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="where the models go")
+    add("--out", type=output_folder, required=True, metavar="DIR", help="where the models go")
     add("--encoder", action="append", metavar="NAME", help="repeat for several (default: the paper's)")
     add("--size", action="append", type=int, metavar="PX", help="repeat for several (default: 256, 512)")
     add("--precision", action="append", default=[], metavar="NAME", help="fp16 or int8, beside fp32; repeat for both")

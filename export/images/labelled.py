@@ -23,7 +23,7 @@ from export.images.saturation import read_saturations
 from runtime.common.errors import UserError
 from runtime.common.notices import say_once
 from runtime.images.folders import describe_use, list_images
-from runtime.images.preprocess import read_size
+from runtime.images.preprocess import read_orientation, read_size
 
 __all__ = ["GOOD", "LabelledImage", "auroc", "check_classes", "labelled_images", "read_mask", "read_masks", "say_use"]
 
@@ -71,7 +71,7 @@ def read_masks(images: Sequence[LabelledImage], size: tuple[int, int]) -> list[N
     A mask that marks no pixel of an image with a defect tells nothing: it is None, as if there were none.
     """
     masks: list[NDArray[np.bool_] | None] = []
-    empty, full = [], []
+    empty, full, turned = [], [], []
     for image in images:
         mask = read_mask(image, size)
         if mask is not None and image.anomalous:
@@ -80,11 +80,14 @@ def read_masks(images: Sequence[LabelledImage], size: tuple[int, int]) -> list[N
                 mask = None
             elif mask.mean() > MOSTLY:
                 full.append(image)
+            if _turned_alone(image):
+                turned.append(image)
         masks.append(mask)
     missing = [image for image, mask in zip(images, masks, strict=True) if mask is None]
     for which, what in (
         (empty, "masks mark no pixel of their anomalous image, and count as missing"),
         (full, f"masks mark more than {MOSTLY:.0%} of their image; are they the wrong way round?"),
+        (turned, "images are turned by EXIF, and their masks are not: a mask must lie as the image is seen"),
     ):
         if which:
             say_once(f"{len(which)} {what}: {_names(which)}")
@@ -95,6 +98,13 @@ def read_masks(images: Sequence[LabelledImage], size: tuple[int, int]) -> list[N
             f"so no figure by pixel is given: {_names(missing)}"
         )
     return masks
+
+
+def _turned_alone(image: LabelledImage) -> bool:
+    """Whether EXIF turns an image in another way than its mask; the shape says nothing of half a turn."""
+    if not isinstance(image.mask, Path):
+        return False
+    return read_orientation(image.path) != read_orientation(image.mask)
 
 
 def _names(images: Sequence[LabelledImage]) -> str:

@@ -68,14 +68,19 @@ def mask_folders(root: Path) -> list[Path]:
 
 
 def masks_in(folder: Path, saturations: tuple[Saturation, ...] = ()) -> dict[str, Path | MaskParts]:
-    """Return a folder's masks by the stem of the image that each is for; those in parts have the `saturations`."""
-    files = list_images(folder)
-    inner = {parts.name: MaskParts(tuple(list_images(parts)), saturations) for parts in list_folders(folder)}
-    found: dict[str, Path | MaskParts] = {stem: parts for stem, parts in inner.items() if parts.paths}
-    for path in reversed(files):  # of several for one image the first counts
-        found[path.stem] = path
-    for path in reversed(files):
-        if path.stem.endswith("_mask"):
-            found[path.stem.removesuffix("_mask")] = path
-            found.pop(path.stem, None)
+    """Return a folder's masks by the stem of the image that each is for; those in parts have the `saturations`.
+
+    Raises `UserError` for two masks of one image: nothing says which is right.
+    """
+    found: dict[str, Path | MaskParts] = {}
+    for parts in list_folders(folder):
+        if paths := tuple(list_images(parts)):
+            found[parts.name] = MaskParts(paths, saturations)
+    for path in list_images(folder):
+        stem = path.stem.removesuffix("_mask")
+        if stem in found:
+            there = found[stem]
+            name = there.name if isinstance(there, Path) else f"the folder {stem}"
+            raise UserError(f"{folder} must hold one mask for each image", f"{name} and {path.name}", "remove one")
+        found[stem] = path
     return found

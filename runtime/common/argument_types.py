@@ -1,6 +1,8 @@
 """What words of a command line mean; each raises `ArgumentTypeError` with what was expected and found."""
 
 import argparse
+import os
+from pathlib import Path
 
 LARGEST = 1e6  # of a time in seconds: what every clock and driver can take
 
@@ -89,3 +91,28 @@ def fourcc(text: str) -> str:
     if not (len(text) == 4 and text.isascii() and text.isprintable()):
         raise argparse.ArgumentTypeError(f"expected four characters, such as MJPG, found {text!r}")
     return text
+
+
+def output_file(text: str) -> Path:
+    """Return where a file can be written; said before the work whose result it is to hold, not after."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file to write, found the folder {text!r}; name a file in it")
+    _check_parents(path.absolute().parent)
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """Return where a folder is or can be made and written into."""
+    path = Path(text)
+    _check_parents(path.absolute())
+    return path
+
+
+def _check_parents(folder: Path) -> None:
+    """Refuse what no file can be written into: the nearest of `folder` and its parents that is there says."""
+    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder to write into, found the file {str(there)!r}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"expected a folder to write into, found {str(there)!r} without permission")

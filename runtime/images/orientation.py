@@ -49,8 +49,12 @@ def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return (height, width) in pixels of the image once it is upright; pixels are read of a TIFF alone."""
-    sideways = (orientation_of(image) if image.format == "TIFF" else _tag(image)) >= 5
-    width, height = image.size  # after loading
-    return (width, height) if sideways else (height, width)
+def stated_orientation(image: Image.Image) -> int:
+    """Return the same as `orientation_of`; pixels are read of a TIFF alone."""
+    return orientation_of(image) if image.format == "TIFF" else _tag(image)
+
+
+def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    """Return (height, width) in pixels of the image once it is upright."""
+    width, height = image.size
+    return (width, height) if orientation >= 5 else (height, width)

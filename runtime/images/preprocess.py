@@ -21,7 +21,7 @@ from runtime.images import png
 from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.damage import check_promises, check_streams
 from runtime.images.fast_resize import resize_fast
-from runtime.images.orientation import upright_size
+from runtime.images.orientation import UPRIGHT, stated_orientation, upright_size
 from runtime.images.parallel_resize import resize_in_strips
 from runtime.images.size_limit import check_file_size, check_size, open_image
 from runtime.images.to_rgb import to_rgb8
@@ -58,15 +58,25 @@ def read_size(path: str | Path, max_pixels: int | None = None) -> tuple[int, int
 
     Raises `UserError` naming a file that is no image, or has more than `max_pixels`.
     """
-    return read_with(path, lambda image: _size_of(image, Path(path)), max_pixels=max_pixels, header=True)
+    return read_with(
+        path,
+        lambda image: upright_size(image, _orientation(image, Path(path))),  # of a TIFF it is read first, then the size
+        max_pixels=max_pixels,
+        header=True,
+    )
 
 
-def _size_of(image: Image.Image, path: Path) -> tuple[int, int]:
+def read_orientation(path: str | Path) -> int:
+    """Return an image file's EXIF orientation, 1 (upright) to 8. Raises `UserError` naming a file that is no image."""
+    return read_with(path, lambda image: _orientation(image, Path(path)), header=True)
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
     if image.format == "PNG":  # of which Pillow decodes the pixels to find that there is no EXIF behind them
         with path.open("rb") as file:
             if not png.may_be_turned(file):
-                return image.height, image.width
-    return upright_size(image)
+                return UPRIGHT
+    return stated_orientation(image)
 
 
 def read_with(

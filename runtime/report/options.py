@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtime.common.argument_types import output_folder
 from runtime.common.errors import UserError
 from runtime.common.program import program_name
 from runtime.engines.backends import BACKENDS
@@ -91,7 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("what to print and write")
     output.add_argument("--compare", type=Path, metavar="OLD.json", help="say what changed since, and how surely")
     output.add_argument("--format", choices=tuple(FORMATS), default="text", help="what to print (default: %(default)s)")
-    output.add_argument("--output", type=Path, metavar="DIR", help="write report.json, .txt, .md and pictures here")
+    output.add_argument(
+        "--output", type=output_folder, metavar="DIR", help="write report.json, .txt, .md and pictures here"
+    )
     show = "measure nothing: print or write that report again"
     output.add_argument("--show", type=Path, metavar="OLD.json", help=show)
     return parser

@@ -84,20 +84,26 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
 @contextlib.contextmanager
 def only_writer(args: argparse.Namespace) -> "Iterator[None]":
-    """Be the only process that writes to the folders and videos that were asked for; leftovers of killed ones go.
+    """Be the only process that writes to the folders and files that were asked for; leftovers of killed ones go.
 
-    Two runs would replace each other's overlays, event folders and segments. Raises `UserError` where another writes.
+    Two runs would replace each other's overlays, event folders, segments and pieces of lines. Raises
+    `UserError` where another writes.
     """
     from runtime.common.files import sweep
     from runtime.common.locks import one_writer
 
     folders = [(folder / "run", folder) for folder in (args.output, args.events) if folder is not None]
-    videos = [(args.video, args.video)] if args.video is not None else []
+    files = [(path, path) for path in (args.video, args.json_file) if path is not None and _has_one_writer(path)]
     with contextlib.ExitStack() as stack:
-        for path, named in dict.fromkeys([*folders, *videos]):
+        for path, named in dict.fromkeys([*folders, *files]):
             stack.enter_context(one_writer(path, str(named), "name another place, or end the other run"))
             sweep(path.parent, below=named == path.parent)  # overlays and events lie deeper; beside a video are others'
         yield
+
+
+def _has_one_writer(path: Path) -> bool:
+    """Whether `path` is or will be a file: lines of several runs may meet in a pipe or a device."""
+    return path.is_file() or not path.exists()
 
 
 def sinks_from(args: argparse.Namespace, maximum: float, sources: int = 1) -> "list[Sink]":

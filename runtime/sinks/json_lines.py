@@ -75,6 +75,7 @@ class JsonLines:
     def __init__(self, path: Path, cap_bytes: int | None = None) -> None:
         self.path = path
         self._piece_bytes = None if cap_bytes is None else max(1, cap_bytes // PIECES)
+        self._is_new = not path.exists()
         self._file = self._open()
 
     def append(self, value: Any) -> None:
@@ -94,7 +95,9 @@ class JsonLines:
         append_whole(self._file, line, self.path)
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file, which goes if this run made it and wrote nothing; a second call does nothing."""
+        if not self._file.closed and self._is_new and self.path.is_file() and not self.path.stat().st_size:
+            self.path.unlink()
         self._file.close()
 
     def pieces(self) -> list[Path]:

@@ -453,9 +453,12 @@ def test_a_picture_that_shows_nothing_has_no_verdict_and_the_command_says_so(tmp
     assert "4 frames: 3 good, 0 anomalous, 1 without a verdict" in run.stdout
 
 
-@pytest.mark.parametrize(("option", "place"), [("--output", "out"), ("--events", "events"), ("--video", "line.mp4")])
+WRITTEN = [("--output", "out"), ("--events", "events"), ("--video", "line.mp4"), ("--json-file", "lines.jsonl")]
+
+
+@pytest.mark.parametrize(("option", "place"), WRITTEN)
 def test_a_second_run_into_one_place_is_refused(engine: Path, images: Path, tmp_path: Path, option: str, place: str):
-    """It would replace the first one's pictures."""
+    """It would replace the first one's pictures, or its pieces of lines."""
     watched = tmp_path / "watched"
     watched.mkdir()
     with _process("--engine", engine, "--source", f"watch:{watched}", option, tmp_path / place) as first:

@@ -83,6 +83,29 @@ def test_figures_of_models_of_the_same_name_stand_side_by_side(
     assert names == ["model", str(checkpoint), str(other), str(checkpoint), str(other)]
 
 
+def test_a_model_that_cannot_judge_the_set_takes_no_figures_from_the_others(
+    checkpoint: Path, graded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = write_tiny_engine(tmp_path, size=SIZE)
+    report = tmp_path / "figures.json"
+    words = [str(tmp_path / "none.onnx"), str(engine), "--data", str(graded), "--json", str(report)]
+    assert run_command(evaluate.main, words) == 2
+    said = capsys.readouterr()
+    assert "the others go on" in said.err and "1 that cannot; " in said.err.splitlines()[-1]
+    assert list(json.loads(report.read_text())) == [str(engine)] and str(engine) in said.out
+
+
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_where_nothing_can_be_written_is_said_before_the_work(
+    graded: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for place, found in ((tmp_path, "found the folder"), (tmp_path / "file/report.html", "found the file")):
+        with pytest.raises(SystemExit) as ended:
+            evaluate.main([str(tmp_path / "none.onnx"), "--data", str(graded), option, str(place)])
+        assert ended.value.code == 2 and found in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder named after a class, judged by brightness: a good image too bright, a defect too dark, others right."""

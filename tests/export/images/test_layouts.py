@@ -200,6 +200,32 @@ def test_a_class_of_visa_needs_its_split(tmp_path: Path) -> None:
         open_dataset(tmp_path / "candle")
 
 
+def test_a_photo_that_half_a_turn_makes_upright_is_named_where_its_mask_may_be_upside_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mvtec("000_mask.png")(tmp_path)
+    read_masks(labelled_images(tmp_path), SIZE)
+    assert "turned" not in capsys.readouterr().err
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (12, 8)).save(tmp_path / "test/cut/000.png", exif=exif)
+    read_masks(labelled_images(tmp_path), SIZE)
+    said = capsys.readouterr().err
+    assert "1 images are turned by EXIF, and their masks are not" in said and "000.png" in said
+    truth = tmp_path / "ground_truth/cut/000_mask.png"
+    Image.open(truth).save(truth, exif=exif)
+    read_masks(labelled_images(tmp_path), SIZE)
+    assert "turned" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("second", ["000.png", "000_mask.bmp", "000/000.png"])
+def test_two_masks_of_one_image_are_refused(second: str, tmp_path: Path) -> None:
+    mvtec("000_mask.png")(tmp_path)
+    mask(tmp_path / "ground_truth/cut" / second, 3)
+    with pytest.raises(UserError, match=r"cut must hold one mask for each image; found .*000.* and .*; remove one"):
+        labelled_images(tmp_path)
+
+
 @pytest.mark.parametrize("folder", ["train/good", "test/cut", "test/good"])
 @pytest.mark.parametrize("name", ["000_mask.png", "000.bmp"])
 def test_masks_among_the_images_are_refused(folder: str, name: str, tmp_path: Path) -> None:
