@@ -57,6 +57,7 @@ class Log(Closing):
         self._connection: sqlite3.Connection | None = None
         self._place: os.stat_result | None = None  # the file that is open
         self._open()
+        self._remove_old()
 
     def begin(self, run: RunRecord) -> None:
         """Enter a run, and in the audit what is in force now and was not before."""

@@ -131,11 +131,10 @@ def _newest(path: Path, stack: ExitStack) -> tuple[sqlite3.Connection | None, os
     for _ in range(OPEN_AGAIN):
         if not path.exists() and path.parent.is_dir() and pieces_of(path):
             return None, None
+        place = path.stat() if path.exists() else None
         with ExitStack() as inner:
             connection = inner.enter_context(open_to_read(path))
-            place = path.stat() if path.exists() else None
-            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-            if place is not None and _is(path, place):
+            if place is not None and _is(path, place):  # before and after: so it is what was opened in between
                 stack.enter_context(inner.pop_all())
                 return connection, place
     raise UserError(f"{path} must be a file that stays", "another one each time", "try again")

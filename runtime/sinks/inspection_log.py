@@ -42,12 +42,12 @@ def log_among(sinks: Iterable[Sink]) -> Log | None:
 def row_of(judgement: Judgement) -> tuple[Any, ...]:
     """Return the values of `runtime.records.schema.INSPECTION_COLUMNS`."""
     line, frame, trigger = as_json(judgement), judgement.frame, judgement.trigger
-    return (
+    values = (
         judgement.run,
-        None if trigger is None else printable(trigger.part),
-        printable(judgement.recipe),
-        printable(judgement.source),
-        printable(frame.name),
+        None if trigger is None else trigger.part,
+        judgement.recipe,
+        judgement.source,
+        frame.name,
         frame.index,
         frame.captured_s,
         frame.camera_ns,
@@ -62,3 +62,4 @@ def row_of(judgement: Judgement) -> tuple[Any, ...]:
         json.dumps(line["boxes"]),
         json.dumps(line["latency_ms"]),
     )
+    return tuple(printable(value) if isinstance(value, str) else value for value in values)
