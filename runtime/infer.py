@@ -102,7 +102,6 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     from runtime.sinks.console import ConsoleSink
     from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
     from runtime.sinks.inspection_log import log_among
-    from runtime.sources.naming import run_mark
 
     detector = stack.enter_context(
         load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
@@ -115,7 +114,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     sources = [stack.enter_context(source) for source in opened]
     live = any(source.live for source in sources)
     stack.enter_context(sink_arguments.only_writer(args))
-    run = run_of(args, run_mark(), detector.described(), [source.name for source in sources])
+    run = run_of(args, detector.described(), [source.name for source in sources])
     sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources), run)
     if not args.json:
         sinks.append(ConsoleSink(len(sources) > 1, live))

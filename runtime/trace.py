@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = audit(args.log) if args.audit else judgements(args.log, query)
     found = islice(found, args.limit)
     if args.json:
-        shown = found if args.audit else (_whole(args.log, record, args.part is not None) for record in found)
+        shown = found if args.audit else (_whole(args.log, record) for record in found)
         lines: Iterable[str] = map(json.dumps, shown)
     else:
         lines = _table(AUDIT_HEAD, map(_audit_row, found)) if args.audit else _table(HEAD, map(_row, found))
@@ -124,13 +124,14 @@ def _safe(text: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
-def _whole(log: Path, record: dict[str, Any], pictures: bool) -> dict[str, Any]:
-    """Return a record for JSON; with `pictures` where its overlay and its event lie, of those that are still there."""
+def _whole(log: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record for JSON, with where its overlay and its event lie, of those that are still there."""
     whole = {**record, "boxes": json.loads(record["boxes"]), "latency_ms": json.loads(record["latency_ms"])}
-    if pictures:
-        options = _options(log, record["run"])
-        whole["overlay"] = next(_overlays(options, record), None)
-        whole["event"] = next(_events(options, record), None)
+    options = _options(log, record["run"])
+    whole["overlay"] = next(_overlays(options, record), None)
+    if "events" in options:
+        known = _events(Path(options["folder"], options["events"]), safe_name(record["source"]))
+        whole["event"] = known.get(f"{record['name']}.jpg")
     return {name: value for name, value in whole.items() if value is not None}
 
 
@@ -147,12 +148,10 @@ def _overlays(options: dict[str, Any], record: dict[str, Any]) -> Iterator[str]:
                 yield str(path)
 
 
-def _events(options: dict[str, Any], record: dict[str, Any]) -> Iterator[str]:
-    if "events" in options:
-        folder = Path(options["folder"], options["events"])
-        for event in folder.glob(f"*Z_{safe_name(record['source'])}_*"):
-            if (event / "frames" / f"{record['name']}.jpg").is_file():
-                yield str(event)
+@cache
+def _events(folder: Path, source: str) -> dict[str, str]:
+    """Return the folder of an event by the name of each of its frames' files."""
+    return {frame.name: str(frame.parents[1]) for frame in folder.glob(f"*Z_{source}_*/frames/*.jpg")}
 
 
 def command() -> int:

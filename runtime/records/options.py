@@ -13,14 +13,14 @@ LEFT_OUT = frozenset({"config", "show_config", "dry_run"})  # of how the options
 WATCHED = ("roi", "mask", "mask_fill", "rotate", "flip")  # what of a frame is judged: an audit asks for it
 
 
-def run_of(args: argparse.Namespace, mark: str, detector: Mapping[str, Any], sources: Iterable[str]) -> RunRecord:
-    """Return the record of a run that is about to begin; `mark` is its id, `detector` what the detector says of itself.
+def run_of(args: argparse.Namespace, detector: Mapping[str, Any], sources: Iterable[str]) -> RunRecord:
+    """Return the record of a run that is about to begin; `detector` is what the detector says of itself.
 
     `sources` are the names of the sources.
     """
     options = {**options_given(args), "folder": printable(str(Path.cwd()))}
     settings = settings_of(args, sources)
-    return RunRecord(mark, engine=printable(args.engine.name), settings=settings, options=options, **detector)
+    return RunRecord(engine=printable(args.engine.name), settings=settings, options=options, **detector)
 
 
 def options_given(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,10 +8,16 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 from runtime.common.moments import utc
 from runtime.common.version import installed_version
+
+
+def new_id() -> str:
+    """Return what no other run has: when it began (UTC), and four random digits for clocks that start anew."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 def os_user() -> str:
@@ -33,7 +39,7 @@ class RunRecord:
     given, without passwords.
     """
 
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    id: str = field(default_factory=new_id)
     started: str = field(default_factory=lambda: utc(time.time()))
     version: str = field(default_factory=installed_version)
     engine: str = ""
@@ -45,10 +51,6 @@ class RunRecord:
     who: str = field(default_factory=os_user)
     settings: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON has it."""
-        return asdict(self)
 
     def row(self) -> tuple[Any, ...]:
         """Return the values of the table `runs`, in its order."""
