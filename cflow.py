@@ -5,15 +5,14 @@ A table and nothing more: a subcommand's module is imported when it is asked for
 
 import difflib
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.common.errors import USAGE_STATUS
 from runtime.common.program import PROGRAM
+from runtime.common.version import DISTRIBUTION, installed_version
 
-DISTRIBUTION = "cflow-edge"
 OURS = frozenset({"cflow", "train", "export", "runtime"})
 
 
@@ -51,6 +50,7 @@ GROUPS: dict[str, dict[str, Subcommand]] = {
     "line": {
         "infer": Subcommand("runtime.infer", "judge the frames of cameras, streams, videos and folders", LINE),
         "capture": Subcommand("runtime.capture", "take good images to train on", LINE),
+        "trace": Subcommand("runtime.trace", "find in the log what was judged of a part, and what was changed", LINE),
     },
     "measure": {
         "report": Subcommand("runtime.report.main", "measure speed and accuracy, with tables and charts", "report"),
@@ -91,10 +91,10 @@ def overview() -> str:
 
 def version() -> str:
     """Return the installed distribution's name and version, or say that it is not installed."""
-    try:
-        return f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}"
-    except importlib.metadata.PackageNotFoundError:
-        return f"{DISTRIBUTION}, a checkout that is not installed (pip install -e .)"
+    found = installed_version()
+    return (
+        f"{DISTRIBUTION} {found}" if found else f"{DISTRIBUTION}, a checkout that is not installed (pip install -e .)"
+    )
 
 
 def _unknown(name: str) -> str:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from runtime.common.notices import say
 from runtime.engines.backends import Backend, open_cpu_session
 from runtime.engines.golden import WrongScores, check_golden
 from runtime.engines.session import CpuPrecision, Frames, Pending, Run, Session
-from runtime.engines.sidecar import Artefact, Sidecar, Threshold, read_sidecar
+from runtime.engines.sidecar import Artefact, Sidecar, Threshold, read_hashed_sidecar
 from runtime.engines.thresholds import on_scale
 from runtime.images.facts import unfit
 from runtime.images.preprocess import check_frame, resize_for_engine
@@ -30,6 +31,14 @@ class Moments:
     prepared: float
 
 
+@dataclass(frozen=True)
+class Hashes:
+    """The SHA-256 of what a detector was loaded from, as hex digits; empty where it is of no file."""
+
+    engine: str = ""
+    sidecar: str = ""
+
+
 class Detector(Closing):
     """Judges uint8 (H, W, 3) RGB frames with a loaded engine, one at a time or in batches.
 
@@ -39,9 +48,12 @@ class Detector(Closing):
     from 256x256).
     """
 
-    def __init__(self, session: Session, sidecar: Sidecar, threshold: float | None = None) -> None:
+    def __init__(
+        self, session: Session, sidecar: Sidecar, threshold: float | None = None, hashes: Hashes | None = None
+    ) -> None:
         self.session = session
         self.sidecar = sidecar
+        self.hashes = hashes or Hashes()
         chosen = sidecar.threshold
         value = chosen.value if threshold is None else threshold
         self._limits = (value, value if chosen.map_value is None else chosen.map_value)
@@ -56,6 +68,16 @@ class Detector(Closing):
     def map_threshold(self) -> float:
         """A position of the map above this is outside what good images show."""
         return self._limits[1]
+
+    def described(self) -> dict[str, Any]:
+        """Return what a run's record says of it (`runtime.records.run.RunRecord`), as its fields."""
+        return {
+            "engine_sha256": self.hashes.engine,
+            "sidecar_sha256": self.hashes.sidecar,
+            "device": self.session.device,
+            "threshold": self.threshold,
+            "map_threshold": self.map_threshold,
+        }
 
     def use(self, threshold: Threshold) -> None:
         """Judge by `threshold` from the next result on; any thread may call this while another one judges."""
@@ -195,8 +217,9 @@ def load(
         raise UserError("an engine is a .plan or .onnx file", str(path), "build one with export.build_engine")
     if not path.is_file():
         raise UserError(f"{path} must exist", "no such file", "build it with export.build_engine")
-    sidecar = read_sidecar(path)
+    sidecar, digest = read_hashed_sidecar(path)
     artefact = sidecar.artefact_of(path)
+    described = Described(sidecar, artefact, Hashes(artefact.sha256, digest))
     if artefact.kind != path.suffix[1:]:
         raise UserError(f"{path.name} must be a {path.suffix[1:]}", f"a {artefact.kind}", "rename it back")
     if artefact.kind == "plan":
@@ -208,10 +231,10 @@ def load(
             )
         from runtime.engines.trt.session import TensorRTSession
 
-        return _checked(TensorRTSession(path, sidecar, artefact, cuda_graph=cuda_graph), sidecar, artefact, threshold)
+        return _checked(TensorRTSession(path, sidecar, artefact, cuda_graph=cuda_graph), described, threshold)
     try:
         session = open_cpu_session(path, threads, sidecar, backend, precision)
-        return _checked(session, sidecar, artefact, threshold, precision)
+        return _checked(session, described, threshold, precision)
     except WrongScores as wrong:
         if backend != "auto" or precision != "float32" or session.library == "ONNX Runtime":
             raise
@@ -219,18 +242,24 @@ def load(
     return load(path, threads=threads, threshold=threshold, backend="onnxruntime")
 
 
+@dataclass(frozen=True)
+class Described:
+    """An engine file as its sidecar describes it."""
+
+    sidecar: Sidecar
+    artefact: Artefact
+    hashes: Hashes
+
+
 def _checked(
-    session: Session,
-    sidecar: Sidecar,
-    artefact: Artefact,
-    threshold: float | None,
-    precision: CpuPrecision = "float32",
+    session: Session, described: Described, threshold: float | None, precision: CpuPrecision = "float32"
 ) -> Detector:
     """Return the detector of a session that gives the golden frames their scores; any other is closed and refused."""
+    sidecar, artefact = described.sidecar, described.artefact
     try:
         if sidecar.golden is not None and session.frame_size == sidecar.engine_frame_size:
             check_golden(session, sidecar.golden, artefact.precision, "bf16" if precision == "bfloat16" else "")
-        return Detector(session, sidecar, threshold)
+        return Detector(session, sidecar, threshold, described.hashes)
     except UserError:
         session.close()
         raise

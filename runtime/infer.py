@@ -98,8 +98,10 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     from runtime.common.keyboard import key_reader
     from runtime.detector import load
     from runtime.inspection import Inspection, InspectionOptions
+    from runtime.records.options import run_of
     from runtime.sinks.console import ConsoleSink
     from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
+    from runtime.sinks.inspection_log import log_among
 
     detector = stack.enter_context(
         load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
@@ -112,7 +114,8 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     sources = [stack.enter_context(source) for source in opened]
     live = any(source.live for source in sources)
     stack.enter_context(sink_arguments.only_writer(args))
-    sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources))
+    run = run_of(args, detector.described(), [source.name for source in sources])
+    sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources), run)
     if not args.json:
         sinks.append(ConsoleSink(len(sources) > 1, live))
     alone = len(sinks) == 1 and args.serve is None
@@ -123,9 +126,9 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     deliveries = stack.enter_context(
         Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S, say=lambda text: None if unread() else say(text))
     )
-    options = InspectionOptions(args.limit, args.batch_cameras, frozen_after_s=args.frozen_after)
+    options = InspectionOptions(args.limit, args.batch_cameras, frozen_after_s=args.frozen_after, run=run.id)
     inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
-    server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
+    server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts, log_among(sinks))
     if server is not None:
         inspection.add(stack.enter_context(server))
 

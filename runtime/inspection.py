@@ -43,13 +43,15 @@ class InspectionOptions:
 
     `limit` ends the run after so many frames. With `batch_cameras` the frames of several sources that are there go
     into one execution, and those that can be expected are waited for up to `gather_ms` milliseconds. A live source
-    whose picture has not changed for `frozen_after_s` seconds gets no verdict (0: never).
+    whose picture has not changed for `frozen_after_s` seconds gets no verdict (0: never). `run` is the id that every
+    judgement bears (`runtime.records.run`).
     """
 
     limit: int | None = None
     batch_cameras: bool = False
     gather_ms: float = 3.0
     frozen_after_s: float = 10.0
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ class Inspection(Closing):
             source, judged = item.source, self._judged(item, result)
             self._encodings.look_at(source)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
-            judgement = Judgement(source.name, item.frame, judged, self._views.get(id(source)))
+            judgement = Judgement(source.name, item.frame, judged, self._views.get(id(source)), run=self._options.run)
             offering = time.perf_counter()
             for receiver in self._receivers:
                 receiver.offer(judgement)

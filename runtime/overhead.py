@@ -3,6 +3,7 @@
 Frames come from memory as a camera's driver leaves them there (BGR), and go the way of `runtime.infer`: source, feed,
 detector, queue, JSON line in a file. The overhead of a frame is the time from one result to the next without the
 session's own stages. The parts of the JSON line, which a thread of its own makes, are timed apart.
+With `--log` it is what 1,000 judgements a second into an inspection log cost the inspection beside it.
 With `--serve` it is what the page costs, with nobody looking, viewers, and clients that ask and never read, in turn.
 These are a process of their own on the same machine: on few cores they take a share of it themselves.
 """
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,13 +36,16 @@ from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.images.regions import regions_above
 from runtime.inspection import Inspection
+from runtime.records.log import Log
 from runtime.sinks.delivery import Deliveries
+from runtime.sinks.inspection_log import LogSink
 from runtime.sinks.json_lines import JsonLines, LinesSink, as_json, encode
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame, Source
 
 HEIGHT, WIDTH = 480, 640  # of the frames, in pixels
 WARM_UP = 20  # frames that do not count
+LOGGED = 1000  # judgements a second
 
 
 class Generated(Source):
@@ -159,6 +163,54 @@ def page_overhead(detector: Detector, engine: Path, frames: int, rounds: int, vi
     return "\n".join(lines)
 
 
+def log_overhead(detector: Detector, frames: int, rounds: int, folder: Path) -> str:
+    """Return the table: frames judged without a log, and beside one that is given `LOGGED` judgements, in turn."""
+    plain, beside, logged_s = list[float](), list[float](), 0.0
+    image = next(from_memory(1, []))
+    judgement = Judgement("memory", Frame(image, "frame", 0, time.time()), detector(image))
+    with Deliveries([LogSink(Log(folder / "inspections.db"))], patience_s=30.0) as deliveries:
+        _judge(detector, frames, lambda _: None)  # warm-up
+        for _ in range(rounds):
+            plain.append(_judge(detector, frames, lambda _: None)[0])
+            started_s = time.perf_counter()
+            with _fed(deliveries, judgement):
+                beside.append(_judge(detector, frames, lambda _: None)[0])
+            logged_s += time.perf_counter() - started_s
+    (counts,) = deliveries.counts()
+    without, with_log = (float(np.median(values)) for values in (plain, beside))
+    return "\n".join(
+        [
+            f"{'':<18}{'ms a frame':>12}{'best round':>12}   (medians of {rounds} rounds in turn)",
+            f"{'no log':<18}{without:>12.2f}{min(plain):>12.2f}",
+            f"{'beside a log':<18}{with_log:>12.2f}{min(beside):>12.2f}",
+            f"ratio {with_log / without:.3f}, of the best rounds {min(beside) / min(plain):.3f}",
+            f"{counts.text()}; {counts.delivered / logged_s:.0f} a second",
+        ]
+    )
+
+
+@contextmanager
+def _fed(deliveries: Deliveries, judgement: Judgement) -> Iterator[None]:
+    """Offer `judgement` `LOGGED` times a second, as other cameras would."""
+    ended, began_s = threading.Event(), time.perf_counter()
+
+    def feed() -> None:
+        offered = 0
+        while not ended.wait(0.01):
+            due = int(LOGGED * (time.perf_counter() - began_s))
+            for _ in range(due - offered):
+                deliveries.offer(judgement)
+            offered = due
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _judge(detector: Detector, frames: int, offer: Callable[[Judgement], None]) -> tuple[float, float]:
     """Return the median milliseconds a frame, and the median microseconds of offering it to the page."""
     stamps_s = []
@@ -211,13 +263,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog=program_name("python -m runtime.overhead"), description=__doc__)
     add = parser.add_argument
     add("--frames", type=count, default=300, metavar="N", help="frames that count (default: %(default)s)")
-    add("--serve", action="store_true", help="measure instead what the page costs: --frames of each case in a round")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--serve", action="store_true", help="measure instead what the page costs: --frames of each case in a round"
+    )
+    ways.add_argument(
+        "--log", action="store_true", help="measure instead what an inspection log costs, in the same way"
+    )
     add("--viewers", type=count, default=20, metavar="N", help="with --serve: clients (default: %(default)s)")
-    add("--rounds", type=count, default=5, metavar="N", help="with --serve: rounds (default: %(default)s)")
+    add("--rounds", type=count, default=5, metavar="N", help="with --serve or --log: rounds (default: %(default)s)")
     args, detector = open_engine(parser, argv)
     with detector, tempfile.TemporaryDirectory() as folder:
         if args.serve:
             print(page_overhead(detector, args.engine, args.frames, args.rounds, args.viewers))
+        elif args.log:
+            print(log_overhead(detector, args.frames, args.rounds, Path(folder)))
         else:
             print(text(measure(detector, args.frames, Path(folder)), detector.session.device))
 

@@ -30,9 +30,11 @@ from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.inspection import Inspection
 from runtime.overhead import HEIGHT, WIDTH, Generated, from_memory, open_engine
+from runtime.records.options import run_of
 from runtime.serve import arguments as serve_arguments
 from runtime.sinks import arguments as sink_arguments
 from runtime.sinks.delivery import Deliveries
+from runtime.sinks.inspection_log import log_among
 from runtime.sinks.json_lines import LinesSink
 from runtime.sinks.judgement import Judgement, Sink
 from runtime.sinks.queueing import Counts
@@ -153,10 +155,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with detector, sink_arguments.only_writer(arguments), tempfile.TemporaryDirectory() as temporary:
         folder = arguments.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        sinks = sink_arguments.sinks_from(arguments, detector.sidecar.score_maximum)
+        run = run_of(arguments, detector.described(), ["clip"])
+        sinks = sink_arguments.sinks_from(arguments, detector.sidecar.score_maximum, run=run)
 
         def page(inspection: Inspection, deliveries: Deliveries) -> "Server | None":
-            return serve_arguments.server_from(arguments, detector, inspection.states, deliveries.counts)
+            states, counts = inspection.states, deliveries.counts
+            return serve_arguments.server_from(arguments, detector, states, counts, log_among(sinks))
 
         outcome = soak(detector, arguments.minutes, folder, arguments.fps, sinks, page)
         if arguments.out:

@@ -26,13 +26,20 @@ ROOMS: dict[str, set[str]] = {
     "images": {"common", "result"},
     "sources": {"common", "images"},
     "triggers": {"common"},
-    "sinks": {"common", "images", "result", "sources", "triggers"},
+    "records": {"common"},
+    "sinks": {"common", "images", "records", "result", "sources", "triggers"},
     "detector": {"common", "engines", "images", "result"},
     "inspection": {"common", "detector", "images", "result", "sinks", "sources", "triggers"},
-    "serve": {"common", "detector", "engines", "images", "result", "sinks", "sources", "triggers"},
+    "serve": {"common", "detector", "engines", "images", "records", "result", "sinks", "sources", "triggers"},
     "report": {"common", "engines"},
 }
-COMMANDS = {"infer", "capture", "soak", "overhead"}  # may import every room but the report, and no other command
+COMMANDS = {
+    "infer",
+    "capture",
+    "soak",
+    "overhead",
+    "trace",
+}  # may import every room but the report, and no other command
 
 
 class Import(NamedTuple):

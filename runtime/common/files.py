@@ -131,15 +131,21 @@ def read_json(path: Path, largest: int, cure: str) -> Any:
     Raises `UserError` naming the file, with the `cure`, where it is no regular file, larger (before it is read), no
     text, no JSON, or gives one name twice, of which JSON readers drop one without a word.
     """
+    return read_hashed_json(path, largest, cure)[0]
+
+
+def read_hashed_json(path: Path, largest: int, cure: str) -> tuple[Any, str]:
+    """Read a JSON file as `read_json` does and return with it the SHA-256 of the very bytes that were read."""
     check_regular(path, f"{path} must be a JSON file")
     with path.open("rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
         raise UserError(f"{path} must be JSON of at most {largest} bytes", "a larger file", cure)
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_each_once)
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} must be JSON", str(error), cure) from None
+    return value, hashlib.sha256(data).hexdigest()
 
 
 def check_regular(path: Path, expected: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.common.errors import UserError
-from runtime.common.files import read_json, sha256_of, write_json
+from runtime.common.files import read_hashed_json, sha256_of, write_json
 from runtime.engines.fields import (
     WrongField,
     digest,
@@ -316,11 +316,21 @@ def read_sidecar(path: str | Path) -> Sidecar:
 
     Raises `UserError` where it is missing, is no JSON, has another schema or a field that is not what it must be.
     """
-    return read_whole_sidecar(path).of(Path(path))
+    return read_hashed_sidecar(path)[0]
+
+
+def read_hashed_sidecar(path: str | Path) -> tuple[Sidecar, str]:
+    """Read the sidecar as `read_sidecar` does; return with it the SHA-256 of the file that was read."""
+    whole, digest = _read(path)
+    return whole.of(Path(path)), digest
 
 
 def read_whole_sidecar(path: str | Path) -> Sidecar:
     """Read the sidecar as `read_sidecar` does, with what an unfinished build was about to replace."""
+    return _read(path)[0]
+
+
+def _read(path: str | Path) -> tuple[Sidecar, str]:
     sidecar = sidecar_path(path)
     if not sidecar.is_file():
         raise UserError(
@@ -328,7 +338,8 @@ def read_whole_sidecar(path: str | Path) -> Sidecar:
             "none",
             "copy both files, or rebuild with export.build_engine",
         )
-    return Sidecar.from_json(read_json(sidecar, LARGEST_BYTES, f"mend it, or {REBUILD}"), str(sidecar))
+    value, digest = read_hashed_json(sidecar, LARGEST_BYTES, f"mend it, or {REBUILD}")
+    return Sidecar.from_json(value, str(sidecar)), digest
 
 
 def write_sidecar(path: str | Path, sidecar: Sidecar) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runtime.common.errors import UserError
+from runtime.serve.changes import Changes
 from runtime.serve.link import Message
 from runtime.serve.metrics import Metrics
 from runtime.serve.observed import Observed
@@ -19,7 +20,9 @@ FAILED: Answer = ({"failed": True}, b"")
 class Answers:
     """`to(question)` is short for every question but "threshold", which reads the whole engine file."""
 
-    def __init__(self, observed: Observed, page_state: PageState, metrics: Metrics, troubles: Troubles) -> None:
+    def __init__(
+        self, observed: Observed, page_state: PageState, metrics: Metrics, troubles: Troubles, changes: Changes
+    ) -> None:
         self._observed = observed
         self._page_state = page_state
         self._troubles = troubles
@@ -30,6 +33,7 @@ class Answers:
             "metrics": lambda question: ({}, metrics.text()),
             "health": self._health,
             "threshold": self._threshold,
+            "audit": lambda question: ({"kept": changes.kept, "changes": changes.newest()}, b""),
             "troubles": self._note,
         }
 
@@ -65,7 +69,8 @@ class Answers:
 
     def _threshold(self, question: Message) -> Answer:
         try:
-            self._observed.control.write(question["value"], question["instead_of"])
+            who, origin = question["who"], question["origin"]
+            self._observed.control.write(question["value"], question["instead_of"], who, origin)
         except ThresholdMoved as error:
             return _refused(409, str(error))
         except UserError as error:

@@ -75,6 +75,7 @@ OPERATIONS = (
     Operation("POST", "/login", "login", "signs a browser in", {303: "", 401: HTML}, body=FORM, public=True),
     Operation("POST", "/logout", "logout", "signs a browser out", {204: ""}, header=True),
     Operation("GET", "/api/state", "state", "all that the page shows", {200: JSON}, (SINCE, MINUTES)),
+    Operation("GET", "/api/audit", "audit", "the last changes in the inspection log", {200: JSON}),
     Operation(
         "POST",
         "/api/threshold",

@@ -12,6 +12,7 @@ from runtime.serve.address import TOKEN_VARIABLE, Address, read_token
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
+    from runtime.records.log import Log
     from runtime.serve.server import Server
 
 LIBRARIES = ("aiohttp", "prometheus_client")
@@ -42,11 +43,12 @@ def server_from(
     detector: "Detector",
     sources: Callable[[], Iterable[Any]] = tuple,
     deliveries: Callable[[], Iterable[Any]] = tuple,
+    log: "Log | None" = None,
 ) -> "Server | None":
     """Return the server that `args` ask for, listening, its address told on stderr, or None for none.
 
-    `args.engine` is the file that `detector` was opened from. Raises `UserError` as `Server` does, for options that
-    do not fit, and where the libraries are missing.
+    `args.engine` is the file that `detector` was opened from, `log` the inspection log, which gets the page's changes.
+    Raises `UserError` as `Server` does, for options that do not fit, and where the libraries are missing.
     """
     if args.serve is None:
         if args.token_file is not None:
@@ -61,6 +63,7 @@ def server_from(
         raise UserError("--serve needs aiohttp and prometheus-client", f"no {missing[0]}", "pip install '.[serve]'")
     from runtime.serve.server import ServeOptions, Server
 
-    server = Server(ServeOptions(address, token, args.health_after), detector, args.engine, sources, deliveries)
+    options = ServeOptions(address, token, args.health_after)
+    server = Server(options, detector, args.engine, sources, deliveries, log)
     say(f"page: {server.address.url()}")
     return server

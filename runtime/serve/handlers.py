@@ -124,8 +124,13 @@ class Handlers:
     async def threshold(self, request: web.Request) -> web.Response:
         """Write another threshold to the sidecar and judge by it."""
         value, instead_of = await read_threshold(request, self._limits.reading_s)
-        answer = await self._inspected.set_threshold(value, instead_of)
+        who = "page, open to all" if self._access.open else "page, signed in with the token"
+        answer = await self._inspected.set_threshold(value, instead_of, who=who, origin=request.remote or "unknown")
         return _json(answer["said"], answer["status"])
+
+    async def audit(self, request: web.Request) -> web.Response:
+        """Return the last changes in the inspection log."""
+        return _json(await self._inspected.audit.get())
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Return what Prometheus scrapes."""

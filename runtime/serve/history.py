@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from runtime.common.files import printable
 from runtime.common.summary import PERCENTILES
 from runtime.result import VERDICTS, Verdict
 from runtime.sinks.judgement import Judgement
+from runtime.triggers.trigger import Trigger
 
 RECENT = 3000  # frames whose scores the page shows and tries a threshold on
 MINUTES = 24 * 60  # of which the lowest and highest score are kept
 LATENCIES = 600  # a stage, the newest: what its percentiles are of
 LATE_S = 120
+PARTS = 20  # that were asked for, the newest
 MOST_STAGES = 24
 FPS_OVER_S = 5.0
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -64,6 +67,7 @@ class History:
         self._last_verdict_s: dict[str, float] = {}  # monotonic, by source
         self._reasons: dict[str, str] = {}  # by source
         self._judged: deque[float] = deque(maxlen=2048)  # monotonic seconds
+        self._parts: deque[dict[str, Any]] = deque(maxlen=PARTS)
 
     def add(self, judgement: Judgement) -> int:
         """Count one judgement and return its number, from 1 up."""
@@ -77,6 +81,8 @@ class History:
             if verdict != "none":
                 self._last_verdict_s[judgement.source] = self._judged[-1]
             self._reasons[judgement.source] = result.reason
+            if judgement.trigger is not None:
+                self._parts.appendleft(_part(judgement, judgement.trigger))
             self._add_to_minute(int(captured_s // 60) * 60, score, judgement.anomalous)
             for stage, ms in result.latency_ms.items():
                 if stage in self._stages or len(self._stages) < MOST_STAGES:
@@ -129,6 +135,11 @@ class History:
             judged = [moment for moment in self._judged if moment > now - FPS_OVER_S]
         return (len(judged) - 1) / (now - judged[0]) if len(judged) > 1 else 0.0
 
+    def parts(self) -> list[dict[str, Any]]:
+        """Return the last parts that a trigger asked for, the newest first, with the time their answer took."""
+        with self._lock:
+            return list(self._parts)
+
     def percentiles_ms(self) -> dict[str, tuple[float, ...]]:
         """Return {stage: (p50, p95, p99)} of the newest frames."""
         with self._lock:
@@ -146,6 +157,19 @@ class History:
         for (_, verdict), count in self.verdicts().items():
             total[verdict] += count
         return {verdict: total[verdict] for verdict in VERDICTS}
+
+
+def _part(judgement: Judgement, trigger: Trigger) -> dict[str, Any]:
+    result = judgement.result
+    return {
+        "part": printable(trigger.part),
+        "source": judgement.source,
+        "time": judgement.frame.captured_s,
+        "verdict": result.verdict,
+        "score": result.score,
+        "reason": result.reason,
+        "answer_ms": judgement.answer_ms,
+    }
 
 
 def as_rows(points: list[Point], names: dict[str, int]) -> list[list[Any]]:

@@ -62,6 +62,7 @@ class Inspected:
         self.report = Shared(self._ask_report, fresh_s)
         self.minutes = Shared(self._ask_minutes, min(10 * fresh_s, MINUTES_FRESH_S))
         self.metrics = Shared(self._ask_metrics, fresh_s)
+        self.audit = Shared(self._ask_audit, fresh_s)
 
     async def keep_listening(self) -> None:
         """Take answers until the inspection has gone."""
@@ -93,11 +94,12 @@ class Inspected:
         wanted = min(max(0, newest - number), len(self._rows))
         return list(self._rows)[len(self._rows) - wanted :]
 
-    async def set_threshold(self, value: float, instead_of: float) -> Message:
-        """Return {"status", "said"}: how it ended."""
+    async def set_threshold(self, value: float, instead_of: float, **asked_by: str) -> Message:
+        """Return {"status", "said"}: how it ended. `asked_by` has "who" and "origin"."""
         async with self._one_threshold:
-            answer, _ = await self.ask("threshold", THRESHOLD_S, value=value, instead_of=instead_of)
+            answer, _ = await self.ask("threshold", THRESHOLD_S, value=value, instead_of=instead_of, **asked_by)
         self.report.forget()
+        self.audit.forget()
         return answer
 
     async def _ask_health(self) -> Message:
@@ -105,6 +107,9 @@ class Inspected:
 
     async def _ask_metrics(self) -> bytes:
         return (await self.ask("metrics"))[1]
+
+    async def _ask_audit(self) -> Message:
+        return (await self.ask("audit"))[0]
 
     async def _ask_report(self) -> Message:
         newest = self._rows[-1][0] if self._rows else 0

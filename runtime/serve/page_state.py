@@ -48,6 +48,7 @@ class PageState:
             "threshold": asdict(self._observed.control.status()),
             "sources": [{**asdict(source), "up": source.up} for source in sources],
             "source_names": list(self.source_names),
+            "parts": self._history.parts(),
             "sinks": [asdict(sink) for sink in self._observed.sinks()],
             "anomalies": [
                 {

@@ -22,8 +22,10 @@ from typing import Any
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.detector import Detector
+from runtime.records.log import Log
 from runtime.serve.address import Address, require_token
 from runtime.serve.answers import Answers
+from runtime.serve.changes import Changes
 from runtime.serve.history import RECENT, History
 from runtime.serve.limits import GOODBYE_S, Limits
 from runtime.serve.link import Message, pack, receive
@@ -58,8 +60,9 @@ class Server(Closing):
     """Serves the page of `detector`, opened from `engine`, from a process of its own; listens once it is made.
 
     `sources` gives the sources to show (see `SourceStatus.of`) and `deliveries` what the other sinks have counted
-    (`SinkStatus.of`); both are called from the server's thread, about once a second. Raises `UserError` for an address
-    that cannot be listened on, and for one that others can reach where there is no token.
+    (`SinkStatus.of`); both are called from the server's thread, about once a second. What the page changes goes into
+    the audit of `log`, where there is one. Raises `UserError` for an address that cannot be listened on, and for one
+    that others can reach where there is no token.
 
     `offer` takes microseconds and raises nothing: the inspection's thread may call it itself, without a queue between.
     """
@@ -73,6 +76,7 @@ class Server(Closing):
         engine: Path,
         sources: Callable[[], Iterable[Any]] = tuple,
         deliveries: Callable[[], Iterable[Any]] = tuple,
+        log: Log | None = None,
     ) -> None:
         require_token(options.address, options.token)
         self._socket = _listen(options.address)
@@ -84,7 +88,7 @@ class Server(Closing):
         self.troubles = Troubles()
         self.history = History()
         self.pictures = Pictures(detector.sidecar.score_maximum, self._is_live, partial(self.troubles.add, "picture"))
-        self._answers = self._assemble(detector, engine)
+        self._answers = self._assemble(detector, Changes(log, partial(self.troubles.add, "audit")), engine)
         self._sending = threading.Lock()
         self._closing = threading.Event()
         try:
@@ -94,8 +98,8 @@ class Server(Closing):
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
-    def _assemble(self, detector: Detector, engine: Path) -> Answers:
-        control = ThresholdControl(detector, engine)
+    def _assemble(self, detector: Detector, changes: Changes, engine: Path) -> Answers:
+        control = ThresholdControl(detector, engine, changes)
         observed = Observed(
             self.history,
             self.pictures,
@@ -105,7 +109,7 @@ class Server(Closing):
             self._options.health_after_s,
         )
         page_state = PageState(observed, detector, sign_in=self._options.token is not None)
-        return Answers(observed, page_state, Metrics(observed, self.troubles.counts), self.troubles)
+        return Answers(observed, page_state, Metrics(observed, self.troubles.counts), self.troubles, changes)
 
     def _source_statuses(self) -> list[SourceStatus]:
         return with_own_names(SourceStatus.of(source) for source in self._sources())

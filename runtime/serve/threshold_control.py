@@ -4,8 +4,12 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.common.files import sha256_of
 from runtime.detector import Detector
+from runtime.engines.sidecar import sidecar_path
 from runtime.engines.thresholds import BY_HAND, by_hand, store_in_sidecar
+from runtime.records.run import shown
+from runtime.serve.changes import Changes
 
 
 class ThresholdMoved(Exception):
@@ -26,9 +30,10 @@ class ThresholdStatus:
 
 
 class ThresholdControl:
-    """Shows and sets the threshold of `detector`, opened from the engine at `engine`."""
+    """Shows and sets the threshold of `detector`, opened from the engine at `engine`; `changes` notes who set it."""
 
-    def __init__(self, detector: Detector, engine: Path) -> None:
+    def __init__(self, detector: Detector, engine: Path, changes: Changes) -> None:
+        self._changes = changes
         self._detector = detector
         self._engine = engine
         self._lock = threading.Lock()
@@ -47,8 +52,8 @@ class ThresholdControl:
             text = text.replace(f"{folder}/", "")
         return text
 
-    def write(self, value: float, instead_of: float) -> None:
-        """Write `value` to the sidecar as the one that decides, then judge by it.
+    def write(self, value: float, instead_of: float, who: str, origin: str) -> None:
+        """Write `value` to the sidecar as the one that decides, then judge by it; `who` asked for it, from `origin`.
 
         Takes as long as reading the whole engine file, which the sidecar is checked against. Raises
         `ThresholdMoved` unless the present one is `instead_of`, and `UserError` or `OSError`, with nothing changed,
@@ -62,3 +67,5 @@ class ThresholdControl:
             store_in_sidecar(self._engine, BY_HAND, threshold, default=True)
             self._detector.use(threshold)
             self._kept = threshold
+            now = {"threshold": shown(threshold.value), "map threshold": shown(threshold.for_map)}
+            self._changes.note({**now, "sidecar": sha256_of(sidecar_path(self._engine))}, who, origin)

@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.common.argument_types import positive
+
 if TYPE_CHECKING:
+    from runtime.records.log import Log
+    from runtime.records.run import RunRecord
     from runtime.sinks.judgement import Sink
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 DEFAULT_CAP = "2GB"
 DEFAULT_LINES_CAP = "1GB"
+DAY_S = 86400.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +43,15 @@ def _add_files(group: "argparse._ArgumentGroup") -> None:
         metavar="SIZE",
         help=f"cut FILE (and frames.jsonl) into pieces and keep this much of them (default: {DEFAULT_LINES_CAP})",
     )
+    group.add_argument("--log", type=Path, metavar="FILE.db", help="the inspection log, which cflow trace reads")
+    group.add_argument(
+        "--log-cap",
+        type=_size,
+        default=DEFAULT_CAP,
+        metavar="SIZE",
+        help=f"cut the log into files and keep this much of them (default: {DEFAULT_CAP})",
+    )
+    group.add_argument("--log-keep", type=positive, metavar="DAYS", help="remove files of the log that are older")
     group.add_argument("--video", type=Path, metavar="FILE.mp4", help="overlays as a video: FILE_000001.mp4, ...")
     group.add_argument(
         "--video-fps", type=_fps, default=25.0, metavar="F", help="frames a second that the video plays (default: 25)"
@@ -76,6 +90,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     """End the command (status 2) where an option stands without the one that it belongs to."""
     if args.output is None and (args.no_overlays or args.contact_sheet):
         parser.error("--no-overlays and --contact-sheet need --output DIR")
+    if args.log is None and args.log_keep is not None:
+        parser.error("--log-keep needs --log FILE")
     if args.mqtt is None and (args.mqtt_credentials or args.mqtt_ca):
         parser.error("--mqtt-credentials and --mqtt-ca need --mqtt URL")
     if args.webhook is None and (args.webhook_all or args.webhook_token):
@@ -93,7 +109,8 @@ def only_writer(args: argparse.Namespace) -> "Iterator[None]":
     from runtime.common.locks import one_writer
 
     folders = [(folder / "run", folder) for folder in (args.output, args.events) if folder is not None]
-    files = [(path, path) for path in (args.video, args.json_file) if path is not None and _has_one_writer(path)]
+    wanted = (args.video, args.json_file, args.log)
+    files = [(path, path) for path in wanted if path is not None and _has_one_writer(path)]
     with contextlib.ExitStack() as stack:
         for path, named in dict.fromkeys([*folders, *files]):
             stack.enter_context(one_writer(path, str(named), "name another place, or end the other run"))
@@ -106,19 +123,26 @@ def _has_one_writer(path: Path) -> bool:
     return path.is_file() or not path.exists()
 
 
-def sinks_from(args: argparse.Namespace, maximum: float, sources: int = 1) -> "list[Sink]":
+def sinks_from(
+    args: argparse.Namespace, maximum: float, sources: int = 1, run: "RunRecord | None" = None
+) -> "list[Sink]":
     """Open every sink that was asked for; `maximum` is the engine's largest score, `sources` are judged at once.
 
+    `run` is entered in the inspection log, where there is one.
     Raises `UserError` or `OSError`, with none left open, if one cannot be.
     """
     with contextlib.ExitStack() as stack:
-        opened = _open_sinks(args, maximum, sources)
+        opened = _open_sinks(args, maximum, sources, run)
         found = [stack.enter_context(sink) for sink in opened]
         stack.pop_all()
     return found
 
 
-def _open_sinks(args: argparse.Namespace, maximum: float, sources: int) -> "Iterator[Sink]":
+def _open_sinks(args: argparse.Namespace, maximum: float, sources: int, run: "RunRecord | None") -> "Iterator[Sink]":
+    if args.log is not None:
+        from runtime.sinks.inspection_log import LogSink
+
+        yield LogSink(log_from(args, run))
     if args.output is not None:
         from runtime.sinks.folder import FolderOptions, FolderSink
 
@@ -153,6 +177,19 @@ def _open_sinks(args: argparse.Namespace, maximum: float, sources: int) -> "Iter
         from runtime.sinks.webhook import WebhookOptions, WebhookSink
 
         yield WebhookSink(WebhookOptions.parse(args.webhook, args.webhook_token, args.webhook_all))
+
+
+def log_from(args: argparse.Namespace, run: "RunRecord | None" = None) -> "Log":
+    """Open the inspection log of `args` and enter `run`. Raises `UserError` or `OSError`, with the log closed."""
+    from runtime.records.log import Log
+
+    log = Log(args.log, args.log_cap, None if args.log_keep is None else DAY_S * args.log_keep)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(log)
+        if run is not None:
+            log.begin(run)
+        stack.pop_all()
+    return log
 
 
 def _size(text: str) -> int:

@@ -11,10 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from runtime.common.closing import Closing
 from runtime.common.notices import say as to_log
-from runtime.sinks.judgement import Judgement, Sink
+from runtime.sinks.judgement import BatchSink, Judgement, Sink
 from runtime.sinks.queueing import Counts, NotKept, Queueing, error_line
 
 CLOSE_TIMEOUT_S = 10.0
@@ -48,7 +49,8 @@ class Delivery:
         self._queue: deque[Judgement] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
-        self._writing = self._closing = self._abandoned = self._dead = self._failing = False
+        self._writing = 0  # judgements that the sink has in hand
+        self._closing = self._abandoned = self._dead = self._failing = False
         self._delivered = self._lost = self._failed = 0
         self._last_error = ""
         # a daemon: a sink that hangs for ever must not keep the process alive
@@ -85,7 +87,8 @@ class Delivery:
             return lost + 1
         self._queue.append(judgement)
         self._bytes += judgement.nbytes
-        self._changed.notify_all()
+        if len(self._queue) == 1 or self._enough():  # what else comes while a batch is gathered wakes nobody
+            self._changed.notify_all()
         return lost
 
     def counts(self) -> Counts:
@@ -123,7 +126,7 @@ class Delivery:
             if self._thread.is_alive() and not self._abandoned:
                 self._abandoned = True
                 self._lost += self._writing
-                self._writing = False
+                self._writing = 0
                 self._last_error = self._last_error or f"did not end within {timeout_s:g} s"
 
     def _fits(self, judgement: Judgement) -> bool:
@@ -131,14 +134,14 @@ class Delivery:
         return not self._queue or not full
 
     def _run(self) -> None:
-        while (judgement := self._next()) is not None:
+        while batch := self._next():
             try:
-                self.sink.write(judgement)
+                self._write(batch)
             except Exception as error:  # also a sink's defect: it must not end the deliveries
                 self._count(error)
             else:
                 self._count(None)
-            del judgement  # or it would stay in memory while the queue is empty
+            del batch  # or it would stay in memory while the queue is empty
         try:
             self.sink.close()
         except Exception as error:
@@ -147,32 +150,45 @@ class Delivery:
                 self._take_back(error)
             self._say_rarely("close", f"could not be closed: {error_line(error)}")
 
-    def _next(self) -> Judgement | None:
+    def _write(self, batch: list[Judgement]) -> None:
+        if self.queueing.batch > 1:
+            cast(BatchSink, self.sink).write_batch(batch)
+        else:
+            self.sink.write(batch[0])
+
+    def _enough(self) -> bool:
+        """Return whether a batch need not wait for more; it may be one that the queue has no room for."""
+        most = min(self.queueing.batch, self.queueing.capacity)
+        return len(self._queue) >= most or 2 * self._bytes > self.queueing.max_bytes
+
+    def _next(self) -> list[Judgement]:
+        """Return what the sink gets next; nothing at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
-            if not self._queue:
-                return None
-            judgement = self._queue.popleft()
-            self._bytes -= judgement.nbytes
-            self._writing = True
-            self._dead = False
-            self._changed.notify_all()
-            return judgement
+            if self._queue and self.queueing.gather_s:
+                self._changed.wait_for(lambda: self._closing or self._enough(), self.queueing.gather_s)
+            batch = [self._queue.popleft() for _ in range(min(self.queueing.batch, len(self._queue)))]
+            self._bytes -= sum(judgement.nbytes for judgement in batch)
+            self._writing = len(batch)
+            if batch:
+                self._dead = False
+                self._changed.notify_all()
+            return batch
 
     def _count(self, error: Exception | None) -> None:
         with self._changed:
             if self._abandoned:  # counted as lost when it was given up
                 return
-            self._writing = False
+            count, self._writing = self._writing, 0
             before, self._failing = self._failing, error is not None
             if error is None:
-                self._delivered += 1
+                self._delivered += count
             else:
                 self._last_error = error_line(error)
                 if self._take_back(error):
-                    self._delivered += 1
+                    self._delivered += count
                 else:
-                    self._failed += 1
+                    self._failed += count
         if error is not None:
             self._say_rarely("failed", f"cannot deliver: {self._last_error} (counted, the inspection goes on)")
         elif before and self._said.pop("told failed", 0):

@@ -3,21 +3,20 @@
 import errno
 import json
 import os
-import re
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from runtime.common.closing import Closing
 from runtime.common.locks import is_at
+from runtime.common.moments import utc
+from runtime.common.pieces import PIECES, next_piece, pieces_of
 from runtime.images.regions import Region, regions_above
 from runtime.images.view import View
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
 from runtime.sinks.stdout import Stdout
 
-PIECES = 16  # a capped file is at most this many pieces; the oldest goes when the next is begun
 TAIL_BYTES = 1 << 20  # longer than any line
 BEGINNING = b'{"time":'  # of every line of ours
 
@@ -31,12 +30,15 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
     Where the camera's frame was cut, turned or masked before it was judged, "view" says how, and "camera_boxes" holds
     the same boxes in the same order in the pixels of the camera's own frame. Without "view" the judged frame is the
     camera's, and "boxes" are in its pixels already.
+
+    "run" names the run, whose record (`runtime.records.run`) holds what is the same in all its lines. Where a trigger
+    asked for the verdict, "part" is the part's id and "trigger", "asked" and "answer_ms" say how and when it came, and
+    how long the answer took.
     """
     frame, result = judgement.frame, judgement.result
-    captured = datetime.fromtimestamp(frame.captured_s, timezone.utc)
     boxes = regions_above(result.anomaly_map, result.map_threshold, frame.image.shape[:2])
     line: dict[str, Any] = {
-        "time": captured.isoformat(timespec="milliseconds"),
+        "time": utc(frame.captured_s),
         "source": judgement.source,
         "name": frame.name,
         "frame": frame.index,
@@ -44,7 +46,9 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "threshold": result.threshold,
         "verdict": result.verdict,
         "boxes": [asdict(box) for box in boxes],
+        "age_ms": round(judgement.age_ms, 3),
         "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
+        **_of_run_and_part(judgement),
     }
     if result.reason:
         line["reason"] = result.reason
@@ -52,6 +56,18 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         line["view"] = said
         line["camera_boxes"] = [asdict(_in_camera(judgement.view, box, frame.image.shape[:2])) for box in boxes]
     return line
+
+
+def _of_run_and_part(judgement: Judgement) -> dict[str, Any]:
+    """Return the fields of run, recipe, the camera's clock and the part that was asked for: those that there are."""
+    said: dict[str, Any] = {name: value for name in ("run", "recipe") if (value := getattr(judgement, name))}
+    if judgement.frame.camera_ns is not None:
+        said["camera_ns"] = judgement.frame.camera_ns
+    trigger, asked_s, answer_ms = judgement.trigger, judgement.asked_s, judgement.answer_ms
+    if trigger is not None and asked_s is not None and answer_ms is not None:
+        said |= {"part": trigger.part, "trigger": trigger.origin, "asked": utc(asked_s)}
+        said["answer_ms"] = round(answer_ms, 3)
+    return said
 
 
 def _in_camera(view: View, region: Region, judged_size: tuple[int, int]) -> Region:
@@ -102,12 +118,7 @@ class JsonLines:
 
     def pieces(self) -> list[Path]:
         """Return the older pieces, the oldest first."""
-        pattern = re.compile(re.escape(self.path.stem) + r"\.\d{6,}" + re.escape(self.path.suffix))
-        found = [path for path in self.path.parent.iterdir() if pattern.fullmatch(path.name)]
-        return sorted(found, key=self._number)
-
-    def _number(self, piece: Path) -> int:
-        return int(piece.stem.rpartition(".")[2])
+        return pieces_of(self.path)
 
     def _open(self) -> Any:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,10 +132,9 @@ class JsonLines:
 
     def _begin_piece(self) -> None:
         older = self.pieces()
-        number = self._number(older[-1]) + 1 if older else 1
         self._file.close()
         try:
-            self.path.replace(self.path.with_name(f"{self.path.stem}.{number:06d}{self.path.suffix}"))
+            self.path.replace(next_piece(self.path))
             for piece in older[: max(0, len(older) + 2 - PIECES)]:  # the new piece and the open file count
                 piece.unlink()
         finally:

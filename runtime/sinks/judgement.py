@@ -1,6 +1,7 @@
 """What one frame came to, and where such judgements can go."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -23,7 +24,8 @@ class Judgement:
     one process. `frame.image` is what was judged: after region of interest, mask, rotation and flip; `view` knows
     what these were, and maps a box back to the camera's pixels (None: the camera's frame itself was judged).
     `trigger` is what asked for it, None for a frame that nothing asked for.
-    `judged_s` is of the monotonic clock, for intervals: the time of day may be set back.
+    `judged_s` is of the monotonic clock, for intervals: the time of day may be set back. `run` is the id of the run
+    (`runtime.records.run`) that knows engine, sidecar and version; `recipe` is the recipe's name, empty without one.
     Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
     """
 
@@ -33,6 +35,8 @@ class Judgement:
     view: View | None = None
     trigger: Trigger | None = None
     judged_s: float = field(default_factory=time.monotonic)
+    run: str = ""
+    recipe: str = ""
     _overlay: SharedOverlay = field(default_factory=SharedOverlay, init=False, repr=False)
 
     @property
@@ -44,6 +48,22 @@ class Judgement:
     def alarming(self) -> bool:
         """Whether somebody has to look: the verdict is "anomalous", or there is none."""
         return self.result.verdict != "good"
+
+    @property
+    def age_ms(self) -> float:
+        """How old the frame was when it was judged, in milliseconds; no clock that is set moves it."""
+        return 1e3 * (self.judged_s - self.frame.monotonic_s)
+
+    @property
+    def answer_ms(self) -> float | None:
+        """Milliseconds from the trigger to the verdict; None where nothing asked for it."""
+        return None if self.trigger is None else 1e3 * (self.judged_s - self.trigger.asked_s)
+
+    @property
+    def asked_s(self) -> float | None:
+        """When the trigger came, in seconds since 1970 by the clock that timed the frame; None without a trigger."""
+        frame = self.frame
+        return None if self.trigger is None else frame.captured_s + (self.trigger.asked_s - frame.monotonic_s)
 
     @property
     def nbytes(self) -> int:
@@ -66,6 +86,7 @@ class Sink(Closing, Protocol):
 
     `write` may raise `OSError` or `UserError` for one that it could not deliver; the next is tried all the same. Both
     may raise `runtime.sinks.queueing.NotKept` for some that seemed to be delivered and are not.
+    A sink whose `queueing` has a `batch` is a `BatchSink`, and gets them several at a time.
     `close` finishes what was begun; a second call does nothing. One thread calls both (`runtime.sinks.delivery`). Two
     things a sink may have beside: an attribute `queueing` says how its queue behaves (`runtime.sinks.queueing`), and a
     method `interrupt`, called from another thread, ends its waiting.
@@ -75,4 +96,12 @@ class Sink(Closing, Protocol):
 
     def write(self, judgement: Judgement) -> None:
         """Deliver one judgement; may take its time (see `runtime.sinks.delivery`)."""
+        ...
+
+
+class BatchSink(Sink, Protocol):
+    """A sink that takes many judgements at once, whole or not at all."""
+
+    def write_batch(self, judgements: Sequence[Judgement]) -> None:
+        """Deliver all of them in order. Raises as `write` where none of them could be."""
         ...

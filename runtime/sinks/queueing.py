@@ -16,6 +16,9 @@ class Queueing:
     "newest" gives up the one that waited longest, which suits messages (a line's controller acts on the present).
     A sink without need of `pictures` gets black ones that take no memory. With `anomalies_only`, good
     frames are not offered to it at all, and so never push out an anomalous one.
+
+    With a `batch` above 1 the sink gets up to so many at once (`runtime.sinks.judgement.BatchSink`): the first waits
+    for others up to `gather_s` seconds, or until they take half of `max_bytes`.
     """
 
     capacity: int = 64
@@ -23,6 +26,8 @@ class Queueing:
     keep: Literal["oldest", "newest"] = "newest"
     pictures: bool = True
     anomalies_only: bool = False
+    batch: int = 1
+    gather_s: float = 0.0
 
 
 @dataclass(frozen=True)

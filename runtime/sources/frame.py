@@ -21,7 +21,8 @@ class Frame:
     `index` counts from 0 and skips the numbers of frames that a live source dropped. `captured_s` is the time of
     capture (of reading, for files) in seconds since 1970, `monotonic_s` the same by a clock that nobody sets: time
     between two frames is the difference of these. `fault` says why the picture is not what was to be judged (a
-    damaged file), and so has no verdict; empty where it is.
+    damaged file), and so has no verdict; empty where it is. `camera_ns` is the camera's own time of capture in
+    nanoseconds, of whatever clock it has; None where it tells none.
     """
 
     image: Image8
@@ -30,6 +31,7 @@ class Frame:
     captured_s: float
     fault: str = ""
     monotonic_s: float = field(default_factory=time.monotonic)
+    camera_ns: int | None = None
 
 
 LOST = "reconnecting"  # begins the state of a source that is lost and tried again

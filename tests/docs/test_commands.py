@@ -30,7 +30,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PAGES = ("README.md", "docs/training.md", "docs/precision.md", "docs/line.md", "docs/production.md")
+PAGES = (
+    "README.md",
+    "docs/training.md",
+    "docs/precision.md",
+    "docs/line.md",
+    "docs/traceability.md",
+    "docs/production.md",
+)
 WEIGHTS = SHARED / "weights" / "resnet18_in1k_conv1-layer3_bnfolded.pth"
 needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason="ImageNet weights beside the checkout")
 NUMBER = r"[-+]?[\d.]+(?:e[-+]\d+)?"
@@ -149,7 +156,8 @@ def test_a_json_line_has_the_fields_that_the_page_shows(shell: Shell):
     assert set(shown["boxes"][0]) == {"x", "y", "width", "height", "peak"}
     table = read("docs/line.md").split("## A JSON line")[1].split("## MQTT")[0]
     named = set(re.findall(r"^\| `([a-z_]+)`", table, re.MULTILINE))
-    assert named == {*real, "reason", "view", "camera_boxes"}
+    of_parts = {"recipe", "camera_ns", "part", "trigger", "asked", "answer_ms"}
+    assert named == {*real, "reason", "view", "camera_boxes", *of_parts}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import cflow
+from runtime.records.log import Log
 from runtime.sinks.events import EventSink
 from tests.support.documentation import (
     PAGES,
@@ -22,6 +23,7 @@ from tests.support.documentation import (
     words_of,
 )
 from tests.support.judgements import judgement
+from tests.support.log_rows import asked
 from tests.support.paths import ROOT
 
 README_BYTES = 9000
@@ -103,6 +105,15 @@ def test_the_fields_of_an_event_are_those_of_the_table(tmp_path: Path):
     table = read("docs/line.md").split("| field of `event.json` |")[1].split("\n\n")[0]
     named = re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|[^|]*\|", table, re.MULTILINE)))
     assert set(json.loads(written.read_text())) <= set(named)
+
+
+@pytest.mark.parametrize("table", ["inspections", "runs", "audit"])
+def test_the_columns_of_the_log_are_those_of_the_page(table: str, tmp_path: Path):
+    Log(tmp_path / "i.db").close()
+    columns = [row[1] for row in asked(tmp_path / "i.db", f"PRAGMA table_info({table})")]
+    shown = read("docs/traceability.md").split(f"| column of `{table}` |")[1].split("\n\n")[0]
+    named = re.findall(r"`([a-z_0-9]+)`", "".join(re.findall(r"^\|([^|]*)\|", shown, re.MULTILINE)))
+    assert sorted(named) == sorted(columns)
 
 
 def test_what_no_page_may_hold():

@@ -33,6 +33,7 @@ def soak(minutes: float, fps: float) -> dict[str, Any]:
         command = [
             *(sys.executable, "-m", "runtime.soak", "--engine", engine, "--threads", 1),
             *("--minutes", minutes, "--fps", fps, "--out", folder / "out", "--output", folder / "folder"),
+            *("--log", folder / "inspections.db", "--log-cap", "16MB"),
             *("--json-file", folder / "lines.jsonl", "--video", folder / "line.mp4", "--events", folder / "events"),
             *(
                 "--event-before",

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from export.calibration_data import read_calibration_data
 from export.model.checkpoint import load_checkpoint
 from runtime import infer
 from runtime.engines.sidecar import read_sidecar
+from runtime.records.read import Query, judgements
 from tests.reliability.forks import Main
 from tests.reliability.readers import checkpoint_of
 from tests.support.tiny_engine import write_tiny_engine
@@ -140,7 +143,7 @@ def inspecting(folder: Path, network: list[object]) -> Victim:
 
     def words(number: int) -> list[object]:
         files = ["--output", out / "folder", "--json-file", out / "lines.jsonl", "--video", out / "line.mp4"]
-        events = ["--events", out / "events", "--event-before", 2, "--event-after", 2]
+        events = ["--events", out / "events", "--event-before", 2, "--event-after", 2, "--log", out / "log.db"]
         return ["--engine", engine, "--source", source, "--threads", 1, *files, *events, *network]
 
     def check() -> None:
@@ -149,8 +152,21 @@ def inspecting(folder: Path, network: list[object]) -> Victim:
                 assert json.loads(line)["verdict"] in ("good", "anomalous", "none")
         for path in out.rglob("[!.]*"):
             _check_file(path)
+        if (out / "log.db").exists():
+            _check_log(out / "log.db")
 
     return Victim("runtime.infer with every sink", infer.main, words, check, out)
+
+
+def _check_log(path: Path) -> None:
+    """Raise unless the inspection log is whole, and has each judgement once, with its run."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    frames: dict[str, list[int]] = {}
+    for record in judgements(path, Query(), newest_first=False):
+        frames.setdefault(record["run"], []).append(record["frame"])
+        assert record["engine_sha256"], "a judgement without its run"
+    assert all(of_run == sorted(set(of_run)) for of_run in frames.values()), frames
 
 
 def _check_file(path: Path) -> None:

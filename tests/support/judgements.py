@@ -8,6 +8,7 @@ from runtime.sources.frame import Frame
 
 TIME_S = 1_700_000_000.25  # 2023-11-14 22:13:20.250 UTC
 FRAME_S = 0.04
+AGE_S = 0.005  # of a frame when it is judged
 
 
 def judgement(
@@ -18,5 +19,5 @@ def judgement(
     anomaly_map = np.zeros((6, 8), np.float32)
     anomaly_map[2, 3] = score
     result = Result(anomaly_map, score, "anomalous" if score > 1 else "good", 1.0, 1.0, {"execute": 1.5})
-    frame = Frame(image, f"f{index:06d}", index, TIME_S + FRAME_S * index)
+    frame = Frame(image, f"f{index:06d}", index, TIME_S + FRAME_S * index, monotonic_s=FRAME_S * index - AGE_S)
     return Judgement(source, frame, result, judged_s=FRAME_S * index)

@@ -2,6 +2,7 @@
 
 const POLL_MS = 1000;
 const RETRY_MS = 1000;
+const CHANGES_MS = 5000;
 const HEADERS = { "X-Requested-By": "cflow-edge" };
 const $ = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -59,11 +60,21 @@ async function ask() {
   show();
 }
 
+async function askChanges() {
+  const response = await fetch("/api/audit", { signal: AbortSignal.timeout(8000) });
+  if (response.ok) showChanges(await response.json());
+}
+
 async function poll() {
+  let asked = -Infinity; // when the changes were asked for
   for (;;) {
     if (!document.hidden) {
       try {
         await ask();
+        if (performance.now() - asked > CHANGES_MS) {
+          asked = performance.now();
+          await askChanges();
+        }
       } catch {
         text("health", "No connection");
         $("health").dataset.state = "failing";
@@ -79,6 +90,7 @@ function show() {
   showTrial();
   drawChart();
   showAnomalies();
+  showParts();
   showTables();
 }
 
@@ -162,6 +174,31 @@ function showTables() {
     ...Object.entries(report.latency_ms).map(([stage, values]) =>
       row(element("td", stage.replaceAll("_", " ")), ...values.map((ms) => element("td", ms.toFixed(2)))),
     ),
+  );
+}
+
+const short = (value) => (/^[0-9a-f]{64}$/.test(value) ? value.slice(0, 12) : value || "–"); // a SHA-256
+
+function showChanges({ kept, changes }) {
+  $("changes").hidden = !kept;
+  $("change-rows").replaceChildren(
+    ...changes.map((change) => {
+      const what = element("td", change.what);
+      const at = Date.parse(change.time) / 1000;
+      what.append(element("small", `${day(at)}${clock(at)}, ${change.who}, ${change.origin}`));
+      return row(what, element("td", short(change.old)), element("td", short(change.new)));
+    }),
+  );
+}
+
+function showParts() {
+  $("parts").hidden = !report.parts.length;
+  $("part-rows").replaceChildren(
+    ...report.parts.map((part) => {
+      const verdict = element("td", part.verdict === "none" ? "no verdict" : part.verdict, part.verdict === "good" ? "" : "failing");
+      if (part.reason) verdict.append(element("small", part.reason));
+      return row(element("td", part.part), verdict, element("td", part.score === null ? "–" : score(part.score)), element("td", part.answer_ms.toFixed(1)));
+    }),
   );
 }
 

@@ -3,9 +3,11 @@
 import io
 import json
 import socket
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +18,16 @@ from prometheus_client import parser
 
 import runtime
 from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
 from runtime.engines.sidecar import read_sidecar, write_sidecar
+from runtime.records import database
+from runtime.records.log import Log
+from runtime.records.read import audit
+from runtime.records.run import RunRecord
 from runtime.serve.address import Address
 from runtime.serve.limits import Limits
 from runtime.serve.server import ServeOptions, Server
+from runtime.triggers.trigger import Trigger
 from tests.support.serve_rig import TAPS, TOKEN, ADelivery, Answer, ASource, Rig, serving, until
 
 OURS = {"X_Requested_By": "cflow-edge"}
@@ -466,3 +474,48 @@ def test_json_only_holds_numbers(tmp_path: Path):
     with serving(tmp_path) as rig:
         assert rig.state()["fps"] == 0 and rig.state()["points"] == []
         json.loads(rig.ask("/api/state").body, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_who_set_a_threshold_is_in_the_audit_and_the_next_start_adds_nothing(tmp_path: Path):
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    with Log(tmp_path / "i.db") as log, serving(tmp_path, TOKEN, log=log) as rig:
+        log.begin(RunRecord(threshold=1.0, map_threshold=1.0))
+        body = {"value": 2.0, "instead_of": 1.0}
+        assert rig.ask("/api/threshold", "POST", body, **bearer).status == 200
+        assert rig.ask("/api/audit").status == 401
+        said = rig.ask("/api/audit", **bearer).json()
+        assert said["kept"] is True
+        [threshold] = [change for change in said["changes"] if change["what"] == "threshold"]
+        assert (threshold["old"], threshold["new"]) == ("1", "2")
+        assert threshold["who"] == "page, signed in with the token" and threshold["origin"] == "127.0.0.1"
+        sidecar = {change["what"]: change["new"] for change in said["changes"]}["sidecar"]
+        assert sidecar == sha256_of(tmp_path / "tiny.json")
+        before = list(audit(tmp_path / "i.db"))
+        with runtime.load(rig.engine, backend="onnxruntime", threads=1) as again:
+            of_run = {name: again.described()[name] for name in ("threshold", "map_threshold", "sidecar_sha256")}
+            log.begin(RunRecord(**of_run))
+        assert list(audit(tmp_path / "i.db")) == before
+
+
+def test_a_threshold_counts_though_the_audit_cannot_be_written_which_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
+    with Log(tmp_path / "i.db") as log, serving(tmp_path, log=log) as rig:
+        with closing(sqlite3.connect(log.path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            body = {"value": 2.0, "instead_of": 1.0}
+            assert rig.ask("/api/threshold", "POST", body, X_Requested_By="cflow-edge").status == 200
+        assert rig.detector.threshold == 2.0 and rig.server.troubles.counts() == {"audit": 1}
+        assert rig.ask("/api/audit").json() == {"kept": True, "changes": []}
+
+
+def test_the_last_parts_are_shown_with_the_time_their_answer_took(tmp_path: Path):
+    with serving(tmp_path) as rig:
+        one = rig.judge(30)
+        for number in range(30):
+            rig.server.write(replace(one, trigger=Trigger(f"SN-{number}", one.judged_s - 0.02, "http")))
+        parts = rig.state()["parts"]
+        assert [part["part"] for part in parts] == [f"SN-{number}" for number in range(29, 9, -1)]
+        assert parts[0]["answer_ms"] == pytest.approx(20) and parts[0]["verdict"] == "good"
+        assert rig.ask("/api/audit").json() == {"kept": False, "changes": []}

@@ -93,6 +93,84 @@ def test_everything_arrives_in_order_from_one_other_thread():
     assert delivery.counts() == Counts("probe", delivered=500)
 
 
+class Batches(Probe):
+    """A sink that takes many at once, and notes how many they were."""
+
+    def __init__(self, trouble: Exception | None = None, batch: int = 10, **queueing: float) -> None:
+        super().__init__(trouble, Queueing(capacity=1000, keep="oldest", batch=batch, **queueing))
+        self.sizes: list[int] = []
+
+    def write_batch(self, judgements: list[Judgement]) -> None:
+        self.sizes.append(len(judgements))
+        self.busy.set()
+        self.gate.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        self.got += judgements
+
+
+def test_a_sink_of_batches_gets_all_in_order_and_no_more_at_once_than_it_takes():
+    sink = Batches()
+    delivery = Delivery(sink, patience_s=30)
+    for i in range(995):
+        delivery.offer(judgement(i))
+    delivery.close()
+    assert sink.indices == list(range(995)) and max(sink.sizes) == 10 and sum(sink.sizes) == 995
+    assert delivery.counts() == Counts("probe", delivered=995)
+
+
+def test_a_batch_counts_once_it_is_written_and_not_before():
+    sink = Batches()
+    sink.gate.clear()
+    delivery = Delivery(sink)
+    for i in range(5):
+        delivery.offer(judgement(i))
+    assert sink.busy.wait(30) and delivery.counts() == Counts("probe", queued=5)
+    sink.gate.set()
+    assert _settled(delivery) == Counts("probe", delivered=5)
+    delivery.close()
+
+
+def test_a_batch_that_is_not_written_failed_as_a_whole_and_the_next_is_tried():
+    sink = Batches(OSError(28, "No space left on device"), gather_s=60)
+    delivery = Delivery(sink, say=lambda line: None)
+    for i in range(10):
+        delivery.offer(judgement(i))
+    failed = _settled(delivery)
+    assert (failed.failed, failed.delivered, sink.sizes) == (10, 0, [10])
+    sink.trouble = None
+    for i in range(10, 14):
+        delivery.offer(judgement(i))
+    delivery.close()  # ends the wait for more
+    assert sink.indices == [10, 11, 12, 13] and delivery.counts().delivered == 4
+
+
+def test_a_batch_that_is_gathered_does_not_wait_beyond_half_of_the_bytes():
+    one = judgement(1).nbytes
+    sink = Batches(batch=100, gather_s=60, max_bytes=4 * one)
+    delivery = Delivery(sink, patience_s=30, say=lambda line: None)
+    for i in range(30):
+        delivery.offer(judgement(i))
+    delivery.close()
+    assert sink.indices == list(range(30)) and max(sink.sizes) <= 4
+    assert delivery.counts() == Counts("probe", delivered=30)
+
+
+def test_a_batch_that_hangs_at_the_end_is_lost_as_a_whole():
+    sink = Batches()
+    sink.gate.clear()
+    delivery = Delivery(sink, say=lambda line: None)
+    for i in range(4):
+        delivery.offer(judgement(i))
+    assert sink.busy.wait(30)
+    delivery.close(0.01)
+    counts = delivery.counts()
+    assert (counts.delivered, counts.lost, counts.queued) == (0, 4, 0)
+    sink.gate.set()
+    delivery.running(30)
+    assert delivery.counts().lost == 4
+
+
 @pytest.mark.parametrize(("keep", "kept"), [("newest", [0, 7, 8, 9]), ("oldest", [0, 1, 2, 3])])
 def test_a_full_queue_gives_up_the_oldest_or_the_newest(hanging: Probe, keep: str, kept: list[int]):
     delivery = Delivery(hanging, Queueing(capacity=3, keep=keep), say=lambda line: None)

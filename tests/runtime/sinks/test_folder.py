@@ -34,7 +34,7 @@ def _lines(folder: Path) -> list[dict]:
 def test_a_frame_becomes_a_line_and_an_overlay(tmp_path: Path):
     frame, result = _frame(7), _result(2.5)
     with FolderSink(tmp_path / "out", 3.0) as sink:
-        sink.write(Judgement("camera:0", frame, result))
+        sink.write(Judgement("camera:0", frame, result, judged_s=frame.monotonic_s + 0.005))
     (line,) = _lines(tmp_path / "out")
     assert line == {
         "time": "2023-11-14T22:13:20.250+00:00",
@@ -45,6 +45,7 @@ def test_a_frame_becomes_a_line_and_an_overlay(tmp_path: Path):
         "threshold": 1.0,
         "verdict": "anomalous",
         "boxes": [{"x": 30, "y": 20, "width": 10, "height": 10, "peak": 2.5}],
+        "age_ms": 5.0,
         "latency_ms": {"execute": 1.235, "total": 2.0},
     }
     assert datetime.fromisoformat(line["time"]).astimezone(timezone.utc).timestamp() == TIME_S

@@ -1,0 +1,73 @@
+"""What is the same in all judgements of a run, written once and named by them."""
+
+import getpass
+import json
+import os
+import platform
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from runtime.common.moments import utc
+from runtime.common.version import installed_version
+
+
+def new_id() -> str:
+    """Return what no other run has: when it began (UTC), and four random digits for clocks that start anew."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def os_user() -> str:
+    """Return who runs this process, as "name@machine"; the number where the user has no name."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = str(os.getuid())
+    return f"{name}@{platform.node()}"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run with one engine.
+
+    `id` is in each judgement. `engine` is the file's name; the two hashes are those of the files that were loaded.
+    `threshold` is what was in force at the start, `who` the user of the operating system. `settings` are those whose
+    change an auditor asks for (mask, region, ...), by name as texts; `options` is all of the command line that was
+    given, without passwords.
+    """
+
+    id: str = field(default_factory=new_id)
+    started: str = field(default_factory=lambda: utc(time.time()))
+    version: str = field(default_factory=installed_version)
+    engine: str = ""
+    engine_sha256: str = ""
+    sidecar_sha256: str = ""
+    device: str = ""
+    threshold: float | None = None
+    map_threshold: float | None = None
+    who: str = field(default_factory=os_user)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self) -> tuple[Any, ...]:
+        """Return the values of the table `runs`, in its order."""
+        return tuple(json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in asdict(self).values())
+
+    def in_force(self) -> dict[str, str]:
+        """Return what an audit compares from run to run, as texts; what is not known is left out."""
+        named = {
+            "engine": self.engine_sha256,
+            "sidecar": self.sidecar_sha256,
+            "threshold": shown(self.threshold),
+            "map threshold": shown(self.map_threshold),
+            "version": self.version,
+        }
+        return {name: value for name, value in {**named, **self.settings}.items() if value}
+
+
+def shown(value: float | None) -> str:
+    """Return a threshold as the audit has it; nothing where there is none."""
+    return "" if value is None else f"{value:.9g}"

@@ -1,0 +1,36 @@
+"""What was changed, as the page shows it, and what the page changes itself."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runtime.common.errors import UserError
+from runtime.records.log import Log
+from runtime.records.read import audit
+
+SHOWN = 20  # changes, the newest
+
+
+class Changes:
+    """The audit of `log`, of nothing where there is none; `trouble` is told of what could not be entered."""
+
+    def __init__(self, log: Log | None, trouble: Callable[[Exception], None]) -> None:
+        self._log = log
+        self._trouble = trouble
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a log."""
+        return self._log is not None
+
+    def note(self, in_force: Mapping[str, str], who: str, origin: str) -> None:
+        """Enter what was changed. It stands already: where it cannot be entered, that is said and counted."""
+        if self._log is None:
+            return
+        try:
+            self._log.note(in_force, who, origin)
+        except (OSError, UserError) as error:
+            self._trouble(error)
+
+    def newest(self) -> list[dict[str, Any]]:
+        """Return the last changes, the newest first. Raises `OSError` or `UserError` where they cannot be read."""
+        return [] if self._log is None else list(audit(self._log.path, SHOWN))
