@@ -31,6 +31,9 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
     Where the camera's frame was cut, turned or masked before it was judged, "view" says how, and "camera_boxes" holds
     the same boxes in the same order in the pixels of the camera's own frame. Without "view" the judged frame is the
     camera's, and "boxes" are in its pixels already.
+
+    Where a trigger asked for it: "part", "trigger" (how it came), "answer_ms" and "late". "answer" is false in a line
+    that answers nobody, because its part was answered at the deadline. "decision" is the line's, of several frames.
     """
     frame, result = judgement.frame, judgement.result
     captured = datetime.fromtimestamp(frame.captured_s, timezone.utc)
@@ -48,10 +51,22 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
     }
     if result.reason:
         line["reason"] = result.reason
+    if judgement.decision is not None:
+        line["decision"] = judgement.decision
+    line |= _asked(judgement)
     if judgement.view is not None and (said := judgement.view.describe()):
         line["view"] = said
         line["camera_boxes"] = [asdict(_in_camera(judgement.view, box, frame.image.shape[:2])) for box in boxes]
     return line
+
+
+def _asked(judgement: Judgement) -> dict[str, Any]:
+    """Return what a line says of the trigger."""
+    trigger, answer_ms = judgement.trigger, judgement.answer_ms
+    if trigger is None or answer_ms is None:
+        return {}
+    said = {"part": trigger.part, "trigger": trigger.origin, "answer_ms": round(answer_ms, 3), "late": judgement.late}
+    return said if judgement.answers else {**said, "answer": False}
 
 
 def _in_camera(view: View, region: Region, judged_size: tuple[int, int]) -> Region:

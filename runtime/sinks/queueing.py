@@ -15,7 +15,8 @@ class Queueing:
     `keep` decides: "oldest" refuses the newcomer, which suits records (what was begun stays without gaps);
     "newest" gives up the one that waited longest, which suits messages (a line's controller acts on the present).
     A sink without need of `pictures` gets black ones that take no memory. With `anomalies_only`, good
-    frames are not offered to it at all, and so never push out an anomalous one.
+    frames are not offered to it at all, and so never push out an anomalous one. With `answers_only`, which suits
+    those that tell the line, neither are verdicts that came after their part was answered.
     """
 
     capacity: int = 64
@@ -23,6 +24,7 @@ class Queueing:
     keep: Literal["oldest", "newest"] = "newest"
     pictures: bool = True
     anomalies_only: bool = False
+    answers_only: bool = False
 
 
 @dataclass(frozen=True)

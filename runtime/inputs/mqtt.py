@@ -1,0 +1,133 @@
+"""Triggers from an MQTT broker: each message on a topic asks for the verdict of a part.
+
+The payload is the part id as plain text, or JSON: `{"part": "SN123", "source": "camera:0"}`, both optional. A message
+without a part id is counted. What is refused is told on `TOPIC/refused`; the answers go where `--mqtt` says.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from runtime.common.closing import Closing
+from runtime.common.errors import UserError
+from runtime.common.notices import say, say_once, worth_saying
+from runtime.sinks.mqtt_client import KEEPALIVE_S, QOS, new_client
+from runtime.sinks.mqtt_options import MqttOptions
+from runtime.triggers.trigger import Trigger, part_id
+
+MOST_BYTES = 4096  # of a message
+SEND = 'send a part id as text, or {"part": "SN123"}'
+FALLBACK = "Unsupported protocol version"
+
+
+class MqttTriggers(Closing):
+    """Subscribes to `topic` at the broker of `options`, again after each loss; what came meanwhile is no trigger.
+
+    A message that the broker kept (retained) is none either: it is of the past. Raises `UserError` where the topic or
+    paho-mqtt is not fit.
+    """
+
+    def __init__(self, options: MqttOptions, topic: str) -> None:
+        if set(topic) & set("+#\0") or topic.startswith("$") or topic == options.topic:
+            raise UserError(
+                "--trigger mqtt:TOPIC takes a topic of its own without + and #", repr(topic), "mqtt:line1/trigger"
+            )
+        self.name = f"MQTT {options.host}:{options.port}/{topic}"
+        self.subscribed = threading.Event()
+        self._topic, self._options = topic, options
+        self._take: Callable[[Trigger], str] = lambda trigger: ""
+        self._losses = 0
+        self._closing = False
+        self._connecting = threading.Lock()
+        self._client = self._new_client(5)
+
+    def _new_client(self, version: int) -> Any:
+        client = new_client(self._options, version)
+        client.will_clear()  # whether the inspection lives says the connection of the answers
+        client.on_connect, client.on_subscribe = self._on_connect, self._on_subscribe
+        client.on_disconnect, client.on_message = self._on_disconnect, self._on_message
+        return client
+
+    def start(self, take: Callable[[Trigger], str]) -> None:
+        """Connect, and pass triggers to `take` from the client's thread."""
+        self._take = take
+        self._connect()
+
+    def _connect(self) -> None:
+        self._client.connect_async(self._options.host, self._options.port, keepalive=KEEPALIVE_S)
+        self._client.loop_start()
+
+    def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if not reason.is_failure:
+            client.subscribe(self._topic, QOS)
+        elif reason == FALLBACK:
+            with self._connecting:
+                if not self._closing:
+                    client.disconnect()
+                    self._client = self._new_client(4)
+                    self._connect()
+        else:
+            say_once(f"{self.name}: the broker refused: {reason}")
+
+    def _on_subscribe(self, client: Any, data: Any, number: int, reasons: Any, properties: Any) -> None:
+        if any(reason.is_failure for reason in reasons):
+            say_once(f"{self.name}: the broker refuses the subscription: {reasons[0]}")
+            return
+        if self._losses:
+            say(f"{self.name}: triggers are taken again")
+        self.subscribed.set()
+
+    def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if self.subscribed.is_set() and not self._closing:
+            self._losses += 1
+            if worth_saying(self._losses):
+                say(f"{self.name} is lost ({reason}); no trigger is taken until it is back ({self._losses} so far)")
+        self.subscribed.clear()
+
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        if message.retain:
+            return
+        asked_s = time.monotonic()
+        part = ""
+        try:
+            part, source = parsed(message.payload)
+            refusal = self._take(Trigger(part, asked_s, "mqtt", source))
+        except UserError as error:
+            refusal = str(error)
+        if refusal:
+            answer = {"part": part, "refused": refusal}
+            client.publish(f"{self._topic}/refused", json.dumps(answer).encode(), QOS)
+
+    def close(self) -> None:
+        """Disconnect; a second call does nothing."""
+        with self._connecting:
+            self._closing = True
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def parsed(payload: bytes) -> tuple[str, str]:
+    """Return the part id ("": counted) and the source ("": each) of a message. Raises `UserError` for another thing."""
+    try:
+        text = payload[: MOST_BYTES + 1].decode()
+    except UnicodeDecodeError:
+        raise UserError(SEND, "no UTF-8") from None
+    if len(payload) > MOST_BYTES:
+        raise UserError(SEND, f"{len(payload)} bytes")
+    if not text.lstrip().startswith("{"):
+        return part_id(text), ""
+    try:
+        return from_object(json.loads(text))
+    except (ValueError, RecursionError):
+        raise UserError(SEND, repr(text[:100])) from None
+
+
+def from_object(asked: object) -> tuple[str, str]:
+    """Return the part id and the source of an object that JSON gave. Raises `UserError` for what is no trigger."""
+    fields = asked if isinstance(asked, dict) else {"": ""}
+    values = [fields.get(name, "") for name in ("part", "source")]
+    if fields.keys() - {"part", "source"} or not all(isinstance(value, str) for value in values):
+        raise UserError(SEND, "another object")
+    return part_id(values[0]), values[1]
