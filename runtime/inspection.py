@@ -24,7 +24,7 @@ from runtime.sources.asked import kind_of
 from runtime.sources.encoding_notes import EncodingNotes
 from runtime.sources.feed import Arrival, Feed
 from runtime.sources.frame import LOST, Frame, Source
-from runtime.triggers.decision import DecideOptions
+from runtime.triggers.options import DecideOptions
 from runtime.triggers.orders import Orders
 from runtime.triggers.station import Order
 

@@ -18,7 +18,8 @@ from runtime.result import Result, Verdict
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import LOST, Frame, Source, blank
 from runtime.sources.naming import live_frame_name
-from runtime.triggers.decision import DecideOptions, Deciders
+from runtime.triggers.decision import Deciders
+from runtime.triggers.options import DecideOptions
 from runtime.triggers.orders import Orders
 from runtime.triggers.station import Order
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from runtime.common.argument_types import LARGEST, count, positive, seconds
 from runtime.common.errors import UserError
 from runtime.inputs.registry import TriggerSpec, opened_inputs, trigger
-from runtime.triggers.decision import DecideOptions
-from runtime.triggers.orders import Orders, TriggerOptions
+from runtime.triggers.options import DecideOptions, TriggerOptions
 
 if TYPE_CHECKING:
+    from runtime.triggers.orders import Orders
     from runtime.triggers.trigger import TriggerInput
 
 DEFAULTS = TriggerOptions()
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--debounce",
         type=count,
         metavar="N",
-        help="a decision changes once N frames in a row stand for it (default: 1)",
+        help="a decision changes once N frames in a row say so (default: 1)",
     )
 
 
@@ -95,8 +95,10 @@ def decide_from(args: argparse.Namespace) -> DecideOptions | None:
     return None if args.decide is None else DecideOptions.parse(args.decide, args.debounce or 1)
 
 
-def orders_from(args: argparse.Namespace) -> Orders | None:
+def orders_from(args: argparse.Namespace) -> "Orders | None":
     """Return what takes triggers; None where every frame is judged."""
+    from runtime.triggers.orders import Orders
+
     if not args.trigger:
         return None
     given = {

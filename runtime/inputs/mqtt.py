@@ -15,10 +15,9 @@ from runtime.common.errors import UserError
 from runtime.common.notices import say, say_once, worth_saying
 from runtime.sinks.mqtt_client import KEEPALIVE_S, QOS, new_client
 from runtime.sinks.mqtt_options import MqttOptions
-from runtime.triggers.trigger import Trigger, part_id
+from runtime.triggers.message import parsed
+from runtime.triggers.trigger import Trigger
 
-MOST_BYTES = 4096  # of a message
-SEND = 'send a part id as text, or {"part": "SN123"}'
 FALLBACK = "Unsupported protocol version"
 
 
@@ -106,28 +105,3 @@ class MqttTriggers(Closing):
             self._closing = True
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def parsed(payload: bytes) -> tuple[str, str]:
-    """Return the part id ("": counted) and the source ("": each) of a message. Raises `UserError` for another thing."""
-    try:
-        text = payload[: MOST_BYTES + 1].decode()
-    except UnicodeDecodeError:
-        raise UserError(SEND, "no UTF-8") from None
-    if len(payload) > MOST_BYTES:
-        raise UserError(SEND, f"{len(payload)} bytes")
-    if not text.lstrip().startswith("{"):
-        return part_id(text), ""
-    try:
-        return from_object(json.loads(text))
-    except (ValueError, RecursionError):
-        raise UserError(SEND, repr(text[:100])) from None
-
-
-def from_object(asked: object) -> tuple[str, str]:
-    """Return the part id and the source of an object that JSON gave. Raises `UserError` for what is no trigger."""
-    fields = asked if isinstance(asked, dict) else {"": ""}
-    values = [fields.get(name, "") for name in ("part", "source")]
-    if fields.keys() - {"part", "source"} or not all(isinstance(value, str) for value in values):
-        raise UserError(SEND, "another object")
-    return part_id(values[0]), values[1]

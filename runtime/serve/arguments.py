@@ -13,6 +13,7 @@ from runtime.serve.address import TOKEN_VARIABLE, Address, read_token
 if TYPE_CHECKING:
     from runtime.detector import Detector
     from runtime.serve.server import Server
+    from runtime.triggers.orders import Orders
 
 LIBRARIES = ("aiohttp", "prometheus_client")
 
@@ -42,6 +43,7 @@ def server_from(
     detector: "Detector",
     sources: Callable[[], Iterable[Any]] = tuple,
     deliveries: Callable[[], Iterable[Any]] = tuple,
+    orders: "Orders | None" = None,
 ) -> "Server | None":
     """Return the server that `args` ask for, listening, its address told on stderr, or None for none.
 
@@ -61,6 +63,7 @@ def server_from(
         raise UserError("--serve needs aiohttp and prometheus-client", f"no {missing[0]}", "pip install '.[serve]'")
     from runtime.serve.server import ServeOptions, Server
 
-    server = Server(ServeOptions(address, token, args.health_after), detector, args.engine, sources, deliveries)
+    options = ServeOptions(address, token, args.health_after)
+    server = Server(options, detector, args.engine, sources, deliveries, orders)
     say(f"page: {server.address.url()}")
     return server

@@ -25,6 +25,7 @@ from runtime.detector import Detector
 from runtime.serve.address import Address, require_token
 from runtime.serve.answers import Answers
 from runtime.serve.history import RECENT, History
+from runtime.serve.http_triggers import HttpTriggers
 from runtime.serve.limits import GOODBYE_S, Limits
 from runtime.serve.link import Message, pack, receive
 from runtime.serve.metrics import Metrics
@@ -35,6 +36,8 @@ from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
 from runtime.sinks.judgement import Judgement
+from runtime.triggers.orders import Orders
+from runtime.triggers.trigger import TriggerInput
 
 JOIN_S = 10.0
 LET_GO_S = 5.0  # that the page's process of a killed run may take to end, where the machine is busy
@@ -57,6 +60,7 @@ class ServeOptions:
 class Server(Closing):
     """Serves the page of `detector`, opened from `engine`, from a process of its own; listens once it is made.
 
+    With `orders` it is an input for triggers too, once it is started as one (`triggers`).
     `sources` gives the sources to show (see `SourceStatus.of`) and `deliveries` what the other sinks have counted
     (`SinkStatus.of`); both are called from the server's thread, about once a second. Raises `UserError` for an address
     that cannot be listened on, and for one that others can reach where there is no token.
@@ -73,6 +77,7 @@ class Server(Closing):
         engine: Path,
         sources: Callable[[], Iterable[Any]] = tuple,
         deliveries: Callable[[], Iterable[Any]] = tuple,
+        orders: Orders | None = None,
     ) -> None:
         require_token(options.address, options.token)
         self._socket = _listen(options.address)
@@ -80,6 +85,9 @@ class Server(Closing):
         self._options = options
         self._sources = sources
         self._deliveries = deliveries
+        self._orders = orders
+        self._http = None if orders is None else HttpTriggers(orders, lambda: len(self._source_statuses()))
+        self.triggers: dict[str, TriggerInput] = {} if self._http is None else {"http": self._http}
         self._live: dict[str, bool] = {}
         self.troubles = Troubles()
         self.history = History()
@@ -103,9 +111,10 @@ class Server(Closing):
             self._source_statuses,
             self._sink_statuses,
             self._options.health_after_s,
+            None if self._orders is None else self._orders.counts,
         )
         page_state = PageState(observed, detector, sign_in=self._options.token is not None)
-        return Answers(observed, page_state, Metrics(observed, self.troubles.counts), self.troubles)
+        return Answers(observed, page_state, Metrics(observed, self.troubles.counts), self.troubles, self._http)
 
     def _source_statuses(self) -> list[SourceStatus]:
         return with_own_names(SourceStatus.of(source) for source in self._sources())
@@ -121,6 +130,8 @@ class Server(Closing):
     def offer(self, judgement: Judgement) -> None:
         """Take one judgement; nothing is drawn here, and nobody waited for."""
         try:
+            if self._http is not None:
+                self._http.offer(judgement)
             self.pictures.offer(self.history.add(judgement), judgement)
         except Exception as error:  # a defect of the page must not end an inspection
             self.troubles.add("judgement", error)
@@ -169,8 +180,8 @@ class Server(Closing):
     def _answer_until_gone(self) -> None:
         while message := receive(self._link):
             question, _ = message
-            if question["ask"] == "threshold":  # takes long, and others want to be answered
-                threading.Thread(target=self._answer, args=(question,), name="page threshold", daemon=True).start()
+            if question["ask"] == "threshold" or question.get("wait"):  # takes long, and others want to be answered
+                threading.Thread(target=self._answer, args=(question,), name="page answer", daemon=True).start()
             else:
                 self._answer(question)
 

@@ -1,33 +1,9 @@
 """The line's decision beside a frame's verdict: N of the last M frames of a camera that runs by itself."""
 
 from collections import Counter, deque
-from dataclasses import dataclass
 
-from runtime.common.errors import UserError
 from runtime.result import Verdict
-
-MOST_FRAMES = 1000
-
-
-@dataclass(frozen=True)
-class DecideOptions:
-    """Anomalous where `least` of the last `frames` are.
-
-    A decision that changes between good and anomalous is told once `debounce` frames in a row stand for it.
-    """
-
-    least: int
-    frames: int
-    debounce: int = 1
-
-    @classmethod
-    def parse(cls, text: str, debounce: int = 1) -> "DecideOptions":
-        """Read "3of5". Raises `UserError` for anything else."""
-        least, of, frames = text.partition("of")
-        whole = of and all(part.isascii() and part.isdigit() for part in (least, frames))
-        if not whole or not 1 <= int(least) <= int(frames) <= MOST_FRAMES:
-            raise UserError("--decide takes NofM, N of the last M frames", repr(text), "for example 3of5")
-        return cls(int(least), int(frames), debounce)
+from runtime.triggers.options import DecideOptions
 
 
 class Decider:

@@ -8,13 +8,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from runtime.common.closing import Closing
 from runtime.common.summary import Newest
 from runtime.triggers.counts import TriggerCounts
+from runtime.triggers.options import TriggerOptions
 from runtime.triggers.station import Kind, Order, Station
 from runtime.triggers.trigger import Trigger
 
@@ -25,22 +26,6 @@ NO_SOURCE = "there is no source of that name"
 SETTLED_STEP_S = 0.05  # how soon a camera is triggered again after it has settled
 
 Unanswered = Callable[[Order, str], None]
-
-
-@dataclass(frozen=True)
-class TriggerOptions:
-    """How triggers are answered.
-
-    Each within `deadline_s`; at most `queue` wait for their answer at a time. `delay_s` and `skip`: see
-    `runtime.triggers.station`. With `each_frame` nothing else triggers: every frame of a camera whose line triggers
-    it asks for its own verdict, its parts counted.
-    """
-
-    deadline_s: float = 1.0
-    queue: int = 4
-    delay_s: float = 0.0
-    skip: int = 2
-    each_frame: bool = False
 
 
 class Orders(Closing):

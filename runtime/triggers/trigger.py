@@ -1,5 +1,6 @@
 """A trigger as it came from the line, and what every kind of them has in common."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,6 +9,7 @@ from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 
 LONGEST_PART = 100  # characters of a part id
+PART = f"[ -~]{{0,{LONGEST_PART}}}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class TriggerInput(Closing, Protocol):
 
 def part_id(text: str) -> str:
     """Return what came as a part id; empty: it is counted. Raises `UserError` for what no record could show."""
-    part = text.strip()
-    if part and not (part.isprintable() and len(part) <= LONGEST_PART):
-        raise UserError(f"a part id is 1 to {LONGEST_PART} printable characters", repr(part[:LONGEST_PART]))
-    return part
+    if not re.fullmatch(PART, text):
+        raise UserError(f"a part id is 1 to {LONGEST_PART} printable ASCII characters", ascii(text[:LONGEST_PART]))
+    return text.strip()
