@@ -2,12 +2,15 @@
 
 The payload is the part id as plain text, or JSON: `{"part": "SN123", "source": "camera:0"}`, both optional. A message
 without a part id is counted. What is refused is told on `TOPIC/refused`; the answers go where `--mqtt` says.
+`TOPIC/status` holds "online" while triggers are taken, else "offline" (retained).
 """
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from runtime.common.closing import Closing
@@ -18,6 +21,7 @@ from runtime.sinks.mqtt_options import MqttOptions
 from runtime.triggers.message import parsed
 from runtime.triggers.trigger import Trigger
 
+GOODBYE_S = 1.0
 FALLBACK = "Unsupported protocol version"
 
 
@@ -35,7 +39,7 @@ class MqttTriggers(Closing):
             )
         self.name = f"MQTT {options.host}:{options.port}/{topic}"
         self.subscribed = threading.Event()
-        self._topic, self._options = topic, options
+        self._topic, self._options = topic, replace(options, topic=topic)
         self._take: Callable[[Trigger], str] = lambda trigger: ""
         self._losses = 0
         self._closing = False
@@ -44,7 +48,6 @@ class MqttTriggers(Closing):
 
     def _new_client(self, version: int) -> Any:
         client = new_client(self._options, version)
-        client.will_clear()  # whether the inspection lives says the connection of the answers
         client.on_connect, client.on_subscribe = self._on_connect, self._on_subscribe
         client.on_disconnect, client.on_message = self._on_disconnect, self._on_message
         return client
@@ -76,6 +79,7 @@ class MqttTriggers(Closing):
             return
         if self._losses:
             say(f"{self.name}: triggers are taken again")
+        client.publish(self._options.status_topic, "online", QOS, retain=True)
         self.subscribed.set()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
@@ -100,8 +104,12 @@ class MqttTriggers(Closing):
             client.publish(f"{self._topic}/refused", json.dumps(answer).encode(), QOS)
 
     def close(self) -> None:
-        """Disconnect; a second call does nothing."""
+        """Say "offline" and disconnect; a second call does nothing."""
         with self._connecting:
-            self._closing = True
+            again, self._closing = self._closing, True
+        if self.subscribed.is_set() and not again:
+            with contextlib.suppress(RuntimeError, ValueError):  # the connection has gone: the broker says it
+                told = self._client.publish(self._options.status_topic, "offline", QOS, retain=True)
+                told.wait_for_publish(GOODBYE_S)
         self._client.disconnect()
         self._client.loop_stop()

@@ -15,7 +15,7 @@ from runtime.sinks.json_lines import as_json
 from runtime.sinks.queueing import Queueing
 from runtime.sources.backoff import Backoff
 from runtime.sources.camera import CameraRequest, camera_origin
-from runtime.sources.frame import Frame, Source
+from runtime.sources.frame import Frame
 from runtime.sources.live import Live, LiveOptions
 from runtime.sources.watch import WatchedFolder, WatchOptions
 from runtime.triggers.options import DecideOptions, TriggerOptions
@@ -24,6 +24,7 @@ from runtime.triggers.trigger import Trigger
 from tests.support.controlled_source import ControlledSource
 from tests.support.fake_camera import FakeCamera
 from tests.support.tiny_engine import write_tiny_engine
+from tests.support.triggered_sources import FreeRunning, OnDemand
 from tests.support.waiting import wait_until
 
 LONG = TriggerOptions(deadline_s=60.0, queue=500, skip=0)
@@ -65,41 +66,6 @@ class Running:
         self.inspection.close()
 
 
-class OnDemand(Source):
-    """A camera that takes a picture when it is told to: grey level n for the n-th time, unless it is `deaf`."""
-
-    live = True
-    state = "live"
-
-    def __init__(self, name="gig", lag_s=0.0):
-        self.name, self.lag_s = name, lag_s
-        self.fired, self.deaf, self.closed = 0, set(), False
-        self._told = threading.Condition()
-        self._due = []
-
-    def software_trigger(self):
-        with self._told:
-            self.fired += 1
-            if self.fired not in self.deaf:
-                self._due.append(self.fired)
-            self._told.notify_all()
-
-    def __iter__(self):
-        while True:
-            with self._told:
-                self._told.wait_for(lambda: self._due or self.closed)
-                if self.closed:
-                    return
-                level = self._due.pop(0)
-            time.sleep(self.lag_s)
-            yield Frame(np.full((32, 48, 3), level, np.uint8), f"{self.name}_{level}", level, time.time())
-
-    def close(self):
-        with self._told:
-            self.closed = True
-            self._told.notify_all()
-
-
 @pytest.fixture
 def detector(tmp_path):
     with runtime.load(write_tiny_engine(tmp_path), threads=1, backend="onnxruntime") as opened:
@@ -122,25 +88,6 @@ def run(detector):
 
 def level_of(judgement):
     return int(judgement.frame.image[0, 0, 0])
-
-
-class FreeRunning(Source):
-    """A camera that runs by itself: the grey level of a frame is its number modulo 251."""
-
-    live = True
-    state = "live"
-
-    def __init__(self, name="cam"):
-        self.name, self.closed = name, threading.Event()
-
-    def __iter__(self):
-        index = 0
-        while not self.closed.wait(0.002):
-            yield Frame(np.full((32, 48, 3), index % 251, np.uint8), f"{self.name}_{index}", index, time.time())
-            index += 1
-
-    def close(self):
-        self.closed.set()
 
 
 def test_two_hundred_parts_each_get_their_own_frame(run):
