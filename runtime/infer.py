@@ -14,14 +14,17 @@ from runtime.common.errors import BROKEN_PIPE_STATUS, run_command
 from runtime.common.notices import LAST_WORD_S, say, write
 from runtime.common.program import program_name
 from runtime.engines.backends import add_arguments, load_options
+from runtime.inputs import arguments as input_arguments
 from runtime.serve import arguments as serve_arguments
 from runtime.sinks import arguments as sink_arguments
 from runtime.sources import arguments as source_arguments
+from runtime.triggers.counts import TriggerCounts
 
 if TYPE_CHECKING:
     from runtime.common.interrupts import StopSignals
     from runtime.inspection import Inspection
     from runtime.sinks.delivery import Deliveries
+    from runtime.triggers.orders import Orders
 
 PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
 INCOMPLETE_STATUS = 1  # a frame got no verdict, a sink did not get every result, or a source is lost at the end
@@ -62,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     source_arguments.add_arguments(parser)
     sink_arguments.add_arguments(parser)
+    input_arguments.add_arguments(parser)
     serve_arguments.add_arguments(parser)
     config.add_arguments(parser)
     return parser
@@ -71,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; returns the status of a signal that ended it, raises `UserError` for what the user can mend."""
     args = config.parse_args(build_parser, argv)
     sink_arguments.check_arguments(build_parser(), args)
+    input_arguments.check_arguments(build_parser(), args)
     source_arguments.check_output(args.output, args)
     if args.dry_run:
         print(source_arguments.describe_sources(args))
@@ -118,19 +123,27 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources), run)
     if not args.json:
         sinks.append(ConsoleSink(len(sources) > 1, live))
+    orders = input_arguments.orders_from(args)
+    patience_s = 0.0 if live or orders is not None else PATIENCE_S
     alone = len(sinks) == 1 and args.serve is None
 
     def unread() -> bool:
         return alone and getattr(sinks[0], "gone", False)
 
     deliveries = stack.enter_context(
-        Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S, say=lambda text: None if unread() else say(text))
+        Deliveries(sinks, patience_s=patience_s, say=lambda text: None if unread() else say(text))
     )
-    options = InspectionOptions(args.limit, args.batch_cameras, frozen_after_s=args.frozen_after, run=run.id)
-    inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
-    server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts, log_among(sinks))
+    decide = input_arguments.decide_from(args)
+    options = InspectionOptions(
+        args.limit, args.batch_cameras, frozen_after_s=args.frozen_after, decide=decide, run=run.id
+    )
+    inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views, orders))
+    server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts, log_among(sinks), orders)
     if server is not None:
         inspection.add(stack.enter_context(server))
+    if orders is not None:
+        for trigger_input in input_arguments.inputs_from(args, [*sinks, server]):
+            stack.enter_context(trigger_input).start(orders.take)
 
     def stop() -> None:
         inspection.stop()
@@ -138,7 +151,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
 
     signals.call(stop)
     pressed = stack.enter_context(key_reader()) if live else lambda: ""
-    line = Line(inspection, deliveries, args.json, signals, pressed, unread, detector.session.device)
+    line = Line(inspection, deliveries, args.json, signals, pressed, unread, detector.session.device, orders)
     for sink in sinks:
         if isinstance(sink, ConsoleSink):
             sink.status = line.status
@@ -160,6 +173,7 @@ class Line:
     pressed: Callable[[], str]
     unread: Callable[[], bool]
     device: str
+    orders: "Orders | None" = None
 
     def status(self) -> str:
         """Return what the console's one line ends with."""
@@ -182,13 +196,15 @@ class Line:
         if self.unread():
             return True
         summary = self.inspection.summary
-        if summary.frames:
+        triggers = TriggerCounts() if self.orders is None else self.orders.counts()
+        if summary.frames or triggers.taken:
             text = summary.text(self.device, self.inspection.dropped())
+            text += f"\n{triggers.text()}" if self.orders is not None else ""
             write(sys.stderr if self.json else sys.stdout, f"{text}\n", LAST_WORD_S)
         missed = [counts for counts in self.deliveries.counts() if counts.undelivered]
         for counts in missed:
             say(counts.text(), LAST_WORD_S)
-        return not (missed or lost or summary.verdicts["none"])
+        return not (missed or lost or summary.verdicts["none"] or not triggers.complete)
 
 
 def command() -> int:

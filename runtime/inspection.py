@@ -3,38 +3,32 @@
     sources ─▶ feed (a thread each) ─▶ view ▸ detector ▸ refine ─▶ judgement ─▶ receiver (see `runtime.sinks.delivery`)
 
 Everything here runs in the thread that calls `run`; what waits for devices, disks or networks has threads of its own.
+One thing comes from another thread: the answer to a trigger whose deadline has passed (`runtime.triggers.orders`).
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.notices import say
-from runtime.common.summary import Summary
 from runtime.detector import Detector, Submitted
-from runtime.images.frozen import FrozenCheck
 from runtime.images.view import View
+from runtime.outgoing import Outgoing, Receiver
 from runtime.result import Result
-from runtime.sinks.judgement import Judgement
+from runtime.sources.asked import kind_of
 from runtime.sources.encoding_notes import EncodingNotes
 from runtime.sources.feed import Arrival, Feed
 from runtime.sources.frame import LOST, Frame, Source
+from runtime.triggers.options import DecideOptions
+from runtime.triggers.orders import Orders
+from runtime.triggers.station import Order
 
 TICK_S = 0.1  # how soon a request to stop is seen while no frame comes
-
-
-class Receiver(Protocol):
-    """Takes judgements in order and, where they cannot be delivered at once, queues or drops and counts them."""
-
-    def offer(self, judgement: Judgement) -> None:
-        """Take one judgement; never waits for a sink of a live source."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -43,14 +37,15 @@ class InspectionOptions:
 
     `limit` ends the run after so many frames. With `batch_cameras` the frames of several sources that are there go
     into one execution, and those that can be expected are waited for up to `gather_ms` milliseconds. A live source
-    whose picture has not changed for `frozen_after_s` seconds gets no verdict (0: never). `run` is the id that every
-    judgement bears (`runtime.records.run`).
+    whose picture has not changed for `frozen_after_s` seconds gets no verdict (0: never). `decide` says how the line
+    decides by several frames. `run` is the id that every judgement bears (`runtime.records.run`).
     """
 
     limit: int | None = None
     batch_cameras: bool = False
     gather_ms: float = 3.0
     frozen_after_s: float = 10.0
+    decide: DecideOptions | None = None
     run: str = ""
 
 
@@ -73,6 +68,7 @@ class _Taken:
     frame: Frame
     unjudged: str  # why it is not given to the engine; empty where it is
     frozen: str  # why it says nothing new
+    order: Order | None  # whose it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +84,9 @@ class Inspection(Closing):
     """Judges the frames of `sources` with `detector` until they end, `stop` is called or the limit is reached.
 
     `receivers` are offered every judgement. `views` has one for each source, in their order, or none at all. Owns the
-    sources, not the detector. `latency_ms` of each result gains the stages "capture" (what the loop waited for the
-    frame) and, with views, "view". Raises `UserError` for two sources of one name, which no sink could tell apart.
+    sources, not the detector. With `orders`, which it opens and closes, only frames that triggers ask for are judged,
+    and each trigger gets its answer. `latency_ms` of each result gains the stages "capture" (what the loop waited for
+    the frame) and, with views, "view". Raises `UserError` for two sources of one name, which no sink could tell apart.
     """
 
     def __init__(
@@ -99,22 +96,24 @@ class Inspection(Closing):
         receivers: Sequence[Receiver] = (),
         options: InspectionOptions | None = None,
         views: Sequence[View] = (),
+        orders: Orders | None = None,
     ) -> None:
         self.sources = tuple(sources)
         self._check_names()
-        self.summary = Summary()
         self._detector = detector
-        self._receivers = tuple(receivers)
         self._options = options or InspectionOptions()
+        self._outgoing = Outgoing(receivers, detector, orders, self._options.decide, self._options.run)
+        self.summary = self._outgoing.summary
+        self._orders = orders
         self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
-        after_s = self._options.frozen_after_s
-        self._frozen = {id(source): FrozenCheck(after_s if source.live else 0.0) for source in self.sources}
         self._encodings = EncodingNotes(detector.sidecar.image_facts, detector.sidecar.versions)
         self._taken = 0
         self._waited_ms = 0.0
         self._stopping = False
         self._told: set[int] = set()  # sources whose end was told, by their place
-        self._feed = Feed(self.sources)
+        if orders is not None:
+            orders.open({source.name: kind_of(source) for source in self.sources}, self._answer_without_frame)
+        self._feed = Feed(self.sources, orders, self._options.frozen_after_s)
 
     def _check_names(self) -> None:
         names = [source.name for source in self.sources]
@@ -123,7 +122,7 @@ class Inspection(Closing):
 
     def add(self, receiver: Receiver) -> None:
         """Offer every judgement from now on to `receiver` too, after the others."""
-        self._receivers = (*self._receivers, receiver)
+        self._outgoing.receivers = (*self._outgoing.receivers, receiver)
 
     def stop(self) -> None:
         """Ask `run` to return after what is under way; only sets a flag, so that a signal handler may call it."""
@@ -221,9 +220,8 @@ class Inspection(Closing):
         """
         source, frame, unjudged = arrival.source, arrival.frame, arrival.frame.fault
         if unjudged:
-            return _Taken(source, frame, unjudged, "")
+            return _Taken(source, frame, unjudged, "", arrival.order)
         view = self._views.get(id(source))
-        frozen = self._frozen[id(source)].reason(frame.image, time.monotonic())
         try:
             if view is not None:
                 frame = replace(frame, image=np.ascontiguousarray(view(frame.image)))
@@ -232,19 +230,18 @@ class Inspection(Closing):
             if len(self.sources) == 1 and source.uniform and not self.summary.frames:
                 raise
             unjudged = str(error)
-        return _Taken(source, frame, unjudged, frozen)
+        return _Taken(source, frame, unjudged, arrival.frozen, arrival.order)
 
     def _finish(self, batch: _UnderWay) -> None:
         for item, result in zip(batch.taken, batch.submitted.results(), strict=True):
             source, judged = item.source, self._judged(item, result)
             self._encodings.look_at(source)
             judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
-            judgement = Judgement(source.name, item.frame, judged, self._views.get(id(source)), run=self._options.run)
-            offering = time.perf_counter()
-            for receiver in self._receivers:
-                receiver.offer(judgement)
-            deliver_ms = 1e3 * (time.perf_counter() - offering)
-            self.summary.add(judged.verdict, {**judged.latency_ms, "deliver": deliver_ms}, source.name)
+            self._outgoing.judged(source, item.frame, judged, self._views.get(id(source)), item.order)
+
+    def _answer_without_frame(self, order: Order, reason: str) -> None:
+        source = next(source for source in self.sources if source.name == order.source)
+        self._outgoing.unanswered(source, order, reason)
 
     def _judged(self, item: _Taken, result: Result) -> Result:
         """Return `result` held to what is inspected of the source's frames, without a verdict where it has none."""
@@ -272,5 +269,7 @@ class Inspection(Closing):
         raise error
 
     def close(self) -> None:
-        """Stop capturing and close the sources; a second call does nothing."""
+        """Answer the triggers that wait, stop capturing and close the sources; a second call does nothing."""
+        if self._orders is not None:
+            self._orders.close()
         self._feed.close()

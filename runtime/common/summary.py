@@ -11,7 +11,7 @@ PERCENTILES = (50, 95, 99)
 KEPT = 100_000  # latencies a stage, the newest: an hour at 30 frames per second in 0.4 MB
 
 
-class _Newest:
+class Newest:
     """The newest `KEPT` numbers; its memory is taken whole at once, so that a long run does not grow."""
 
     def __init__(self) -> None:
@@ -19,10 +19,12 @@ class _Newest:
         self._count = 0
 
     def add(self, value: float) -> None:
+        """Take one number, in the place of the oldest."""
         self._values[self._count % KEPT] = value
         self._count += 1
 
     def values(self) -> NDArray[np.float32]:
+        """Return those that are there, in no order."""
         return self._values[: min(self._count, KEPT)]
 
 
@@ -34,7 +36,7 @@ class Summary:
         self.frames = 0  # judged so far
         self._started = time.perf_counter()
         self._by_source: dict[str, Counter[str]] = {}
-        self._latencies_ms: dict[str, _Newest] = {}
+        self._latencies_ms: dict[str, Newest] = {}
 
     @property
     def fps(self) -> float:
@@ -50,7 +52,7 @@ class Summary:
         self._by_source[source][verdict] += 1
         for stage, ms in latency_ms.items():
             if stage not in self._latencies_ms:
-                self._latencies_ms[stage] = _Newest()
+                self._latencies_ms[stage] = Newest()
             self._latencies_ms[stage].add(ms)
 
     def percentiles_ms(self) -> dict[str, tuple[float, ...]]:

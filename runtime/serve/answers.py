@@ -1,10 +1,12 @@
 """What the inspection answers to the process of its page."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from runtime.common.errors import UserError
 from runtime.serve.changes import Changes
+from runtime.serve.http_triggers import NOT_TAKEN, HttpTriggers
 from runtime.serve.link import Message
 from runtime.serve.metrics import Metrics
 from runtime.serve.observed import Observed
@@ -18,11 +20,21 @@ FAILED: Answer = ({"failed": True}, b"")
 
 
 class Answers:
-    """`to(question)` is short for every question but "threshold", which reads the whole engine file."""
+    """`to(question)` is short for every question but two.
+
+    "threshold" reads the whole engine file, and a "trigger" may wait for its answer.
+    """
 
     def __init__(
-        self, observed: Observed, page_state: PageState, metrics: Metrics, troubles: Troubles, changes: Changes
+        self,
+        observed: Observed,
+        page_state: PageState,
+        metrics: Metrics,
+        troubles: Troubles,
+        changes: Changes,
+        triggers: HttpTriggers | None = None,
     ) -> None:
+        self._triggers = triggers
         self._observed = observed
         self._page_state = page_state
         self._troubles = troubles
@@ -34,6 +46,7 @@ class Answers:
             "health": self._health,
             "threshold": self._threshold,
             "audit": lambda question: ({"kept": changes.kept, "changes": changes.newest()}, b""),
+            "trigger": self._trigger,
             "troubles": self._note,
         }
 
@@ -78,6 +91,13 @@ class Answers:
         except OSError as error:
             return _refused(507, f"the sidecar could not be written: {error.strerror or type(error).__name__}")
         return {"status": 200, "said": {"value": question["value"]}}, b""
+
+    def _trigger(self, question: Message) -> Answer:
+        if self._triggers is None:
+            return _refused(404, NOT_TAKEN)
+        asked_s = min(question["asked_s"], time.monotonic())  # when the page's process had it: one clock for both
+        status, said = self._triggers.ask(question["part"], question["source"], asked_s, question["wait"])
+        return {"status": status, "said": said}, b""
 
     def _note(self, question: Message) -> Answer:
         for kind, (count, text) in question["troubles"].items():

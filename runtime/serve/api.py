@@ -6,6 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
+from runtime.triggers.trigger import PART
+
 LARGEST = 2**53 - 1  # the largest whole number that every JSON reader keeps exactly
 JSON, TEXT, HTML, JPEG = "application/json", "text/plain", "text/html", "image/jpeg"
 FORM = "application/x-www-form-urlencoded"
@@ -64,6 +66,7 @@ ANOMALY = Whole("picture", "the number of an anomaly in /api/state", in_path=Tru
 AFTER = Whole("after", "a picture with a number above this is wanted, and waited for")
 SINCE = Whole("since", "points with a number above this are wanted")
 MINUTES = Whole("minutes", "1: with the last 24 hours by minute", most=1)
+WAIT = Whole("wait", "1: the answer is the verdict, which comes at the deadline at the latest", most=1)
 
 OPERATIONS = (
     Operation("GET", "/", "page", "the page", {200: HTML}),
@@ -82,6 +85,16 @@ OPERATIONS = (
         "threshold",
         "writes another threshold to the sidecar and judges by it",
         {200: JSON, 409: JSON, 422: JSON, 507: JSON},
+        body=JSON,
+        header=True,
+    ),
+    Operation(
+        "POST",
+        "/api/trigger",
+        "trigger",
+        "asks for the verdict of a part, with --trigger http",
+        {200: JSON, 202: JSON, 404: JSON, 409: JSON, 429: JSON, 503: JSON},
+        (WAIT,),
         body=JSON,
         header=True,
     ),
@@ -112,6 +125,13 @@ def threshold_schema(highest: float) -> dict[str, Any]:
     }
 
 
+def trigger_schema() -> dict[str, Any]:
+    """Return what a body that asks for the verdict of a part is, in JSON Schema."""
+    part = {"type": "string", "pattern": f"^{PART}$", "description": "left out: it is counted"}
+    source = {"type": "string", "description": "the one source that is asked; left out: each of them"}
+    return {"type": "object", "properties": {"part": part, "source": source}, "additionalProperties": False}
+
+
 def described(operation: Operation, open_to_all: bool, highest: float) -> dict[str, Any]:
     """Return an operation as OpenAPI has it; `open_to_all`: this page takes no token."""
     refusals = {**ALWAYS, **(ACTION if operation.method == "POST" else {})}
@@ -127,8 +147,8 @@ def described(operation: Operation, open_to_all: bool, highest: float) -> dict[s
         about = f"{OUR_PAGE}; needed unless the request has the token as a bearer"
         header = {"name": ASKED_BY, "in": "header", "required": open_to_all, "description": about, "schema": schema}
         parameters.append(header)
-    schemas = {JSON: threshold_schema(highest), FORM: TOKEN_FORM}
-    body = {operation.body: {"schema": schemas[operation.body]}} if operation.body else {}
+    schemas = {"threshold": threshold_schema(highest), "trigger": trigger_schema(), "login": TOKEN_FORM}
+    body = {operation.body: {"schema": schemas[operation.handler]}} if operation.body else {}
     return {
         "operationId": f"{operation.method.lower()} {operation.path}",
         "summary": operation.about,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from runtime.detector import Detector
     from runtime.records.log import Log
     from runtime.serve.server import Server
+    from runtime.triggers.orders import Orders
 
 LIBRARIES = ("aiohttp", "prometheus_client")
 
@@ -44,6 +45,7 @@ def server_from(
     sources: Callable[[], Iterable[Any]] = tuple,
     deliveries: Callable[[], Iterable[Any]] = tuple,
     log: "Log | None" = None,
+    orders: "Orders | None" = None,
 ) -> "Server | None":
     """Return the server that `args` ask for, listening, its address told on stderr, or None for none.
 
@@ -64,6 +66,6 @@ def server_from(
     from runtime.serve.server import ServeOptions, Server
 
     options = ServeOptions(address, token, args.health_after)
-    server = Server(options, detector, args.engine, sources, deliveries, log)
+    server = Server(options, detector, args.engine, sources, deliveries, log, orders)
     say(f"page: {server.address.url()}")
     return server

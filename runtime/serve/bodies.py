@@ -9,9 +9,12 @@ from urllib.parse import parse_qsl
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from runtime.common.errors import UserError
 from runtime.serve.api import FORM
+from runtime.triggers.message import from_object
 
 SEND = 'send {"value": X, "instead_of": the present threshold}'
+SEND_PART = 'send {"part": "SN123"}'
 MOST_FIELDS = 8
 
 
@@ -46,6 +49,17 @@ async def read_threshold(request: web.Request, within_s: float) -> tuple[float, 
     except (ValueError, RecursionError):
         raise web.HTTPBadRequest(text=SEND) from None
     return value, instead_of
+
+
+async def read_trigger(request: web.Request, within_s: float) -> tuple[str, str]:
+    """Return (part, source), each empty where it is left out. Raises 400 for what is no trigger."""
+    text = await _text(request, within_s)
+    try:
+        return from_object(json.loads(text))
+    except (ValueError, RecursionError):
+        raise web.HTTPBadRequest(text=SEND_PART) from None
+    except UserError as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
 
 
 async def read_token_field(request: web.Request, within_s: float) -> str:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from runtime.serve.access import Access
 from runtime.serve.api import OPERATIONS, Operation, openapi
-from runtime.serve.bodies import read_threshold, read_token_field
+from runtime.serve.bodies import read_threshold, read_token_field, read_trigger
 from runtime.serve.guard import Guard
 from runtime.serve.inspected import Inspected, NoAnswer
 from runtime.serve.limits import Limits
@@ -131,6 +131,13 @@ class Handlers:
     async def audit(self, request: web.Request) -> web.Response:
         """Return the last changes in the inspection log."""
         return _json(await self._inspected.audit.get())
+
+    async def trigger(self, request: web.Request, wait: int) -> web.Response:
+        """Ask for the verdict of a part; say that it will come, or wait for it."""
+        asked_s = now_s()
+        part, source = await read_trigger(request, self._limits.reading_s)
+        answer = await self._inspected.trigger(part, source, asked_s, bool(wait))
+        return _json(answer["said"], answer["status"])
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Return what Prometheus scrapes."""

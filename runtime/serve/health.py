@@ -31,3 +31,14 @@ def health(age_s: float | None, limit_s: float, source: str = "", reason: str = 
     if age_s > limit_s:
         return Health(age_s, f"the last judgement is {age_s:.1f} s old, more than {limit_s:g} s", detail)
     return Health(age_s, "")
+
+
+def triggered_health(age_s: float | None, up: bool, source: str = "", reason: str = "") -> Health:
+    """Return the state where only frames are judged that triggers ask for; arguments as those of `health`.
+
+    A line that pauses is well. It is not where the source is not `up`, or the last part got no verdict.
+    """
+    detail = (f" of {source}" if source else "") + (f" ({reason})" if reason else "")
+    if not up:
+        return Health(age_s, "a source is lost", detail)
+    return Health(age_s, "the last part got no verdict" if reason else "", detail if reason else "")

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from runtime.serve.limits import ANSWER_S, THRESHOLD_S
+from runtime.serve.limits import ANSWER_S, THRESHOLD_S, TRIGGER_S
 from runtime.serve.link import Message, pack, receive_async
 
 HEALTH_FRESH_S = 0.2  # at most
@@ -100,6 +100,12 @@ class Inspected:
             answer, _ = await self.ask("threshold", THRESHOLD_S, value=value, instead_of=instead_of, **asked_by)
         self.report.forget()
         self.audit.forget()
+        return answer
+
+    async def trigger(self, part: str, source: str, asked_s: float, wait: bool) -> Message:
+        """Return {"status", "said"}: that the trigger is taken or not, or, after up to its deadline, the answers."""
+        within_s = TRIGGER_S if wait else ANSWER_S
+        answer, _ = await self.ask("trigger", within_s, part=part, source=source, asked_s=asked_s, wait=wait)
         return answer
 
     async def _ask_health(self) -> Message:

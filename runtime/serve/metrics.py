@@ -54,6 +54,7 @@ class Metrics(Collector):
         yield self._stages()
         yield from self._of_sources()
         yield from self._of_sinks()
+        yield from self._of_triggers()
         yield _counter("page_errors", "Errors of this page.", ("kind",), [((k,), n) for k, n in self._errors().items()])
 
     def _stages(self) -> Metric:
@@ -82,6 +83,16 @@ class Metrics(Collector):
         )
         failed = [((s.name,), s.failed) for s in sinks]
         yield _counter("sink_failed", "Judgements that a sink failed to deliver.", ("sink",), failed)
+
+    def _of_triggers(self) -> Iterator[Metric]:
+        if self._observed.triggers is None:
+            return
+        counts = self._observed.triggers()
+        results = ("taken", "answered", "late", "refused", "lost")
+        yield _counter("triggers", "Triggers.", ("result",), [((name,), getattr(counts, name)) for name in results])
+        newest = {"0.5": counts.p50_ms, "0.99": counts.p99_ms}
+        samples = [((quantile,), ms / 1e3) for quantile, ms in newest.items() if ms is not None]
+        yield _gauge("answer_seconds", "From trigger to answer, of the newest.", ("quantile",), samples)
 
 
 Samples = Iterable[tuple[Sequence[str], float]]

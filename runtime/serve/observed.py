@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from runtime.serve.health import Health, health
+from runtime.serve.health import Health, health, triggered_health
 from runtime.serve.history import History
 from runtime.serve.pictures import Pictures
 from runtime.serve.status import FILE, SinkStatus, SourceStatus
 from runtime.serve.threshold_control import ThresholdControl
+from runtime.triggers.counts import TriggerCounts
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,7 @@ class Observed:
     sources: Callable[[], Sequence[SourceStatus]]
     sinks: Callable[[], Sequence[SinkStatus]]
     health_after_s: float
+    triggers: Callable[[], TriggerCounts] | None = None  # None: every frame is judged
 
     def health(self) -> Health:
         """Return whether frames are being judged: those of each camera, stream and watched folder."""
@@ -33,4 +35,7 @@ class Observed:
 
     def _health_of(self, source: str, several: bool) -> Health:
         age_s, reason = self.history.age_s(source), self.history.reason(source)
+        if self.triggers is not None:  # a line that pauses asks for nothing
+            up = any(status.up for status in self.sources() if status.name == source)
+            return triggered_health(age_s, up, source if several else "", reason)
         return health(age_s, self.health_after_s, source if several else "", reason)

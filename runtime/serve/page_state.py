@@ -37,13 +37,14 @@ class PageState:
         sources = self._observed.sources()
         for source in sources:
             self.source_names.setdefault(source.name, len(self.source_names))
-        state = self._observed.health()
+        state, triggers = self._observed.health(), self._observed.triggers
         return {
             **self._run,
             "now": time.time(),
             "health": {"ok": state.ok, "reason": state.reason + state.detail},
             "counts": self._history.counts(),
             "fps": self._history.fps(),
+            "triggers": None if triggers is None else asdict(triggers()),
             "latency_ms": self._history.percentiles_ms(),
             "threshold": asdict(self._observed.control.status()),
             "sources": [{**asdict(source), "up": source.up} for source in sources],

@@ -27,6 +27,7 @@ from runtime.serve.address import Address, require_token
 from runtime.serve.answers import Answers
 from runtime.serve.changes import Changes
 from runtime.serve.history import RECENT, History
+from runtime.serve.http_triggers import HttpTriggers
 from runtime.serve.limits import GOODBYE_S, Limits
 from runtime.serve.link import Message, pack, receive
 from runtime.serve.metrics import Metrics
@@ -37,6 +38,8 @@ from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
 from runtime.sinks.judgement import Judgement
+from runtime.triggers.orders import Orders
+from runtime.triggers.trigger import TriggerInput
 
 JOIN_S = 10.0
 LET_GO_S = 5.0  # that the page's process of a killed run may take to end, where the machine is busy
@@ -59,6 +62,7 @@ class ServeOptions:
 class Server(Closing):
     """Serves the page of `detector`, opened from `engine`, from a process of its own; listens once it is made.
 
+    With `orders` it is an input for triggers too, once it is started as one (`triggers`).
     `sources` gives the sources to show (see `SourceStatus.of`) and `deliveries` what the other sinks have counted
     (`SinkStatus.of`); both are called from the server's thread, about once a second. What the page changes goes into
     the audit of `log`, where there is one. Raises `UserError` for an address that cannot be listened on, and for one
@@ -77,6 +81,7 @@ class Server(Closing):
         sources: Callable[[], Iterable[Any]] = tuple,
         deliveries: Callable[[], Iterable[Any]] = tuple,
         log: Log | None = None,
+        orders: Orders | None = None,
     ) -> None:
         require_token(options.address, options.token)
         self._socket = _listen(options.address)
@@ -84,6 +89,9 @@ class Server(Closing):
         self._options = options
         self._sources = sources
         self._deliveries = deliveries
+        self._orders = orders
+        self._http = None if orders is None else HttpTriggers(orders, lambda: len(self._source_statuses()))
+        self.triggers: dict[str, TriggerInput] = {} if self._http is None else {"http": self._http}
         self._live: dict[str, bool] = {}
         self.troubles = Troubles()
         self.history = History()
@@ -107,9 +115,11 @@ class Server(Closing):
             self._source_statuses,
             self._sink_statuses,
             self._options.health_after_s,
+            None if self._orders is None else self._orders.counts,
         )
         page_state = PageState(observed, detector, sign_in=self._options.token is not None)
-        return Answers(observed, page_state, Metrics(observed, self.troubles.counts), self.troubles, changes)
+        metrics = Metrics(observed, self.troubles.counts)
+        return Answers(observed, page_state, metrics, self.troubles, changes, self._http)
 
     def _source_statuses(self) -> list[SourceStatus]:
         return with_own_names(SourceStatus.of(source) for source in self._sources())
@@ -125,6 +135,8 @@ class Server(Closing):
     def offer(self, judgement: Judgement) -> None:
         """Take one judgement; nothing is drawn here, and nobody waited for."""
         try:
+            if self._http is not None:
+                self._http.offer(judgement)
             self.pictures.offer(self.history.add(judgement), judgement)
         except Exception as error:  # a defect of the page must not end an inspection
             self.troubles.add("judgement", error)
@@ -173,8 +185,8 @@ class Server(Closing):
     def _answer_until_gone(self) -> None:
         while message := receive(self._link):
             question, _ = message
-            if question["ask"] == "threshold":  # takes long, and others want to be answered
-                threading.Thread(target=self._answer, args=(question,), name="page threshold", daemon=True).start()
+            if question["ask"] == "threshold" or question.get("wait"):  # takes long, and others want to be answered
+                threading.Thread(target=self._answer, args=(question,), name="page answer", daemon=True).start()
             else:
                 self._answer(question)
 

@@ -56,5 +56,9 @@ def _line(judgement: Judgement, several: bool) -> str:
     verdict = f"no verdict: {result.reason}" if result.verdict == "none" else result.verdict
     line = f"{judgement.frame.name}  {score}  {verdict}"
     line = f"{judgement.source}  {line}" if several else line
+    if judgement.decision is not None:
+        line += f"  decision: {judgement.decision}"
+    if judgement.trigger is not None:
+        line += f"  part {judgement.trigger.part}  {judgement.answer_ms:.1f} ms"
     # a file's name may hold a line's end, and look like a verdict, or what a terminal obeys
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)

@@ -61,6 +61,8 @@ class Delivery:
         """Queue one judgement, or count what the full queue gives up for it as lost. Never raises, never waits long."""
         if self.queueing.anomalies_only and not judgement.alarming:
             return
+        if self.queueing.answers_only and not judgement.answers:
+            return
         if not self.queueing.pictures:
             judgement = judgement.without_picture()
         with self._changed:

@@ -32,8 +32,8 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
     camera's, and "boxes" are in its pixels already.
 
     "run" names the run, whose record (`runtime.records.run`) holds what is the same in all its lines. Where a trigger
-    asked for the verdict, "part" is the part's id and "trigger", "asked" and "answer_ms" say how and when it came, and
-    how long the answer took.
+    asked for it: "part", "trigger" (how it came), "asked" (when), "answer_ms" and "late". "answer" is false in a line
+    that answers nobody, because its part was answered at the deadline. "decision" is the line's, of several frames.
     """
     frame, result = judgement.frame, judgement.result
     boxes = regions_above(result.anomaly_map, result.map_threshold, frame.image.shape[:2])
@@ -48,26 +48,35 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "boxes": [asdict(box) for box in boxes],
         "age_ms": round(judgement.age_ms, 3),
         "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
-        **_of_run_and_part(judgement),
+        **_of_run(judgement),
     }
     if result.reason:
         line["reason"] = result.reason
+    if judgement.decision is not None:
+        line["decision"] = judgement.decision
+    line |= _of_trigger(judgement)
     if judgement.view is not None and (said := judgement.view.describe()):
         line["view"] = said
         line["camera_boxes"] = [asdict(_in_camera(judgement.view, box, frame.image.shape[:2])) for box in boxes]
     return line
 
 
-def _of_run_and_part(judgement: Judgement) -> dict[str, Any]:
-    """Return the fields of run, recipe, the camera's clock and the part that was asked for: those that there are."""
+def _of_run(judgement: Judgement) -> dict[str, Any]:
+    """Return the fields of run, recipe and the camera's clock: those that there are."""
     said: dict[str, Any] = {name: value for name in ("run", "recipe") if (value := getattr(judgement, name))}
     if judgement.frame.camera_ns is not None:
         said["camera_ns"] = judgement.frame.camera_ns
-    trigger, asked_s, answer_ms = judgement.trigger, judgement.asked_s, judgement.answer_ms
-    if trigger is not None and asked_s is not None and answer_ms is not None:
-        said |= {"part": trigger.part, "trigger": trigger.origin, "asked": utc(asked_s)}
-        said["answer_ms"] = round(answer_ms, 3)
     return said
+
+
+def _of_trigger(judgement: Judgement) -> dict[str, Any]:
+    """Return what a line says of the trigger."""
+    trigger, asked_s, answer_ms = judgement.trigger, judgement.asked_s, judgement.answer_ms
+    if trigger is None or asked_s is None or answer_ms is None:
+        return {}
+    said = {"part": trigger.part, "trigger": trigger.origin, "asked": utc(asked_s)}
+    said |= {"answer_ms": round(answer_ms, 3), "late": judgement.late}
+    return said if judgement.answers else {**said, "answer": False}
 
 
 def _in_camera(view: View, region: Region, judged_size: tuple[int, int]) -> Region:

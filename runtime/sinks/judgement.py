@@ -1,5 +1,6 @@
 """What one frame came to, and where such judgements can go."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import numpy as np
 from runtime.common.closing import Closing
 from runtime.images.pixels import Image8
 from runtime.images.view import View
-from runtime.result import Result
+from runtime.result import Result, Verdict
 from runtime.sinks.shared_overlay import SharedOverlay
 from runtime.sources.frame import Frame
 from runtime.triggers.trigger import Trigger
@@ -23,7 +24,10 @@ class Judgement:
     `source` is the name of the source that the frame came from, one of several where several cameras are judged in
     one process. `frame.image` is what was judged: after region of interest, mask, rotation and flip; `view` knows
     what these were, and maps a box back to the camera's pixels (None: the camera's frame itself was judged).
-    `trigger` is what asked for it, None for a frame that nothing asked for.
+    `trigger` is what asked for it, None for a frame that nothing asked for, and `due_s` until when, of the monotonic
+    clock. A part gets one answer: where the deadline has passed it is `late` and without a verdict, and what the engine
+    says later is only recorded (`answers` is False).
+    `decision` is the line's, of several frames; None where each frame is decided by itself.
     `judged_s` is of the monotonic clock, for intervals: the time of day may be set back. `run` is the id of the run
     (`runtime.records.run`) that knows engine, sidecar and version; `recipe` is the recipe's name, empty without one.
     Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
@@ -34,6 +38,10 @@ class Judgement:
     result: Result
     view: View | None = None
     trigger: Trigger | None = None
+    due_s: float = math.inf
+    late: bool = False
+    answers: bool = True
+    decision: Verdict | None = None
     judged_s: float = field(default_factory=time.monotonic)
     run: str = ""
     recipe: str = ""
@@ -46,18 +54,36 @@ class Judgement:
 
     @property
     def alarming(self) -> bool:
-        """Whether somebody has to look: the verdict is "anomalous", or there is none."""
-        return self.result.verdict != "good"
+        """Whether somebody has to look: the verdict, or the line's decision, is "anomalous", or there is none.
+
+        A decision that was not possible yet is no alarm while the frames themselves have verdicts.
+        """
+        if self.decision is None or (self.decision == "none" and self.result.verdict == "none"):
+            return self.result.verdict != "good"
+        return self.decision == "anomalous"
+
+    @property
+    def answer_ms(self) -> float | None:
+        """Milliseconds from the trigger to this judgement; None without a trigger."""
+        return None if self.trigger is None else 1e3 * (self.judged_s - self.trigger.asked_s)
+
+    def told(self) -> "Judgement":
+        """Return what may be told to the line now: after the deadline no verdict, however long it waited in a queue."""
+        now_s = time.monotonic()
+        return self if self.late or now_s < self.due_s else self.too_late(now_s)
+
+    def too_late(self, now_s: float) -> "Judgement":
+        """Return the same as what came at the monotonic `now_s`, after the deadline: never a verdict."""
+        if self.trigger is None:
+            return self
+        came = self.result.verdict if self.result.verdict != "none" else f"no verdict ({self.result.reason})"
+        reason = f"late: {came} came {1e3 * (now_s - self.trigger.asked_s):.0f} ms after the trigger"
+        return replace(self, late=True, result=replace(self.result, verdict="none", reason=reason))
 
     @property
     def age_ms(self) -> float:
         """How old the frame was when it was judged, in milliseconds; no clock that is set moves it."""
         return 1e3 * (self.judged_s - self.frame.monotonic_s)
-
-    @property
-    def answer_ms(self) -> float | None:
-        """Milliseconds from the trigger to the verdict; None where nothing asked for it."""
-        return None if self.trigger is None else 1e3 * (self.judged_s - self.trigger.asked_s)
 
     @property
     def asked_s(self) -> float | None:

@@ -22,7 +22,7 @@ class MqttSink(Closing):
     old broker (MQTT 3.1.1) does not give back. Raises `UserError` as `Connection` does.
     """
 
-    queueing = Queueing(capacity=256, keep="newest", pictures=False)
+    queueing = Queueing(capacity=256, keep="newest", pictures=False, answers_only=True)
 
     def __init__(self, options: MqttOptions) -> None:
         self.name = f"MQTT {options.host}:{options.port}/{options.topic}"
@@ -30,7 +30,8 @@ class MqttSink(Closing):
 
     def write(self, judgement: Judgement) -> None:
         """Publish one line and wait for the broker's word. Raises `OSError` if it is refused, or none comes in time."""
-        self._connection.publish(encode(as_json(judgement)))
+        self._connection.wait()  # first: what is late by then is told as late
+        self._connection.publish(encode(as_json(judgement.told())))
 
     def interrupt(self) -> None:
         """End all waiting; what is not confirmed by then fails."""

@@ -106,10 +106,14 @@ class Connection:
         if message.payload == self._awaited:
             self._returned.set()
 
-    def publish(self, payload: bytes) -> None:
-        """Publish one line and see that it was taken. Raises `OSError` if it was not, or nobody knows in time."""
+    def wait(self) -> None:
+        """Wait for a broker. Raises `OSError` where there is none in time."""
         if not self._wait(self.connected.wait, self.connected.is_set):
             raise OSError(f"no broker: {self.trouble}")
+
+    def publish(self, payload: bytes) -> None:
+        """Publish one line and see that it was taken. Raises `OSError` if it was not, or nobody knows in time."""
+        self.wait()
         self._returned.clear()
         self._awaited = payload
         self._send(self._options.topic, payload)

@@ -15,7 +15,8 @@ class Queueing:
     `keep` decides: "oldest" refuses the newcomer, which suits records (what was begun stays without gaps);
     "newest" gives up the one that waited longest, which suits messages (a line's controller acts on the present).
     A sink without need of `pictures` gets black ones that take no memory. With `anomalies_only`, good
-    frames are not offered to it at all, and so never push out an anomalous one.
+    frames are not offered to it at all, and so never push out an anomalous one. With `answers_only`, which suits
+    those that tell the line, neither are verdicts that came after their part was answered.
 
     With a `batch` above 1 the sink gets up to so many at once (`runtime.sinks.judgement.BatchSink`): the first waits
     for others up to `gather_s` seconds, or until they take half of `max_bytes`.
@@ -28,6 +29,7 @@ class Queueing:
     anomalies_only: bool = False
     batch: int = 1
     gather_s: float = 0.0
+    answers_only: bool = False
 
 
 @dataclass(frozen=True)

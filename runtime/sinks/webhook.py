@@ -70,17 +70,18 @@ class WebhookSink(Closing):
     def __init__(self, options: WebhookOptions) -> None:
         parts = urlsplit(options.url)
         self.name = f"webhook {parts.scheme}://{parts.netloc}{parts.path}"  # a query may hold a secret
-        self.queueing = Queueing(capacity=256, keep="newest", pictures=False, anomalies_only=not options.all_frames)
+        self.queueing = Queueing(
+            capacity=256, keep="newest", pictures=False, anomalies_only=not options.all_frames, answers_only=True
+        )
         self._options = options
         self._interrupted = threading.Event()
         self._opener = urllib.request.build_opener(_NoRedirection)
 
     def write(self, judgement: Judgement) -> None:
         """Post one judgement. Raises `OSError` if it is refused, or not taken in any try."""
-        body = encode(as_json(judgement))
         pause_s = self._options.first_pause_s
         for left in reversed(range(self._options.tries)):
-            trouble = self._post(body)
+            trouble = self._post(encode(as_json(judgement.told())))
             if trouble is None:
                 return
             if not left or self._interrupted.wait(random.uniform(0.5, 1.0) * pause_s):

@@ -2,6 +2,7 @@
 
 A live source's newest frame wins: the one that nobody took is replaced, and counted. A file's frames are read
 ahead, a few, so that decoding goes beside the execution; its thread waits while they are not taken, and none is lost.
+With triggers only the frames that are somebody's are kept, none of them is replaced, and a file waits for its trigger.
 """
 
 import threading
@@ -10,28 +11,38 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runtime.images.frozen import FrozenCheck
+from runtime.sources.asked import Firing, SoftwareTriggered, kind_of
 from runtime.sources.frame import Frame, Source
+from runtime.triggers.orders import Orders
+from runtime.triggers.station import Order
 
 AHEAD = 2  # frames of a file that wait, decoded: the next one, and one for a slow read
 RECENT_S = 0.5  # a batch is not held up for a source that was silent for longer
 JOIN_S = 1.0  # a file's thread ends after the read that it is in, unless it waits for a file to come
+TRIGGERED_EQUAL = 3  # pictures in a row of a camera that is triggered; the time between two of them says nothing
 END_S = 15.0  # more than a camera's driver takes to give up (see `runtime.sources.camera`)
 
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
-    """A frame and the source that it is from."""
+    """A frame and the source that it is from; `frozen` says why it shows nothing new, `order` who asked for it."""
 
     source: Source
     frame: Frame
+    frozen: str = ""
+    order: Order | None = None
 
 
 class _Channel:
     """One source, its thread and the frames that wait; `changed` is the feed's, and guards every field."""
 
-    def __init__(self, source: Source, changed: threading.Condition) -> None:
+    def __init__(
+        self, source: Source, changed: threading.Condition, frozen: FrozenCheck, orders: Orders | None = None
+    ) -> None:
         self.source = source
-        self.frames: deque[Frame] = deque()
+        self.frames: deque[Arrival] = deque()
+        self._frozen, self._orders = frozen, orders
         self.replaced = 0
         self.ended = self.stopping = False
         self.error: Exception | None = None
@@ -51,18 +62,41 @@ class _Channel:
             self._changed.notify_all()
 
     def _put(self, frame: Frame) -> bool:
+        frozen = "" if frame.fault else self._frozen.reason(frame.image, frame.monotonic_s)
+        order = self._whose(frame)
         with self._changed:
-            if self.source.live:
-                self.replaced += len(self.frames)
-                self.frames.clear()
+            if self._orders is None:
+                self._make_room()
             else:
-                self._changed.wait_for(lambda: self.stopping or len(self.frames) < AHEAD)
+                self.drop_late()
             if self.stopping:
                 return False
-            self.frames.append(frame)
+            if self._orders is None or order is not None:
+                self.frames.append(Arrival(self.source, frame, frozen, order))
             self._last_s = time.monotonic()
             self._changed.notify_all()
             return True
+
+    def _whose(self, frame: Frame) -> Order | None:
+        if self._orders is None:
+            return None
+        claim = self._orders.claim if self.source.live else self._orders.claim_next
+        return claim(self.source.name, frame.monotonic_s, frame.index)
+
+    def _make_room(self) -> None:
+        if self.source.live:
+            self.replaced += len(self.frames)
+            self.frames.clear()
+        else:
+            self._changed.wait_for(lambda: self.stopping or len(self.frames) < AHEAD)
+
+    def drop_late(self) -> None:
+        """Let go of frames whose part has gone: to judge them would make the next ones late, too."""
+        late = [waiting for waiting in self.frames if waiting.order is not None and waiting.order.answered]
+        for arrival in late:
+            self.frames.remove(arrival)
+            if self._orders is not None and arrival.order is not None:
+                self._orders.lose(arrival.order)
 
     @property
     def done(self) -> bool:
@@ -71,6 +105,8 @@ class _Channel:
     @property
     def expected(self) -> bool:
         """Whether a frame can be expected within moments."""
+        if self._orders is not None:
+            return not (self.frames or self.ended) and self._orders.waits(self.source.name)
         return not (self.frames or self.ended) and time.monotonic() - self._last_s < RECENT_S
 
     def close(self) -> None:
@@ -83,14 +119,26 @@ class _Channel:
 
 
 class Feed:
-    """Takes frames from every one of `sources` from now on; owns them, and closes them."""
+    """Takes frames from every one of `sources` from now on; owns them, and closes them.
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    With `orders`, which must be open, only frames that these ask for. Pictures of a live source that have not changed
+    for `frozen_after_s` seconds are said to be frozen (0: never).
+    """
+
+    def __init__(self, sources: Sequence[Source], orders: Orders | None = None, frozen_after_s: float = 0.0) -> None:
         self._changed = threading.Condition()
-        self._channels = [_Channel(source, self._changed) for source in sources]
+        least = 2 if orders is None else TRIGGERED_EQUAL
+        self._channels = [
+            _Channel(source, self._changed, FrozenCheck(frozen_after_s if source.live else 0.0, least), orders)
+            for source in sources
+        ]
         self._next = 0  # the channel whose turn it is
         for channel in self._channels:
             channel.thread.start()
+            source = channel.source
+            if orders is not None and not orders.options.each_frame and kind_of(source) == "fired":
+                assert isinstance(source, SoftwareTriggered)
+                Firing(source.name, source.software_trigger, orders)
 
     def take(self, most: int, timeout_s: float, gather_s: float = 0.0) -> list[Arrival]:
         """Return up to `most` frames, the sources in turn; none where none came within `timeout_s`.
@@ -111,6 +159,8 @@ class Feed:
         return ready >= most or not any(channel.expected for channel in self._channels)
 
     def _pick(self, most: int) -> list[Arrival]:
+        for channel in self._channels:
+            channel.drop_late()
         arrivals: list[Arrival] = []
         silent = 0  # channels in a row that had nothing
         while len(arrivals) < most and silent < len(self._channels):
@@ -118,7 +168,7 @@ class Feed:
             self._next = (self._next + 1) % len(self._channels)
             silent += 1
             if channel.frames:
-                arrivals.append(Arrival(channel.source, channel.frames.popleft()))
+                arrivals.append(channel.frames.popleft())
                 silent = 0
         return arrivals
 

@@ -177,7 +177,7 @@ class Live(Source):
             name = live_frame_name(self._origin.prefix, self._index)
             if self._newest is not None:
                 self._dropped += 1
-            self._newest = Frame(image, name, self._index, time.time())
+            self._newest = Frame(image, name, self._index, time.time(), monotonic_s=reader.alive_s)
             self._index += 1
             self.encoding = reader.encoding
             loss, self._loss = self._loss, None

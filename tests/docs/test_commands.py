@@ -156,14 +156,14 @@ def test_a_json_line_has_the_fields_that_the_page_shows(shell: Shell):
     assert set(shown["boxes"][0]) == {"x", "y", "width", "height", "peak"}
     table = read("docs/line.md").split("## A JSON line")[1].split("## MQTT")[0]
     named = set(re.findall(r"^\| `([a-z_]+)`", table, re.MULTILINE))
-    of_parts = {"recipe", "camera_ns", "part", "trigger", "asked", "answer_ms"}
+    of_parts = {"recipe", "camera_ns", "part", "trigger", "asked", "answer_ms", "late", "answer", "decision"}
     assert named == {*real, "reason", "view", "camera_boxes", *of_parts}
 
 
 @pytest.mark.slow
 def test_cameras_and_streams_are_only_described(shell: Shell):
     said = {line: said for line, said in shell.said.items() if line.endswith("--dry-run")}
-    assert len(said) == 4
+    assert len(said) == 5
     assert all(re.search(r"camera|rtsp", text) for text in said.values())
 
 

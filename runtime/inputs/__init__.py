@@ -1,0 +1,1 @@
+"""Where triggers come from: the kinds of `--trigger`, each behind the same protocol."""

@@ -1,0 +1,71 @@
+"""The kinds of `--trigger`, and who opens each. One more kind is one more line in `OPENERS`."""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runtime.common.errors import UserError
+from runtime.triggers.trigger import TriggerInput
+
+
+@dataclass(frozen=True)
+class TriggerSpec:
+    """A value of `--trigger`: `mqtt:line1/trigger` is the kind "mqtt" and the target "line1/trigger"."""
+
+    kind: str
+    target: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.target}" if self.target else self.kind
+
+
+Opener = Callable[[str, argparse.Namespace, Sequence[object]], TriggerInput]
+
+
+def _open_mqtt(topic: str, args: argparse.Namespace, opened: Sequence[object]) -> TriggerInput:
+    from runtime.inputs.mqtt import MqttTriggers
+    from runtime.sinks.mqtt_options import MqttOptions
+
+    return MqttTriggers(MqttOptions.parse(args.mqtt, args.mqtt_credentials, args.mqtt_ca), topic)
+
+
+def _open_http(target: str, args: argparse.Namespace, opened: Sequence[object]) -> TriggerInput:
+    return _of_kind("http", opened)
+
+
+def _of_kind(kind: str, opened: Sequence[object]) -> TriggerInput:
+    """Return the input that something open already has: the page, a server of a protocol of the line."""
+    for thing in opened:
+        found: TriggerInput | None = getattr(thing, "triggers", {}).get(kind)
+        if found is not None:
+            return found
+    raise UserError(f"--trigger {kind} needs what gives it", "nothing open that does", "see docs/line.md, Triggers")
+
+
+OPENERS: Mapping[str, Opener] = {"http": _open_http, "mqtt": _open_mqtt}
+WITH_TARGET = {"mqtt": "mqtt:TOPIC"}  # and how it is written
+ALONE = ("http", "camera")
+
+
+def trigger(text: str) -> TriggerSpec:
+    """Return what one value of `--trigger` says."""
+    kind, colon, target = text.partition(":")
+    forms = [*ALONE, *WITH_TARGET.values()]
+    if kind in ALONE and not colon:
+        return TriggerSpec(kind)
+    if kind in WITH_TARGET and target:
+        return TriggerSpec(kind, target)
+    raise argparse.ArgumentTypeError(f"expected one of {', '.join(forms)}, found {text!r}")
+
+
+def opened_inputs(
+    specs: Sequence[TriggerSpec], args: argparse.Namespace, opened: Sequence[object]
+) -> list[TriggerInput]:
+    """Open the inputs of `specs`; raises `UserError`, with none left open, where one cannot be."""
+    with contextlib.ExitStack() as stack:
+        found = [
+            stack.enter_context(OPENERS[spec.kind](spec.target, args, opened)) for spec in specs if spec.kind in OPENERS
+        ]
+        stack.pop_all()
+    return found
