@@ -13,6 +13,7 @@ from runtime.common.argument_types import count, seconds
 from runtime.common.errors import BROKEN_PIPE_STATUS, run_command
 from runtime.common.notices import LAST_WORD_S, say, write
 from runtime.common.program import program_name
+from runtime.controller import arguments as controller_arguments
 from runtime.engines.backends import add_arguments, load_options
 from runtime.serve import arguments as serve_arguments
 from runtime.sinks import arguments as sink_arguments
@@ -20,6 +21,7 @@ from runtime.sources import arguments as source_arguments
 
 if TYPE_CHECKING:
     from runtime.common.interrupts import StopSignals
+    from runtime.controller.board import Board
     from runtime.inspection import Inspection
     from runtime.sinks.delivery import Deliveries
 
@@ -63,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     source_arguments.add_arguments(parser)
     sink_arguments.add_arguments(parser)
     serve_arguments.add_arguments(parser)
+    controller_arguments.add_arguments(parser)
     config.add_arguments(parser)
     return parser
 
@@ -71,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; returns the status of a signal that ended it, raises `UserError` for what the user can mend."""
     args = config.parse_args(build_parser, argv)
     sink_arguments.check_arguments(build_parser(), args)
+    controller_arguments.check_arguments(build_parser(), args)
     source_arguments.check_output(args.output, args)
     if args.dry_run:
         print(source_arguments.describe_sources(args))
@@ -112,19 +116,28 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     sources = [stack.enter_context(source) for source in opened]
     live = any(source.live for source in sources)
     stack.enter_context(sink_arguments.only_writer(args))
+    controllers = controller_arguments.servers_from(args, [source.name for source in sources])
+    for controller in controllers:
+        stack.enter_context(controller)
     sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources))
     if not args.json:
         sinks.append(ConsoleSink(len(sources) > 1, live))
-    alone = len(sinks) == 1 and args.serve is None
+    alone = len(sinks) == 1 and args.serve is None and not controllers
 
     def unread() -> bool:
         return alone and getattr(sinks[0], "gone", False)
 
     deliveries = stack.enter_context(
-        Deliveries(sinks, patience_s=0.0 if live else PATIENCE_S, say=lambda text: None if unread() else say(text))
+        Deliveries(
+            [*sinks, *controllers],
+            patience_s=0.0 if live else PATIENCE_S,
+            say=lambda text: None if unread() else say(text),
+        )
     )
     options = InspectionOptions(args.limit, args.batch_cameras, frozen_after_s=args.frozen_after)
     inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views))
+    for controller in controllers:
+        controller.board.watch(inspection.states)
     server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts)
     if server is not None:
         inspection.add(stack.enter_context(server))
@@ -135,7 +148,8 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
 
     signals.call(stop)
     pressed = stack.enter_context(key_reader()) if live else lambda: ""
-    line = Line(inspection, deliveries, args.json, signals, pressed, unread, detector.session.device)
+    boards = [controller.board for controller in controllers]
+    line = Line(inspection, deliveries, args.json, signals, pressed, unread, detector.session.device, boards)
     for sink in sinks:
         if isinstance(sink, ConsoleSink):
             sink.status = line.status
@@ -147,7 +161,7 @@ class Line:
     """A run with everything open.
 
     `pressed` gives the keys pressed since its last call, `unread` says that stdout is the only output and its reader
-    has gone; `device` is what judges.
+    has gone; `device` is what judges. `boards` are told that the inspection goes on.
     """
 
     inspection: "Inspection"
@@ -157,6 +171,7 @@ class Line:
     pressed: Callable[[], str]
     unread: Callable[[], bool]
     device: str
+    boards: "Sequence[Board]" = ()
 
     def status(self) -> str:
         """Return what the console's one line ends with."""
@@ -164,7 +179,9 @@ class Line:
         return f"  {self.inspection.summary.fps:.1f} fps  {dropped} dropped  (q ends)"
 
     def look(self) -> None:
-        """End the inspection where somebody asked for it, or nobody takes its verdicts any more."""
+        """End the inspection where somebody asked for it, or nobody takes its verdicts any more; tell `boards`."""
+        for board in self.boards:
+            board.beat()
         if "q" in self.pressed() or self.unread():
             self.inspection.stop()
 

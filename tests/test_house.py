@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "sources": {"common", "images"},
     "triggers": {"common"},
     "sinks": {"common", "images", "result", "sources", "triggers"},
+    "controller": {"common", "images", "result", "sinks", "sources", "triggers"},
     "detector": {"common", "engines", "images", "result"},
     "inspection": {"common", "detector", "images", "result", "sinks", "sources", "triggers"},
     "serve": {"common", "detector", "engines", "images", "result", "sinks", "sources", "triggers"},

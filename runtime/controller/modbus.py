@@ -1,7 +1,7 @@
 """Verdicts as registers of a Modbus TCP server, and triggers from its coil."""
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.common.closing import Closing
@@ -12,7 +12,7 @@ from runtime.controller.board import Board
 from runtime.controller.loop_thread import LoopThread
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
-from runtime.triggers.trigger import Trigger
+from runtime.triggers.trigger import TriggerInput
 
 START_S = 30.0
 PORT = 502
@@ -54,7 +54,7 @@ def _network(text: str) -> Network:
 
 
 class ModbusServer(Closing):
-    """A sink whose answers a controller reads, and an input of triggers. `board` is this server's own.
+    """A sink whose answers a controller reads, and what its triggers come from. `board` is this server's own.
 
     Raises `UserError` where pymodbus is missing or the port is taken.
     """
@@ -67,7 +67,7 @@ class ModbusServer(Closing):
         except ImportError as error:
             raise UserError("--modbus needs pymodbus", str(error), "pip install 'cflow-edge[modbus]'") from None
         self.board = board
-        self._asking = Asking("modbus")
+        self._asking = Asking("modbus", board.sources)
         self._thread = LoopThread("Modbus", "pymodbus")
         host, port = options.address.host, options.address.port
 
@@ -85,13 +85,14 @@ class ModbusServer(Closing):
         self.address = Address(host, port)
         self.name = f"Modbus {host}:{port}"
 
-    def start(self, take: Callable[[Trigger], str]) -> None:
-        """Begin to pass triggers to `take`."""
-        self._asking.start(take)
+    @property
+    def triggers(self) -> dict[str, TriggerInput]:
+        """What triggers come from, by its kind."""
+        return {"modbus": self._asking}
 
     def write(self, judgement: Judgement) -> None:
         """Let clients read this judgement's answer from now on."""
-        self._asking.answered(self.board.put(judgement))
+        self._asking.answered(judgement.source, self.board.put(judgement))
 
     def close(self) -> None:
         """Show no verdict any more, then end; a second call does nothing."""

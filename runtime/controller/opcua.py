@@ -1,7 +1,5 @@
 """Verdicts as nodes of an OPC UA server, and triggers from a node or a method."""
 
-from collections.abc import Callable
-
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.listening import Address
@@ -12,14 +10,14 @@ from runtime.controller.opcua_nodes import About
 from runtime.controller.opcua_options import OpcuaOptions
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
-from runtime.triggers.trigger import Trigger
+from runtime.triggers.trigger import TriggerInput
 
 START_S = 120.0  # asyncua makes the thousands of nodes that every server has; a small machine takes its time
 PUBLISH_S = 5.0
 
 
 class OpcuaServer(Closing):
-    """A sink whose answers a controller reads, and an input of triggers. `board` is this server's own.
+    """A sink whose answers a controller reads, and what its triggers come from. `board` is this server's own.
 
     Raises `UserError` where asyncua is missing, the port is taken or the certificate is none.
     """
@@ -32,7 +30,7 @@ class OpcuaServer(Closing):
         except ImportError as error:
             raise UserError("--opcua needs asyncua", str(error), "pip install 'cflow-edge[opcua]'") from None
         self.board = board
-        self._asking = Asking("opcua")
+        self._asking = Asking("opcua", board.sources)
         self._thread = LoopThread("OPC UA", "asyncua")
         address = options.address
 
@@ -55,13 +53,14 @@ class OpcuaServer(Closing):
         self.address = Address(host, port)
         self.name = f"OPC UA {host}:{port}"
 
-    def start(self, take: Callable[[Trigger], str]) -> None:
-        """Begin to pass triggers to `take`."""
-        self._asking.start(take)
+    @property
+    def triggers(self) -> dict[str, TriggerInput]:
+        """What triggers come from, by its kind."""
+        return {"opcua": self._asking}
 
     def write(self, judgement: Judgement) -> None:
         """Let clients read this judgement's answer from now on. Raises `OSError` if the server does not take it."""
-        self._asking.answered(self.board.put(judgement))
+        self._asking.answered(judgement.source, self.board.put(judgement))
         self._thread.call(self._server.publish(), PUBLISH_S)
 
     def close(self) -> None:
