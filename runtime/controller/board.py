@@ -78,7 +78,7 @@ class Board:
         """Say that the inspection has come round again; the heartbeat goes up every `BEAT_S` at most."""
         now = self._beat_s = self._clock()
         if now - self._counted_s >= BEAT_S:
-            self._counted_s = now
+            self._counted_s = max(self._counted_s + BEAT_S, now - BEAT_S)
             self.heartbeat = (self.heartbeat + 1) % WRAP
 
     def controller_beats(self, value: int) -> None:

@@ -17,7 +17,7 @@ from asyncua.server.user_managers import UserManager
 
 CONNECTIONS = 100
 SUBSCRIPTIONS = 400
-ACTIVATION_S = 10.0  # within which a new connection must have signed in
+ACTIVATION_S = 30.0  # within which a new connection must have signed in
 SESSION_MS = 120_000.0  # the longest that a silent session is kept
 
 
