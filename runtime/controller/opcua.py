@@ -1,5 +1,7 @@
 """Verdicts as nodes of an OPC UA server, and triggers from a node or a method."""
 
+import gc
+
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.listening import Address
@@ -50,6 +52,7 @@ class OpcuaServer(Closing):
         except BaseException:
             self._thread.close()
             raise
+        gc.freeze()  # asyncua's thousands of nodes stay: no collection has to look at them while frames are judged
         self.address = Address(host, port)
         self.name = f"OPC UA {host}:{port}"
 

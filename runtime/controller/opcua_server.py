@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import socket
 from datetime import datetime, timezone
 from typing import Any
 
 from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
 
+from runtime.common.listening import Address
 from runtime.controller import opcua_nodes
 from runtime.controller.asking import PART_LENGTH, Asking
 from runtime.controller.board import Board
-from runtime.controller.certificate import make_if_missing, own_uri, read_identity
+from runtime.controller.certificate import Identity, make_if_missing, own_uri, read_identity
 from runtime.controller.opcua_guard import GuardedServer, Users
 from runtime.controller.opcua_nodes import LINE, METHOD, NAMESPACE, ROOT, SOURCE, About, Node
 from runtime.controller.opcua_options import OpcuaOptions
@@ -42,7 +44,9 @@ class LineServer:
 
     async def listen(self) -> tuple[str, int]:
         """Begin, and return where. Raises `OSError` where it cannot listen, `UserError` for the certificate."""
-        await self._set_up()
+        identity = self._identity()
+        _see_whether_free(self._options.address)  # before the seconds that the rest takes
+        await self._set_up(identity)
         index = await self._server.register_namespace(NAMESPACE)
         self._index = index
         root = await self._server.nodes.objects.add_object(ua.NodeId(ROOT, index), f"{index}:{ROOT}")
@@ -63,31 +67,32 @@ class LineServer:
         assert binary is not None
         return binary.hostname, binary.port
 
-    async def _set_up(self) -> None:
-        options, server = self._options, self._server
+    def _identity(self) -> Identity | None:
+        """Return the certificate and its key; None for a server without encryption."""
+        certificate, key = self._options.certificate, self._options.key
+        if certificate is None or key is None:
+            return None
+        if self._options.make:
+            make_if_missing(certificate, key)
+        return read_identity(certificate, key)
+
+    async def _set_up(self, identity: Identity | None) -> None:
+        server, address = self._server, self._options.address
         await server.init()
-        uri = own_uri()
-        if options.certificate is not None and options.key is not None:
-            if options.make:
-                make_if_missing(options.certificate, options.key)
-            identity = read_identity(options.certificate, options.key)
-            server.iserver.certificate, server.iserver.private_key, uri = (
-                identity.certificate,
-                identity.key,
-                identity.uri,
-            )
-            server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
-            server.set_identity_tokens([ua.UserNameIdentityToken])
-        else:
+        if identity is None:
             server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
             server.set_identity_tokens([ua.AnonymousIdentityToken])
-        await server.set_application_uri(uri)
+        else:
+            server.iserver.certificate, server.iserver.private_key = identity.certificate, identity.key
+            server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
+            server.set_identity_tokens([ua.UserNameIdentityToken])
+        await server.set_application_uri(own_uri() if identity is None else identity.uri)
         server.set_server_name(NAME)
         await server.set_build_info("urn:cflow-edge", NAME, NAME, self._about.version, "0", datetime.now(timezone.utc))
         server.limits.max_message_size = MESSAGE_BYTES
         server.limits.max_chunk_count = MESSAGE_BYTES // CHUNK_BYTES
-        host = f"[{options.address.host}]" if ":" in options.address.host else options.address.host
-        server.set_endpoint(f"opc.tcp://{host}:{options.address.port}/")
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        server.set_endpoint(f"opc.tcp://{host}:{address.port}/")
 
     async def _add(self, parent: Any, path: str, node: Node) -> None:
         """Add a variable whose value is looked up when it is read."""
@@ -180,6 +185,12 @@ class LineServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeping
         await self._server.stop()
+
+
+def _see_whether_free(address: Address) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind((address.host, address.port))
 
 
 _EMPTY: dict[str, Any] = {"String": "", "Boolean": False, "UInt32": 0}  # of what only clients write
