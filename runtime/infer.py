@@ -3,30 +3,21 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runtime.common import config
 from runtime.common.argument_types import count, seconds
 from runtime.common.errors import BROKEN_PIPE_STATUS, run_command
-from runtime.common.notices import LAST_WORD_S, say, write
 from runtime.common.program import program_name
-from runtime.engines.backends import add_arguments, load_options
+from runtime.controller import arguments as controller_arguments
+from runtime.engines.backends import add_arguments
 from runtime.inputs import arguments as input_arguments
+from runtime.line import open_line
 from runtime.serve import arguments as serve_arguments
 from runtime.sinks import arguments as sink_arguments
 from runtime.sources import arguments as source_arguments
-from runtime.triggers.counts import TriggerCounts
 
-if TYPE_CHECKING:
-    from runtime.common.interrupts import StopSignals
-    from runtime.inspection import Inspection
-    from runtime.sinks.delivery import Deliveries
-    from runtime.triggers.orders import Orders
-
-PATIENCE_S = 30.0  # that frames of files wait for a sink that is slow; those of cameras never wait
 INCOMPLETE_STATUS = 1  # a frame got no verdict, a sink did not get every result, or a source is lost at the end
 
 
@@ -67,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     sink_arguments.add_arguments(parser)
     input_arguments.add_arguments(parser)
     serve_arguments.add_arguments(parser)
+    controller_arguments.add_arguments(parser)
     config.add_arguments(parser)
     return parser
 
@@ -76,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     args = config.parse_args(build_parser, argv)
     sink_arguments.check_arguments(build_parser(), args)
     input_arguments.check_arguments(build_parser(), args)
+    controller_arguments.check_arguments(build_parser(), args)
     source_arguments.check_output(args.output, args)
     if args.dry_run:
         print(source_arguments.describe_sources(args))
@@ -86,125 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def _run(args: argparse.Namespace) -> int | None:
     """Open everything, judge, then close and tell what it came to, however it ends; return the exit status."""
     with contextlib.ExitStack() as stack:
-        line = _open(args, stack)
+        line = open_line(args, stack)
         try:
             line.inspection.run(line.look)
         finally:
             complete = line.close_and_tell()
     status = line.signals.status()
-    if status is None and line.unread():
+    if status is None and line.outputs.unread():
         return BROKEN_PIPE_STATUS
     return INCOMPLETE_STATUS if status is None and not complete else status
-
-
-def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
-    """Open engine, sources, sinks and page; `stack` closes them."""
-    from runtime.common.interrupts import StopSignals
-    from runtime.common.keyboard import key_reader
-    from runtime.detector import load
-    from runtime.inspection import Inspection, InspectionOptions
-    from runtime.records.options import run_of
-    from runtime.sinks.console import ConsoleSink
-    from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
-    from runtime.sinks.inspection_log import log_among
-
-    detector = stack.enter_context(
-        load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
-    )
-    signals = stack.enter_context(StopSignals())
-    views = source_arguments.views_from(args)
-    for view in views:
-        view.check_map(detector.session.input_size, detector.sidecar.score)
-    opened = source_arguments.sources_from(args, detector.sidecar.white)
-    sources = [stack.enter_context(source) for source in opened]
-    live = any(source.live for source in sources)
-    stack.enter_context(sink_arguments.only_writer(args))
-    run = run_of(args, detector.described(), [source.name for source in sources])
-    sinks = sink_arguments.sinks_from(args, detector.sidecar.score_maximum, len(sources), run)
-    if not args.json:
-        sinks.append(ConsoleSink(len(sources) > 1, live))
-    orders = input_arguments.orders_from(args)
-    patience_s = 0.0 if live or orders is not None else PATIENCE_S
-    alone = len(sinks) == 1 and args.serve is None
-
-    def unread() -> bool:
-        return alone and getattr(sinks[0], "gone", False)
-
-    deliveries = stack.enter_context(
-        Deliveries(sinks, patience_s=patience_s, say=lambda text: None if unread() else say(text))
-    )
-    decide = input_arguments.decide_from(args)
-    options = InspectionOptions(
-        args.limit, args.batch_cameras, frozen_after_s=args.frozen_after, decide=decide, run=run.id
-    )
-    inspection = stack.enter_context(Inspection(sources, detector, [deliveries], options, views, orders))
-    server = serve_arguments.server_from(args, detector, inspection.states, deliveries.counts, log_among(sinks), orders)
-    if server is not None:
-        inspection.add(stack.enter_context(server))
-    if orders is not None:
-        for trigger_input in input_arguments.inputs_from(args, [*sinks, server]):
-            stack.enter_context(trigger_input).start(orders.take)
-
-    def stop() -> None:
-        inspection.stop()
-        deliveries.hurry()  # whoever sends the signal waits, and kills in the end
-
-    signals.call(stop)
-    pressed = stack.enter_context(key_reader()) if live else lambda: ""
-    line = Line(inspection, deliveries, args.json, signals, pressed, unread, detector.session.device, orders)
-    for sink in sinks:
-        if isinstance(sink, ConsoleSink):
-            sink.status = line.status
-    return line
-
-
-@dataclass(frozen=True, eq=False)
-class Line:
-    """A run with everything open.
-
-    `pressed` gives the keys pressed since its last call, `unread` says that stdout is the only output and its reader
-    has gone; `device` is what judges.
-    """
-
-    inspection: "Inspection"
-    deliveries: "Deliveries"
-    json: bool
-    signals: "StopSignals"
-    pressed: Callable[[], str]
-    unread: Callable[[], bool]
-    device: str
-    orders: "Orders | None" = None
-
-    def status(self) -> str:
-        """Return what the console's one line ends with."""
-        dropped = sum(self.inspection.dropped().values())
-        return f"  {self.inspection.summary.fps:.1f} fps  {dropped} dropped  (q ends)"
-
-    def look(self) -> None:
-        """End the inspection where somebody asked for it, or nobody takes its verdicts any more."""
-        if "q" in self.pressed() or self.unread():
-            self.inspection.stop()
-
-    def close_and_tell(self) -> bool:
-        """Finish what is under way and print the summary; return whether every frame was judged and delivered.
-
-        Frames that a live source dropped for newer ones are no lack; a source that is lost by now is one.
-        """
-        lost = self.inspection.lost()
-        self.inspection.close()
-        self.deliveries.close()
-        if self.unread():
-            return True
-        summary = self.inspection.summary
-        triggers = TriggerCounts() if self.orders is None else self.orders.counts()
-        if summary.frames or triggers.taken:
-            text = summary.text(self.device, self.inspection.dropped())
-            text += f"\n{triggers.text()}" if self.orders is not None else ""
-            write(sys.stderr if self.json else sys.stdout, f"{text}\n", LAST_WORD_S)
-        missed = [counts for counts in self.deliveries.counts() if counts.undelivered]
-        for counts in missed:
-            say(counts.text(), LAST_WORD_S)
-        return not (missed or lost or summary.verdicts["none"] or not triggers.complete)
 
 
 def command() -> int:

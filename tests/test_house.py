@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "records": {"common"},
     "sources": {"common", "images", "triggers"},
     "sinks": {"common", "images", "records", "result", "sources", "triggers"},
+    "controller": {"common", "images", "result", "sinks", "sources", "triggers"},
     "detector": {"common", "engines", "images", "result"},
     "inputs": {"common", "sinks", "triggers"},
     "outgoing": {"common", "detector", "images", "result", "sinks", "sources", "triggers"},
@@ -35,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "serve": {"common", "detector", "engines", "images", "records", "result", "sinks", "sources", "triggers"},
     "report": {"common", "engines"},
 }
+ROOMS["line"] = ROOMS.keys() - {"report", "line"}  # puts all of them together
 COMMANDS = {
     "infer",
     "capture",

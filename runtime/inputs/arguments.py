@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from runtime.triggers.trigger import TriggerInput
 
 DEFAULTS = TriggerOptions()
+SERVERS = {"http": "serve", "opcua": "opcua", "modbus": "modbus"}  # the option that opens what serves each
 NEEDS_TRIGGER = ("deadline", "trigger_queue", "trigger_delay", "trigger_skip")
 
 
@@ -26,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=trigger,
         metavar="WHAT",
         help="judge only the frames that are asked for, one a part: http (POST /api/trigger of --serve), mqtt:TOPIC "
-        "(of the broker of --mqtt), camera (its own line triggers it, every frame is a part); repeat for several",
+        "(of the broker of --mqtt), opcua or modbus (a controller's, of these servers), camera (its own line triggers "
+        "it, every frame is a part); repeat for several",
     )
     group.add_argument(
         "--deadline",
@@ -84,8 +86,9 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("--decide is for cameras that run by themselves: leave out --trigger, or --decide")
     if "camera" in kinds and len(kinds) > 1:
         parser.error("--trigger camera stands alone: its frames ask for themselves")
-    if "http" in kinds and args.serve is None:
-        parser.error("--trigger http needs --serve [HOST:]PORT")
+    for kind, option in SERVERS.items():
+        if kind in kinds and getattr(args, option) is None:
+            parser.error(f"--trigger {kind} needs --{option} [HOST:]PORT")
     if "mqtt" in kinds and args.mqtt is None:
         parser.error("--trigger mqtt:TOPIC needs --mqtt URL, for the broker and the answers")
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from runtime.common.errors import UserError
 from runtime.triggers.trigger import TriggerInput
@@ -30,11 +31,7 @@ def _open_mqtt(topic: str, args: argparse.Namespace, opened: Sequence[object]) -
     return MqttTriggers(MqttOptions.parse(args.mqtt, args.mqtt_credentials, args.mqtt_ca), topic)
 
 
-def _open_http(target: str, args: argparse.Namespace, opened: Sequence[object]) -> TriggerInput:
-    return _of_kind("http", opened)
-
-
-def _of_kind(kind: str, opened: Sequence[object]) -> TriggerInput:
+def _served(kind: str, target: str, args: argparse.Namespace, opened: Sequence[object]) -> TriggerInput:
     """Return the input that something open already has: the page, a server of a protocol of the line."""
     for thing in opened:
         found: TriggerInput | None = getattr(thing, "triggers", {}).get(kind)
@@ -43,9 +40,10 @@ def _of_kind(kind: str, opened: Sequence[object]) -> TriggerInput:
     raise UserError(f"--trigger {kind} needs what gives it", "nothing open that does", "see docs/line.md, Triggers")
 
 
-OPENERS: Mapping[str, Opener] = {"http": _open_http, "mqtt": _open_mqtt}
+SERVED = ("http", "opcua", "modbus")  # by the page and by the servers that controllers talk to
+OPENERS: Mapping[str, Opener] = {"mqtt": _open_mqtt} | {kind: partial(_served, kind) for kind in SERVED}
 WITH_TARGET = {"mqtt": "mqtt:TOPIC"}  # and how it is written
-ALONE = ("http", "camera")
+ALONE = (*SERVED, "camera")
 
 
 def trigger(text: str) -> TriggerSpec:

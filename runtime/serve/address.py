@@ -1,57 +1,19 @@
 """Where the page is served, and who may ask for it there."""
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.files import read_secret_file
+from runtime.common.listening import Address, is_loopback
+
+__all__ = ["TOKEN_VARIABLE", "Address", "host_of", "is_loopback", "read_token", "require_token"]
 
 TOKEN_VARIABLE = "CFLOW_TOKEN"
 SHORTEST_TOKEN = 16  # characters: what nobody guesses over a network
-LOOPBACK_NAME = "localhost"
 HOST_HEADER = re.compile(r"(?:\[(?P<number>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z._-]+))(?::[0-9]{1,5})?")
-
-
-@dataclass(frozen=True)
-class Address:
-    """A host to listen on and its TCP port; port 0 takes any that is free."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Address":
-        """Read `[HOST:]PORT`: `8080` (this machine only), `0.0.0.0:8080`, `[::]:8080`. Raises `UserError`."""
-        host, colon, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        wrong = colon and not host
-        if wrong or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            raise UserError("--serve takes [HOST:]PORT", repr(text), "for example 8080, or 0.0.0.0:8080")
-        return cls("127.0.0.1" if host in ("", LOOPBACK_NAME) else host, int(port))
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine itself can connect."""
-        return is_loopback(self.host)
-
-    def url(self) -> str:
-        """Return the address for a browser's address line."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` (a name or a number, without port) means this machine itself.
-
-    Of names only `localhost` does: another may be anybody's, and may point elsewhere a minute later.
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == LOOPBACK_NAME
 
 
 def host_of(header: str) -> str:

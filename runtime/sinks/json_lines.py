@@ -74,7 +74,7 @@ def _of_trigger(judgement: Judgement) -> dict[str, Any]:
     trigger, asked_s, answer_ms = judgement.trigger, judgement.asked_s, judgement.answer_ms
     if trigger is None or asked_s is None or answer_ms is None:
         return {}
-    said = {"part": trigger.part, "trigger": trigger.origin, "asked": utc(asked_s)}
+    said: dict[str, Any] = {"part": trigger.part, "trigger": trigger.origin, "asked": utc(asked_s)}
     said |= {"answer_ms": round(answer_ms, 3), "late": judgement.late}
     return said if judgement.answers else {**said, "answer": False}
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from runtime.common.addresses import marked
 from runtime.common.errors import UserError
-from runtime.sinks.secret import read_secret
+from runtime.sinks.secret import read_user
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 USER_VARIABLE, PASSWORD_VARIABLE = "CFLOW_MQTT_USER", "CFLOW_MQTT_PASSWORD"
@@ -53,16 +53,5 @@ class MqttOptions:
         tls = parts.scheme == "mqtts"
         if ca is not None and not (tls and ca.is_file()):
             raise UserError("--mqtt-ca is a PEM file, for an mqtts:// address", f"{ca} for {parts.scheme}://")
-        user, password = read_credentials(credentials)
+        user, password = read_user(credentials, USER_VARIABLE, PASSWORD_VARIABLE)
         return cls(host, port or PORTS[parts.scheme], topic, tls, user, password, ca)
-
-
-def read_credentials(path: Path | None) -> tuple[str, str]:
-    """Return user and password from a file of two lines or, without one, from the environment ("" where not set)."""
-    if path is None:
-        user, password = ("".join(read_secret(None, name)) for name in (USER_VARIABLE, PASSWORD_VARIABLE))
-        return user, password
-    lines = read_secret(path, "")
-    if not 1 <= len(lines) <= 2 or not lines[0]:
-        raise UserError(f"{path} must hold two lines, user and password", f"{len(lines)} lines")
-    return lines[0], "".join(lines[1:])

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from runtime.common.errors import UserError
 from runtime.common.files import read_secret_file
 
 
@@ -14,3 +15,17 @@ def read_secret(path: Path | None, variable: str) -> list[str]:
     if path is None:
         return os.environ.get(variable, "").splitlines()
     return read_secret_file(path).rstrip("\r\n").splitlines()
+
+
+def read_user(path: Path | None, user_variable: str, password_variable: str) -> tuple[str, str]:
+    """Return user and password from a file of two lines or, without one, from the environment ("" where not set).
+
+    Raises as `read_secret` does, and `UserError` for a file of another form.
+    """
+    if path is None:
+        user, password = ("".join(read_secret(None, name)) for name in (user_variable, password_variable))
+        return user, password
+    lines = read_secret(path, "")
+    if not 1 <= len(lines) <= 2 or not lines[0]:
+        raise UserError(f"{path} must hold two lines, user and password", f"{len(lines)} lines")
+    return lines[0], "".join(lines[1:])

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def write_slow_engine(folder: Path) -> Path:
     return path
 
 
-def _write_images(folder: Path, number: int) -> None:
+def write_images(folder: Path, number: int) -> None:
     folder.mkdir()
     for i in range(number):
         path = folder / f"{i:06d}.png"
@@ -81,21 +81,23 @@ def _write_images(folder: Path, number: int) -> None:
 
 
 @contextlib.contextmanager
-def _inspecting(folder: Path, frames: int) -> Iterator[tuple[int, Path]]:
-    """Run `runtime.infer` with a page; gives its port and the file of its lines."""
+def inspecting(
+    folder: Path, frames: int, options: Sequence[str] = ("--serve", "0"), said: str = r"^page: http://[^:]*:(\d+)/"
+) -> Iterator[tuple[int, Path]]:
+    """Run `runtime.infer` with `options`; gives the port that it says in the form `said`, and the file of its lines."""
     engine = write_slow_engine(folder)
-    _write_images(folder / "images", frames)
+    write_images(folder / "images", frames)
     lines = folder / "lines.txt"
     command = [sys.executable, "-m", "runtime.infer", "--engine", str(engine), "--source", str(folder / "images")]
     environment = {name: value for name, value in os.environ.items() if name != "CFLOW_TOKEN"}
     with lines.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--serve", "0", "--threads", "1"],
+            [*command, *options, "--threads", "1"],
             cwd=ROOT, env=environment, stdout=out, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     try:
         assert process.stderr is not None
-        port = next(int(m[1]) for line in process.stderr if (m := re.search(r"^page: http://[^:]*:(\d+)/", line)))
+        port = next(int(m[1]) for line in process.stderr if (m := re.search(said, line)))
         threading.Thread(target=process.stderr.read, daemon=True).start()
         yield port, lines
         assert process.poll() is None, "the images were too few"
@@ -104,7 +106,7 @@ def _inspecting(folder: Path, frames: int) -> Iterator[tuple[int, Path]]:
         process.wait()
 
 
-def _rate(lines: Path, seconds: float) -> float:
+def rate(lines: Path, seconds: float) -> float:
     """Return the frames judged a second, counted for so long."""
     begin, started = lines.read_bytes().count(b"\n"), time.perf_counter()
     time.sleep(seconds)
@@ -160,17 +162,17 @@ def measure(rounds: int, seconds: float, readers: int = READERS) -> list[Result]
     ratios, unrest, rates, said = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         frames = int(MOST_FPS * (5 + rounds * (3 * seconds + 2 * SETTLE_S + 4)))
-        with _inspecting(Path(folder), frames) as (port, lines):
+        with inspecting(Path(folder), frames) as (port, lines):
             time.sleep(1.0)
             watchdog = _Watchdog(port)
             watchdog.start()
             for _ in range(rounds):
-                before = _rate(lines, seconds)
+                before = rate(lines, seconds)
                 with _reading(port, readers) as said:
                     time.sleep(SETTLE_S)
-                    during = _rate(lines, seconds)
+                    during = rate(lines, seconds)
                 time.sleep(SETTLE_S)
-                after = _rate(lines, seconds)
+                after = rate(lines, seconds)
                 ratios.append(2 * during / (before + after))
                 unrest.append(2 * abs(before - after) / (before + after))
                 rates.append(f"{before:.0f} {during:.0f} {after:.0f}")

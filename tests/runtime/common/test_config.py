@@ -72,6 +72,15 @@ EXAMPLES = {
     "serve": ["0.0.0.0:8080"],
     "token-file": ["token"],
     "health-after": ["30"],
+    "opcua": ["0.0.0.0:4840"],
+    "opcua-credentials": ["credentials"],
+    "opcua-folder": ["opcua"],
+    "opcua-certificate": ["certificate.pem"],
+    "opcua-key": ["key.pem"],
+    "modbus": ["0.0.0.0:502"],
+    "modbus-allow": ["192.168.0.20", "10.0.0.0/28"],
+    "safe-after": ["3"],
+    "verdict-valid": ["60"],
 }
 SOURCES = {"camera", "source", "watch"}
 OPTIONS = options_of(infer.build_parser())

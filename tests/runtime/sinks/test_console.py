@@ -22,8 +22,8 @@ from tests.support.waiting import wait_until
 
 FRAMES = 600  # their lines are more than a pipe of a page and the console's queue hold
 IMPATIENT = (
-    "import sys; from runtime import infer; from runtime.common.errors import run_command;"
-    "infer.PATIENCE_S = 0.1; sys.exit(run_command(infer.main))"
+    "import sys; from runtime import infer, line; from runtime.common.errors import run_command;"
+    "line.PATIENCE_S = 0.1; sys.exit(run_command(infer.main))"
 )
 
 
