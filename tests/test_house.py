@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "sources": {"common", "images", "triggers"},
     "sinks": {"common", "images", "result", "sources", "triggers"},
     "detector": {"common", "engines", "images", "result"},
-    "inputs": {"common", "sinks", "triggers"},
+    "inputs": {"common", "sinks", "sources", "triggers"},
     "outgoing": {"common", "detector", "images", "result", "sinks", "sources", "triggers"},
     "inspection": {"outgoing", "common", "detector", "images", "result", "sinks", "sources", "triggers"},
     "serve": {"common", "detector", "engines", "images", "result", "sinks", "sources", "triggers"},
