@@ -30,22 +30,22 @@ def _open_mqtt(topic: str, args: argparse.Namespace, opened: Sequence[object]) -
     return MqttTriggers(MqttOptions.parse(args.mqtt, args.mqtt_credentials, args.mqtt_ca), topic)
 
 
-def _open_http(target: str, args: argparse.Namespace, opened: Sequence[object]) -> TriggerInput:
-    return _of_kind("http", opened)
+def _given(kind: str) -> Opener:
+    """Return an opener of what something open already has in its `triggers`: the page, a controller's server."""
+
+    def find(target: str, args: argparse.Namespace, opened: Sequence[object]) -> TriggerInput:
+        for thing in opened:
+            found: TriggerInput | None = getattr(thing, "triggers", {}).get(kind)
+            if found is not None:
+                return found
+        raise UserError(f"--trigger {kind} needs a server that takes them", "none open", "see docs/line.md, Triggers")
+
+    return find
 
 
-def _of_kind(kind: str, opened: Sequence[object]) -> TriggerInput:
-    """Return the input that something open already has: the page, a server of a protocol of the line."""
-    for thing in opened:
-        found: TriggerInput | None = getattr(thing, "triggers", {}).get(kind)
-        if found is not None:
-            return found
-    raise UserError(f"--trigger {kind} needs what gives it", "nothing open that does", "see docs/line.md, Triggers")
-
-
-OPENERS: Mapping[str, Opener] = {"http": _open_http, "mqtt": _open_mqtt}
+OPENERS: Mapping[str, Opener] = {**{kind: _given(kind) for kind in ("http", "opcua", "modbus")}, "mqtt": _open_mqtt}
 WITH_TARGET = {"mqtt": "mqtt:TOPIC"}  # and how it is written
-ALONE = ("http", "camera")
+ALONE = (*(kind for kind in OPENERS if kind not in WITH_TARGET), "camera")
 
 
 def trigger(text: str) -> TriggerSpec:

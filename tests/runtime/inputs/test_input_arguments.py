@@ -36,8 +36,8 @@ def refused(capsys, *words):
         (["--trigger", "mqtt:a"], "--trigger mqtt:TOPIC needs --mqtt URL"),
         (["--trigger", "camera", "--trigger", "http", "--serve", "0"], "--trigger camera stands alone"),
         (["--trigger", "camera", "--decide", "3of5"], "--decide is for cameras that run by themselves"),
-        (["--trigger", "mqtt"], "expected one of http, camera, mqtt:TOPIC, found 'mqtt'"),
-        (["--trigger", "http:8080"], "expected one of http, camera, mqtt:TOPIC, found 'http:8080'"),
+        (["--trigger", "mqtt"], "expected one of http, opcua, modbus, camera, mqtt:TOPIC, found 'mqtt'"),
+        (["--trigger", "http:8080"], "expected one of http, opcua, modbus, camera, mqtt:TOPIC, found 'http:8080'"),
         (["--trigger", "camera", "--deadline", "0"], "expected a number above 0, found '0'"),
         (["--trigger", "camera", "--trigger-queue", "0"], "expected a whole number from 1 up, found '0'"),
         (["--trigger", "camera", "--trigger-skip", "-1"], "expected a whole number from 0 up, found '-1'"),
@@ -70,5 +70,5 @@ def test_an_input_twice_and_one_that_nothing_gives_are_refused():
     twice = parsed("--trigger", "http", "--trigger", "http")
     with pytest.raises(UserError, match="http twice"):
         arguments.inputs_from(twice, [])
-    with pytest.raises(UserError, match="--trigger http needs what gives it"):
+    with pytest.raises(UserError, match="--trigger http needs a server"):
         arguments.inputs_from(parsed("--trigger", "http"), [None])
