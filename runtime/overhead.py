@@ -6,6 +6,7 @@ session's own stages. The parts of the JSON line, which a thread of its own make
 With `--log` it is what 1,000 judgements a second into an inspection log cost the inspection beside it.
 With `--serve` it is what the page costs, with nobody looking, viewers, and clients that ask and never read, in turn.
 These are a process of their own on the same machine: on few cores they take a share of it themselves.
+With `--trigger` it is the time from a trigger to the JSON line that answers it, one part after the other.
 """
 
 import argparse
@@ -42,10 +43,14 @@ from runtime.sinks.inspection_log import LogSink
 from runtime.sinks.json_lines import JsonLines, LinesSink, as_json, encode
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame, Source
+from runtime.triggers.options import TriggerOptions
+from runtime.triggers.orders import Orders
+from runtime.triggers.trigger import Trigger
 
 HEIGHT, WIDTH = 480, 640  # of the frames, in pixels
 WARM_UP = 20  # frames that do not count
 LOGGED = 1000  # judgements a second
+SESSION = ("copy_in", "execute", "copy_out")  # the session's own stages
 
 
 class Generated(Source):
@@ -104,7 +109,7 @@ def measure(detector: Detector, frames: int, folder: Path) -> dict[str, list[flo
     judge_all(source, detector, folder / "frames.jsonl", note)
     whole_ms = 1e3 * np.diff([ended_s for ended_s, _ in noted])[WARM_UP:]
     counted = [stages for _, stages in noted[WARM_UP + 1 :]]
-    session_ms = [sum(stages.get(stage, 0.0) for stage in ("copy_in", "execute", "copy_out")) for stages in counted]
+    session_ms = [sum(stages.get(stage, 0.0) for stage in SESSION) for stages in counted]
     return {
         "convert (capture's thread)": convert_ms[WARM_UP + 1 :],
         **{stage: [stages[stage] for stages in counted] for stage in counted[0] if stage != "total"},
@@ -133,6 +138,50 @@ def text(stages: dict[str, list[float]], device: str) -> str:
         median, low = np.percentile(values, (50, 10))
         lines.append(f"  {stage:<34}{median:9.3f}{low:9.3f}")
     return "\n".join(lines)
+
+
+class _Noted(LinesSink):
+    """Notes when each line was written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.written: list[tuple[Judgement, float]] = []
+        self._changed = threading.Condition()
+
+    def write(self, judgement: Judgement) -> None:
+        """Append one line."""
+        super().write(judgement)
+        with self._changed:
+            self.written.append((judgement, time.monotonic()))
+            self._changed.notify_all()
+
+    def wait_for(self, lines: int) -> None:
+        """Wait until so many were written."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.written) >= lines)
+
+
+def trigger_overhead(detector: Detector, parts: int, folder: Path) -> str:
+    """Return the table of `parts` triggers, in milliseconds from the trigger to its written line, and the execution."""
+    orders, noted = Orders(TriggerOptions(deadline_s=60.0)), _Noted(folder / "frames.jsonl")
+    source = Generated("memory", from_memory(parts + WARM_UP, []))
+    with Deliveries([noted]) as deliveries, Inspection([source], detector, [deliveries], orders=orders) as inspection:
+        judging = threading.Thread(target=inspection.run)
+        judging.start()
+        for number in range(1, parts + WARM_UP + 1):
+            orders.take(Trigger("", time.monotonic(), "bench"))
+            noted.wait_for(number)
+        judging.join()
+    counted = noted.written[WARM_UP:]
+    whole = [1e3 * (written_s - j.trigger.asked_s) for j, written_s in counted if j.trigger is not None]
+    execute = [sum(j.result.latency_ms.get(stage, 0.0) for stage in SESSION) for j, _ in counted]
+    rows = {"trigger to written verdict": whole, "execution": execute, "difference": np.subtract(whole, execute)}
+    lines = [f"{parts} parts, {detector.session.device}", f"{'milliseconds':<36}{'p50':>9}{'p99':>9}"]
+    for name, values in rows.items():
+        p50, p99 = np.percentile(values, (50, 99))
+        lines.append(f"  {name:<34}{p50:9.3f}{p99:9.3f}")
+    ratio = np.percentile(whole, 99) / np.percentile(execute, 99)
+    return "\n".join([*lines, f"p99 of the trigger to its verdict is {ratio:.3f} times p99 of the execution"])
 
 
 def page_overhead(detector: Detector, engine: Path, frames: int, rounds: int, viewers: int) -> str:
@@ -270,11 +319,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     ways.add_argument(
         "--log", action="store_true", help="measure instead what an inspection log costs, in the same way"
     )
+    ways.add_argument(
+        "--trigger", action="store_true", help="measure instead from a trigger to its written verdict, --frames parts"
+    )
     add("--viewers", type=count, default=20, metavar="N", help="with --serve: clients (default: %(default)s)")
     add("--rounds", type=count, default=5, metavar="N", help="with --serve or --log: rounds (default: %(default)s)")
     args, detector = open_engine(parser, argv)
     with detector, tempfile.TemporaryDirectory() as folder:
-        if args.serve:
+        if args.trigger:
+            print(trigger_overhead(detector, args.frames, Path(folder)))
+        elif args.serve:
             print(page_overhead(detector, args.engine, args.frames, args.rounds, args.viewers))
         elif args.log:
             print(log_overhead(detector, args.frames, args.rounds, Path(folder)))

@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "sinks": {"common", "images", "records", "result", "sources", "triggers"},
     "controller": {"common", "images", "result", "sinks", "sources", "triggers"},
     "detector": {"common", "engines", "images", "result"},
-    "inputs": {"common", "sinks", "triggers"},
+    "inputs": {"common", "sinks", "sources", "triggers"},
     "outgoing": {"common", "detector", "images", "result", "sinks", "sources", "triggers"},
     "inspection": {"outgoing", "common", "detector", "images", "result", "sinks", "sources", "triggers"},
     "serve": {"common", "detector", "engines", "images", "records", "result", "sinks", "sources", "triggers"},

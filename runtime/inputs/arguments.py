@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from runtime.common.argument_types import LARGEST, count, positive, seconds
 from runtime.common.errors import UserError
 from runtime.inputs.registry import TriggerSpec, opened_inputs, trigger
+from runtime.sources.arguments import specs_from
 from runtime.triggers.options import DecideOptions, TriggerOptions
 
 if TYPE_CHECKING:
@@ -75,7 +76,12 @@ def _whole(text: str) -> int:
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the command (status 2) where an option stands without the one that it belongs to."""
+    """End the command (status 2) where an option stands without the one that it belongs to.
+
+    Raises `UserError` for a decision or a source that cannot be.
+    """
+    from runtime.sources.open import LIVE
+
     kinds = [spec.kind for spec in args.trigger or ()]
     for name in NEEDS_TRIGGER:
         if getattr(args, name) is not None and not kinds:
@@ -91,6 +97,9 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             parser.error(f"--trigger {kind} needs --{option} [HOST:]PORT")
     if "mqtt" in kinds and args.mqtt is None:
         parser.error("--trigger mqtt:TOPIC needs --mqtt URL, for the broker and the answers")
+    decide_from(args)
+    if "camera" in kinds and any(source.kind not in LIVE for source in specs_from(args)):
+        raise UserError("--trigger camera is for cameras and streams", "files", "use another trigger, or none")
 
 
 def decide_from(args: argparse.Namespace) -> DecideOptions | None:

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from runtime.common.errors import UserError
 from runtime.triggers.trigger import TriggerInput
@@ -31,19 +30,22 @@ def _open_mqtt(topic: str, args: argparse.Namespace, opened: Sequence[object]) -
     return MqttTriggers(MqttOptions.parse(args.mqtt, args.mqtt_credentials, args.mqtt_ca), topic)
 
 
-def _served(kind: str, target: str, args: argparse.Namespace, opened: Sequence[object]) -> TriggerInput:
-    """Return the input that something open already has: the page, a server of a protocol of the line."""
-    for thing in opened:
-        found: TriggerInput | None = getattr(thing, "triggers", {}).get(kind)
-        if found is not None:
-            return found
-    raise UserError(f"--trigger {kind} needs what gives it", "nothing open that does", "see docs/line.md, Triggers")
+def _given(kind: str) -> Opener:
+    """Return an opener of what something open already has in its `triggers`: the page, a controller's server."""
+
+    def find(target: str, args: argparse.Namespace, opened: Sequence[object]) -> TriggerInput:
+        for thing in opened:
+            found: TriggerInput | None = getattr(thing, "triggers", {}).get(kind)
+            if found is not None:
+                return found
+        raise UserError(f"--trigger {kind} needs a server that takes them", "none open", "see docs/line.md, Triggers")
+
+    return find
 
 
-SERVED = ("http", "opcua", "modbus")  # by the page and by the servers that controllers talk to
-OPENERS: Mapping[str, Opener] = {"mqtt": _open_mqtt} | {kind: partial(_served, kind) for kind in SERVED}
+OPENERS: Mapping[str, Opener] = {**{kind: _given(kind) for kind in ("http", "opcua", "modbus")}, "mqtt": _open_mqtt}
 WITH_TARGET = {"mqtt": "mqtt:TOPIC"}  # and how it is written
-ALONE = (*SERVED, "camera")
+ALONE = (*(kind for kind in OPENERS if kind not in WITH_TARGET), "camera")
 
 
 def trigger(text: str) -> TriggerSpec:

@@ -24,7 +24,7 @@ class SoftwareTriggered(Protocol):
 
 def kind_of(source: Source) -> Kind:
     """Return how frames of `source` come after a trigger (`runtime.triggers.station`)."""
-    if isinstance(source, SoftwareTriggered) and source.live and getattr(source, "triggered_by_software", True):
+    if source.software_triggered:
         return "fired"
     if source.live:
         return "free"

@@ -48,13 +48,15 @@ class Source(Closing, Protocol):
     `name` is what a person calls it, `live` says whether frames are lost when nobody asks for them. The counters
     only ever grow, and may be read from any thread; what is here is what files have that are read to their end.
     `encoding` is how the newest picture came, as far as file or driver say; None before the first. `uniform` says that
-    all pictures come from one device or file, so that where the first does not fit, none will.
+    all pictures come from one device or file, so that where the first does not fit, none will. `software_triggered`
+    says that it takes a picture only when its `software_trigger` is called (`runtime.sources.asked`).
     """
 
     name: str
     live: bool
     encoding: Encoding | None = None
     uniform: bool = True
+    software_triggered: bool = False
 
     @property
     def dropped(self) -> int:

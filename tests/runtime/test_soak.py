@@ -87,6 +87,16 @@ def test_the_overhead_is_told_by_stage(tmp_path: Path, capsys: pytest.CaptureFix
     assert values["overhead"] >= values["preprocess"]
 
 
+def test_the_time_from_trigger_to_written_verdict_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--engine", str(write_tiny_engine(tmp_path)), "--frames", "5", "--trigger"]
+    assert run_command(overhead.main, arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    values = {line[2:36].strip(): [float(word) for word in line[36:].split()] for line in lines[2:5]}
+    assert list(values) == ["trigger to written verdict", "execution", "difference"]
+    assert values["trigger to written verdict"][0] >= values["execution"][0] >= 0
+    assert lines[5].startswith("p99 of the trigger to its verdict is ")
+
+
 def test_what_the_page_costs_is_told_by_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["--engine", str(write_tiny_engine(tmp_path)), "--frames", "5", "--serve", "--rounds", "1"]
     assert run_command(overhead.main, [*arguments, "--viewers", "3"]) == 0

@@ -20,6 +20,7 @@ from runtime.serve.limits import Limits
 from runtime.serve.server import ServeOptions, Server
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import Frame
+from runtime.triggers.orders import Orders
 from tests.support.tiny_engine import write_tiny_engine
 
 TOKEN = "correct-horse-battery-staple"
@@ -111,6 +112,7 @@ def serving(
     health_after_s: float = 10.0,
     limits: Limits = AT_ONCE,
     log: Log | None = None,
+    orders: Orders | None = None,
     **load: Any,
 ) -> Iterator[Rig]:
     """Serve a tiny engine's page on a free port of this machine."""
@@ -120,7 +122,7 @@ def serving(
         options = ServeOptions(Address("127.0.0.1", 0), token, health_after_s, limits)
         sources = lambda: shown[0].sources if shown else ()  # noqa: E731
         deliveries = lambda: shown[0].deliveries if shown else ()  # noqa: E731
-        with Server(options, detector, engine, sources, deliveries, log) as server:
+        with Server(options, detector, engine, sources, deliveries, log, orders) as server:
             shown.append(Rig(server, detector, engine))
             shown[0].ask("/health")  # the page's process has begun
             yield shown[0]

@@ -13,6 +13,7 @@ class OnDemand(Source):
 
     live = True
     state = "live"
+    software_triggered = True
 
     def __init__(self, name="gig", lag_s=0.0):
         self.name, self.lag_s = name, lag_s

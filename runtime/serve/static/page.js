@@ -170,6 +170,14 @@ function showTables() {
       return row(name, element("td", count(sink.delivered)), bad(sink.lost), bad(sink.failed));
     }),
   );
+  const { triggers } = report;
+  $("trigger-table").hidden = !triggers;
+  if (triggers) {
+    const bad = (n) => element("td", count(n), n ? "failing" : "");
+    const answer = triggers.p99_ms === null ? "–" : triggers.p99_ms.toFixed(2);
+    const cells = [element("td", count(triggers.taken)), bad(triggers.late), bad(triggers.lost), bad(triggers.refused)];
+    $("triggers").replaceChildren(row(...cells, element("td", answer)));
+  }
   $("stages").replaceChildren(
     ...Object.entries(report.latency_ms).map(([stage, values]) =>
       row(element("td", stage.replaceAll("_", " ")), ...values.map((ms) => element("td", ms.toFixed(2)))),

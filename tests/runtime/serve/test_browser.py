@@ -13,6 +13,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from runtime.engines.sidecar import read_sidecar
+from runtime.triggers.options import TriggerOptions
+from runtime.triggers.orders import Orders
+from runtime.triggers.trigger import Trigger
 from tests.support.serve_rig import TOKEN, ADelivery, ASource, Rig, serving, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -225,3 +228,19 @@ CONTRAST = """(name) => {
   const both = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor].map(parse).map(light);
   return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
 }"""
+
+
+def test_triggers_are_counted_on_the_page(browser: Browser, tmp_path: Path):
+    orders = Orders(TriggerOptions(deadline_s=60.0, queue=1))
+    with serving(tmp_path, orders=orders) as rig, looking(browser, rig) as page:
+        orders.open({"camera:0": "free"}, lambda order, reason: None)
+        expect(page.locator("#triggers td")).to_have_text(["0", "0", "0", "0", "\N{EN DASH}"])
+        for _ in range(3):
+            orders.take(Trigger("", time.monotonic(), "http"))
+        expect(page.locator("#triggers td").nth(0)).to_have_text("1")
+        expect(page.locator("#triggers td").nth(3)).to_have_text("2")
+        expect(page.locator("#triggers td").nth(3)).to_have_attribute("data-state", "failing")
+        orders.close()
+    with serving(tmp_path) as rig, looking(browser, rig) as page:
+        expect(page.locator("#engine")).not_to_be_empty()
+        expect(page.locator("#trigger-table")).to_be_hidden()

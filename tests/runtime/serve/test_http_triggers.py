@@ -1,5 +1,6 @@
 """Triggers over HTTP: by a real client, through the page's process, to a real engine and back."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -42,6 +43,12 @@ class Line(Rig):
         return self.ask(f"/api/trigger?wait={int(wait)}", "POST", body, **(headers or OURS))
 
 
+def _answers(line):
+    with contextlib.suppress(OSError):
+        return line.ask("/health").status
+    return 0
+
+
 @pytest.fixture
 def line(tmp_path):
     """Return a function that runs a line with cameras that take a picture when they are told to."""
@@ -61,7 +68,9 @@ def line(tmp_path):
         thread = threading.Thread(target=inspection.run)
         thread.start()
         running.append((inspection, thread, server, detector))
-        return Line(server, detector, engine, inspection, sources, orders)
+        line = Line(server, detector, engine, inspection, sources, orders)
+        until(lambda: _answers(line), 60)  # the page's process has begun
+        return line
 
     yield start
     for inspection, thread, server, detector in running:
@@ -143,12 +152,20 @@ def test_what_is_refused_has_a_status_of_its_own(line):
     assert (running.trigger("SN5").status, running.trigger("SN5").json()["error"]) == (503, STOPPED)
 
 
-@pytest.mark.parametrize(
-    "body", ["", "SN1", "[]", "{", '{"part": 5}', '{"parts": "a"}', '{"part": "a\\n"}', '{"source": null}', "[" * 9000]
-)
-def test_what_is_no_trigger_is_refused(line, body):
+def test_what_is_no_trigger_is_refused(line):
     running = line()
-    assert running.ask("/api/trigger", "POST", body, **OURS).status == 400
+    for body in (
+        "",
+        "SN1",
+        "[]",
+        "{",
+        '{"part": 5}',
+        '{"parts": "a"}',
+        '{"part": "a\\n"}',
+        '{"source": null}',
+        "[" * 9000,
+    ):
+        assert running.ask("/api/trigger", "POST", body, **OURS).status == 400, body
     assert running.orders.counts().taken == 0
 
 
