@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 import stat
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from asyncua import Client, ua
 
 from runtime.common.errors import UserError
 from runtime.controller.board import Board, Limits
+from runtime.controller.certificate import DAYS, make_if_missing, own_uri, read_identity
 from runtime.controller.opcua import OpcuaServer
 from runtime.controller.opcua_nodes import LINE, ROOT, SOURCE, About
 from runtime.controller.opcua_options import CERTIFICATE_NAME, KEY_NAME, OpcuaOptions
@@ -445,21 +446,24 @@ async def client_of_discovery(client: Client) -> Any:
 def test_the_certificate_is_made_once_and_its_key_is_the_owners_alone(secured: OpcuaServer, folder: Path):
     certificate, key = folder / "server" / CERTIFICATE_NAME, folder / "server" / KEY_NAME
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    before = certificate.read_bytes()
-    assert ssl.PEM_cert_to_DER_cert(before.decode())
-    with _open(OpcuaOptions.parse("0", folder / "credentials", folder / "server")) as again:
-        assert again.address.port != secured.address.port
-    assert certificate.read_bytes() == before
-    given = OpcuaOptions.parse("0", folder / "credentials", None, certificate, key)
-    with _open(given) as own:
-        secured_before = _read(own, "State", folder=folder, user=USER, password=PASSWORD)
-    assert secured_before == ["ContinuousExecution"]
+    before = certificate.read_bytes(), key.read_bytes()
+    make_if_missing(certificate, key)  # what the next start does
+    assert (certificate.read_bytes(), key.read_bytes()) == before
+    identity = read_identity(certificate, key)
+    assert identity.uri == own_uri() and identity.uri.startswith("urn:")
+    assert identity.certificate.not_valid_after_utc - identity.certificate.not_valid_before_utc == timedelta(DAYS)
+
+
+def test_a_key_that_others_can_read_is_said(secured: OpcuaServer, folder: Path, tmp_path: Path, capfd: Any):
+    made, key = folder / "server" / CERTIFICATE_NAME, tmp_path / KEY_NAME
+    key.write_bytes((folder / "server" / KEY_NAME).read_bytes())
+    key.chmod(0o644)
+    read_identity(made, key)
+    assert f"chmod 600 {key}" in capfd.readouterr().err
 
 
 def test_a_certificate_that_is_none_is_one_line(folder: Path, tmp_path: Path, secured: OpcuaServer):
     made, key = folder / "server" / CERTIFICATE_NAME, folder / "server" / KEY_NAME
-    other = tmp_path / "other.pem"
-    other.write_bytes(made.read_bytes())
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("no certificate\n")
 
