@@ -68,7 +68,7 @@ def test_what_is_asked_of_cameras_and_borne_arrives():
     words = ("--camera-size", "1280x720", "--camera-fps", "29.97", "--exposure", "4", "--camera-format", "MJPG")
     options = options_from(_parse("--camera", 0, *words, "--stall-after", 3, "--wait-for-sources"))
     request = options.request
-    assert (request.size, request.fps, request.exposure_ms, request.fourcc) == ((1280, 720), 29.97, 4.0, "MJPG")
+    assert (request.size, request.fps, request.exposure_ms, request.pixel_format) == ((1280, 720), 29.97, 4.0, "MJPG")
     assert options.live.backoff is not None and options.live.stall_after_s == 3 and options.live.wait
     plain = options_from(_parse("--camera", 0, "--no-reconnect", "--stall-after", 0, "--skip-existing", "--settle", 2))
     assert plain.live.backoff is None and plain.live.stall_after_s is None
