@@ -174,6 +174,7 @@ class Line:
         Frames that a live source dropped for newer ones are no lack; a source that is lost by now is one.
         """
         lost = self.inspection.lost()
+        on_the_way = [state.lost_on_the_way for state in self.inspection.states() if state.lost_on_the_way]
         self.inspection.close()
         self.deliveries.close()
         if self.unread():
@@ -182,6 +183,8 @@ class Line:
         if summary.frames:
             text = summary.text(self.device, self.inspection.dropped())
             write(sys.stderr if self.json else sys.stdout, f"{text}\n", LAST_WORD_S)
+        for sentence in on_the_way:
+            say(sentence, LAST_WORD_S)
         missed = [counts for counts in self.deliveries.counts() if counts.undelivered]
         for counts in missed:
             say(counts.text(), LAST_WORD_S)

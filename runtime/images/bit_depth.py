@@ -45,7 +45,7 @@ def grey_to_8_bits(samples: NDArray[Any], white: int, inverted: bool) -> NDArray
     if peak > white:
         raise UserError(f"no sample may be above white, {white}", str(peak), CURE)
     indices = samples if samples.dtype == np.uint16 else np.clip(samples, 0, FULL_SCALE).astype(np.uint16)
-    return np.asarray(np.take(_levels(white), white - indices if inverted else indices))
+    return np.asarray(_levels(white)[white - indices if inverted else indices])
 
 
 @cache  # a camera asks for each frame

@@ -25,6 +25,7 @@ BEGINNING = b'{"time":'  # of every line of ours
 def as_json(judgement: Judgement) -> dict[str, Any]:
     """Return what a line says: time in UTC, scores, boxes in pixels of the judged frame, latencies in milliseconds.
 
+    "camera_s" is the time of capture by the camera's own clock, in seconds, where it says one.
     Where the verdict is "none", "reason" says why, and "score" is null where the engine gave no number.
 
     "boxes" are those of the map above its threshold, the highest peak first: "x", "y", "width", "height" and "peak".
@@ -46,6 +47,8 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "boxes": [asdict(box) for box in boxes],
         "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
     }
+    if frame.camera_s is not None:
+        line["camera_s"] = round(frame.camera_s, 6)
     if result.reason:
         line["reason"] = result.reason
     if judgement.view is not None and (said := judgement.view.describe()):

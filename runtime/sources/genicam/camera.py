@@ -30,7 +30,7 @@ def genicam_origin(
     say: Callable[[str], None] = say,
     read: ReadOptions = PLAIN,
 ) -> Origin:
-    """Return the camera of that id, serial number or address; empty: the only one that answers.
+    """Return the camera of that id or address; empty: the only one that answers.
 
     Opening raises `UserError` where there is none or several, where another program has it, and for what it cannot be
     set to.

@@ -16,6 +16,7 @@ from runtime.sources.losses import FrameIds, Losses
 
 BUFFERS = 8  # frames that may arrive while one is decoded
 POLL_US = 200_000  # how soon a request to stop is seen while no frame comes
+MOST_ROOM = (1 << 31) - 1  # bytes; the kernel gives as much as net.core.rmem_max allows
 NS_PER_S = 1e9
 
 
@@ -65,12 +66,19 @@ class GenicamCapture:
             with asking(f"{manner.name} must start", "check packet size, network and --genicam settings"):
                 self._stream = camera.create_stream(None, None)
                 payload = camera.get_payload()
+                self._make_room(BUFFERS * payload)
                 for _ in range(BUFFERS):
                     self._stream.push_buffer(aravis().Buffer.new_allocate(payload))
                 camera.start_acquisition()
         except UserError:
             self.release()
             raise
+
+    def _make_room(self, size: int) -> None:
+        """Ask the kernel to keep `size` bytes that nobody has read yet: the library asks for those of one frame."""
+        if self._camera.is_gv_device():
+            self._stream.set_property("socket-buffer", aravis().GvStreamSocketBuffer.FIXED)
+            self._stream.set_property("socket-buffer-size", min(size, MOST_ROOM))
 
     def read(self) -> tuple[bool, Image8 | None]:
         """Return (True, the newest frame), or (True, None) where none came for a moment.
