@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.common.errors import UserError
-from runtime.common.notices import worth_saying
 from runtime.images.encoding import Encoding
 from runtime.images.pixel_formats import decode, format_of
 from runtime.images.pixels import Image8
@@ -130,17 +129,17 @@ class GenicamCapture:
         return _Whole(buffer.get_data(), buffer.get_image_pixel_format(), size, buffer.get_timestamp())
 
     def _tell(self, before: int, more: int, what: str, why: str) -> None:
-        if any(worth_saying(count) for count in range(before + 1, before + more + 1)):
+        if not before or len(str(before + more)) > len(str(before)):  # the first, and whenever 10, 100, ... are passed
             self._manner.say(f"{self._manner.name}: {before + more} frames {what} so far ({why})")
 
     def software_trigger(self) -> None:
         """Ask for one frame now. Raises `UserError` where the camera was not set to that, or does not answer."""
         name = self._manner.name
-        if not self._manner.software:
-            raise UserError(f"{name} must wait for a software trigger", "it does not", "--camera-trigger software")
         with self._open:
             if self._camera is None:
                 raise UserError(f"{name} must be connected for a trigger", "it is not")
+            if not self._manner.software:
+                raise UserError(f"{name} must wait for a software trigger", "it does not", "--camera-trigger software")
             with asking(f"{name} must take a trigger", "check cable and power"):
                 self._camera.software_trigger()
 

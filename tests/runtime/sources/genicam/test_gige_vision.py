@@ -53,6 +53,22 @@ def test_a_camera_that_goes_and_returns_is_said_once_each_and_its_numbers_go_on(
     ]
 
 
+def test_a_software_trigger_gives_one_frame_and_without_it_none_comes():
+    request = CameraRequest(size=(32, 24), trigger="Software")
+    with gv_camera(SERIAL) as camera:
+        with opened(camera.id, request, stall_after_s=0.2) as source:
+            assert source.take(0.6) is None and source.state == "live"  # silence is no loss where a trigger is awaited
+            taken = []
+            for _ in range(5):
+                source.software_trigger()
+                frame = source.take(10)
+                assert frame is not None
+                taken.append(frame.index)
+            assert taken == [0, 1, 2, 3, 4] and source.take(0.3) is None
+        with opened(camera.id, SMALL) as source:  # what the trigger was before is forgotten
+            assert len(list(itertools.islice(source, 3))) == 3
+
+
 def test_a_camera_that_waits_for_a_trigger_tells_its_loss_itself():
     request = CameraRequest(size=(64, 48), trigger="software")
     with gv_camera(SERIAL) as camera, opened(camera.id, request, stall_after_s=0.2) as source:
