@@ -17,24 +17,57 @@ class Losses:
 
 
 MOST_16_BITS = 65535  # GigE Vision counts 1 to 65535 and then 1 again, unless camera and library use 64 bits
+LATE = 16  # frames that a number may come behind a newer one: a library waits for the packets of some at a time
 
 
 class FrameIds:
-    """Follows a camera's frame numbers of one connection."""
+    """Follows a camera's frame numbers of one connection, which may come out of order by up to `LATE` of them."""
 
     def __init__(self) -> None:
-        self._last: int | None = None
+        self._last: int | None = None  # the newest number as the camera gave it
+        self._newest = 0  # the same, counted on where the camera's wrapped
+        self._awaited: set[int] = set()  # numbers below that which did not come yet
+        self._nameless = 0  # of these came, nobody knows which
 
-    def missing_before(self, number: int) -> int:
-        """Return how many frames are missing between the last number and this one.
+    def came(self, number: int) -> tuple[int, bool]:
+        """Return how many frames are known to be missing since the last call, and whether this one is late.
 
-        A number that falls from the upper to the lower half of 16 bits has wrapped; any other that falls, or stays, is
-        a camera that counts anew, and says nothing of frames between.
+        A number that falls from the upper to the lower half of 16 bits has wrapped. Any other that falls by more than
+        `LATE` is a camera that counts anew, and says nothing of frames between.
         """
-        last, self._last = self._last, number
-        if last is None:
-            return 0
-        if number > last:
-            return number - last - 1
-        wrapped = last <= MOST_16_BITS and last - number > MOST_16_BITS // 2
-        return MOST_16_BITS - last + max(number, 1) - 1 if wrapped else 0
+        step = 0 if self._last is None else _step(self._last, number)
+        if self._last is None or step < -LATE:
+            missing, self._last, self._newest = self.end(), number, 0
+            return missing, False
+        if step <= 0:
+            self._awaited.discard(self._newest + step)
+            return 0, True
+        begin, self._last, self._newest = self._newest + 1, number, self._newest + step
+        given_up = self._newest - LATE
+        self._awaited |= set(range(max(begin, given_up), self._newest))
+        lost = {awaited for awaited in self._awaited if awaited < given_up}
+        self._awaited -= lost
+        return self._but_nameless(len(lost) + max(0, given_up - begin)), False
+
+    def came_nameless(self) -> None:
+        """Note a frame that lost the part with its number: one of those that will be missing is not."""
+        self._nameless += 1
+
+    def end(self) -> int:
+        """Return how many frames are missing that could still have come; nothing more will."""
+        missing = self._but_nameless(len(self._awaited))
+        self._awaited, self._nameless = set(), 0
+        return missing
+
+    def _but_nameless(self, missing: int) -> int:
+        known = min(missing, self._nameless)
+        self._nameless -= known
+        return missing - known
+
+
+def _step(last: int, number: int) -> int:
+    """Return by how many frames `number` is newer than `last`; below 0: older."""
+    step = number - last
+    if max(last, number) <= MOST_16_BITS and abs(step) > MOST_16_BITS // 2:
+        step += MOST_16_BITS if step < 0 else -MOST_16_BITS
+    return step

@@ -16,6 +16,7 @@ from runtime.sources.losses import FrameIds, Losses
 BUFFERS = 8  # frames that may arrive while one is decoded
 POLL_US = 200_000  # how soon a request to stop is seen while no frame comes
 MOST_ROOM = (1 << 31) - 1  # bytes; the kernel gives as much as net.core.rmem_max allows
+NAMELESS = 0  # no number of a GigE Vision frame
 NS_PER_S = 1e9
 
 
@@ -67,7 +68,7 @@ class GenicamCapture:
                 payload = camera.get_payload()
                 self._make_room(BUFFERS * payload)
                 for _ in range(BUFFERS):
-                    self._stream.push_buffer(aravis().Buffer.new_allocate(payload))
+                    self._give(aravis().Buffer.new_allocate(payload))
                 camera.start_acquisition()
         except UserError:
             self.release()
@@ -102,7 +103,7 @@ class GenicamCapture:
         taken = 0
         while buffer is not None:
             frame = self._whole(buffer)
-            self._stream.push_buffer(buffer)
+            self._give(buffer)
             taken += 1
             if frame is not None:
                 self._manner.losses.replaced += newest is not None
@@ -111,22 +112,39 @@ class GenicamCapture:
             buffer = None if one_is_enough else self._stream.try_pop_buffer()
         return newest
 
+    def _give(self, buffer: Any) -> None:
+        """Let the library fill `buffer`; it writes no number where the packet with that is lost, and leaves the old."""
+        buffer.set_frame_id(NAMELESS)
+        self._stream.push_buffer(buffer)
+
     def _whole(self, buffer: Any) -> _Whole | None:
         """Return what `buffer` holds, None (and counted) where it is not whole."""
         library, losses = aravis(), self._manner.losses
         status = buffer.get_status()
         if status in (library.BufferStatus.CLEARED, library.BufferStatus.ABORTED):  # of an end, not of a frame
             return None
-        missing = self._ids.missing_before(buffer.get_frame_id())
-        if missing:
-            self._tell(losses.missing, missing, "missing", "its frame never came")
-            losses.missing += missing
-        if status != library.BufferStatus.SUCCESS:
+        whole, number = status == library.BufferStatus.SUCCESS, buffer.get_frame_id()
+        if number == NAMELESS and not whole:
+            self._ids.came_nameless()
+            late = False
+        else:
+            missing, late = self._ids.came(number)
+            self._miss(missing)
+        if not whole:
             self._tell(losses.incomplete, 1, "incomplete", status.value_nick)
             losses.incomplete += 1
             return None
+        if late and not self._manner.triggered:  # sent again, and whole by now, but a newer one was judged
+            losses.replaced += 1
+            return None
         size = (buffer.get_image_width(), buffer.get_image_height())
         return _Whole(buffer.get_data(), buffer.get_image_pixel_format(), size, buffer.get_timestamp())
+
+    def _miss(self, frames: int) -> None:
+        losses = self._manner.losses
+        if frames:
+            self._tell(losses.missing, frames, "missing", "their numbers never came")
+            losses.missing += frames
 
     def _tell(self, before: int, more: int, what: str, why: str) -> None:
         if not before or len(str(before + more)) > len(str(before)):  # the first, and whenever 10, 100, ... are passed
@@ -150,6 +168,7 @@ class GenicamCapture:
                 return
             self._device.disconnect(self._handler)
             stop_quietly(self._camera)
+            self._miss(self._ids.end())
             self._stream = self._device = self._camera = None  # the last reference gives up the control
 
 

@@ -155,6 +155,38 @@ def test_a_wrong_word_is_refused_by_the_parser(words: tuple[str, ...], capsys: p
     assert ended.value.code == 2 and "error:" in capsys.readouterr().err
 
 
+def test_what_only_some_cameras_have_is_asked_of_those(folder: Path):
+    cases = [
+        (("--camera", "0", "--genicam", "GainRaw=3"), "can be asked of a GenICam camera; found none"),
+        (("--source", folder, "--camera-trigger", "software"), "can be asked of a camera; found no camera"),
+        (("--camera", "0", "--camera-format", "Mono12p"), "a pixel format of four characters; found 'Mono12p'"),
+    ]
+    for words, message in cases:
+        with pytest.raises(UserError, match=message):
+            sources_from(_parse(*words))
+    with pytest.raises(UserError, match="genicam:A twice"):
+        specs_from(_parse("--camera", "genicam:A", "--camera", "genicam:A"))
+    assert names_from(_parse("--camera", "genicam", "--camera", "genicam:Basler-1")) == ["genicam", "genicam:Basler-1"]
+
+
+def test_without_the_library_one_line_says_how_to_install_it(folder: Path):
+    """In a process of its own, whose Python has no GObject introspection."""
+    program = "import sys; sys.modules['gi'] = None; from runtime.capture import command; sys.exit(command())"
+
+    def run(*words: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", program, *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    refused = run("--camera", "genicam", "--output", folder / "out")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("error: GenICam cameras need Aravis 0.8 and PyGObject; found import of gi")
+    assert "apt-get install gir1.2-aravis-0.8" in refused.stderr and "pip install '.[genicam]'" in refused.stderr
+    listed = run("--list-cameras")
+    assert listed.returncode == 0 and "GenICam cameras cannot be listed: GenICam cameras need" in listed.stdout
+    described = run("--camera", "genicam:A", "--output", folder / "out", "--dry-run")
+    assert described.returncode == 0 and "would not open: GenICam cameras need" in described.stdout
+
+
 def test_help_needs_none_of_what_sources_need():
     program = (
         "import argparse, sys; from runtime.sources.arguments import add_arguments; p = argparse.ArgumentParser();"

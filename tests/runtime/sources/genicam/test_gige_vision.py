@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ import pytest
 from runtime import capture, infer
 from runtime.common.errors import UserError, run_command
 from runtime.sources.camera import CameraRequest
+from runtime.sources.genicam import capture as capturing
+from runtime.sources.losses import FrameIds
 from runtime.sources.open import SourceSpec, open_source
 from tests.support.genicam import gv_camera, needs_gv_camera, opened, within_the_process
 from tests.support.paths import ROOT
@@ -99,6 +103,41 @@ def test_lost_packets_make_frames_incomplete_and_each_number_is_accounted_for():
                 steps = np.diff(frame.image[:, :, 0].astype(np.int8), axis=0)
                 assert (steps == 1).mean() > 0.95
     assert any("1 frames incomplete so far (missing-packets)" in line for line in said)
+
+
+class Noted(FrameIds):
+    """Keeps the numbers."""
+
+    numbers: ClassVar[list[int]] = []
+
+    def came(self, number: int) -> tuple[int, bool]:
+        self.numbers.append(number)
+        return super().came(number)
+
+
+@pytest.mark.parametrize("words", [(), ("-r", "10")], ids=["whole packets", "lost packets"])
+def test_every_number_of_the_camera_is_taken_dropped_incomplete_or_missing(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """A machine that does not come to reading has no buffer free, and whole frames are missing."""
+    stuck, numbers = threading.Event(), list[int]()
+    monkeypatch.setattr(Noted, "numbers", numbers)
+    monkeypatch.setattr(capturing, "FrameIds", Noted)
+    decode = capturing.decode
+
+    def slow_decode(*given: Any) -> Any:
+        if len(numbers) == 10:
+            stuck.wait(0.7)  # 35 frames
+        return decode(*given)
+
+    monkeypatch.setattr(capturing, "decode", slow_decode)
+    with gv_camera(SERIAL, *words) as camera:
+        with opened(camera.id, CameraRequest(size=(128, 128), fps=50)) as source:
+            wait_until(lambda: source.missing > 10 and len(numbers) > 60)
+            reader = source._reader
+        losses = source._origin.losses
+        counted = reader.pictures + losses.replaced + losses.incomplete + losses.missing
+    assert counted == max(numbers) - min(numbers) + 1
 
 
 def test_a_camera_in_use_is_refused_and_free_after_its_user():
