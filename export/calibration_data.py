@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from export.images.pairs import check_no_masks_among
+from runtime.common.argument_types import camera
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import printable, read_json, sha256_of, sweep, sync_folder, write_json
 from runtime.common.locks import one_writer
@@ -302,7 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--from", dest="source", metavar="PATH", help="a folder of images, an image, a video, a stream")
-    source.add_argument("--camera", type=int, metavar="N", help="take the images from camera N")
+    source.add_argument("--camera", type=camera, metavar="N", help="take the images from camera N, or genicam:ID")
     parser.add_argument(
         "--count",
         type=int,
@@ -325,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Fill the folder and say what it holds."""
     arguments = _parser().parse_args(argv)
-    text = arguments.source if arguments.source is not None else f"camera:{arguments.camera}"
+    text = arguments.source if arguments.source is not None else arguments.camera
     source = SourceSpec.parse(text)
     options = RefillOptions(
         source=source,

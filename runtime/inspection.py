@@ -58,6 +58,17 @@ class SourceState:
     state: str
     dropped: int
     reconnects: int
+    incomplete: int = 0
+    missing: int = 0
+
+    @property
+    def lost_on_the_way(self) -> str:
+        """A sentence on frames that the camera took and that did not come whole; empty where there are none."""
+        if not (self.incomplete or self.missing):
+            return ""
+        return (
+            f"{self.name}: {self.incomplete} frames incomplete, {self.missing} missing, lost on the way from the camera"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +159,15 @@ class Inspection(Closing):
     def states(self) -> list[SourceState]:
         """Return every source's state, in their order; any thread may ask."""
         return [
-            SourceState(source.name, source.live, source.state, self._feed.dropped(source), source.reconnects)
+            SourceState(
+                source.name,
+                source.live,
+                source.state,
+                self._feed.dropped(source),
+                source.reconnects,
+                source.incomplete,
+                source.missing,
+            )
             for source in self.sources
         ]
 

@@ -188,6 +188,7 @@ class Line:
         Frames that a live source dropped for newer ones are no lack; a source that is lost by now is one.
         """
         lost = self.inspection.lost()
+        on_the_way = [state.lost_on_the_way for state in self.inspection.states() if state.lost_on_the_way]
         self.inspection.close()
         self.outputs.deliveries.close()
         if self.outputs.unread():
@@ -198,6 +199,8 @@ class Line:
             text = summary.text(self.device, self.inspection.dropped())
             text += f"\n{triggers.text()}" if self.orders is not None else ""
             write(sys.stderr if self.json else sys.stdout, f"{text}\n", LAST_WORD_S)
+        for sentence in on_the_way:
+            say(sentence, LAST_WORD_S)
         missed = [counts for counts in self.outputs.deliveries.counts() if counts.undelivered]
         for counts in missed:
             say(counts.text(), LAST_WORD_S)

@@ -8,10 +8,14 @@ LARGEST = 1e6  # of a time in seconds: what every clock and driver can take
 
 
 def camera(text: str) -> str:
-    """Return "camera:N" or "csi:N" for N or csi:N."""
+    """Return "camera:N" or "csi:N" for N or csi:N, and genicam or genicam:ID as it is."""
+    if text.partition(":")[0] == "genicam" and text.isprintable():
+        return text
     number = text.removeprefix("csi:")
     if not (number.isascii() and number.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 up or csi:N, found {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 0 up csi:N, genicam or genicam:ID, found {text!r}"
+        )
     return f"csi:{int(number)}" if text.startswith("csi:") else f"camera:{int(number)}"
 
 
@@ -86,10 +90,26 @@ def label(text: str) -> str:
     return name
 
 
-def fourcc(text: str) -> str:
-    """Return the four characters of a pixel format."""
-    if not (len(text) == 4 and text.isascii() and text.isprintable()):
-        raise argparse.ArgumentTypeError(f"expected four characters, such as MJPG, found {text!r}")
+def pixel_format(text: str) -> str:
+    """Return a pixel format: four characters, or one of GenICam's names."""
+    if not (text.isascii() and text.isprintable() and (len(text) == 4 or (len(text) > 4 and text.isalnum()))):
+        raise argparse.ArgumentTypeError(f"expected four characters or a name, such as MJPG or Mono12p, found {text!r}")
+    return text
+
+
+def node(text: str) -> tuple[str, str]:
+    """Return (name, value) for NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier() and name.isascii() and value.isprintable()):
+        wanted = "NAME=VALUE, such as GainRaw=3 or TriggerActivation=FallingEdge"
+        raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
+    return name, value
+
+
+def trigger(text: str) -> str:
+    """Return off, or what a camera calls the source of its trigger, such as software or line0."""
+    if not (text.isascii() and text.isalnum()):
+        raise argparse.ArgumentTypeError(f"expected off, software or a line such as line0, found {text!r}")
     return text
 
 

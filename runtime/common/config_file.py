@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-OWN = frozenset({"help", "config", "show_config"})  # of the command line only
+OWN = frozenset({"help", "config", "show_config", "list_cameras"})  # of the command line only
 HIDDEN_NOTE = f"# {HIDDEN} stands for a password or key, which is not printed: write it in by hand\n"
 
 

@@ -1,6 +1,7 @@
 """Which sample value is white in an image of more than 8 bits: 10 and 12 bits often come in files of 16."""
 
 import struct
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,15 @@ def grey_to_8_bits(samples: NDArray[Any], white: int, inverted: bool) -> NDArray
     peak = int(samples.max())
     if peak > white:
         raise UserError(f"no sample may be above white, {white}", str(peak), CURE)
-    levels = np.arange(FULL_SCALE + 1, dtype=np.int64)
-    table = np.minimum((levels * 255 + white // 2) // white, 255).astype(np.uint8)
-    indices = np.clip(samples, 0, FULL_SCALE).astype(np.uint16)
-    return np.asarray(table[white - indices if inverted else indices])
+    indices = samples if samples.dtype == np.uint16 else np.clip(samples, 0, FULL_SCALE).astype(np.uint16)
+    return np.asarray(_levels(white)[white - indices if inverted else indices])
+
+
+@cache  # a camera asks for each frame
+def _levels(white: int) -> NDArray[np.uint8]:
+    """Return the 8-bit level of every sample."""
+    samples = np.arange(FULL_SCALE + 1, dtype=np.int64)
+    return np.minimum((samples * 255 + white // 2) // white, 255).astype(np.uint8)
 
 
 def stated_bits(image: Image.Image) -> int | None:

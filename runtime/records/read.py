@@ -39,7 +39,7 @@ FIELDS: dict[str, type] = {
     "trigger": str,
     "asked": str,
     "answer_ms": float,
-    "camera_ns": int,
+    "camera_s": float,
     "boxes": str,
     "latency_ms": str,
     "run": str,

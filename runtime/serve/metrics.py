@@ -74,6 +74,11 @@ class Metrics(Collector):
             "source_reconnects", "Connections again.", ("source",), [((s.name,), s.reconnects) for s in sources]
         )
 
+        incomplete = [((s.name,), s.incomplete) for s in sources]
+        yield _counter("source_incomplete", "Frames that came with parts missing.", ("source",), incomplete)
+        missing = [((s.name,), s.missing) for s in sources]
+        yield _counter("source_missing", "Frames that the camera numbered and that never came.", ("source",), missing)
+
     def _of_sinks(self) -> Iterator[Metric]:
         sinks = self._observed.sinks()
         delivered = [((s.name,), s.delivered) for s in sinks]

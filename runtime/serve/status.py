@@ -11,13 +11,18 @@ DELIVERING = (LIVE, FILE)
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """A source as a person sees it: `state` is "live", "file", or what keeps it from delivering."""
+    """A source as a person sees it: `state` is "live", "file", or what keeps it from delivering.
+
+    `incomplete` frames came with parts missing and were refused, `missing` ones never came.
+    """
 
     name: str
     live: bool = False
     dropped: int = 0
     state: str = LIVE
     reconnects: int = 0
+    incomplete: int = 0
+    missing: int = 0
 
     @property
     def up(self) -> bool:
@@ -30,7 +35,8 @@ class SourceStatus:
         if isinstance(source, cls):
             return source
         state = str(getattr(source, "state", LIVE))
-        return cls(source.name, source.live, source.dropped, state, getattr(source, "reconnects", 0))
+        counts = (getattr(source, name, 0) for name in ("reconnects", "incomplete", "missing"))
+        return cls(source.name, source.live, source.dropped, state, *counts)
 
 
 @dataclass(frozen=True)

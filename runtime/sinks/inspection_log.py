@@ -50,7 +50,7 @@ def row_of(judgement: Judgement) -> tuple[Any, ...]:
         frame.name,
         frame.index,
         frame.captured_s,
-        frame.camera_ns,
+        frame.camera_s,
         None if trigger is None else trigger.origin,
         judgement.asked_s,
         line["age_ms"],

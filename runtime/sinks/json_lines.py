@@ -24,6 +24,7 @@ BEGINNING = b'{"time":'  # of every line of ours
 def as_json(judgement: Judgement) -> dict[str, Any]:
     """Return what a line says: time in UTC, scores, boxes in pixels of the judged frame, latencies in milliseconds.
 
+    "camera_s" is the time of capture by the camera's own clock, in seconds, where it says one.
     Where the verdict is "none", "reason" says why, and "score" is null where the engine gave no number.
 
     "boxes" are those of the map above its threshold, the highest peak first: "x", "y", "width", "height" and "peak".
@@ -50,6 +51,8 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
         **_of_run(judgement),
     }
+    if frame.camera_s is not None:
+        line["camera_s"] = round(frame.camera_s, 6)
     if result.reason:
         line["reason"] = result.reason
     if judgement.decision is not None:
@@ -62,11 +65,8 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
 
 
 def _of_run(judgement: Judgement) -> dict[str, Any]:
-    """Return the fields of run, recipe and the camera's clock: those that there are."""
-    said: dict[str, Any] = {name: value for name in ("run", "recipe") if (value := getattr(judgement, name))}
-    if judgement.frame.camera_ns is not None:
-        said["camera_ns"] = judgement.frame.camera_ns
-    return said
+    """Return the fields of run and recipe: those that there are."""
+    return {name: value for name in ("run", "recipe") if (value := getattr(judgement, name))}
 
 
 def _of_trigger(judgement: Judgement) -> dict[str, Any]:

@@ -6,14 +6,28 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.common.argument_types import camera, count, fourcc, label, positive, roi, seconds, size
+from runtime.common.argument_types import (
+    camera,
+    count,
+    label,
+    node,
+    pixel_format,
+    positive,
+    roi,
+    seconds,
+    size,
+    trigger,
+)
 from runtime.common.errors import UserError
 from runtime.sources.backoff import SETTLE_S, STALL_AFTER_S
+from runtime.sources.listing import ListCameras
 
 if TYPE_CHECKING:
     from runtime.images.view import View
+    from runtime.sources.camera import CameraRequest
     from runtime.sources.frame import Source
-    from runtime.sources.open import OpenOptions, SourceSpec
+    from runtime.sources.open import OpenOptions, SourceKind, SourceSpec
+
 
 LONG_S = 86_400  # where silence is no loss
 
@@ -26,14 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=camera,
         metavar="N",
-        help="number of a camera, or csi:N on a Jetson; repeat for several",
+        help="number of a camera, csi:N on a Jetson, genicam:ID for GigE Vision and USB3 Vision (genicam alone: "
+        "the only one); repeat for several",
     )
     which.add_argument(
         "--source",
         action="append",
         metavar="WHAT",
         help="a stream's URL (rtsp, http, udp, ...), 'gst: ... ! appsink', an image, a folder of images, a video, "
-        "camera:N, csi:N, or watch:DIR; repeat for several",
+        "camera:N, csi:N, genicam:ID, or watch:DIR; repeat for several",
     )
     which.add_argument(
         "--watch", action="append", metavar="DIR", help="a folder whose new images are judged as they arrive"
@@ -67,7 +82,23 @@ def _add_camera_arguments(group: Any) -> None:
         help="ask cameras for F frames per second, and http addresses of single pictures F times per second",
     )
     group.add_argument("--exposure", type=positive, metavar="MS", help="ask cameras to expose for MS milliseconds")
-    group.add_argument("--camera-format", type=fourcc, metavar="CODE", help="ask for a pixel format, such as MJPG")
+    group.add_argument(
+        "--camera-format", type=pixel_format, metavar="CODE", help="ask for a pixel format, such as MJPG or Mono12p"
+    )
+    group.add_argument(
+        "--camera-trigger",
+        type=trigger,
+        metavar="SOURCE",
+        help="GenICam: take a frame for each trigger of SOURCE, such as software or line0 (default: off, run freely)",
+    )
+    group.add_argument(
+        "--genicam",
+        action="append",
+        type=node,
+        metavar="NAME=VALUE",
+        help="GenICam: set any other setting of the camera by its name, such as GainRaw=3; repeat for several",
+    )
+    group.add_argument("--list-cameras", action=ListCameras, help="print the cameras that this machine sees, and end")
     group.add_argument("--no-reconnect", action="store_true", help="end with status 2 when a camera or stream is lost")
     group.add_argument(
         "--wait-for-sources", action="store_true", help="start though a camera or stream is not there yet"
@@ -105,12 +136,12 @@ def _add_view_arguments(group: Any) -> None:
 
 def specs_from(args: argparse.Namespace) -> "list[SourceSpec]":
     """Return the sources that were asked for, in order. `UserError` for one that cannot be, or a camera twice."""
-    from runtime.sources.open import SourceKind, SourceSpec
+    from runtime.sources.open import CAMERAS, SourceSpec
 
     specs = [SourceSpec.parse(text) for text in [*(args.camera or ()), *(args.source or ())]]
     specs += [SourceSpec.parse(f"watch:{text}") for text in args.watch or ()]
     for i, spec in enumerate(specs):
-        if spec in specs[:i] and spec.kind in (SourceKind.CAMERA, SourceKind.CSI):  # it opens once
+        if spec in specs[:i] and spec.kind in CAMERAS:
             raise UserError("each camera must be given once", f"{spec.name} twice", "leave one of them out")
     return specs
 
@@ -140,7 +171,6 @@ def options_from(args: argparse.Namespace, white: int | None = None) -> "OpenOpt
     """
     from runtime.images.preprocess import PLAIN, ReadOptions
     from runtime.sources.backoff import Backoff
-    from runtime.sources.camera import CameraRequest
     from runtime.sources.live import LiveOptions
     from runtime.sources.open import OpenOptions
     from runtime.sources.watch import WatchOptions
@@ -150,10 +180,36 @@ def options_from(args: argparse.Namespace, white: int | None = None) -> "OpenOpt
     backoff = None if args.no_reconnect else Backoff()
     return OpenOptions(
         LiveOptions(backoff, args.stall_after or None, args.wait_for_sources),
-        CameraRequest(args.camera_size, args.camera_fps, args.exposure, args.camera_format),
+        _request_from(args),
         WatchOptions(existing=not args.skip_existing, settle_s=args.settle),
         ReadOptions(white or PLAIN.white, args.max_pixels),
     )
+
+
+def _request_from(args: argparse.Namespace) -> "CameraRequest":
+    from runtime.sources.camera import CameraRequest
+
+    return CameraRequest(
+        args.camera_size,
+        args.camera_fps,
+        args.exposure,
+        args.camera_format,
+        args.camera_trigger,
+        tuple(args.genicam or ()),
+    )
+
+
+def _check_request(request: "CameraRequest", kinds: "set[SourceKind]") -> None:
+    """Raise `UserError` for what is asked of a camera where none of that kind is among the sources."""
+    from runtime.sources.camera import CameraRequest
+    from runtime.sources.open import CAMERAS, SourceKind
+
+    unasked = CameraRequest(fps=request.fps) if SourceKind.URL in kinds else CameraRequest()
+    if request != unasked and not kinds & CAMERAS:
+        raise UserError("size, rate, exposure and format can be asked of a camera", "no camera", "leave them out")
+    if (request.trigger or request.nodes) and SourceKind.GENICAM not in kinds:
+        cure = "add --camera genicam:ID, or leave them out"
+        raise UserError("--camera-trigger and --genicam can be asked of a GenICam camera", "none", cure)
 
 
 def sources_from(args: argparse.Namespace, white: int | None = None) -> "list[Source]":
@@ -163,14 +219,10 @@ def sources_from(args: argparse.Namespace, white: int | None = None) -> "list[So
     """
     # V4L2's own patience, which OpenCV reads when it is imported; `read` would call 10 s of silence a failure
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(max(1, round(args.stall_after or LONG_S))))
-    from runtime.sources.camera import CameraRequest
-    from runtime.sources.open import SourceKind, open_source
+    from runtime.sources.open import open_source
 
     specs, options = specs_from(args), options_from(args, white)
-    kinds = {spec.kind for spec in specs}
-    unasked = CameraRequest(fps=options.request.fps) if SourceKind.URL in kinds else CameraRequest()
-    if options.request != unasked and not kinds & {SourceKind.CAMERA, SourceKind.CSI}:
-        raise UserError("size, rate, exposure and format can be asked of a camera", "no camera", "leave them out")
+    _check_request(options.request, {spec.kind for spec in specs})
     with contextlib.ExitStack() as stack:
         named = zip(specs, names_from(args), strict=True)
         sources = [stack.enter_context(open_source(spec, options, name)) for spec, name in named]
@@ -213,6 +265,7 @@ def describe_sources(args: argparse.Namespace) -> str:
     """Return, for --dry-run, a line on every source and on what stands in its way; opens none."""
     from runtime.common.addresses import pipeline_without_secrets, without_secrets
     from runtime.sources.camera import available_cameras
+    from runtime.sources.genicam.aravis import aravis_lack
     from runtime.sources.open import SourceKind
     from runtime.sources.streams import csi_pipeline, gstreamer_lack
 
@@ -229,6 +282,8 @@ def describe_sources(args: argparse.Namespace) -> str:
         elif spec.kind is SourceKind.PIPELINE:
             said = pipeline_without_secrets(spec.target)
         lines.append(f"{spec.kind.value} {said}" + (f"; called {name}" if name != spec.name else ""))
+        if spec.kind is SourceKind.GENICAM and (lack := aravis_lack()):
+            lines.append(f"would not open: {lack}")
         if spec.kind in (SourceKind.CSI, SourceKind.PIPELINE) and (lack := gstreamer_lack()):
             lines.append(f"would not open: it needs an OpenCV with GStreamer, and here is {lack}")
     views = [view.describe() for view in views_from(args)]

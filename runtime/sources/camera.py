@@ -22,14 +22,19 @@ EXPOSURE_STEPS_PER_MS = 10  # V4L2_CID_EXPOSURE_ABSOLUTE counts in 100 µs
 class CameraRequest:
     """What a camera is asked for; None: as its driver has it.
 
-    `size` is (width, height) in pixels, `exposure_ms` switches automatic exposure off, `fourcc` is the pixel format
-    ("MJPG" for most USB cameras at full size and rate).
+    `size` is (width, height) in pixels, `exposure_ms` switches automatic exposure off, `pixel_format` is four
+    characters for a camera with a number ("MJPG" for most USB cameras at full size and rate), or GenICam's name
+    ("Mono12p").
+    GenICam's alone: `trigger` names what makes the camera take each frame ("software", "line0"; "off" and None: it runs
+    freely), and `nodes` are settings by their names, with texts for values.
     """
 
     size: tuple[int, int] | None = None
     fps: float | None = None
     exposure_ms: float | None = None
-    fourcc: str | None = None
+    pixel_format: str | None = None
+    trigger: str | None = None
+    nodes: tuple[tuple[str, str], ...] = ()
 
 
 class SayOnce:
@@ -50,8 +55,11 @@ def camera_origin(number: int, request: CameraRequest, say: Callable[[str], None
     """Return camera `number` of this machine (`/dev/video<number>` on Linux).
 
     `say` is told once what the driver gave where anything was asked for. Opening raises `UserError` where there is no
-    such camera.
+    such camera. Raises it here for a pixel format that has not four characters.
     """
+    if request.pixel_format and len(request.pixel_format) != 4:
+        expected = "a camera with a number has a pixel format of four characters"
+        raise UserError(expected, repr(request.pixel_format), "for example --camera-format MJPG")
     name = f"camera:{number}"
     told = SayOnce(say)
 
@@ -73,8 +81,8 @@ def camera_origin(number: int, request: CameraRequest, say: Callable[[str], None
 def _apply(capture: Any, request: CameraRequest) -> str:
     """Ask for everything in `request`, and return a sentence on what the driver gave."""
     cv2 = opencv()
-    if request.fourcc:  # first: it decides which sizes and rates there are
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*request.fourcc))
+    if request.pixel_format:  # first: it decides which sizes and rates there are
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*request.pixel_format))
     if request.size:
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, request.size[0])
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, request.size[1])
@@ -100,10 +108,10 @@ def _given(capture: Any, request: CameraRequest) -> str:
         near = manual and abs(given_ms - request.exposure_ms) < 1 / EXPOSURE_STEPS_PER_MS
         text = f"exposure {given_ms:g} ms" if manual else "automatic exposure"
         parts.append(_answer(text, f"{request.exposure_ms:g} ms", near))
-    if request.fourcc:
+    if request.pixel_format:
         code = int(capture.get(cv2.CAP_PROP_FOURCC))
         fourcc = "".join(chr(code >> shift & 255) for shift in (0, 8, 16, 24)).strip("\0")
-        parts.append(_answer(f"format {fourcc or 'unknown'}", request.fourcc, fourcc == request.fourcc))
+        parts.append(_answer(f"format {fourcc or 'unknown'}", request.pixel_format, fourcc == request.pixel_format))
     return ", ".join(parts)
 
 

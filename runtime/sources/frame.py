@@ -20,9 +20,9 @@ class Frame:
     `runtime.sources.naming.run_mark`); that of a watched folder's file which was written anew begins as it did before.
     `index` counts from 0 and skips the numbers of frames that a live source dropped. `captured_s` is the time of
     capture (of reading, for files) in seconds since 1970, `monotonic_s` the same by a clock that nobody sets: time
-    between two frames is the difference of these. `fault` says why the picture is not what was to be judged (a
-    damaged file), and so has no verdict; empty where it is. `camera_ns` is the camera's own time of capture in
-    nanoseconds, of whatever clock it has; None where it tells none.
+    between two frames is the difference of these. `camera_s` is when it was taken by the camera's own clock, in
+    seconds from wherever that counts (None: the camera does not say). `fault` says why the picture is not what was to
+    be judged (a damaged file), and so has no verdict; empty where it is.
     """
 
     image: Image8
@@ -31,7 +31,7 @@ class Frame:
     captured_s: float
     fault: str = ""
     monotonic_s: float = field(default_factory=time.monotonic)
-    camera_ns: int | None = None
+    camera_s: float | None = None
 
 
 LOST = "reconnecting"  # begins the state of a source that is lost and tried again
@@ -71,6 +71,16 @@ class Source(Closing, Protocol):
     @property
     def reconnects(self) -> int:
         """How often the source came back after it was lost."""
+        return 0
+
+    @property
+    def incomplete(self) -> int:
+        """Frames that came with parts missing, and were refused."""
+        return 0
+
+    @property
+    def missing(self) -> int:
+        """Frames that the camera numbered and that never came."""
         return 0
 
     @property

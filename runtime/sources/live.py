@@ -85,7 +85,17 @@ class Live(Source):
     @property
     def dropped(self) -> int:
         """Frames captured but never yielded."""
-        return self._dropped
+        return self._dropped + self._origin.losses.replaced
+
+    @property
+    def incomplete(self) -> int:
+        """Frames that came with parts missing, and were refused."""
+        return self._origin.losses.incomplete
+
+    @property
+    def missing(self) -> int:
+        """Frames that the camera numbered and that never came."""
+        return self._origin.losses.missing
 
     @property
     def reconnects(self) -> int:
@@ -140,7 +150,7 @@ class Live(Source):
 
     def _wait_for_loss(self, reader: Reader) -> str:
         """Wait until `reader` ended or fell silent and was told to stop; return why."""
-        patience = self._options.stall_after_s
+        patience = None if self._origin.may_be_silent else self._options.stall_after_s
         if patience is None:
             reader.done.wait()
             return reader.why
@@ -177,7 +187,9 @@ class Live(Source):
             name = live_frame_name(self._origin.prefix, self._index)
             if self._newest is not None:
                 self._dropped += 1
-            self._newest = Frame(image, name, self._index, time.time(), monotonic_s=reader.alive_s)
+            self._newest = Frame(
+                image, name, self._index, time.time(), monotonic_s=reader.alive_s, camera_s=reader.camera_s
+            )
             self._index += 1
             self.encoding = reader.encoding
             loss, self._loss = self._loss, None
@@ -186,6 +198,14 @@ class Live(Source):
             self._changed.notify_all()
         if loss is not None:
             self._options.say(f"{self.name} is back after {time.monotonic() - loss.since_s:.1f} s")
+
+    def software_trigger(self) -> None:
+        """Ask the camera for one frame now. Raises `UserError` where it is lost, or takes no such trigger."""
+        with self._changed:
+            reader = self._reader
+        if reader is None:
+            raise UserError(f"{self.name} must be connected for a trigger", self.state)
+        reader.software_trigger()
 
     def take(self, timeout_s: float | None = None) -> Frame | None:
         """Wait for a frame not yet yielded; None once the source has ended, or after `timeout_s` without one."""

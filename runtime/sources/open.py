@@ -14,6 +14,7 @@ from runtime.images.folders import IMAGE_SUFFIXES, describe_ignored, describe_us
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from runtime.sources.camera import CameraRequest, camera_origin
 from runtime.sources.frame import Frame, Source, blank
+from runtime.sources.genicam.camera import genicam_name, genicam_origin
 from runtime.sources.live import Live, LiveOptions
 from runtime.sources.reader import Origin
 from runtime.sources.streams import check_pipeline, csi_origin, pipeline_origin, url_origin
@@ -27,6 +28,7 @@ class SourceKind(Enum):
 
     CAMERA = "camera"
     CSI = "csi"
+    GENICAM = "genicam"
     URL = "url"
     PIPELINE = "gst"
     WATCH = "watch"
@@ -37,7 +39,8 @@ class SourceKind(Enum):
 
 MOST_DIGITS = 10  # of a camera's number: what a driver's interface can hold
 NUMBERED = {"camera": SourceKind.CAMERA, "csi": SourceKind.CSI}
-LIVE = frozenset({SourceKind.CAMERA, SourceKind.CSI, SourceKind.URL, SourceKind.PIPELINE})
+CAMERAS = frozenset({SourceKind.CAMERA, SourceKind.CSI, SourceKind.GENICAM})  # each opens once
+LIVE = CAMERAS | {SourceKind.URL, SourceKind.PIPELINE}
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class SourceSpec:
 
     @classmethod
     def parse(cls, text: str) -> "SourceSpec":
-        """Tell the kind of `text`: `camera:0`, `csi:0`, `gst: ... ! appsink`, `watch:DIR`, a URL, or a path.
+        """Tell the kind of `text`: `camera:0`, `csi:0`, `genicam`, `genicam:ID`, `gst: ... ! appsink`,
+        `watch:DIR`, a URL, or a path.
 
         Raises `UserError` for a path that does not exist, a suffix that is neither an image's nor a video's, a
         camera that is no number, a scheme that no stream has, or a pipeline without an appsink at its end.
@@ -61,6 +65,8 @@ class SourceSpec:
             if not (rest.isascii() and rest.isdigit() and len(rest) < MOST_DIGITS):
                 raise UserError(f"a camera is {prefix}:N with N = 0, 1, ...", repr(text), f"for example {prefix}:0")
             return cls(NUMBERED[prefix], rest)
+        if prefix == "genicam" and (colon or not Path(text).exists()):
+            return cls(SourceKind.GENICAM, rest.strip())
         if colon and prefix == "gst":
             check_pipeline(rest)
             return cls(SourceKind.PIPELINE, rest.strip())
@@ -76,6 +82,8 @@ class SourceSpec:
         """What the source is called where nobody gave it a name; for people, without passwords."""
         if self.kind in (SourceKind.CAMERA, SourceKind.CSI):
             return f"{self.kind.value}:{self.target}"
+        if self.kind is SourceKind.GENICAM:
+            return genicam_name(self.target)
         if self.kind is SourceKind.PIPELINE:
             return f"gst: {pipeline_without_secrets(self.target)}"
         return without_secrets(self.target) if self.kind is SourceKind.URL else self.target
@@ -148,6 +156,8 @@ def live_origin(spec: SourceSpec, options: OpenOptions) -> Origin:
         return camera_origin(int(spec.target), options.request, options.live.say)
     if spec.kind is SourceKind.CSI:
         return csi_origin(int(spec.target), options.request)
+    if spec.kind is SourceKind.GENICAM:
+        return genicam_origin(spec.target, options.request, options.live.say, options.read)
     if spec.kind is SourceKind.PIPELINE:
         return pipeline_origin(spec.target)
     return url_origin(spec.target, options.live.stall_after_s, options.request.fps, options.read)

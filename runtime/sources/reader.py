@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from runtime.images.encoding import Encoding, EncodingKind, encoding_of_capture
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.images.to_rgb import over_black
+from runtime.sources.losses import Losses
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,24 @@ class Origin:
     """A live source that is not open yet.
 
     `open` returns an OpenCV capture or raises `UserError`; `prefix` begins its frames' names, a part of a file name.
+    `losses` counts what its captures lost, where they can tell. `may_be_silent`: it sends nothing until it is asked to,
+    and says itself when it is lost.
     """
 
     name: str
     prefix: str
     open: Callable[[], Any]
     kind: EncodingKind = "stream"
+    losses: Losses = field(default_factory=Losses)
+    may_be_silent: bool = False
 
 
 class Reader:
     """Reads `capture` (opens `origin` where that is None) in a thread of its own, which also releases it.
 
     Hands every picture with itself to `put`. `done` is set once everything is released, `why` then says what ended
-    it. `alive_s` is the time (monotonic) of the last picture, at first of the start.
+    it. `alive_s` is the time (monotonic) of the last picture, at first of the start; `camera_s` is that of the camera's
+    own clock (None: it does not say).
     """
 
     def __init__(self, origin: Origin, capture: Any, put: Callable[["Reader", Image8], None]) -> None:
@@ -41,6 +47,7 @@ class Reader:
         self.why = ""
         self.pictures = 0
         self.encoding: Encoding | None = None
+        self.camera_s: float | None = None
         self.alive_s = time.monotonic()
         self._origin = origin
         self._capture = capture
@@ -51,6 +58,15 @@ class Reader:
     def stop(self) -> None:
         """Ask the thread to end; it does as soon as the driver returns from what it is at."""
         self._stopping.set()
+
+    def software_trigger(self) -> None:
+        """Ask the camera for one frame now. Raises `UserError` where it is not open, or takes no such trigger."""
+        capture, name = self._capture, self._origin.name
+        if capture is None:
+            raise UserError(f"{name} must be connected for a trigger", "it is not")
+        if not hasattr(capture, "software_trigger"):
+            raise UserError("a software trigger needs a GenICam camera", name, "--camera genicam:ID")
+        capture.software_trigger()
 
     def _run(self) -> None:
         try:
@@ -77,6 +93,7 @@ class Reader:
                 continue
             self.alive_s = time.monotonic()
             self.pictures += 1
+            self.camera_s = getattr(self._capture, "camera_s", None)
             if self.encoding is None:
                 self.encoding = self._encoding()
             self._put(self, to_rgb(pixels))

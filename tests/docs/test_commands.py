@@ -156,8 +156,8 @@ def test_a_json_line_has_the_fields_that_the_page_shows(shell: Shell):
     assert set(shown["boxes"][0]) == {"x", "y", "width", "height", "peak"}
     table = read("docs/line.md").split("## A JSON line")[1].split("## MQTT")[0]
     named = set(re.findall(r"^\| `([a-z_]+)`", table, re.MULTILINE))
-    of_parts = {"recipe", "camera_ns", "part", "trigger", "asked", "answer_ms", "late", "answer", "decision"}
-    assert named == {*real, "reason", "view", "camera_boxes", *of_parts}
+    of_parts = {"recipe", "part", "trigger", "asked", "answer_ms", "late", "answer", "decision"}
+    assert named == {*real, "camera_s", "reason", "view", "camera_boxes", *of_parts}
 
 
 @pytest.mark.slow

@@ -227,7 +227,6 @@ def test_a_refill_never_removes_what_it_did_not_write(tmp_path: Path, capsys: py
         (["--from", "nowhere"], "no such file"),
         (["--from", ".", "--count", "0"], "count must be 1 or more"),
         (["--from", ".", "--every", "nan"], "every must be"),
-        (["--camera", "-1"], "camera:N"),
         (["--from", "watch:."], "a folder to watch; give the folder itself"),
         (["--from", "pipe.png"], "no regular file"),
     ],

@@ -37,6 +37,8 @@ class ASource:
     dropped: int = 0
     state: str = "live"
     reconnects: int = 0
+    incomplete: int = 0
+    missing: int = 0
 
 
 @dataclass

@@ -158,7 +158,11 @@ function showTables() {
       const word = up ? (source.live ? "Live" : "Reading") : source.state[0].toUpperCase() + source.state.slice(1);
       const state = element("td", word, up ? "" : "failing");
       if (source.reconnects) state.append(element("small", `${count(source.reconnects)} × reconnected`));
-      return row(element("td", source.name), state, element("td", count(source.dropped)));
+      const dropped = element("td", count(source.dropped));
+      for (const word of ["incomplete", "missing"]) {
+        if (source[word]) dropped.append(element("small", `${count(source[word])} ${word}`, "failing"));
+      }
+      return row(element("td", source.name), state, dropped);
     }),
   );
   $("sink-table").hidden = !report.sinks.length;

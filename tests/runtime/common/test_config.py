@@ -39,6 +39,8 @@ EXAMPLES = {
     "camera-fps": ["29.97"],
     "exposure": ["4"],
     "camera-format": ["MJPG"],
+    "camera-trigger": ["software"],
+    "genicam": ["GainRaw=3", "TriggerActivation=FallingEdge"],
     "stall-after": ["0"],
     "settle": ["1.5"],
     "roi": ["100,50,640,480", "none"],

@@ -39,7 +39,7 @@ def test_a_judgement_is_there_with_everything_that_is_known_of_it(tmp_path: Path
         run=RUN.id,
         recipe="cable red",
     )
-    timed = replace(asked_for, frame=replace(asked_for.frame, camera_ns=2**62))
+    timed = replace(asked_for, frame=replace(asked_for.frame, camera_s=2.0**40 + 2.0**-10))
     with LogSink(log := Log(tmp_path / "i.db")) as sink:
         log.begin(RUN)
         sink.write(timed)
@@ -61,7 +61,7 @@ def test_a_judgement_is_there_with_everything_that_is_known_of_it(tmp_path: Path
         "trigger": "mqtt",
         "asked": "2023-11-14T22:13:20.505+00:00",  # 30 ms before the verdict, which came 5 ms after the frame
         "answer_ms": 30.0,
-        "camera_ns": 2**62,
+        "camera_s": 2.0**40 + 2.0**-10,
         "boxes": '[{"x": 30, "y": 20, "width": 10, "height": 10, "peak": 1.5}]',
         "latency_ms": '{"execute": 1.5}',
         "run": "run-1",

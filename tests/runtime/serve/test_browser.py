@@ -176,7 +176,9 @@ def test_anomalies_have_thumbnails_that_open(tmp_path: Path, browser: Browser):
 
 def test_what_is_lost_is_seen(tmp_path: Path, browser: Browser):
     with serving(tmp_path, health_after_s=0.5) as rig:
-        rig.sources.append(ASource("camera:1", state="reconnecting since 12:00:00", dropped=1234, reconnects=3))
+        rig.sources.append(
+            ASource("camera:1", state="reconnecting since 12:00:00", dropped=1234, reconnects=3, missing=5)
+        )
         rig.deliveries.append(ADelivery("mqtt", 10_000, 7, 2, "connection refused"))
         rig.judge(30)
         rig.judge(30, "camera:1")
@@ -184,6 +186,7 @@ def test_what_is_lost_is_seen(tmp_path: Path, browser: Browser):
             lost = page.get_by_role("row", name=re.compile("camera:1"))
             expect(lost).to_contain_text("Reconnecting since 12:00:00")
             expect(lost).to_contain_text("1,234")
+            expect(lost).to_contain_text("5 missing")
             sink = page.get_by_role("row", name=re.compile("mqtt"))
             expect(sink).to_contain_text("connection refused")
             expect(sink.locator("td").nth(2)).to_have_text("7")

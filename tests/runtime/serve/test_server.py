@@ -41,7 +41,9 @@ def jpeg(body: bytes) -> np.ndarray:
 
 def test_the_report_has_what_was_judged(tmp_path: Path):
     with serving(tmp_path) as rig:
-        rig.sources.append(ASource("camera:1", state="reconnecting since 12:00:00", dropped=4, reconnects=2))
+        rig.sources.append(
+            ASource("camera:1", state="reconnecting since 12:00:00", dropped=4, reconnects=2, incomplete=6, missing=5)
+        )
         rig.deliveries.append(ADelivery("webhook", 5, 3, 1, "timed out"))
         judged = [rig.judge(level) for level in (30, 60, 200)]
         state = rig.state()
@@ -51,6 +53,7 @@ def test_the_report_has_what_was_judged(tmp_path: Path):
         assert state["points"][-1][4] == 1.0 and state["points"][0][1] == judged[0].frame.captured_s
         assert state["sources"][1]["state"] == "reconnecting since 12:00:00"
         assert (state["sources"][1]["dropped"], state["sources"][1]["reconnects"]) == (4, 2)
+        assert (state["sources"][1]["incomplete"], state["sources"][1]["missing"]) == (6, 5)
         assert state["sinks"] == [
             {"name": "webhook", "delivered": 5, "lost": 3, "failed": 1, "last_error": "timed out"}
         ]
@@ -331,6 +334,7 @@ def test_metrics_are_prometheus_text(tmp_path: Path):
     with serving(tmp_path) as rig:
         rig.deliveries.append(ADelivery("webhook", 5, 3, 1))
         rig.sources[0].dropped, rig.sources[0].state = 7, "reconnecting"
+        rig.sources[0].incomplete, rig.sources[0].missing = 3, 2
         judged = [rig.judge(level) for level in (30, 60, 200)]
         families = parser.text_string_to_metric_families(rig.ask("/metrics").body.decode())
         samples = {(s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples}
@@ -339,6 +343,8 @@ def test_metrics_are_prometheus_text(tmp_path: Path):
         assert samples["cflow_score", "camera:0"] == judged[-1].result.image_score
         assert samples["cflow_threshold",] == 1
         assert samples["cflow_source_up", "camera:0"] == 0 and samples["cflow_source_dropped_total", "camera:0"] == 7
+        assert samples["cflow_source_incomplete_total", "camera:0"] == 3
+        assert samples["cflow_source_missing_total", "camera:0"] == 2
         assert samples["cflow_sink_delivered_total", "webhook"] == 5
         assert samples["cflow_sink_lost_total", "webhook"] == 3
         assert samples["cflow_sink_failed_total", "webhook"] == 1

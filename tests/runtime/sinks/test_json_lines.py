@@ -84,6 +84,13 @@ def test_a_line_says_how_the_view_lies_in_the_cameras_frame():
     assert turned == {**as_json(plain), "view": view, "camera_boxes": [camera_box]}
 
 
+def test_a_line_has_the_cameras_own_time_where_it_says_one():
+    plain = judgement()
+    assert "camera_s" not in as_json(plain)
+    timed = replace(plain, frame=replace(plain.frame, camera_s=1795817673.3001291))
+    assert as_json(timed) == {**as_json(plain), "camera_s": 1795817673.300129}
+
+
 def test_a_capped_file_keeps_the_newest_lines_in_whole_pieces(tmp_path: Path):
     path = tmp_path / "lines.jsonl"
     other = tmp_path / "lines.backup.jsonl"

@@ -215,7 +215,7 @@ def test_waits_double_up_to_their_cap_with_a_little_jitter():
     assert min(drawn) >= 0.9 and max(drawn) <= 1.1 and len(set(drawn)) > 100
 
 
-REQUEST = CameraRequest(size=(1280, 720), fps=60, exposure_ms=5, fourcc="MJPG")
+REQUEST = CameraRequest(size=(1280, 720), fps=60, exposure_ms=5, pixel_format="MJPG")
 
 
 def test_what_a_camera_is_asked_for_and_gave_is_said_once(camera: FakeCamera, said: list[str]):

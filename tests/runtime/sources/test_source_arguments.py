@@ -68,7 +68,7 @@ def test_what_is_asked_of_cameras_and_borne_arrives():
     words = ("--camera-size", "1280x720", "--camera-fps", "29.97", "--exposure", "4", "--camera-format", "MJPG")
     options = options_from(_parse("--camera", 0, *words, "--stall-after", 3, "--wait-for-sources"))
     request = options.request
-    assert (request.size, request.fps, request.exposure_ms, request.fourcc) == ((1280, 720), 29.97, 4.0, "MJPG")
+    assert (request.size, request.fps, request.exposure_ms, request.pixel_format) == ((1280, 720), 29.97, 4.0, "MJPG")
     assert options.live.backoff is not None and options.live.stall_after_s == 3 and options.live.wait
     plain = options_from(_parse("--camera", 0, "--no-reconnect", "--stall-after", 0, "--skip-existing", "--settle", 2))
     assert plain.live.backoff is None and plain.live.stall_after_s is None
@@ -134,7 +134,10 @@ def test_a_dry_run_says_what_would_be_opened_and_opens_nothing(folder: Path, mon
         ("--camera", "0", "--camera-size", "0x480"),
         ("--camera", "0", "--camera-fps", "0"),
         ("--camera", "0", "--exposure", "nan"),
-        ("--camera", "0", "--camera-format", "MJPEG"),
+        ("--camera", "0", "--camera-format", "M-PEG"),
+        ("--camera", "0", "--genicam", "GainRaw"),
+        ("--camera", "0", "--genicam", "=3"),
+        ("--camera", "0", "--camera-trigger", ""),
         ("--camera", "0", "--stall-after", "-1"),
         ("--camera", "0", "--roi", "1,2,3"),
         ("--camera", "0", "--roi", "1,2,0,4"),
@@ -150,6 +153,38 @@ def test_a_wrong_word_is_refused_by_the_parser(words: tuple[str, ...], capsys: p
     with pytest.raises(SystemExit) as ended:
         _parse(*words)
     assert ended.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_what_only_some_cameras_have_is_asked_of_those(folder: Path):
+    cases = [
+        (("--camera", "0", "--genicam", "GainRaw=3"), "can be asked of a GenICam camera; found none"),
+        (("--source", folder, "--camera-trigger", "software"), "can be asked of a camera; found no camera"),
+        (("--camera", "0", "--camera-format", "Mono12p"), "a pixel format of four characters; found 'Mono12p'"),
+    ]
+    for words, message in cases:
+        with pytest.raises(UserError, match=message):
+            sources_from(_parse(*words))
+    with pytest.raises(UserError, match="genicam:A twice"):
+        specs_from(_parse("--camera", "genicam:A", "--camera", "genicam:A"))
+    assert names_from(_parse("--camera", "genicam", "--camera", "genicam:Basler-1")) == ["genicam", "genicam:Basler-1"]
+
+
+def test_without_the_library_one_line_says_how_to_install_it(folder: Path):
+    """In a process of its own, whose Python has no GObject introspection."""
+    program = "import sys; sys.modules['gi'] = None; from runtime.capture import command; sys.exit(command())"
+
+    def run(*words: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", program, *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    refused = run("--camera", "genicam", "--output", folder / "out")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("error: GenICam cameras need Aravis 0.8 and PyGObject; found import of gi")
+    assert "apt-get install gir1.2-aravis-0.8" in refused.stderr and "pip install '.[genicam]'" in refused.stderr
+    listed = run("--list-cameras")
+    assert listed.returncode == 0 and "GenICam cameras cannot be listed: GenICam cameras need" in listed.stdout
+    described = run("--camera", "genicam:A", "--output", folder / "out", "--dry-run")
+    assert described.returncode == 0 and "would not open: GenICam cameras need" in described.stdout
 
 
 def test_help_needs_none_of_what_sources_need():
