@@ -16,7 +16,6 @@ from train.data.open import Dataset
 from train.loop.schedule import SCHEDULES, Recipe
 
 FINE = 4  # the stride of a tap whose features see so little that each is averaged with its neighbours
-DENSE = 8  # the stride of a tap whose averages are so much alike that a slim detector judges every second one
 DECODERS = ("slim", "paper")
 
 
@@ -30,7 +29,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
     pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: those at stride 4 or finer; with"
-    pooled = f"{pooled} the paper's schedule none; a slim decoder: those at stride {DENSE} or finer)"
+    pooled = f"{pooled} the paper's schedule and decoder none)"
     model.add_argument("--pool", default=AUTO, metavar="TAPS", help=pooled)
     decoder = "slim: every second row and column of the taps that are averaged; paper: every position of all taps"
     decoder = f"{decoder} (default: slim, with the paper's schedule paper)"
@@ -106,8 +105,8 @@ def pooled_by_default(encoder: str, taps: tuple[str, ...], schedule: str, decode
     """Return the taps that a new detector pools: the fine ones, none where all is to be as in the paper."""
     if decoder == schedule == "paper":
         return ()
-    coarsest, strides = DENSE if decoder == "slim" else FINE, ENCODERS[encoder].taps
-    return tuple(tap for tap in taps if strides[tap].stride <= coarsest)
+    strides = ENCODERS[encoder].taps
+    return tuple(tap for tap in taps if strides[tap].stride <= FINE)
 
 
 def hidden_units_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[int, ...]:

@@ -123,11 +123,11 @@ def test_a_slim_decoder_judges_every_second_row_and_column_of_pooled_taps(data: 
         config = fit.config_from(parser.parse_args(words), open_dataset(data))
         return config.pooled, config.halved
 
-    fine = ("layer1", "layer2")
-    assert of("--schedule", "fast") == of("--schedule", "paper", "--decoder", "slim") == (fine, fine)
+    finest = ("layer1",)
+    assert of("--schedule", "fast") == of("--schedule", "paper", "--decoder", "slim") == (finest, finest)
     assert of("--schedule", "paper") == ((), ())
-    assert of("--schedule", "fast", "--decoder", "paper") == (("layer1",), ())
-    assert of("--schedule", "fast", "--pool", "layer1") == (("layer1",), ("layer1",))
+    assert of("--schedule", "fast", "--decoder", "paper") == (finest, ())
+    assert of("--schedule", "fast", "--pool", "layer1,layer2") == (("layer1", "layer2"), ("layer1", "layer2"))
     assert of("--schedule", "fast", "--pool", "none") == ((), ())
 
 
