@@ -44,7 +44,7 @@ from train.comparing.seeds import print_seeds
 from train.data.input_size import choose_size, coarsest_stride, parse_size
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.fit import build_model
-from train.fit_options import pooled_by_default
+from train.fit_options import DECODERS, decoder_from, pooled_by_default
 from train.loop.schedule import FAST, PAPER, SCHEDULES, Recipe
 from train.loop.training import Trainer
 
@@ -186,6 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--schedule", choices=list(SCHEDULES), default="fast", help="robust, seeds, --against: which (default: fast)"
     )
+    decoder = "robust, seeds: as of train.fit (default: slim, with the paper's schedule paper)"
+    parser.add_argument("--decoder", choices=DECODERS, help=decoder)
     parser.add_argument("--seeds", default="0,1,2", help="seeds: comma-separated (default: 0,1,2)")
     parser.add_argument("--fast-meta-epochs", type=int, default=FAST.meta_epochs, help="all but steps: the fast one's")
     return parser
@@ -239,8 +241,10 @@ def _config(options: argparse.Namespace, dataset: Dataset) -> ModelConfig:
     """Return the detector that `train.fit` makes by default of these images."""
     taps = _taps(options)
     size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), PLAIN)
-    pooled = pooled_by_default(options.encoder, taps, options.schedule)
-    return ModelConfig(options.encoder, taps, size, score=SCORES[0], pooled=pooled)
+    decoder = decoder_from(options)
+    pooled = pooled_by_default(options.encoder, taps, options.schedule, decoder)
+    halved = pooled if decoder == "slim" else ()
+    return ModelConfig(options.encoder, taps, size, score=SCORES[0], pooled=pooled, halved=halved)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -33,6 +33,7 @@ from train.fit_options import (
     add_size_argument,
     add_training_arguments,
     config_from,
+    hidden_units_from,
     pooled_from,
     recipe_from,
     taps_from,
@@ -210,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = recipe_from(options)
     check_size(options.size)
     pooled_from(options, taps_from(options))  # said before the data is looked at
+    hidden_units_from(options, taps_from(options))
     dataset = open_dataset(options.data)
     config = config_from(options, dataset)
     with processes() as group:

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 from export.model.cflow import ModelConfig
 from export.model.encoder import ENCODERS, IMAGENET_MEAN, check_taps
+from export.model.flow import CONDITION_DIMS, paper_units
 from export.model.score import SCORES
 from runtime.common.argument_types import count, white
 from runtime.common.errors import UserError
@@ -15,6 +16,7 @@ from train.data.open import Dataset
 from train.loop.schedule import SCHEDULES, Recipe
 
 FINE = 4  # the stride of a tap whose features see so little that each is averaged with its neighbours
+DECODERS = ("slim", "paper")
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +29,13 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
     pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: those at stride 4 or finer; with"
-    pooled = f"{pooled} the paper's schedule none)"
+    pooled = f"{pooled} the paper's schedule and decoder none)"
     model.add_argument("--pool", default=AUTO, metavar="TAPS", help=pooled)
+    decoder = "slim: every second row and column of the taps that are averaged; paper: every position of all taps"
+    decoder = f"{decoder} (default: slim, with the paper's schedule paper)"
+    model.add_argument("--decoder", choices=DECODERS, help=decoder)
+    hidden = "share of the paper's hidden units in every subnet, above 0 to 1 (default: 1)"
+    model.add_argument("--hidden", type=float, default=1.0, metavar="SHARE", help=hidden)
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
     model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
@@ -87,17 +94,35 @@ def taps_from(options: argparse.Namespace) -> tuple[str, ...]:
 def pooled_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[str, ...]:
     """Return the taps whose features are pooled; `UserError` for one that is not among `taps`."""
     if options.pool == AUTO:
-        return pooled_by_default(options.encoder, taps, options.schedule)
+        return pooled_by_default(options.encoder, taps, options.schedule, decoder_from(options))
     named = [] if options.pool == "none" else list(filter(None, map(str.strip, options.pool.split(","))))
     if unknown := [tap for tap in named if tap not in taps]:
         raise UserError(f"--pool must name taps among {', '.join(taps)}, or be none", ", ".join(unknown))
     return tuple(tap for tap in taps if tap in named)
 
 
-def pooled_by_default(encoder: str, taps: tuple[str, ...], schedule: str) -> tuple[str, ...]:
-    """Return the taps that a new detector pools: the fine ones, none where the paper's schedule is asked for."""
+def pooled_by_default(encoder: str, taps: tuple[str, ...], schedule: str, decoder: str) -> tuple[str, ...]:
+    """Return the taps that a new detector pools: the fine ones, none where all is to be as in the paper."""
+    if decoder == schedule == "paper":
+        return ()
     strides = ENCODERS[encoder].taps
-    return () if schedule == "paper" else tuple(tap for tap in taps if strides[tap].stride <= FINE)
+    return tuple(tap for tap in taps if strides[tap].stride <= FINE)
+
+
+def hidden_units_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the hidden units of each tap's subnets, a multiple of 16; none where they are the paper's."""
+    if not 0 < options.hidden <= 1:
+        raise UserError("--hidden must be above 0 and at most 1", f"{options.hidden:g}")
+    if options.hidden == 1:
+        return ()
+    condition = 0 if options.unconditional else CONDITION_DIMS
+    of_paper = (paper_units(ENCODERS[options.encoder].taps[tap].channels, condition) for tap in taps)
+    return tuple(max(16, 16 * round(options.hidden * units / 16)) for units in of_paper)
+
+
+def decoder_from(options: argparse.Namespace) -> str:
+    """Return which of `DECODERS` the options ask for; the paper's schedule asks for the paper's."""
+    return options.decoder or ("paper" if options.schedule == "paper" else "slim")
 
 
 def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int] | None = None) -> ModelConfig:
@@ -109,6 +134,7 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
     if size is None:
         read = ReadOptions(options.white, getattr(options, "max_pixels", None))
         size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), read)
+    pooled = pooled_from(options, taps)
     as_paper = ENCODERS[options.encoder].mean == IMAGENET_MEAN  # another encoder is lost on the paper's pixels
     return ModelConfig(
         options.encoder,
@@ -122,5 +148,7 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         seed=options.seed or 0,
         score=options.score,
         white=options.white,
-        pooled=pooled_from(options, taps),
+        pooled=pooled,
+        halved=pooled if decoder_from(options) == "slim" else (),
+        hidden_units=hidden_units_from(options, taps),
     )

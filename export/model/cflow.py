@@ -1,7 +1,7 @@
 """The detector: encoder, one decoder per tap, and the score that a camera can use (frozen constants)."""
 
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,9 @@ class ModelConfig:
 
     `mean` and `std` are of RGB in [0, 1], one a channel; left out, they are those of the pixels that the encoder's
     ImageNet weights were trained on. `white` is the sample value that is white in 16-bit grey files that do not say it
-    (`ReadOptions`). The features of the taps `pooled` are averaged over 3 x 3 positions before their decoder sees them.
+    (`ReadOptions`). The features of the taps `pooled` are averaged over 3 x 3 positions before their decoder sees them;
+    of those that are `halved` every second row and column is judged, a quarter of the positions. `hidden_units` are
+    those of every subnet, tap by tap; left out, the paper's number.
     Raises `UserError` for a value that no detector can have.
     """
 
@@ -37,6 +39,8 @@ class ModelConfig:
     score: Score = "deviation"
     white: int = 65535
     pooled: tuple[str, ...] = ()
+    halved: tuple[str, ...] = ()
+    hidden_units: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -50,15 +54,28 @@ class ModelConfig:
             raise UserError("white (--white) must be 255 to 65535", str(self.white))
         if unknown := [tap for tap in self.pooled if tap not in self.taps]:
             raise UserError(f"pooled taps must be among {', '.join(self.taps)}", ", ".join(unknown))
+        if unknown := [tap for tap in self.halved if tap not in self.pooled]:
+            raise UserError(f"halved taps must be pooled ones: {', '.join(self.pooled) or 'none'}", ", ".join(unknown))
+        if self.hidden_units and len(self.hidden_units) != len(self.taps):
+            raise UserError(f"hidden units must be {len(self.taps)} numbers, one a tap", str(self.hidden_units))
         if self.score not in SCORES:
             raise UserError(f"the score must be {' or '.join(SCORES)}", repr(self.score))
 
     @property
     def tap_sizes(self) -> list[tuple[int, int, int]]:
-        """(channels, height, width) of each tap; a stride-2 layer rounds up, so does this."""
+        """(channels, height, width) of what is judged of each tap; a stride-2 layer rounds up, so does this."""
         height, width = self.input_size
-        taps = [ENCODERS[self.encoder].taps[tap] for tap in self.taps]
-        return [(tap.channels, -(-height // tap.stride), -(-width // tap.stride)) for tap in taps]
+        taps = [(ENCODERS[self.encoder].taps[name], 2 if name in self.halved else 1) for name in self.taps]
+        strides = [(tap.channels, tap.stride * times) for tap, times in taps]
+        return [(channels, -(-height // stride), -(-width // stride)) for channels, stride in strides]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields; those younger than the files that lack them are left out where they say nothing.
+
+        So what a model, an engine or an interrupted training is known by stays as it was.
+        """
+        fields = asdict(self)
+        return {name: value for name, value in fields.items() if value or name not in ("halved", "hidden_units")}
 
 
 class CFlow(nn.Module):
@@ -73,6 +90,7 @@ class CFlow(nn.Module):
         self.config = config
         self.encoder = build_encoder(config.encoder, config.taps)
         generator = torch.Generator().manual_seed(config.seed)
+        units_of_taps = config.hidden_units or (0,) * len(config.taps)
         with torch.random.fork_rng(devices=[]):  # the subnets' initialisation takes the global generator
             torch.manual_seed(config.seed)
             self.decoders = nn.ModuleList(
@@ -82,9 +100,10 @@ class CFlow(nn.Module):
                     condition_dims=CONDITION_DIMS if config.conditional else 0,
                     clamp=config.clamp,
                     soft_permutation=config.soft_permutation,
+                    hidden_units=units,
                     generator=generator,
                 )
-                for channels, _, _ in config.tap_sizes
+                for (channels, _, _), units in zip(config.tap_sizes, units_of_taps, strict=True)
             )
         for index, (_, height, width) in enumerate(config.tap_sizes):
             self.register_buffer(f"code{index}", position_code(height, width), persistent=False)
@@ -104,15 +123,17 @@ class CFlow(nn.Module):
         return frames.to(dtype).permute(0, 3, 1, 2) * scale - self.mean / self.std
 
     def features(self, frames: Tensor) -> list[Tensor]:
-        """Map uint8 frames (B, H, W, 3) to one (B, D, h, w) per tap, pooled where the config says so.
-
-        The average over 3 x 3 positions, at an edge over those that there are, lets a fine tap see its surroundings.
-        """
+        """Map uint8 frames (B, H, W, 3) to one (B, D, h, w) per tap, pooled and halved where the config says so."""
         taps = zip(self.config.taps, self.encoder(self.normalise(frames)), strict=True)
-        return [
-            F.avg_pool2d(tap, 3, stride=1, padding=1, count_include_pad=False) if name in self.config.pooled else tap
-            for name, tap in taps
-        ]
+        return [self._pooled(tap, name) if name in self.config.pooled else tap for name, tap in taps]
+
+    def _pooled(self, tap: Tensor, name: str) -> Tensor:
+        """Average over 3 x 3 positions, at an edge over those that there are: a fine tap then sees its surroundings.
+
+        Neighbouring averages are much alike: where the config halves the tap, every second of them stands for all.
+        """
+        stride = 2 if name in self.config.halved else 1
+        return F.avg_pool2d(tap, 3, stride, padding=1, count_include_pad=False)
 
     def fibers(self, features: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
         """Lay one tap's (B, D, h, w) out as fibers (B·h·w, D) with their condition vectors (B·h·w, C)."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import platform
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -60,7 +61,7 @@ def installed_versions(*packages: str) -> dict[str, str]:
 
 def network_sha256(checkpoint: Checkpoint) -> str:
     """Return the SHA-256 of what judges: configuration, weights and constants, whatever the thresholds are."""
-    config = asdict(checkpoint.model.config)
+    config = checkpoint.model.config.facts()
     if not config["pooled"]:
         del config["pooled"]  # engines of a time without it know their network by this hash
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
@@ -82,7 +83,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` whole or not at all. Raises `UserError` for one that could not be read again."""
     content = {
         "format": FORMAT,
-        "config": asdict(checkpoint.model.config),
+        "config": checkpoint.model.config.facts(),
         "state": checkpoint.model.state_dict(),
         "constants": checkpoint.constants,
         "thresholds": {name: asdict(threshold) for name, threshold in checkpoint.thresholds.items()},
@@ -191,12 +192,20 @@ def _config(values: Any) -> ModelConfig:
 
 
 def _check_state(state: Any, config: ModelConfig) -> None:
-    """Raise `ValueError` unless `state` has the blocks that `config` speaks of, before memory is taken for them."""
+    """Raise `ValueError` unless `state` has the blocks and hidden units that `config` speaks of.
+
+    Before memory is taken for them.
+    """
     blocks = sum(str(name).endswith(".w_perm") for name in state)
     wanted = len(config.taps) * config.coupling_blocks
     if blocks != wanted:
         what = "Missing key" if blocks < wanted else "More"
         raise ValueError(f"{what}: {blocks} coupling blocks of {wanted} in the state")
+    for tap, units in enumerate(config.hidden_units):
+        first = re.compile(rf"decoders\.{tap}\.blocks\.\d+\.subnet\.0\.bias")
+        found = {len(bias) for name, bias in state.items() if first.fullmatch(name)}
+        if found != {units}:
+            raise ValueError(f"{sorted(found)} hidden units in the state, not {units}")
 
 
 LARGEST_AREA = 1 << 26  # pixels: 8192 x 8192
@@ -217,6 +226,8 @@ _model = record(
         "score": text,
         "white": whole(255, FULL_SCALE),
         "pooled": items(text, 0, 64),
+        "halved": items(text, 0, 64),
+        "hidden_units": items(whole(1, 1 << 14), 0, 64),
     },
     {"encoder", "taps"},
 )

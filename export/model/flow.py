@@ -5,6 +5,7 @@ Equations: Gudovskiy et al., "CFLOW-AD" (WACV 2022), section 4; block structure:
 """
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -35,8 +36,13 @@ def position_code(height: int, width: int, dims: int = CONDITION_DIMS) -> Tensor
     return torch.cat([columns, rows], dim=-1).float()
 
 
-def _subnet(dims_in: int, dims_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(dims_in, 2 * dims_in), nn.ReLU(), nn.Linear(2 * dims_in, dims_out))
+def paper_units(dims: int, condition_dims: int) -> int:
+    """Return the hidden units of the paper's subnet in a block of `dims` channels: twice what it reads."""
+    return 2 * (dims - dims // 2 + condition_dims)
+
+
+def _subnet(dims_in: int, dims_out: int, units: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dims_in, units), nn.ReLU(), nn.Linear(units, dims_out))
 
 
 def orthogonal_matrix(dims: int, generator: torch.Generator) -> Tensor:
@@ -58,15 +64,16 @@ def permutation_matrix(dims: int, generator: torch.Generator) -> Tensor:
 class CouplingBlock(AllInOneBlock):  # type: ignore[misc]
     """FrEIA's `AllInOneBlock` with its soft clamp named, because releases that all say 0.2 differ in it.
 
-    "tanh(a)" is the released one (c·tanh(a)), "tanh(a/c)" that of later sources (c·tanh(a/c)).
+    "tanh(a)" is the released one (c·tanh(a)), "tanh(a/c)" that of later sources (c·tanh(a/c)). Its subnet has
+    `units` hidden units; 0: as many as the paper's.
     """
 
-    def __init__(self, dims: int, condition_dims: int, clamp: Clamp, permutation: Tensor) -> None:
+    def __init__(self, dims: int, condition_dims: int, clamp: Clamp, permutation: Tensor, units: int = 0) -> None:
         conditions = [(condition_dims,)] if condition_dims else []
         super().__init__(
             [(dims,)],
             dims_c=conditions,
-            subnet_constructor=_subnet,
+            subnet_constructor=partial(_subnet, units=units or paper_units(dims, condition_dims)),
             affine_clamping=CLAMP,
             global_affine_type="SOFTPLUS",
             permute_soft=False,  # a soft one by FrEIA takes minutes at 2048 channels; ours is set below
@@ -93,7 +100,10 @@ class CouplingBlock(AllInOneBlock):  # type: ignore[misc]
 
 
 class Decoder(nn.Module):
-    """A chain of coupling blocks that maps feature vectors to a standard normal; 0 `condition_dims`: unconditional."""
+    """A chain of coupling blocks that maps feature vectors to a standard normal.
+
+    0 `condition_dims`: unconditional. 0 `hidden_units` in a block's subnet: as many as the paper's.
+    """
 
     def __init__(
         self,
@@ -103,13 +113,14 @@ class Decoder(nn.Module):
         condition_dims: int = CONDITION_DIMS,
         clamp: Clamp = "tanh(a)",
         soft_permutation: bool = True,
+        hidden_units: int = 0,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.dims = dims
         draw = orthogonal_matrix if soft_permutation else permutation_matrix
         self.blocks = nn.ModuleList(
-            CouplingBlock(dims, condition_dims, clamp, draw(dims, generator)) for _ in range(blocks)
+            CouplingBlock(dims, condition_dims, clamp, draw(dims, generator), hidden_units) for _ in range(blocks)
         )
 
     def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:

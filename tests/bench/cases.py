@@ -111,4 +111,15 @@ def start(engine: Path | None) -> Sample:
     return sample
 
 
-CASES = {"overlay": Case(overlay), "resize": Case(resize), "start": Case(start, engine=True)}
+def network(_: Path | None) -> Sample:
+    """Return the CPU milliseconds of a frame in OpenVINO, and the file's megabytes, of detectors as each makes them."""
+    from decoders import ROWS, runner, write_graph
+
+    with TemporaryDirectory() as folder:
+        graphs = {name: write_graph(*row, Path(folder)) for name, row in ROWS.items()}
+        sizes = {f"{name}, MB": graph.stat().st_size / 1e6 for name, graph in graphs.items()}
+        runs = {f"{name} FP32 256x256, CPU ms": runner(graph) for name, graph in graphs.items()}
+    return lambda: {name: milliseconds(run, 3) for name, run in runs.items()} | sizes
+
+
+CASES = {"network": Case(network), "overlay": Case(overlay), "resize": Case(resize), "start": Case(start, engine=True)}

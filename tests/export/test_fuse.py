@@ -147,6 +147,17 @@ class TestEveryEncoder:
         ),
         ({"score": "paper"}, {MAPS: 1}),
         ({"score": "tap_deviation", "pooled": ("layer1",)}, {MAPS: 1}),
+        ({"score": "tap_deviation", "pooled": ("layer1", "layer2"), "halved": ("layer1", "layer2")}, {MAPS: 1}),
+        # a grid of odd sides, 9 x 13 and then 5 x 7, with fewer hidden units
+        (
+            {
+                "input_size": (72, 104),
+                "pooled": ("layer1", "layer2"),
+                "halved": ("layer2",),
+                "hidden_units": (160, 48),
+            },
+            {},
+        ),
         ({"clamp": "tanh(a/c)"}, {}),
         pytest.param({"coupling_blocks": 4}, {CONDITION: 8, AFFINE: 6, FACTOR: 8, HALVES: 14}, marks=pytest.mark.slow),
         ({"coupling_blocks": 1}, {CONDITION: 2, AFFINE: 0, FACTOR: 2, HALVES: 2}),

@@ -44,9 +44,12 @@ def run(command, *arguments):
     return run_command(command.main, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("typed_as", ["fp32", "fp16"])
-def test_the_engine_says_what_it_says_of_frames_resized_as_in_training(typed_as):
-    model = exported(small_config()).fused
+SLIM = {"score": "tap_deviation", "pooled": ("layer1", "layer2"), "halved": ("layer1", "layer2")}
+
+
+@pytest.mark.parametrize(("typed_as", "changes"), [("fp32", {}), ("fp16", {}), ("fp32", SLIM)])
+def test_the_engine_says_what_it_says_of_frames_resized_as_in_training(typed_as, changes):
+    model = exported(small_config(**changes)).fused
     model = to_fp16(model) if typed_as == "fp16" else model
     inside = resize_inside(model, CAMERA, "cable.onnx")
     assert get_info(inside, "").sidecar.frame_size == CAMERA and get_info(model, "").sidecar.frame_size is None

@@ -55,7 +55,7 @@ def three_taps(encoder, blocks=8):
 
 def small_config(taps=("layer1", "layer2"), **changes):
     """Two fine taps of a small encoder and two blocks: exported in seconds."""
-    return ModelConfig("resnet18", taps, (64, 96), **{"coupling_blocks": 2, **changes})
+    return ModelConfig("resnet18", taps, **{"input_size": (64, 96), "coupling_blocks": 2, **changes})
 
 
 def info_of(config):
@@ -134,6 +134,8 @@ def float64_log_likelihoods(model, frames):
     for index, (tap, decoder) in enumerate(zip(features, model.decoders, strict=True)):
         if model.config.taps[index] in model.config.pooled:
             tap = torch.from_numpy(mean_of_neighbours(tap.numpy()))
+        if model.config.taps[index] in model.config.halved:
+            tap = tap[:, :, ::2, ::2]
         u, log_det = (part.numpy() for part in decoder(*model.fibers(tap, index)))
         logp = (log_det - 0.5 * (u**2).sum(axis=1)) / u.shape[1] - 0.5 * np.log(2 * np.pi)
         maps.append(logp.reshape(len(frames), *model.config.tap_sizes[index][1:]))

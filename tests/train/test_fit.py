@@ -106,11 +106,46 @@ def test_fine_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
         words = ["--taps", "layer1,layer2", "--size", "64", *options]
         return fit.config_from(parser.parse_args(words), open_dataset(data)).pooled
 
-    assert pooled("--schedule", "fast") == ("layer1",)
+    assert pooled("--schedule", "fast", "--decoder", "paper") == ("layer1",)
     assert pooled("--schedule", "paper") == pooled("--schedule", "fast", "--pool", "none") == ()
     assert pooled("--schedule", "paper", "--pool", "layer2, layer1") == ("layer1", "layer2")
     with pytest.raises(UserError, match="--pool must name taps among layer1, layer2, or be none; found layer3"):
         pooled("--pool", "layer3")
+
+
+def test_a_slim_decoder_judges_every_second_row_and_column_of_pooled_taps(data: Path) -> None:
+    parser = argparse.ArgumentParser()
+    fit.add_size_argument(parser)
+    fit.add_training_arguments(parser)
+
+    def of(*options: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        words = ["--taps", "layer1,layer2,layer3", "--size", "64", *options]
+        config = fit.config_from(parser.parse_args(words), open_dataset(data))
+        return config.pooled, config.halved
+
+    finest = ("layer1",)
+    assert of("--schedule", "fast") == of("--schedule", "paper", "--decoder", "slim") == (finest, finest)
+    assert of("--schedule", "paper") == ((), ())
+    assert of("--schedule", "fast", "--decoder", "paper") == (finest, ())
+    assert of("--schedule", "fast", "--pool", "layer1,layer2") == (("layer1", "layer2"), ("layer1", "layer2"))
+    assert of("--schedule", "fast", "--pool", "none") == ((), ())
+
+
+def test_hidden_units_are_a_share_of_the_papers(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    fit.add_size_argument(parser)
+    fit.add_training_arguments(parser)
+
+    def units(*options: str) -> tuple[int, ...]:
+        words = ["--taps", "layer1,layer2,layer3", "--size", "64", *options]
+        return fit.config_from(parser.parse_args(words), open_dataset(data)).hidden_units
+
+    assert units() == units("--hidden", "1") == ()
+    assert units("--hidden", "0.5") == (160, 192, 256)  # of 320, 384 and 512
+    assert units("--hidden", "0.001", "--unconditional") == (16, 16, 16)
+    for share in ("0", "1.5", "nan"):
+        assert run_command(fit.main, ["--data", str(data), "--out", "cable.pt", "--hidden", share]) == 2
+        assert f"--hidden must be above 0 and at most 1; found {share}" in capsys.readouterr().err
 
 
 def test_a_flow_below_a_normal_distribution_is_said_and_ends_with_1(

@@ -44,7 +44,7 @@ class Keep:
         return None if self.folder is None else self.folder / name
 
     def _identity(self, key: DecoderKey) -> dict[str, Any]:
-        config = asdict(replace(self.config, **asdict(key[0])))
+        config = replace(self.config, **asdict(key[0])).facts()
         del config["score"]  # computed from the log-likelihoods afterwards
         return {**self.identity, "config": config}
 

@@ -66,7 +66,7 @@ def bank_row(dataset: Dataset, config: ModelConfig, weights: str) -> SeedRow:
     """Judge a memory bank of the detector's own taps on the test images; its minutes are of filling and judging."""
     started = time.monotonic()
     good = ImageCache(dataset.train, config.input_size)
-    model, _ = build_model(replace(config, coupling_blocks=1, pooled=()), weights, good)
+    model, _ = build_model(replace(config, coupling_blocks=1, pooled=(), halved=()), weights, good)
     images = ImageCache([image.path for image in dataset.test], config.input_size, limit_bytes=0)
     bank = fill_bank(lambda frames: _encode(model, frames), good)
     maps, scores = bank_maps(lambda frames: _encode(model, frames), bank, images)

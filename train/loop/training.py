@@ -252,7 +252,7 @@ class Trainer:
         return logps.cpu()
 
     def _identity(self, sources: Mapping[str, str]) -> dict[str, Any]:
-        return {"config": asdict(self.model.config), "recipe": asdict(self.recipe), **sources}
+        return {"config": self.model.config.facts(), "recipe": asdict(self.recipe), **sources}
 
     def _save(self, state: Path, sources: Mapping[str, str]) -> None:
         content = {

@@ -58,6 +58,8 @@ def test_no_field_of_the_configuration_falls_back_to_its_default(tmp_path: Path)
         score="paper",
         white=4095,
         pooled=("layer2",),
+        halved=("layer2",),
+        hidden_units=(96,),
     )
     for field in fields(ModelConfig):
         if field.default is not MISSING:
@@ -82,11 +84,14 @@ def test_a_checkpoint_of_the_first_format_keeps_the_papers_score(saved: Path) ->
 def test_a_checkpoint_without_the_newer_fields_is_the_detector_that_it_was(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
     config = asdict(ModelConfig("resnet18", ("layer1",), (64, 96), coupling_blocks=1, clamp="tanh(a/c)"))
-    assert config.pop("pooled") == () and config["score"] == "deviation"
+    assert config.pop("pooled") == config.pop("halved") == config.pop("hidden_units") == ()
+    assert config["score"] == "deviation"
     del content["config"]["pooled"]
+    assert "halved" not in content["config"]  # so that a release without it reads the paper's form
     torch.save(content, saved)
     checkpoint = load_checkpoint(saved)
-    assert (checkpoint.model.config.pooled, checkpoint.model.config.score) == ((), "deviation")
+    found = checkpoint.model.config
+    assert (found.pooled, found.halved, found.hidden_units, found.score) == ((), (), (), "deviation")
     # engines that were built then name their network by this hash, over the fields that there were
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, value in [*sorted(checkpoint.model.state_dict().items()), ("constants", checkpoint.constants)]:

@@ -91,6 +91,26 @@ def test_nothing_reads_a_detectors_taps_past_their_pooling() -> None:
     assert reading <= apart, "take model.features(frames)"
 
 
+@pytest.mark.parametrize("size", [(64, 96), (72, 104), (40, 33)])
+def test_a_halved_tap_is_every_second_row_and_column_of_the_means(size: tuple[int, int]) -> None:
+    taps = ("layer1", "layer2")
+    whole = CFlow(ModelConfig("resnet18", taps, size, coupling_blocks=1, pooled=taps)).eval()
+    model = CFlow(ModelConfig("resnet18", taps, size, coupling_blocks=1, pooled=taps, halved=("layer2",))).eval()
+    model.load_state_dict(whole.state_dict())  # the same parts
+    frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        every, second, maps = whole.features(frames), model.features(frames), model.log_likelihoods(frames)
+    assert torch.equal(every[0], second[0])
+    torch.testing.assert_close(second[1], every[1][:, :, ::2, ::2], rtol=0, atol=1e-6)
+    assert [tuple(tap.shape[1:]) for tap in second] == model.config.tap_sizes
+    assert [tuple(each.shape[1:]) for each in maps] == [grid[1:] for grid in model.config.tap_sizes]
+
+
+def test_a_halved_tap_must_be_a_pooled_one() -> None:
+    with pytest.raises(UserError, match="halved taps must be pooled ones: layer1; found layer2"):
+        ModelConfig("resnet18", ("layer1", "layer2"), pooled=("layer1",), halved=("layer2",))
+
+
 def test_a_pooled_tap_must_be_a_tap() -> None:
     with pytest.raises(UserError, match="pooled taps must be among layer1"):
         ModelConfig("resnet18", ("layer1",), pooled=("layer2",))

@@ -26,11 +26,11 @@ def _result(anomaly_map: np.ndarray, image_score: float, threshold: float = 1.0)
     return Result(anomaly_map.astype(np.float32), image_score, verdict, threshold, 0.5, {"total": 1.0})
 
 
-def _taps(seed: int) -> list[torch.Tensor]:
-    """p_k of three taps at strides 4, 8, 16, smooth as features are, with a few defects."""
+def _taps(seed: int, strides: tuple[int, ...] = (4, 8, 16)) -> list[torch.Tensor]:
+    """p_k of three taps, smooth as features are, with a few defects."""
     generator = torch.Generator().manual_seed(seed)
     taps = []
-    for cells in (SIDE // 4, SIDE // 8, SIDE // 16):
+    for cells in (SIDE // stride for stride in strides):
         coarse = torch.rand((1, 1, 6, 6), generator=generator)
         smooth = torch.nn.functional.interpolate(coarse, size=(cells, cells), mode="bicubic")[:, 0]
         noise = 0.05 * torch.rand((1, cells, cells), generator=generator)
@@ -55,9 +55,10 @@ def test_the_masked_deviation_score_is_the_one_of_the_finest_grid(seed: int):
     assert masked.image_score <= whole and (masked.anomaly_map[:, SIDE // 2 :] == 0).all()
 
 
+@pytest.mark.parametrize("strides", [(4, 8, 16), (8, 8, 16), (8, 16, 16)], ids=str)  # the finest halved, two halved
 @pytest.mark.parametrize("seed", range(5))
-def test_the_masked_score_by_tap_is_near_the_one_of_the_taps_themselves(seed: int):
-    taps = _taps(seed)
+def test_the_masked_score_by_tap_is_near_the_one_of_the_taps_themselves(seed: int, strides: tuple[int, ...]):
+    taps = _taps(seed, strides)
     constants = torch.cat([torch.zeros(2, 3), graph_score.share_weights([torch.cat([tap] * 2) for tap in taps])])
     whole_map = graph_score.anomaly_map(taps, (SIDE, SIDE))
     whole = float(graph_score.image_score(taps, whole_map, "tap_deviation", constants))
@@ -71,7 +72,7 @@ def test_the_masked_score_by_tap_is_near_the_one_of_the_taps_themselves(seed: in
         for share, weight in zip((0.003, 0.01, 0.03), weights, strict=True):
             expected += weight * kept[: max(1, round(share * kept.size))].mean()
     # the map is the taps' sum: it knows where they are high together, not where each is
-    assert masked.image_score == pytest.approx(expected, rel=0.1)
+    assert masked.image_score == pytest.approx(expected, rel=0.12)
     assert masked.image_score <= whole
 
 
