@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import gc
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def _run(args: argparse.Namespace) -> int | None:
     """Open everything, judge, then close and tell what it came to, however it ends; return the exit status."""
     with contextlib.ExitStack() as stack:
-        line = _open(args, stack)
+        with _quick_start():
+            line = _open(args, stack)
         try:
             line.inspection.run(line.look)
         finally:
@@ -92,18 +95,35 @@ def _run(args: argparse.Namespace) -> int | None:
     return INCOMPLETE_STATUS if status is None and not complete else status
 
 
+@contextlib.contextmanager
+def _quick_start() -> Iterator[None]:
+    """While open, the objects of imported modules are not looked through for garbage; later ones alone are."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's products here are too small for threads that wait
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     """Open engine, sources, sinks and page; `stack` closes them."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from runtime.common.interrupts import StopSignals
     from runtime.common.keyboard import key_reader
-    from runtime.detector import load
-    from runtime.inspection import Inspection, InspectionOptions
-    from runtime.sinks.console import ConsoleSink
-    from runtime.sinks.delivery import Deliveries  # here, so that --help needs neither NumPy nor Pillow
+    from runtime.detector import load  # here, so that --help needs neither NumPy nor Pillow
 
-    detector = stack.enter_context(
-        load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
-    )
+    with ThreadPoolExecutor(1, "load") as beside:  # libraries read, hash and compile while modules are imported
+        loading = beside.submit(load, args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
+        from runtime.images.opencv import opencv
+        from runtime.inspection import Inspection, InspectionOptions
+        from runtime.sinks.console import ConsoleSink
+        from runtime.sinks.delivery import Deliveries
+
+        opencv()
+        detector = stack.enter_context(loading.result())
     signals = stack.enter_context(StopSignals())
     views = source_arguments.views_from(args)
     for view in views:
