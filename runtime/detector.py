@@ -233,7 +233,7 @@ def load(
 
         return _checked(TensorRTSession(path, sidecar, artefact, cuda_graph=cuda_graph), described, threshold)
     try:
-        session = open_cpu_session(path, threads, sidecar, backend, precision)
+        session = open_cpu_session(path, threads, sidecar, backend, precision, artefact.sha256)
         return _checked(session, described, threshold, precision)
     except WrongScores as wrong:
         if backend != "auto" or precision != "float32" or session.library == "ONNX Runtime":
@@ -254,11 +254,17 @@ class Described:
 def _checked(
     session: Session, described: Described, threshold: float | None, precision: CpuPrecision = "float32"
 ) -> Detector:
-    """Return the detector of a session that gives the golden frames their scores; any other is closed and refused."""
+    """Return the detector of a session that gives the golden frames their scores; any other is closed and refused.
+
+    The session has run by then: no user's frame waits for what the first run compiles and allocates.
+    """
     sidecar, artefact = described.sidecar, described.artefact
     try:
-        if sidecar.golden is not None and session.frame_size == sidecar.engine_frame_size:
-            check_golden(session, sidecar.golden, artefact.precision, "bf16" if precision == "bfloat16" else "")
+        computed = "bf16" if precision == "bfloat16" else ""
+        golden = sidecar.golden if session.frame_size == sidecar.engine_frame_size else None
+        checked = golden is not None and check_golden(session, golden, artefact.precision, computed)
+        if not checked and artefact.kind == "onnx":  # a plan's session has run when it was opened
+            session.run(np.zeros((1, *session.frame_size, 3), np.uint8))
         return Detector(session, sidecar, threshold, described.hashes)
     except UserError:
         session.close()

@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import gc
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime.common import config
@@ -79,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def _run(args: argparse.Namespace) -> int | None:
     """Open everything, judge, then close and tell what it came to, however it ends; return the exit status."""
     with contextlib.ExitStack() as stack:
-        line = open_line(args, stack)
+        with _quick_start():
+            line = open_line(args, stack)
         try:
             line.inspection.run(line.look)
         finally:
@@ -88,6 +91,18 @@ def _run(args: argparse.Namespace) -> int | None:
     if status is None and line.outputs.unread():
         return BROKEN_PIPE_STATUS
     return INCOMPLETE_STATUS if status is None and not complete else status
+
+
+@contextlib.contextmanager
+def _quick_start() -> Iterator[None]:
+    """While open, the objects of imported modules are not looked through for garbage; later ones alone are."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's products here are too small for threads that wait
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def command() -> int:

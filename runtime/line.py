@@ -38,12 +38,10 @@ def open_line(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     """Open engine, sources, sinks, servers and page; `stack` closes them."""
     from runtime.common.interrupts import StopSignals  # here, so that --help needs neither NumPy nor Pillow
     from runtime.common.keyboard import key_reader
-    from runtime.detector import load
+
+    detector = stack.enter_context(_load(args))
     from runtime.inspection import Inspection, InspectionOptions
 
-    detector = stack.enter_context(
-        load(args.engine, threads=args.threads, threshold=args.threshold, **load_options(args))
-    )
     signals = stack.enter_context(StopSignals())
     sources, views = _open_sources(args, detector, stack)
     live = any(source.live for source in sources)
@@ -66,6 +64,29 @@ def open_line(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Line":
     line = Line(inspection, outputs, args.json, signals, pressed, detector.session.device, orders)
     outputs.tell(line.status)
     return line
+
+
+def _load(args: argparse.Namespace) -> "Detector":
+    """Load the engine. While a library reads, hashes and compiles an ONNX, this thread imports what comes after.
+
+    A plan is loaded in this very thread, to which its CUDA context belongs.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from runtime.detector import load
+
+    words = {"threads": args.threads, "threshold": args.threshold, **load_options(args)}
+    if args.engine.suffix == ".plan":
+        return load(args.engine, **words)
+    with ThreadPoolExecutor(1, "load") as beside:
+        loading = beside.submit(load, args.engine, **words)
+        import runtime.inspection
+        import runtime.sinks.console
+        import runtime.sinks.delivery  # noqa: F401
+        from runtime.images.opencv import opencv
+
+        opencv()
+        return loading.result()
 
 
 def _open_sources(

@@ -24,12 +24,16 @@ def open_cpu_session(
     sidecar: "Sidecar",
     backend: Backend = "auto",
     precision: "CpuPrecision" = "float32",
+    digest: str = "",
 ) -> "CpuSession":
-    """Open an `.onnx` with the library that `choose_backend` names; `threads` None: all cores."""
+    """Open an `.onnx` with the library that `choose_backend` names; `threads` None: all cores.
+
+    `digest` is the file's SHA-256; empty: not known yet.
+    """
     if choose_backend(backend, precision) == "openvino":
         from runtime.engines.openvino_session import OpenVinoSession
 
-        return OpenVinoSession(path, threads, sidecar, precision, keep=True)
+        return OpenVinoSession(path, threads, sidecar, precision, keep=True, digest=digest)
     from runtime.engines.onnxruntime_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, threads, sidecar)

@@ -6,11 +6,13 @@ Whatever is wrong here (no folder, another's folder, a full disk, damage) is wor
 
 import hashlib
 import json
+import mmap
 import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from runtime.common.files import sweep, write_bytes
 
@@ -18,7 +20,7 @@ VARIABLE = "CFLOW_CACHE"  # names the folder; empty: none
 MOST_BYTES = 1 << 30  # of all entries together, the least recently used go first
 LEFT_FREE = 1 << 30  # bytes of the disk that are never taken
 SUFFIX = ".compiled"
-DIGEST_BYTES = 32
+HEADER = 64  # bytes in front of the content, its SHA-256 the first of them: so that it begins at a cache line
 
 
 def entry_name(depends_on: Mapping[str, str]) -> str:
@@ -26,8 +28,11 @@ def entry_name(depends_on: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest() + SUFFIX
 
 
-def read_entry(name: str) -> bytes | None:
-    """Return the content of entry `name`, whole and unchanged, or None."""
+def read_entry(name: str) -> memoryview | None:
+    """Return the content of entry `name`, whole and unchanged, or None.
+
+    It is in memory that can be written to and is this process's own: a disk that dies later does not matter.
+    """
     folder = _folder(make=False)
     if folder is None:
         return None
@@ -37,11 +42,24 @@ def read_entry(name: str) -> bytes | None:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > MOST_BYTES:
                 return None
-            digest, content = file.read(DIGEST_BYTES), file.read()
-        if hashlib.sha256(content).digest() == digest:
+            whole = _read_whole(file, found.st_size)
+        if whole is not None and hashlib.sha256(whole[HEADER:]).digest() == whole[: hashlib.sha256().digest_size]:
             os.utime(folder / name)  # used just now
-            return content
+            return whole[HEADER:]
     return None
+
+
+def _read_whole(file: BinaryIO, size: int) -> memoryview | None:
+    """Return what `file` holds, `size` bytes, or None where it holds less or nothing."""
+    if size <= HEADER:
+        return None
+    whole, position = memoryview(mmap.mmap(-1, size)), 0  # zeroed by the system, not once more before it is read
+    while position < size:
+        read = file.readinto(whole[position:])  # type: ignore[attr-defined]  # every binary file has it
+        if not read:
+            return None
+        position += read
+    return whole
 
 
 def write_entry(name: str, content: bytes) -> None:
@@ -54,7 +72,7 @@ def write_entry(name: str, content: bytes) -> None:
         _make_room(folder, len(content))
         disk = os.statvfs(folder)
         if disk.f_bavail * disk.f_frsize >= len(content) + LEFT_FREE:
-            write_bytes(folder / name, hashlib.sha256(content).digest() + content)
+            write_bytes(folder / name, hashlib.sha256(content).digest().ljust(HEADER, b"\0") + content)
 
 
 def remove_entry(name: str) -> None:

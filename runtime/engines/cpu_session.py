@@ -24,7 +24,8 @@ class CpuSession(Closing, ABC):
 
     `threads` is the number of threads of one run (None: all cores that this process may use);
     `sidecar` is what the sidecar says (None: read it from beside `path`). Raises `UserError` for a
-    file that is no ONNX, or whose inputs and outputs are not those that the sidecar promises.
+    file that is no ONNX, or whose inputs and outputs are not those that the sidecar promises. The first run takes
+    longer, for the libraries compile and allocate then.
     """
 
     library: ClassVar[str]  # as a person calls it
@@ -45,8 +46,6 @@ class CpuSession(Closing, ABC):
         self.device = f"{self.library} {self._version()} CPU, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self._closed = False
         self._stage_ms: dict[str, float] = {}
-        # the first run compiles and allocates; no user's frame is to wait for that
-        self.run(np.zeros((1, *self.frame_size, 3), np.uint8))
 
     def _opened(self, path: Path) -> Signature:
         try:

@@ -75,14 +75,15 @@ class Golden:
         return frames
 
 
-def check_golden(session: Session, golden: Golden, precision: str, computed: str) -> None:
-    """Raise `WrongScores` unless `session` gives the golden frames the scores that the build measured.
+def check_golden(session: Session, golden: Golden, precision: str, computed: str) -> bool:
+    """Return whether `session` was checked; raise `WrongScores` unless it gives the golden frames the build's scores.
 
-    `precision` is the file's, `computed` what the session computes its products in where that is coarser.
+    There may be none of the file's `precision`. `computed` is what the session computes its products in,
+    where that is coarser.
     """
     expected = golden.scores.get(precision)
     if expected is None:
-        return
+        return False
     frames = golden.frames(session.frame_size)
     found = [float(session.run(frames[i : i + 1])[1][0]) for i in range(len(frames))]
     tolerance = max(TOLERANCES.get(precision, 0.0), TOLERANCES.get(computed, 0.0))
@@ -93,6 +94,7 @@ def check_golden(session: Session, golden: Golden, precision: str, computed: str
             f"{_text(found)} on {session.device}",
             "use another backend (--backend), or rebuild the engine on this machine",
         )
+    return True
 
 
 def _text(scores: Any) -> str:

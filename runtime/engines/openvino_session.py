@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ class OpenVinoSession(CpuSession):
 
     A batch of one, a camera's frame, has a compiled graph of fixed shape, 6 % faster than one of any batch;
     other batches share one of any batch that is compiled when the first of them comes. With `keep` what was compiled is
-    kept for the next start (`runtime.engines.compiled_cache`): it is found by the file's hash, and only what passed
-    every check of the file is kept.
+    kept for the next start (`runtime.engines.compiled_cache`): it is found by the file's hash (`digest`; empty: not
+    known yet), and only what passed every check of the file is kept.
     """
 
     library = "OpenVINO"
@@ -49,6 +48,7 @@ class OpenVinoSession(CpuSession):
         precision: CpuPrecision = "float32",
         *,
         keep: bool = False,
+        digest: str = "",
     ) -> None:
         self._core: Any = openvino_core()
         self._precision = precision
@@ -57,13 +57,16 @@ class OpenVinoSession(CpuSession):
             check_bfloat16(capabilities, self._core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._requests: dict[bool, Any] = {}  # by whether the batch is one
         self._model: Any = None  # read when something has to be compiled
-        self._keep = keep
+        self._keep, self._digest = keep, digest
+        self._contents: list[Any] = []  # what was kept, in use by what was made of it
         super().__init__(path, threads, sidecar)
         if precision != "float32":
             self.device += f", {precision}"
 
     def _open(self, path: Path) -> Signature:
-        self._path, self._digest = path, sha256_of(path) if self._keep else ""
+        self._path = path
+        if self._keep and not self._digest:
+            self._digest = sha256_of(path)
         kept = self._kept(1)
         if kept is not None:
             self._requests[True] = kept.create_infer_request()
@@ -118,11 +121,14 @@ class OpenVinoSession(CpuSession):
         content = read_entry(self._entry(batch)) if self._keep else None
         if content is None:
             return None
+        tensor = import_openvino().Tensor(np.frombuffer(content, np.uint8), shared_memory=True)  # no copy of it
         try:
-            return self._core.import_model(BytesIO(content), "CPU", self._options)
+            compiled = self._core.import_model(tensor, "CPU", self._options)
         except Exception:  # the library's errors share no base class below
             remove_entry(self._entry(batch))
             return None
+        self._contents.append(tensor)
+        return compiled
 
     def _entry(self, batch: int) -> str:
         """Return the name of the compiled graph among those that are kept: all that it depends on."""
@@ -141,6 +147,7 @@ class OpenVinoSession(CpuSession):
     def _release(self) -> None:
         self._requests.clear()
         self._model = self._core = None
+        self._contents.clear()  # last: weights lie in it
 
     def _version(self) -> str:
         return str(import_openvino().__version__).partition("-")[0]

@@ -9,6 +9,7 @@ import pytest
 
 import runtime
 from runtime.common.errors import UserError
+from runtime.common.files import sha256_of
 from runtime.engines import compiled_cache
 from runtime.engines.compiled_cache import entry_name, read_entry, remove_entry, write_entry
 from runtime.engines.openvino_session import OpenVinoSession
@@ -58,6 +59,32 @@ def test_a_file_of_the_same_size_and_time_is_another_one(tmp_path: Path, cache: 
     assert engine.stat().st_size == len(before) and engine.stat().st_mtime_ns == stamp.st_mtime_ns
     second, kept = _scores(engine)
     assert not kept and not np.allclose(first, second)
+
+
+def test_a_detector_needs_the_disk_no_more_once_it_is_open(tmp_path: Path, cache: Path):
+    engine = write_tiny_engine(tmp_path)
+    first, _ = _scores(engine)
+    with runtime.load(engine, backend="openvino") as detector:
+        assert detector.session._model is None
+        for entry in cache.glob("*.compiled"):
+            os.truncate(entry, 0)  # a mapped file would end the process here
+        engine.unlink()
+        assert detector(FRAMES[0]).image_score == pytest.approx(first[0])
+
+
+def test_a_kept_engine_is_read_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = write_tiny_engine(tmp_path)
+    _scores(engine)
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of(path)
+
+    for module in ("sidecar", "openvino_session"):
+        monkeypatch.setattr(f"runtime.engines.{module}.sha256_of", counted)
+    with runtime.load(engine, backend="openvino") as detector:
+        assert detector.session._model is None and hashed == [engine]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "foreign"])

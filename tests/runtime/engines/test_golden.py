@@ -15,6 +15,7 @@ from export.precisions.golden import measured
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.golden import LARGEST_SIDE, PATCH, Golden
+from runtime.engines.onnxruntime_session import OnnxRuntimeSession
 from runtime.engines.openvino_session import OpenVinoSession
 from runtime.engines.sidecar import Artefact, Sidecar, read_sidecar, write_sidecar
 from tests.support.export_fixtures import exported, small_config
@@ -81,6 +82,28 @@ def test_where_openvino_computes_another_score_auto_takes_onnx_runtime(tmp_path,
     assert "OpenVINO is left out for cable.onnx: the engine must score" in capsys.readouterr().err
     with pytest.raises(UserError, match="golden frames"):
         runtime.load(path, backend="openvino")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_engine_that_opens_has_run_on_the_golden_frames_or_on_an_empty_one(tmp_path, monkeypatch, backend):
+    """No user's frame waits for what a first run compiles, and none is computed for that alone."""
+    path = write_engine(tmp_path, exported(small_config()).fused)
+    sidecar, judged = read_sidecar(path), []
+    kind = {"openvino": OpenVinoSession, "onnxruntime": OnnxRuntimeSession}[backend]
+    infer = kind._infer
+
+    def seen(self, frames):
+        judged.append(frames.copy())
+        return infer(self, frames)
+
+    monkeypatch.setattr(kind, "_infer", seen)
+    runtime.load(path, backend=backend).close()
+    assert np.array_equal(np.concatenate(judged), sidecar.golden.frames(sidecar.input_size))
+    for golden in (None, replace(sidecar.golden, scores={"int8": (0.0, 0.0)})):  # none of this precision
+        write_sidecar(path, replace(sidecar, golden=golden))
+        judged.clear()
+        runtime.load(path, backend=backend).close()
+        assert len(judged) == 1 and not judged[0].any()
 
 
 def test_a_sidecar_without_one_opens_and_a_damaged_one_is_refused(tmp_path):
