@@ -34,8 +34,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
     brightest = "white of 16-bit grey files that do not say it, such as 4095 for 12 bits (default: 65535)"
     model.add_argument("--white", type=white, default=FULL_SCALE, help=brightest)
-    score = "tap_deviation: from what good positions show, tap by tap; deviation: the taps summed; paper: its map's "
-    model.add_argument("--score", choices=SCORES, default=SCORES[0], help=f"{score}maximum (default: {SCORES[0]})")
+    score = "place_deviation: from what good positions show at their place; tap_deviation: the same at all places; "
+    score = f"{score}deviation: the taps summed; paper: its map's maximum (default: {SCORES[0]})"
+    model.add_argument("--score", choices=SCORES, default=SCORES[0], help=score)
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--schedule", choices=list(SCHEDULES), default="paper", help="what the others default to")
     recipe.add_argument("--meta-epochs", type=int, help="of one learning rate each")

@@ -34,7 +34,7 @@ from train.loop.training import STATE_FORMAT
 from train.synthetic import write_dataset
 
 PATIENCE_S = 120
-CONFIG = ModelConfig("resnet18", ("layer1",), (32, 48), coupling_blocks=1, score="tap_deviation")
+CONFIG = ModelConfig("resnet18", ("layer1",), (32, 48), coupling_blocks=1, score="place_deviation")
 RECIPE = Recipe(meta_epochs=2, sub_epochs=1, batch=4, learning_rate=1e-3)
 TINY = ["--encoder", "resnet18", "--taps", "layer1", "--size", "32x48", "--blocks", "1", "--batch", "4"]
 SHORT = ["--meta-epochs", "2", "--sub-epochs", "1", "--learning-rate", "1e-3", "--weights", "random", "--accept-poor"]
