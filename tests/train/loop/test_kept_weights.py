@@ -7,7 +7,7 @@ import torch
 
 from runtime.common.errors import UserError
 from tests.support.small_decoder import GRID, decoder_of
-from train.loop.kept_weights import CLEAR_FALL, WARM_UP_STEPS, KeptWeights, check_learnt
+from train.loop.kept_weights import CLEAR_FALL, CLEAR_RISE, WARM_UP_STEPS, KeptWeights, check_learnt
 from train.loop.processes import one_process
 from train.loop.tap_training import Fibers, TapTraining
 
@@ -46,6 +46,26 @@ def test_a_pass_went_wrong_where_most_held_out_images_say_so(logps: torch.Tensor
     assert kept.best_pass == (2 if float(logps.nan_to_num(-9, 0, -9).mean()) > 1 else 1)
     kept.take_best()
     assert torch.equal(tap.flow.parameters, after if kept.best_pass == 2 else best)
+
+
+@pytest.mark.parametrize(
+    ("change", "loss", "astray"),
+    [
+        (-0.1, 17.2, True),  # went astray and nearly came back: no held-out image fell by much
+        (-0.1, float("nan"), True),
+        (-0.1, 0.31 + 0.9 * CLEAR_RISE, False),  # softplus(-1.0) = 0.31
+        (-0.1, 0.32 + CLEAR_RISE, True),
+        (0.1, 17.2, False),  # and found better weights behind
+    ],
+)
+def test_a_pass_that_strayed_and_came_back_went_wrong_too(change: float, loss: float, astray: bool) -> None:
+    kept = KeptWeights(TapTraining(decoder_of(), GRID, 1e-3))
+    best = trained(kept.tap)
+    assert not kept.judge(GOOD, 1, 1e9)  # nothing to hold the first one against
+    after = trained(kept.tap)
+    assert kept.judge(GOOD + change, 2, loss) == astray
+    assert torch.equal(kept.tap.flow.parameters, best if astray else after)
+    assert kept.rate_share == pytest.approx(1 / 3 if astray else 1)
 
 
 def test_the_first_steps_of_an_optimiser_are_small_ones() -> None:
