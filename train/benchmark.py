@@ -239,7 +239,7 @@ def _config(options: argparse.Namespace, dataset: Dataset) -> ModelConfig:
     """Return the detector that `train.fit` makes by default of these images."""
     taps = _taps(options)
     size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), PLAIN)
-    pooled = pooled_by_default(options.encoder, taps, options.schedule)
+    pooled = pooled_by_default(taps, options.schedule)
     return ModelConfig(options.encoder, taps, size, score=SCORES[0], pooled=pooled)
 
 

@@ -14,8 +14,6 @@ from train.data.input_size import AUTO, choose_size, coarsest_stride
 from train.data.open import Dataset
 from train.loop.schedule import SCHEDULES, Recipe
 
-FINE = 4  # the stride of a tap whose features see so little that each is averaged with its neighbours
-
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of model and recipe; those left out are the schedule's."""
@@ -26,8 +24,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", default="imagenet", help="imagenet (installed by pip or downloaded), random, or a file"
     )
     model.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
-    pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: those at stride 4 or finer; with"
-    pooled = f"{pooled} the paper's schedule none)"
+    pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: all; with the paper's schedule"
+    pooled = f"{pooled} none)"
     model.add_argument("--pool", default=AUTO, metavar="TAPS", help=pooled)
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
@@ -88,17 +86,16 @@ def taps_from(options: argparse.Namespace) -> tuple[str, ...]:
 def pooled_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[str, ...]:
     """Return the taps whose features are pooled; `UserError` for one that is not among `taps`."""
     if options.pool == AUTO:
-        return pooled_by_default(options.encoder, taps, options.schedule)
+        return pooled_by_default(taps, options.schedule)
     named = [] if options.pool == "none" else list(filter(None, map(str.strip, options.pool.split(","))))
     if unknown := [tap for tap in named if tap not in taps]:
         raise UserError(f"--pool must name taps among {', '.join(taps)}, or be none", ", ".join(unknown))
     return tuple(tap for tap in taps if tap in named)
 
 
-def pooled_by_default(encoder: str, taps: tuple[str, ...], schedule: str) -> tuple[str, ...]:
-    """Return the taps that a new detector pools: the fine ones, none where the paper's schedule is asked for."""
-    strides = ENCODERS[encoder].taps
-    return () if schedule == "paper" else tuple(tap for tap in taps if strides[tap].stride <= FINE)
+def pooled_by_default(taps: tuple[str, ...], schedule: str) -> tuple[str, ...]:
+    """Return the taps that a new detector pools: all of them, none where the paper's schedule is asked for."""
+    return () if schedule == "paper" else taps
 
 
 def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int] | None = None) -> ModelConfig:

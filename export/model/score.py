@@ -108,7 +108,8 @@ def share_weights(ratios: Sequence[Tensor], score: Score = "tap_deviation") -> T
     """Return the weight of each share's mean in the image score, (S, columns) with sum K, from good images' p_k.
 
     A weight is inverse to the standard deviation over good images, so that a tap that says little of them is not
-    heard. A few images hardly tell a standard deviation: it is drawn towards the same share of the mean for all.
+    heard. A few images hardly tell a standard deviation: it is drawn towards the same share of the mean for all. The
+    taps' mean, where it is heard, stands for K taps and so has the weight of K.
     """
     shares = torch.stack([share_means(heard.double()) for heard in heard_of(ratios, score)])  # (columns, N, S)
     mean, deviation = shares.mean(dim=1).T.clamp_min(1e-6), shares.std(dim=1, correction=0).T
@@ -116,6 +117,7 @@ def share_weights(ratios: Sequence[Tensor], score: Score = "tap_deviation") -> T
     usual = relative.square().mean().clamp_min(SMALLEST_RELATIVE_STRAY**2)
     stray = mean * ((images * relative.square() + IMAGES_OF_PRIOR * usual) / (images + IMAGES_OF_PRIOR)).sqrt()
     weights = 1 / stray.clamp_min(1e-9).clamp_min(SMALLEST_STRAY * float(stray.max()))
+    weights[:, len(ratios) :] *= len(ratios)
     return (weights * (len(ratios) / weights.sum())).to(ratios[0])
 
 

@@ -212,6 +212,7 @@ def float64_weights(log_likelihoods, constants, score="tap_deviation"):
     relative = (shares.std(axis=2) / shares.mean(axis=2)) ** 2
     stray = shares.mean(axis=2) * np.sqrt((images * relative + 10 * max(relative.mean(), 1e-4)) / (images + 10))
     weights = 1 / np.maximum(stray, 0.1 * stray.max())
+    weights[:, len(log_likelihoods) :] *= len(log_likelihoods)  # the taps' sum, where it is heard, stands for them all
     return weights * len(log_likelihoods) / weights.sum()
 
 

@@ -97,7 +97,7 @@ def test_a_run_goes_on_to_the_same_bits_from_a_pass_that_went_wrong(
     assert resumed.history == whole.history
 
 
-def test_fine_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
+def test_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
     parser = argparse.ArgumentParser()
     fit.add_size_argument(parser)
     fit.add_training_arguments(parser)
@@ -106,7 +106,7 @@ def test_fine_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
         words = ["--taps", "layer1,layer2", "--size", "64", *options]
         return fit.config_from(parser.parse_args(words), open_dataset(data)).pooled
 
-    assert pooled("--schedule", "fast") == ("layer1",)
+    assert pooled("--schedule", "fast") == ("layer1", "layer2")
     assert pooled("--schedule", "paper") == pooled("--schedule", "fast", "--pool", "none") == ()
     assert pooled("--schedule", "paper", "--pool", "layer2, layer1") == ("layer1", "layer2")
     with pytest.raises(UserError, match="--pool must name taps among layer1, layer2, or be none; found layer3"):
