@@ -44,7 +44,7 @@ from train.comparing.seeds import print_seeds
 from train.data.input_size import choose_size, coarsest_stride, parse_size
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.fit import build_model
-from train.fit_options import DECODERS, decoder_from, pooled_by_default
+from train.fit_options import DECODERS, decoder_from, halved_by, pooled_by_default
 from train.loop.schedule import FAST, PAPER, SCHEDULES, Recipe
 from train.loop.training import Trainer
 
@@ -241,9 +241,8 @@ def _config(options: argparse.Namespace, dataset: Dataset) -> ModelConfig:
     """Return the detector that `train.fit` makes by default of these images."""
     taps = _taps(options)
     size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), PLAIN)
-    decoder = decoder_from(options)
-    pooled = pooled_by_default(options.encoder, taps, options.schedule, decoder)
-    halved = pooled if decoder == "slim" else ()
+    pooled = pooled_by_default(taps, options.schedule)
+    halved = halved_by(decoder_from(options), options.encoder, pooled)
     return ModelConfig(options.encoder, taps, size, score=SCORES[0], pooled=pooled, halved=halved)
 
 

@@ -126,7 +126,7 @@ def _fit(
     standing = _standing(trainer, kept)
     trainer.history[-1] |= {"kept_logp": float(np.mean(standing.flow)), GAUSSIAN: float(np.mean(standing.gaussian))}
     trainer.history[-1] |= {name: float(getattr(recipe, name)) for name in VARIATIONS}
-    constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device, apart)
+    constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device, apart, images)
     if group.first:
         say(describe_images(dataset.train, len(train), len(selection), len(of_threshold)))
         for line in standing.lines():

@@ -15,8 +15,9 @@ from train.data.input_size import AUTO, choose_size, coarsest_stride
 from train.data.open import Dataset
 from train.loop.schedule import SCHEDULES, Recipe
 
-FINE = 4  # the stride of a tap whose features see so little that each is averaged with its neighbours
-DECODERS = ("slim", "paper")
+# the coarsest stride of the taps of which every second row and column is enough, by the name of `--decoder`
+HALVED = {"slim": 4, "slimmest": 8, "paper": 0}
+DECODERS = tuple(HALVED)
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +29,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", default="imagenet", help="imagenet (installed by pip or downloaded), random, or a file"
     )
     model.add_argument("--taps", default="", help="comma-separated, e.g. layer1,layer2,layer3 (default: the paper's)")
-    pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: those at stride 4 or finer; with"
-    pooled = f"{pooled} the paper's schedule and decoder none)"
+    pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: all; with the paper's schedule"
+    pooled = f"{pooled} none)"
     model.add_argument("--pool", default=AUTO, metavar="TAPS", help=pooled)
-    decoder = "slim: every second row and column of the taps that are averaged; paper: every position of all taps"
-    decoder = f"{decoder} (default: slim, with the paper's schedule paper)"
+    decoder = "slim: every second row and column of averaged taps at stride 4 or finer; slimmest: of those at stride 8"
+    decoder = f"{decoder} too; paper: every position of all taps (default: slim, with the paper's schedule paper)"
     model.add_argument("--decoder", choices=DECODERS, help=decoder)
     hidden = "share of the paper's hidden units in every subnet, above 0 to 1 (default: 1)"
     model.add_argument("--hidden", type=float, default=1.0, metavar="SHARE", help=hidden)
@@ -41,8 +42,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--hard-permutation", action="store_true", help="permute channels between blocks, not rotate")
     brightest = "white of 16-bit grey files that do not say it, such as 4095 for 12 bits (default: 65535)"
     model.add_argument("--white", type=white, default=FULL_SCALE, help=brightest)
-    score = "tap_deviation: from what good positions show, tap by tap; deviation: the taps summed; paper: its map's "
-    model.add_argument("--score", choices=SCORES, default=SCORES[0], help=f"{score}maximum (default: {SCORES[0]})")
+    score = "place_deviation: from what good positions show at their place; tap_deviation: the same at all places; "
+    score = f"{score}deviation: the taps summed; paper: its map's maximum (default: {SCORES[0]})"
+    model.add_argument("--score", choices=SCORES, default=SCORES[0], help=score)
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--schedule", choices=list(SCHEDULES), default="paper", help="what the others default to")
     recipe.add_argument("--meta-epochs", type=int, help="of one learning rate each")
@@ -94,19 +96,22 @@ def taps_from(options: argparse.Namespace) -> tuple[str, ...]:
 def pooled_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[str, ...]:
     """Return the taps whose features are pooled; `UserError` for one that is not among `taps`."""
     if options.pool == AUTO:
-        return pooled_by_default(options.encoder, taps, options.schedule, decoder_from(options))
+        return pooled_by_default(taps, options.schedule)
     named = [] if options.pool == "none" else list(filter(None, map(str.strip, options.pool.split(","))))
     if unknown := [tap for tap in named if tap not in taps]:
         raise UserError(f"--pool must name taps among {', '.join(taps)}, or be none", ", ".join(unknown))
     return tuple(tap for tap in taps if tap in named)
 
 
-def pooled_by_default(encoder: str, taps: tuple[str, ...], schedule: str, decoder: str) -> tuple[str, ...]:
-    """Return the taps that a new detector pools: the fine ones, none where all is to be as in the paper."""
-    if decoder == schedule == "paper":
-        return ()
-    strides = ENCODERS[encoder].taps
-    return tuple(tap for tap in taps if strides[tap].stride <= FINE)
+def pooled_by_default(taps: tuple[str, ...], schedule: str) -> tuple[str, ...]:
+    """Return the taps that a new detector pools: all of them, none where the paper's schedule is asked for."""
+    return () if schedule == "paper" else taps
+
+
+def halved_by(decoder: str, encoder: str, pooled: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the taps that `decoder` judges at every second row and column, among the `pooled` ones."""
+    taps = ENCODERS[encoder].taps
+    return tuple(tap for tap in pooled if taps[tap].stride <= HALVED[decoder])
 
 
 def hidden_units_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[int, ...]:
@@ -149,6 +154,6 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         score=options.score,
         white=options.white,
         pooled=pooled,
-        halved=pooled if decoder_from(options) == "slim" else (),
+        halved=halved_by(decoder_from(options), options.encoder, pooled),
         hidden_units=hidden_units_from(options, taps),
     )

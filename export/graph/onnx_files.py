@@ -43,7 +43,8 @@ class ExportInfo:
     def facts(self) -> ModelFacts:
         """What the rewrites should find in the unfused graph."""
         taps = len(self.sidecar.taps)
-        maps = 2 if self.sidecar.score == "deviation" and taps > 1 else 1
+        on_finest = self.sidecar.score in ("place_deviation", "deviation")
+        maps = 2 if on_finest and taps > 1 else 1
         return ModelFacts(taps, self.blocks, self.conditional, self.soft_permutation, maps)
 
 

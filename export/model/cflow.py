@@ -107,6 +107,8 @@ class CFlow(nn.Module):
             )
         for index, (_, height, width) in enumerate(config.tap_sizes):
             self.register_buffer(f"code{index}", position_code(height, width), persistent=False)
+            if config.score == "place_deviation":
+                self.register_buffer(f"place{index}", torch.zeros(height, width))
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
@@ -115,6 +117,13 @@ class CFlow(nn.Module):
         super().train(mode)
         self.encoder.eval()
         return self
+
+    @property
+    def places(self) -> list[Tensor]:
+        """By how much each place's level lies below the others', (h, w) per tap (`freeze_places`); none: all alike."""
+        if self.config.score != "place_deviation":
+            return []
+        return [self.get_buffer(f"place{index}") for index in range(len(self.config.taps))]
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Map uint8 RGB frames (B, H, W, 3) to the encoder's input (B, 3, H, W)."""
@@ -171,6 +180,6 @@ class DetectorModule(nn.Module):
     def judge(self, log_likelihoods: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Map one (B, h, w) of log-likelihoods per tap to anomaly_map (B, H, W) and image_score (B,)."""
         config = self.model.config
-        ratios = likelihood_ratios(log_likelihoods, self.constants)
+        ratios = likelihood_ratios(log_likelihoods, self.constants, self.model.places)
         scores = anomaly_map(ratios, config.input_size)
         return scores, image_score(ratios, scores, config.score, self.constants)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
-from export.model.score import constant_rows
+from export.model.score import constant_shape
 from export.model.tensor_files import read_torch_file, save_torch_file
 from runtime.common.errors import UserError
 from runtime.engines.fields import items, number, record, table, text, whole, yes_or_no
@@ -32,7 +32,7 @@ EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per 
 class Checkpoint:
     """A trained detector.
 
-    `constants` (`constant_rows`, K) are the score's, frozen over held-out good images: a level and a spread per tap,
+    `constants` (`constant_shape`) are the score's, frozen over held-out good images: a level and a spread per tap,
     and the weights of its image score. `image_facts` is what the good images are like as pictures, `golden` one of
     them, uint8 (H, W, 3) in the input size.
     """
@@ -135,6 +135,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         _check_state(content["state"], config)
         model = CFlow(config)
         model.load_state_dict(content["state"])
+        _check_places(model)
         checkpoint = Checkpoint(model.eval(), constants, thresholds, **{**said, "history": list(said["history"])})
         if content.get("image_facts") is not None:
             checkpoint.image_facts = ImageFacts.from_json(content["image_facts"])
@@ -156,7 +157,7 @@ def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
 
 def _constants(constants: Any, config: ModelConfig) -> Tensor:
     """Return the score's constants. Raises `ValueError` for what are none."""
-    shape = (constant_rows(config.score), len(config.taps))
+    shape = constant_shape(config.score, len(config.taps))
     wanted = f"constants must be {shape[1]} finite levels and as many spreads"
     if shape[0] > 2:
         wanted = f"{wanted}, and {shape[0] - 2} weights of each"
@@ -166,6 +167,12 @@ def _constants(constants: Any, config: ModelConfig) -> Tensor:
     if not constants.isfinite().all() or not (constants[1:] > 0).all():
         raise ValueError(f"{wanted}, not {constants.tolist()}")
     return constants
+
+
+def _check_places(model: CFlow) -> None:
+    """Raise `ValueError` for places whose levels are none."""
+    if not all(bool((place.isfinite() & (place <= 0)).all()) for place in model.places):
+        raise ValueError("the levels of places must be finite, and at most 0")
 
 
 def _golden(golden: Any, config: ModelConfig) -> Tensor | None:

@@ -33,12 +33,14 @@ def run(graph: gs.Graph) -> RewriteCount:
 
 
 def _excesses(graph: gs.Graph) -> list[gs.Tensor]:
-    """Return every x (B, h, w) of an exp(min(x, 0))."""
+    """Return every x (B, h, w) of an exp(min(x, 0)), or exp(min(x, q) - q) with the q <= 0 of places."""
     found = []
     for node in graph.nodes:
-        limited = producer(node.inputs[0], "Min") if node.op == "Exp" else None
+        limited = producer(node.inputs[0], "Min", "Sub") if node.op == "Exp" else None
+        if limited is not None and limited.op == "Sub":
+            limited = producer(limited.inputs[0], "Min")
         split = constant_and_other(limited) if limited is not None else None
-        if split is not None and not split[0].any():
+        if split is not None and not (split[0] > 0).any():
             found.append(split[1])
     return found
 

@@ -67,10 +67,10 @@ def _target(resize: gs.Node) -> tuple[int, int] | None:
 
 def _size(tensor: gs.Tensor) -> tuple[int, int] | None:
     """Return the (h, w) of a tap's map (B, h, w), told by the Reshape that it was laid out with."""
-    node = producer(tensor, "Exp", "Min", "Reshape")
+    node = producer(tensor, "Exp", "Sub", "Min", "Reshape")
     while node is not None and node.op != "Reshape":
         inputs = [t for t in node.inputs if not isinstance(t, gs.Constant)]
-        node = producer(inputs[0], "Exp", "Min", "Reshape") if len(inputs) == 1 else None
+        node = producer(inputs[0], "Exp", "Sub", "Min", "Reshape") if len(inputs) == 1 else None
     shape = node.inputs[1].values if node is not None and isinstance(node.inputs[1], gs.Constant) else None
     return (int(shape[1]), int(shape[2])) if shape is not None and shape.size == 3 else None
 

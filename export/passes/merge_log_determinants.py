@@ -3,8 +3,8 @@
     ((Σ_b (Σ_i s_bi + Σ_i log g_bi) - ½ Σ_i u_i² - D/2 ln 2π) / D - m) / τ
         =  a Σ_i (s_1 + ... + s_8)_i + b Σ_i u_i² + c
 
-The expression in front of the score's min(·, 0) is read as an affine combination of reductions, whatever
-the order its terms were written in.
+The expression in front of the score's min(·, 0), or min(·, q) with a q <= 0 of every place, is read as an affine
+combination of reductions, whatever the order its terms were written in.
 """
 
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ class _Affine:
 
 def _find(node: gs.Node) -> Match | None:
     limited = constant_and_other(node) if node.op == "Min" else None
-    reshape = _first_reshape(limited[1]) if limited and not limited[0].any() else None
+    reshape = _first_reshape(limited[1]) if limited and not (limited[0] > 0).any() else None
     if limited is None or reshape is None or not isinstance(reshape.inputs[1], gs.Constant):
         return None
     affine = _Affine()

@@ -157,7 +157,7 @@ class Sidecar:
     clamp: str  # "tanh(a)" | "tanh(a/c)": which FrEIA soft clamp
     default_threshold: str
     thresholds: dict[str, Threshold]
-    score: str = "paper"  # or "deviation", "tap_deviation": how map and image score are made
+    score: str = "paper"  # or "deviation", "tap_deviation", "place_deviation": how map and score are made
     frame_size: tuple[int, int] | None = None
     training_data_sha256: str = ""
     checkpoint_sha256: str = ""
@@ -268,7 +268,7 @@ _fields = record(
         "clamp": one_of("tanh(a)", "tanh(a/c)"),
         "default_threshold": text,
         "thresholds": table(Threshold.from_json, 1),
-        "score": one_of("paper", "deviation", "tap_deviation"),
+        "score": one_of("paper", "deviation", "tap_deviation", "place_deviation"),
         "frame_size": optional(_size),
         "training_data_sha256": text,  # as the checkpoint says it
         "checkpoint_sha256": digest,

@@ -4,8 +4,8 @@ The engine's image score is made inside its graph, over the whole map, so it has
 map's maximum and is exact. "deviation" is the mean of the top 1 % of positions on the grid of the finest tap, of which
 the map is an interpolation: its top 1 % of pixels comes to the same within the grid's coarseness (on 20 good screws at
 256x256, taps layer1-3: 0.996 of the engine's score, standard deviation 0.004). "tap_deviation" is a
-weighted mean of such means, over 0.3, 1 and 3 % of each tap's positions; the map, which is the taps' sum, stands for
-them all. What remains of that cancels in
+weighted mean of such means, over 0.3, 1 and 3 % of each tap's positions, "place_deviation" of theirs and those of the
+taps' sum; the map, which is that sum, stands for them all. What remains of that cancels in
 
     masked score = engine's score · T(map inside) / T(map),    T = mean of the top n pixels, outside counting as 0,
                                                                averaged over the shares that the score has
@@ -21,7 +21,12 @@ from runtime.images.opencv import opencv
 from runtime.result import Result, result_of
 
 # Of positions, for export.model.score too; "paper" takes the single highest.
-TOP_SHARES: dict[str, tuple[float, ...]] = {"deviation": (0.01,), "tap_deviation": (0.003, 0.01, 0.03), "paper": ()}
+TOP_SHARES: dict[str, tuple[float, ...]] = {
+    "place_deviation": (0.003, 0.01, 0.03),
+    "tap_deviation": (0.003, 0.01, 0.03),
+    "deviation": (0.01,),
+    "paper": (),
+}
 
 
 def result_inside(result: Result, inside: NDArray[np.bool_], score: str) -> Result:

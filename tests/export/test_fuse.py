@@ -158,6 +158,7 @@ class TestEveryEncoder:
             },
             {},
         ),
+        ({"score": "place_deviation", "pooled": ("layer1", "layer2")}, {}),
         ({"clamp": "tanh(a/c)"}, {}),
         pytest.param({"coupling_blocks": 4}, {CONDITION: 8, AFFINE: 6, FACTOR: 8, HALVES: 14}, marks=pytest.mark.slow),
         ({"coupling_blocks": 1}, {CONDITION: 2, AFFINE: 0, FACTOR: 2, HALVES: 2}),

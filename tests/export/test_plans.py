@@ -57,9 +57,9 @@ def types_of_products(model):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("halved", [(), ("layer1",)], ids=str)
-def test_a_pooled_tap_and_a_score_by_tap_are_compiled(precision, halved, tmp_path):
-    model = exported(small_config(score="tap_deviation", pooled=("layer1",), halved=halved)).fused
-    assert Counter(node.op_type for node in model.graph.node)["AveragePool"] == 1
+def test_pooled_taps_and_a_score_by_place_are_compiled(precision, halved, tmp_path):
+    model = exported(small_config(score="place_deviation", pooled=("layer1", "layer2"), halved=halved)).fused
+    assert Counter(node.op_type for node in model.graph.node)["AveragePool"] == 2
     path = tmp_path / "cable.onnx"
     save_model(typed_as(model, precision), path)
     options = BuildOptions(precision=precision, max_batch=2, compute_capabilities=("8.6",))

@@ -14,7 +14,7 @@ from export.graph.onnx_files import ExportInfo, set_info
 from export.model.cflow import CFlow, DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm
-from export.model.score import freeze_constants
+from export.model.score import freeze_constants, freeze_places
 from export.to_onnx import export_detector
 from runtime.engines.sidecar import Sidecar, Threshold
 from tests.support.once_a_run import once_a_run
@@ -158,8 +158,26 @@ def interpolation(inputs, outputs):
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
 
 
+def float64_places(log_likelihoods):
+    """What a place's lowest fiftieth of good positions lies below that of the median place, (h, w) per tap, <= 0."""
+    places = []
+    for logp in log_likelihoods:
+        images, height, width = logp.shape
+        edged = np.pad(logp, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        low = np.empty((height, width))
+        for i, j in np.ndindex(height, width):
+            near = np.sort(edged[:, i : i + 3, j : j + 3], axis=None)
+            low[i, j] = near[int(0.02 * near.size)]
+        middle = np.sort(low, axis=None)[(low.size - 1) // 2]
+        places.append(np.minimum(low - middle, 0) * images / (images + 10))
+    return places
+
+
 def float64_constants(log_likelihoods, score):
-    """Levels and spreads (2, K), and below them the weights of shares, by their definition, in numpy."""
+    """Levels and spreads (2, columns), and below them the weights of shares, by their definition, in numpy.
+
+    A column is a tap's; the last one of "place_deviation" is the taps' sum's.
+    """
     ordered = [np.sort(logp, axis=None) for logp in log_likelihoods]
     if score == "paper":
         return np.array([[values[-1] for values in ordered], [1.0] * len(ordered)])
@@ -167,35 +185,43 @@ def float64_constants(log_likelihoods, score):
     spreads = [2 * (m - values[len(values) // 1000]) for m, values in zip(levels, ordered, strict=True)]
     if score == "deviation":
         return np.array([levels, spreads])
-    return np.array([levels, spreads, *float64_weights(log_likelihoods, np.array([levels, spreads]))])
+    weights = float64_weights(log_likelihoods, np.array([levels, spreads]), score)
+    of_sum = ([0.0], [1.0]) if score == "place_deviation" else ([], [])
+    return np.array([levels + of_sum[0], spreads + of_sum[1], *weights])
 
 
-def float64_shares(log_likelihoods, constants):
-    """Means of the largest 0.3, 1 and 3 % of every tap's 1 - p, (3, K, B), each image sorted by itself."""
+def float64_shares(log_likelihoods, constants, score="tap_deviation"):
+    """Means of the largest 0.3, 1 and 3 % of every tap's 1 - p, (3, columns, B), each image sorted by itself."""
+    maps = [
+        1 - np.exp(np.minimum((logp - level) / spread, 0))
+        for logp, level, spread in zip(log_likelihoods, *constants[:2, : len(log_likelihoods)], strict=True)
+    ]
+    if score == "place_deviation":
+        maps.append(float64_map(log_likelihoods, constants, maps[0].shape[1:]) / len(maps))
     shares = []
     for share in (0.003, 0.01, 0.03):
         shares.append([])
-        for logp, level, spread in zip(log_likelihoods, *constants[:2], strict=True):
-            anomaly = [np.sort(1 - np.exp(np.minimum((image - level) / spread, 0)), axis=None) for image in logp]
+        for anomaly in maps:
             count = max(1, round(share * anomaly[0].size))
-            shares[-1].append([values[-count:].mean() for values in anomaly])
+            shares[-1].append([np.sort(image, axis=None)[-count:].mean() for image in anomaly])
     return np.array(shares)
 
 
-def float64_weights(log_likelihoods, constants):
-    """The weights (3, K) of sum K: one over what a share strays, as if ten more images strayed as the rest."""
-    shares = float64_shares(log_likelihoods, constants)
+def float64_weights(log_likelihoods, constants, score="tap_deviation"):
+    """The weights (3, columns) of sum K: one over what a share strays, as if ten more images strayed as the rest."""
+    shares = float64_shares(log_likelihoods, constants, score)
     images = shares.shape[2]
     relative = (shares.std(axis=2) / shares.mean(axis=2)) ** 2
     stray = shares.mean(axis=2) * np.sqrt((images * relative + 10 * max(relative.mean(), 1e-4)) / (images + 10))
     weights = 1 / np.maximum(stray, 0.1 * stray.max())
-    return weights * weights.shape[1] / weights.sum()
+    weights[:, len(log_likelihoods) :] *= len(log_likelihoods)  # the taps' sum, where it is heard, stands for them all
+    return weights * len(log_likelihoods) / weights.sum()
 
 
 def float64_map(log_likelihoods, constants, size):
     """The map's definition in numpy: S = Σ_k (1 - up(exp(min((logp_k - m_k) / τ_k, 0))))."""
     total = 0.0
-    for logp, level, spread in zip(log_likelihoods, *constants[:2], strict=True):
+    for logp, level, spread in zip(log_likelihoods, *constants[:2, : len(log_likelihoods)], strict=True):
         rows, columns = (interpolation(n, side) for n, side in zip(logp.shape[1:], size, strict=True))
         total = total + 1 - rows @ np.exp(np.minimum((logp - level) / spread, 0)) @ columns.T
     return total
@@ -205,8 +231,8 @@ def float64_score(log_likelihoods, constants, anomaly_map, score):
     """The image score's definition in numpy: the map's maximum, the finest grid's largest 1 %, or by tap."""
     if score == "paper":
         return anomaly_map.max(axis=(1, 2))
-    if score == "tap_deviation":
-        return (constants[2:, :, None] * float64_shares(log_likelihoods, constants)).sum(axis=(0, 1))
+    if score in ("tap_deviation", "place_deviation"):
+        return (constants[2:, :, None] * float64_shares(log_likelihoods, constants, score)).sum(axis=(0, 1))
     grid = log_likelihoods[0].shape[1:]
     positions = np.sort(float64_map(log_likelihoods, constants, grid).reshape(len(anomaly_map), -1), axis=1)
     return positions[:, -max(1, round(0.01 * grid[0] * grid[1])) :].mean(axis=1)
@@ -218,6 +244,10 @@ def build(config):
     frames = probe_frames(info)
     model = seeded_model(config, frames)
     log_likelihoods = float64_log_likelihoods(model, frames)
+    if config.score == "place_deviation":
+        for index, place in enumerate(float64_places(log_likelihoods)):
+            model.places[index].copy_(torch.from_numpy(place))
+            log_likelihoods[index] = log_likelihoods[index] - model.places[index].double().numpy()
     constants = float64_constants(log_likelihoods, config.score).astype(np.float32)
     wide = constants.astype(np.float64)
     anomaly_map = float64_map(log_likelihoods, wide, config.input_size)
@@ -236,7 +266,10 @@ exported = once_a_run(build)
 def checkpoint_of(config):
     frames = probe_frames(info_of(config))
     model = seeded_model(config, frames)
-    constants = freeze_constants(model.log_likelihoods(torch.from_numpy(frames)), config.score)
+    log_likelihoods = model.log_likelihoods(torch.from_numpy(frames))
+    for place, frozen in zip(model.places, freeze_places(log_likelihoods), strict=bool(model.places)):
+        place.copy_(frozen)
+    constants = freeze_constants(log_likelihoods, config.score, model.places)
     threshold = Threshold(min(1.0, len(config.taps) / 2), "by hand")  # below the largest score, the number of taps
     return Checkpoint(model, constants, {"quantile": threshold}, "quantile", "random, seed 1", "0" * 64)
 

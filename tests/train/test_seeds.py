@@ -26,7 +26,7 @@ def test_every_seed_is_trained_judged_and_averaged(data: Path, capsys: pytest.Ca
     options = ["--data", str(data), "--taps", "layer1", "--size", "32", "--fast-meta-epochs", "1", "--seeds", "3,5"]
     assert benchmark.main(["seeds", *options]) == 0
     out = capsys.readouterr().out
-    assert "resnet18, taps layer1, 32x32, score tap_deviation, 1 passes" in out
+    assert "resnet18, taps layer1, 32x32, score place_deviation, 1 passes" in out
     table = out[out.index("image AUROC %") :].splitlines()
     names = [re.split(r"  +", line.strip())[0] for line in table[1:5]]
     assert names == ["seed 3", "seed 5", "mean ± deviation of 2", "memory bank (layer1)"]

@@ -81,8 +81,8 @@ def train_decoder(decoder: Decoder, job: DecoderJob, features: Features) -> Deco
         training.flow.begin_as(_normal(job, features.train))
     kept.begin(_means(training, job, features.held_out))
     for epoch in range(job.recipe.epochs):
-        _train_pass(kept, job, features.train, epoch)
-        kept.judge(_means(training, job, features.held_out), epoch + 1)
+        loss = _train_pass(kept, job, features.train, epoch)
+        kept.judge(_means(training, job, features.held_out), epoch + 1, loss)
     check_learnt([kept], job.recipe.epochs)
     kept.take_best()
     held_out, test = (_log_likelihoods(training, job, source) for source in (features.held_out, features.test))
@@ -95,9 +95,10 @@ def _normal(job: DecoderJob, source: FiberSource) -> Normal:
     return fit_normal(torch.cat([source.fibers(job.tap, part, [AS_IT_IS] * len(part)).cpu() for part in parts]))
 
 
-def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: int) -> None:
-    """Train through all image batches once."""
+def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: int) -> float:
+    """Train through all image batches once; return the mean loss."""
     recipe = job.recipe
+    losses = []
     batches = list(image_batches(recipe, epoch, len(source)))
     for index, (indices, variations) in enumerate(batches):
         values = source.fibers(job.tap, indices, variations)
@@ -105,8 +106,11 @@ def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: 
         fibers = Fibers(values, order)
         steps = max(1, len(order) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
         rate = learning_rate(recipe, epoch, index / len(batches)) * kept.share
-        kept.tap.train(fibers, steps, recipe.fiber_batch, rate, job.processes)
+        losses.append(kept.tap.train(fibers, steps, recipe.fiber_batch, rate, job.processes))
         job.after_batch()
+    mean = torch.stack(losses).mean()
+    job.processes.average(mean)
+    return float(mean)
 
 
 def _means(training: TapTraining, job: DecoderJob, features: FeatureStore) -> Tensor:

@@ -7,6 +7,12 @@ A pass went wrong where a held-out image has no finite likelihood, or where half
 `CLEAR_FALL` since the best pass. The median of the changes decides and not their mean: a single odd image among the
 held-out ones can lose any amount in a healthy run. Where we have looked, healthy passes lost at most 0.01, and
 those that diverged 4 nats to thousands (`python -m train.benchmark robust`).
+
+A pass can also go astray and half come back before it ends, so that the held-out images show little of it. The images
+that it trained on do: it went wrong, too, where it is not the best and its mean training loss lies more than
+`CLEAR_RISE` above that of the best pass, and that of the best weights' likelihood. Healthy passes, the first one too,
+lay below the latter; passes that came back had 12 to 17. Where images are varied, training loss is higher in every
+pass, the best one too.
 """
 
 from collections.abc import Sequence
@@ -14,11 +20,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from runtime.common.errors import UserError
 from train.loop.tap_training import TapTraining
 
 CLEAR_FALL = 0.3  # nats per dimension
+CLEAR_RISE = 0.3  # of the training loss
 LOWER = 1 / 3  # of the rate, every time that a pass went wrong
 WARM_UP_STEPS = 50  # Adam's first steps move every weight by the whole rate, whatever the gradient
 
@@ -33,6 +41,7 @@ class KeptWeights:
         self.tap = tap
         self.weights = tap.flow.parameters.clone()
         self.logps: Tensor | None = None  # (n,) of the held-out images
+        self.loss = 0.0  # of the best pass
         self.best_pass = 0
         self.rate_share = 1.0
 
@@ -51,25 +60,33 @@ class KeptWeights:
         if bool(torch.isfinite(logps).all()):
             self.judge(logps, 0)
 
-    def judge(self, logps: Tensor, number: int) -> bool:
+    def judge(self, logps: Tensor, number: int, loss: float = 0.0) -> bool:
         """Take the weights after pass `number` for the best, or go back to those; return whether it went back.
 
-        `logps` (n,) are the log-likelihoods of the held-out images, in nats per dimension. Going back, the optimiser
-        begins anew, because its averages are those of the way that led astray, at `LOWER` of the rate.
+        `logps` (n,) are the log-likelihoods of the held-out images, in nats per dimension, `loss` the pass's mean
+        training loss. Going back, the optimiser begins anew, because its averages are those of the way that led
+        astray, at `LOWER` of the rate.
         """
-        if self._went_wrong(logps):
+        if self._went_wrong(logps) or self._strayed(logps, loss):
             self.tap.flow.parameters.copy_(self.weights)
             self.tap.begin_anew()
             self.rate_share *= LOWER
             return True
         if float(logps.mean()) > self.logp:
             self.weights, self.logps, self.best_pass = self.tap.flow.parameters.clone(), logps.clone(), number
+            self.loss = loss
         return False
 
     def _went_wrong(self, logps: Tensor) -> bool:
         if not bool(torch.isfinite(logps).all()):
             return True
         return self.logps is not None and float((logps - self.logps).quantile(0.5)) < -CLEAR_FALL
+
+    def _strayed(self, logps: Tensor, loss: float) -> bool:
+        if self.logps is None or float(logps.mean()) > self.logp:
+            return False
+        usual = max(self.loss, float(softplus(-self.logps.mean())))
+        return not loss <= usual + CLEAR_RISE  # also for NaN
 
     def take_best(self) -> None:
         """Give the tap its best weights."""
@@ -80,6 +97,7 @@ class KeptWeights:
         kept = {
             "weights": self.weights,
             "best_pass": self.best_pass,
+            "loss": self.loss,
             "rate_share": self.rate_share,
             "steps": self.tap.steps,
         }
@@ -88,7 +106,7 @@ class KeptWeights:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.weights = state["weights"].to(self.weights.device)
-        self.logps = state.get("logps")
+        self.logps, self.loss = state.get("logps"), state.get("loss", 0.0)
         self.best_pass, self.rate_share, self.tap.steps = state["best_pass"], state["rate_share"], state["steps"]
 
 

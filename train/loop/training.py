@@ -57,6 +57,7 @@ class Trainer:
         self.recipe = recipe
         self.epoch = 0
         self.history: list[dict[str, float]] = []
+        self.losses = [0.0 for _ in model.config.taps]  # of the last pass, a tap each
         torch.set_float32_matmul_precision(recipe.matmul_precision)
         self.taps = [
             TapTraining(decoder, (height, width), recipe.learning_rate)  # type: ignore[arg-type]
@@ -111,7 +112,10 @@ class Trainer:
         return f"pass {self.epoch}/{self.recipe.epochs}, held-out logp {self.history[-1]['held_out_logp']:.3f}"
 
     def train_pass(self, bar: "tqdm[Any] | None" = None, after_batch: Callable[[], None] = lambda: None) -> float:
-        """Take all steps of one pass over the images and return the mean loss; `after_batch` may raise to end it."""
+        """Take all steps of one pass over the images and return the mean loss; `after_batch` may raise to end it.
+
+        `losses` has the mean of each tap.
+        """
         batches = -(-len(self.images) // self.recipe.batch)
         losses = []
         for index, features in enumerate(self._feature_batches()):
@@ -121,7 +125,10 @@ class Trainer:
                 bar.update(min(self.recipe.batch, len(self.images) - index * self.recipe.batch))
                 bar.set_postfix(lr=f"{rate:.1e}", refresh=False)
             after_batch()
-        return float(torch.stack(losses).mean())
+        means = torch.stack(losses).mean(dim=0)
+        self.processes.average(means)  # all go back, or none
+        self.losses = means.tolist()
+        return float(means.mean())
 
     @cached_property
     def _kept_features(self) -> FeatureStore | None:
@@ -165,9 +172,10 @@ class Trainer:
 
         Returns the mean loss over steps and taps, on the device.
         """
-        return self._train_features(self._fibers(frames), rate, index)
+        return self._train_features(self._fibers(frames), rate, index).mean()
 
     def _train_features(self, features: list[Tensor], rate: float, index: int) -> Tensor:
+        """Return the mean loss over the steps of each tap, (K,), on the device."""
         share = max(1, self.recipe.fiber_batch // self.processes.count)
         _, height, width = self.model.config.tap_sizes[0]
         most = self.recipe.fibers_of(len(features[0]) // (height * width))
@@ -177,7 +185,7 @@ class Trainer:
             steps = max(1, len(fibers.order) // share)  # an incomplete last fiber batch is left out
             return self.taps[k].train(fibers, steps, share, rate * self.kept[k].share, self.processes)
 
-        return torch.stack(self._for_every_tap(train)).mean()
+        return torch.stack(self._for_every_tap(train))
 
     def _shuffled(self, features: Tensor, index: int, tap: int, most: int | None = None) -> Fibers:
         """Return the features (N, D) of the pass's image batch `index` in the order in which `most` are taken."""
@@ -220,7 +228,7 @@ class Trainer:
             name: value if np.isfinite(value) else (NOT_FINITE, -NOT_FINITE)[name == "loss"]
             for name, value in entry.items()
         }
-        astray = [k for k, kept in enumerate(self.kept) if kept.judge(logps[k], self.epoch)]
+        astray = [k for k, kept in enumerate(self.kept) if kept.judge(logps[k], self.epoch, self.losses[k])]
         self.history.append({"pass": self.epoch, **found, "taps_led_astray": len(astray)})
         return self._words_of_astray(astray, logps)
 

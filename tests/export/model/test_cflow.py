@@ -60,7 +60,7 @@ def test_the_constants_are_those_of_good_positions() -> None:
 
 
 def test_an_unknown_score_is_refused() -> None:
-    with pytest.raises(UserError, match="score must be tap_deviation or deviation or paper"):
+    with pytest.raises(UserError, match="score must be place_deviation or tap_deviation or deviation or paper"):
         ModelConfig("resnet18", ("layer1",), score="mean")  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import pickle
 import zipfile
@@ -110,6 +111,29 @@ def test_a_score_by_tap_needs_its_weights(saved: Path, rows: int) -> None:
         else:
             with pytest.raises(UserError, match="3 weights of each"):
                 load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("places", [None, 0.1, math.nan])
+def test_a_score_by_place_needs_the_levels_of_its_places(saved: Path, places: float | None) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["config"]["score"] = "place_deviation"
+    content["constants"] = torch.ones(5, 2)
+    _, height, width = load_checkpoint(saved).model.config.tap_sizes[0]
+    content["state"]["place0"] = torch.full((height, width), -0.5)
+    torch.save(content, saved)
+    loaded = load_checkpoint(saved)
+    assert torch.equal(loaded.model.places[0], content["state"]["place0"])
+    before = network_sha256(loaded)
+    content["state"]["place0"] = torch.full((height, width), -0.4)
+    torch.save(content, saved)
+    assert network_sha256(load_checkpoint(saved)) != before
+    if places is None:
+        del content["state"]["place0"]
+    else:
+        content["state"]["place0"][0, 0] = places
+    torch.save(content, saved)
+    with pytest.raises(UserError, match="place"):
+        load_checkpoint(saved)
 
 
 class Harmful:

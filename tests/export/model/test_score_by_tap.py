@@ -9,7 +9,7 @@ import torch
 from export.model.cflow import CFlow, ModelConfig
 from export.model.score import (
     MOST_POSITIONS,
-    constant_rows,
+    constant_shape,
     freeze_constants,
     image_score,
     likelihood_ratios,
@@ -34,7 +34,7 @@ def test_weights_and_score_are_their_definition(images: int) -> None:
     good, seen = likelihoods(images), likelihoods(5, seed=1)
     expected = float64_constants(good, "tap_deviation")
     constants = freeze_constants([torch.from_numpy(logp) for logp in good], "tap_deviation")
-    assert constants.shape == (constant_rows("tap_deviation"), 2)
+    assert constants.shape == constant_shape("tap_deviation", 2) == (5, 2)
     np.testing.assert_allclose(constants.numpy(), expected, rtol=1e-10)
     assert float(constants[2:].sum()) == pytest.approx(2) and (constants > 0)[1:].all()
     scores = image_score(

@@ -17,17 +17,22 @@ ENGINES = {
 }
 SCORE = """
     a = Add(x, shift)
-    limited = Min(a, zero)
-    p = Exp(limited)
+    {limited}
     map = Sub(one, p)
     score = ReduceMax<axes = [1, 2], keepdims = 0>(map)
 """
+LIMITS = {
+    "all places alike": "limited = Min(a, zero)\n    p = Exp(limited)",
+    "by place": "limited = Min(a, places)\n    levelled = Sub(limited, places)\n    p = Exp(levelled)",
+}
 
 
-def score_model() -> onnx.ModelProto:
-    constants = {"zero": np.zeros(1), "one": np.ones(1), "shift": np.full(1, -0.5)}
+def score_model(limit: str = "all places alike") -> onnx.ModelProto:
+    places = -np.random.default_rng(1).exponential(0.3, (4, 5)).round(1)
+    limits = {"zero": np.zeros(1)} if limit == "all places alike" else {"places": places}
+    constants = {**limits, "one": np.ones(1), "shift": np.full(1, -0.5)}
     outputs = "float[B,4,5] map, float[B] score"
-    return model_of(SCORE, "float[B,4,5] x", outputs, opset=17, **constants)
+    return model_of(SCORE.format(limited=LIMITS[limit]), "float[B,4,5] x", outputs, opset=17, **constants)
 
 
 def carried(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
@@ -38,13 +43,14 @@ def carried(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     return result, count.matches
 
 
+@pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_the_frame_with_it_has_no_finite_score_and_its_neighbour_is_unchanged(engine, value):
-    model, matches = carried(score_model())
+def test_the_frame_with_it_has_no_finite_score_and_its_neighbour_is_unchanged(engine, value, limit):
+    model, matches = carried(score_model(limit))
     assert matches == 1
     x = np.random.default_rng(0).normal(-1, 1, (2, 4, 5)).astype(np.float32)
-    run, plain = ENGINES[engine](model, x.shape), ENGINES[engine](score_model(), x.shape)
+    run, plain = ENGINES[engine](model, x.shape), ENGINES[engine](score_model(limit), x.shape)
     clean = plain(x)
     for before, after in zip(clean, run(x), strict=True):
         assert np.array_equal(before, after)

@@ -78,7 +78,7 @@ def test_the_masked_score_by_tap_is_near_the_one_of_the_taps_themselves(seed: in
 
 def test_a_share_of_positions_means_the_same_here_and_in_the_graph():
     assert mask.TOP_SHARES["deviation"] == (graph_score.TOP_SHARE,)
-    assert mask.TOP_SHARES["tap_deviation"] == graph_score.TOP_SHARES
+    assert mask.TOP_SHARES["tap_deviation"] == mask.TOP_SHARES["place_deviation"] == graph_score.TOP_SHARES
     assert set(mask.TOP_SHARES) == set(graph_score.SCORES)
 
 
@@ -127,7 +127,7 @@ def _texture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(100, 140, (SIDE, SIDE, 3), dtype=np.uint8)
 
 
-@pytest.fixture(scope="module", params=["tap_deviation", "deviation"])
+@pytest.fixture(scope="module", params=["place_deviation", "tap_deviation", "deviation"])
 def detector(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """A real encoder, flow and score, its constants and threshold frozen from textures; the score's kind beside it."""
     folder = tmp_path_factory.mktemp("mask")

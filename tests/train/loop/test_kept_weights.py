@@ -7,7 +7,7 @@ import torch
 
 from runtime.common.errors import UserError
 from tests.support.small_decoder import GRID, decoder_of
-from train.loop.kept_weights import CLEAR_FALL, WARM_UP_STEPS, KeptWeights, check_learnt
+from train.loop.kept_weights import CLEAR_FALL, CLEAR_RISE, WARM_UP_STEPS, KeptWeights, check_learnt
 from train.loop.processes import one_process
 from train.loop.tap_training import Fibers, TapTraining
 
@@ -48,6 +48,30 @@ def test_a_pass_went_wrong_where_most_held_out_images_say_so(logps: torch.Tensor
     assert torch.equal(tap.flow.parameters, after if kept.best_pass == 2 else best)
 
 
+@pytest.mark.parametrize(
+    ("first", "change", "loss", "astray"),
+    [
+        (0.3, -0.1, 17.2, True),  # went astray and nearly came back: no held-out image fell by much
+        (0.3, -0.1, math.nan, True),
+        (0.3, -0.1, 0.31 + 0.9 * CLEAR_RISE, False),  # softplus(-1.0) = 0.31
+        (0.3, -0.1, 0.32 + CLEAR_RISE, True),
+        (2.0, -0.1, 2.0 + 0.9 * CLEAR_RISE, False),  # images are varied: training is harder than what is held out
+        (2.0, -0.1, 2.0 + 1.1 * CLEAR_RISE, True),
+        (0.3, 0.1, 17.2, False),  # and found better weights behind
+    ],
+)
+def test_a_pass_that_strayed_and_came_back_went_wrong_too(
+    first: float, change: float, loss: float, astray: bool
+) -> None:
+    kept = KeptWeights(TapTraining(decoder_of(), GRID, 1e-3))
+    best = trained(kept.tap)
+    assert not kept.judge(GOOD, 1, first)
+    after = trained(kept.tap)
+    assert kept.judge(GOOD + change, 2, loss) == astray
+    assert torch.equal(kept.tap.flow.parameters, best if astray else after)
+    assert kept.rate_share == pytest.approx(1 / 3 if astray else 1)
+
+
 def test_the_first_steps_of_an_optimiser_are_small_ones() -> None:
     kept = KeptWeights(TapTraining(decoder_of(), GRID, 1e-3))
     shares = [kept.share]
@@ -78,6 +102,7 @@ def test_what_is_kept_goes_on_from_its_state() -> None:
     resumed.load_state_dict(kept.state_dict())
     assert resumed.share == kept.share != KeptWeights(TapTraining(decoder_of(), GRID, 1e-3)).share
     assert (resumed.best_pass, resumed.rate_share, resumed.logp) == (1, kept.rate_share, kept.logp)
+    assert resumed.loss == kept.loss
     assert resumed.judge(GOOD - 1, 3) and torch.equal(other.flow.parameters, best)
 
 

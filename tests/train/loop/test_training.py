@@ -109,6 +109,22 @@ def test_the_pass_that_held_out_images_like_best_is_what_remains(data: Path, tmp
     assert all(torch.equal(tap.flow.parameters, kept) for tap, kept in zip(trainer.taps, best, strict=True))
 
 
+def test_a_tap_whose_pass_strayed_goes_back_and_no_other(data: Path) -> None:
+    trainer, held_out = trainer_of(data)
+    trainer.end_pass(trainer.train_pass(), held_out)
+    assert len(trainer.losses) == 2 and trainer.history[0]["loss"] == pytest.approx(sum(trainer.losses) / 2)
+    before = [kept.weights.clone() for kept in trainer.kept]
+    for tap in trainer.taps:  # as a pass that nearly came back leaves them: hardly worse
+        tap.flow.parameters.add_(1e-3 * torch.randn_like(tap.flow.parameters))
+        tap.flow.parameters[-1] += 0.2
+    trainer.losses = [17.2, 0.0]
+    words = trainer.end_pass(8.6, held_out)
+    assert trainer.history[1]["held_out_logp"] < trainer.history[0]["held_out_logp"]
+    assert "layer1 fell" in words and "layer2" not in words
+    assert torch.equal(trainer.taps[0].flow.parameters, before[0])
+    assert not torch.equal(trainer.taps[1].flow.parameters, before[1])
+
+
 def test_kept_features_train_as_computed_ones_and_varied_images_have_none(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
