@@ -19,17 +19,8 @@ else:
 
 PAGE = ROOT / "docs" / "licences.md"
 OWN = "cflow-edge"
-USED = (
-    "runtime",
-    "train",
-    "openvino",
-    "mqtt",
-    "opcua",
-    "modbus",
-    "serve",
-    "report",
-    "rtx",
-)  # extras that users install
+# extras that users install
+USED = ("runtime", "train", "openvino", "mqtt", "opcua", "modbus", "serve", "parquet", "report", "rtx")
 HEADER = "| package | licence |\n|---|---|\n"
 
 
