@@ -8,8 +8,8 @@ from runtime.result import Verdict
 from runtime.sinks.judgement import Judgement
 from runtime.triggers.trigger import Trigger
 
-LATE = "late"  # begins the reason of a part that was not answered in time
 VERDICT_CODES: dict[Verdict, int] = {"none": 0, "good": 1, "anomalous": 2}
+UNDECIDED = "the last frames do not decide it"
 WRAP = 1 << 32  # counters are unsigned, of 32 bits, and begin anew at 0
 
 
@@ -61,6 +61,8 @@ class Totals:
 class Answer:
     """The newest answer of a source; never changed, only replaced, so that no reader sees half of one.
 
+    Its verdict is the line's decision where several frames decide (`--decide`), else the frame's.
+
     `sequence` is 0 before the first answer and grows by 1 with each. `part` is empty where nothing asked. `score` is
     None where the engine gave no number. `answered_s` is in seconds since 1970, `judged_s` of the monotonic clock.
     """
@@ -93,19 +95,19 @@ class Answer:
 
     def next(self, judgement: Judgement) -> "Answer":
         """Return the answer that follows this one."""
-        result, trigger = judgement.result, judgement.trigger
-        late = result.verdict == "none" and result.reason.startswith(LATE)
-        why = Why.VERDICT if result.verdict != "none" else Why.LATE if late else Why.NOT_TRUSTED
+        result, trigger, late = judgement.result, judgement.trigger, judgement.late
+        verdict = result.verdict if judgement.decision is None else judgement.decision
+        why = Why.VERDICT if verdict != "none" else Why.LATE if late else Why.NOT_TRUSTED
         return Answer(
             (self.sequence + 1) % WRAP,
-            result.verdict,
+            verdict,
             why,
-            result.reason,
+            "" if why == Why.VERDICT else result.reason or UNDECIDED,
             result.score,
             result.threshold,
             "" if trigger is None else trigger.part,
             time.time(),
             judgement.judged_s,
-            self.totals.plus(result.verdict, late),
+            self.totals.plus(verdict, late),
             trigger,
         )

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from runtime.common.closing import Closing
+from runtime.common.errors import UserError
 from runtime.controller.answer import Answer
-from runtime.triggers.trigger import Trigger
+from runtime.triggers.trigger import Trigger, part_id
 
-PART_LENGTH = 100  # the most characters of a part's id
 NOT_STARTED = "no trigger is taken from here"
 
 
@@ -86,8 +86,10 @@ class Asking(Closing):
     def _ask(self, trigger: Trigger) -> str:
         if self._take is None:
             return NOT_STARTED
-        if len(trigger.part) > PART_LENGTH or (trigger.part and not trigger.part.isprintable()):
-            return f"a part's id has up to {PART_LENGTH} printable characters"
+        try:
+            part_id(trigger.part)
+        except UserError as error:
+            return str(error)
         return self._take(trigger)
 
     def answered(self, source: str, answer: Answer) -> None:

@@ -59,7 +59,7 @@ class ModbusServer(Closing):
     Raises `UserError` where pymodbus is missing or the port is taken.
     """
 
-    queueing = Queueing(capacity=256, keep="newest", pictures=False)
+    queueing = Queueing(capacity=256, keep="newest", pictures=False, answers_only=True)
 
     def __init__(self, options: ModbusOptions, board: Board) -> None:
         try:
@@ -92,7 +92,7 @@ class ModbusServer(Closing):
 
     def write(self, judgement: Judgement) -> None:
         """Let clients read this judgement's answer from now on."""
-        self._asking.answered(judgement.source, self.board.put(judgement))
+        self._asking.answered(judgement.source, self.board.put(judgement.told()))
 
     def close(self) -> None:
         """Show no verdict any more, then end; a second call does nothing."""

@@ -24,7 +24,7 @@ class OpcuaServer(Closing):
     Raises `UserError` where asyncua is missing, the port is taken or the certificate is none.
     """
 
-    queueing = Queueing(capacity=256, keep="newest", pictures=False)
+    queueing = Queueing(capacity=256, keep="newest", pictures=False, answers_only=True)
 
     def __init__(self, options: OpcuaOptions, board: Board, about: About) -> None:
         try:
@@ -63,7 +63,7 @@ class OpcuaServer(Closing):
 
     def write(self, judgement: Judgement) -> None:
         """Let clients read this judgement's answer from now on. Raises `OSError` if the server does not take it."""
-        self._asking.answered(judgement.source, self.board.put(judgement))
+        self._asking.answered(judgement.source, self.board.put(judgement.told()))
         self._thread.call(self._server.publish(), PUBLISH_S)
 
     def close(self) -> None:

@@ -11,12 +11,13 @@ from asyncua.common.utils import ServiceError
 
 from runtime.common.listening import Address
 from runtime.controller import opcua_nodes
-from runtime.controller.asking import PART_LENGTH, Asking
+from runtime.controller.asking import Asking
 from runtime.controller.board import Board
 from runtime.controller.certificate import Identity, make_if_missing, own_uri, read_identity
 from runtime.controller.opcua_guard import GuardedServer, Users
 from runtime.controller.opcua_nodes import LINE, METHOD, NAMESPACE, ROOT, SOURCE, About, Node
 from runtime.controller.opcua_options import OpcuaOptions
+from runtime.triggers.trigger import LONGEST_PART
 
 LOOK_S = 0.1  # how soon what nobody wrote is seen: the safe state, the heartbeat, a trigger's progress
 MESSAGE_BYTES = 1 << 20
@@ -119,7 +120,7 @@ class LineServer:
         before = self._written[path]
         if value.Value is None or value.Value.VariantType != before.Value.VariantType or value.Value.is_array:
             raise ServiceError(ua.StatusCodes.BadTypeMismatch)
-        if value.Value.Value is None or (path.endswith(".PartId") and len(value.Value.Value) > PART_LENGTH):
+        if value.Value.Value is None or (path.endswith(".PartId") and len(value.Value.Value) > LONGEST_PART):
             raise ServiceError(ua.StatusCodes.BadOutOfRange)
         self._written[path] = value
         if path.endswith(".ControllerHeartbeat"):

@@ -80,18 +80,25 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
     Raises `UserError` for a decision or a source that cannot be.
     """
-    from runtime.sources.open import LIVE
-
     kinds = [spec.kind for spec in args.trigger or ()]
     for name in NEEDS_TRIGGER:
         if getattr(args, name) is not None and not kinds:
             parser.error(f"--{name.replace('_', '-')} needs --trigger WHAT")
     if args.debounce is not None and args.decide is None:
         parser.error("--debounce needs --decide NofM")
+    _check_kinds(parser, args, kinds)
+
+
+def _check_kinds(parser: argparse.ArgumentParser, args: argparse.Namespace, kinds: Sequence[str]) -> None:
+    from runtime.sources.open import LIVE
+
     if kinds and args.decide is not None:
         parser.error("--decide is for cameras that run by themselves: leave out --trigger, or --decide")
     if "camera" in kinds and len(kinds) > 1:
         parser.error("--trigger camera stands alone: its frames ask for themselves")
+    by_software = (args.camera_trigger or "").lower() == "software"
+    if by_software and not any(kind != "camera" for kind in kinds):
+        parser.error("--camera-trigger software needs --trigger WHAT (not camera), which says when; or use line0")
     for kind, option in SERVERS.items():
         if kind in kinds and getattr(args, option) is None:
             parser.error(f"--trigger {kind} needs --{option} [HOST:]PORT")

@@ -68,6 +68,7 @@ class Live(Source):
     def __init__(self, origin: Origin, options: LiveOptions | None = None) -> None:
         self.name = origin.name
         self._origin = origin
+        self.software_triggered = origin.software_triggered
         self._options = options or LiveOptions()
         self._changed = threading.Condition()  # guards what follows
         self._newest: Frame | None = None

@@ -23,7 +23,7 @@ class Origin:
 
     `open` returns an OpenCV capture or raises `UserError`; `prefix` begins its frames' names, a part of a file name.
     `losses` counts what its captures lost, where they can tell. `may_be_silent`: it sends nothing until it is asked to,
-    and says itself when it is lost.
+    and says itself when it is lost. `software_triggered`: it is asked by its capture's `software_trigger`.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Origin:
     kind: EncodingKind = "stream"
     losses: Losses = field(default_factory=Losses)
     may_be_silent: bool = False
+    software_triggered: bool = False
 
 
 class Reader:

@@ -37,7 +37,8 @@ def genicam_origin(
     """
     name, losses, told = genicam_name(camera_id), Losses(), SayOnce(say)
     triggered = request.trigger not in (None, "off")
-    manner = Manner(name, (request.trigger or "").lower() == SOFTWARE, triggered, read.white, losses, say)
+    by_software = (request.trigger or "").lower() == SOFTWARE
+    manner = Manner(name, by_software, triggered, read.white, losses, say)
 
     def open_camera() -> GenicamCapture:
         camera = _controlled(name, camera_id or _only_one())
@@ -47,7 +48,7 @@ def genicam_origin(
             told(f"{name}: {given}")
         return GenicamCapture(camera, manner)
 
-    return Origin(name, file_prefix(name), open_camera, "camera", losses, may_be_silent=triggered)
+    return Origin(name, file_prefix(name), open_camera, "camera", losses, triggered, by_software)
 
 
 def _only_one() -> str:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from runtime.controller.answer import Answer
-from runtime.controller.asking import NOT_STARTED, PART_LENGTH, Asking, Handshake
-from runtime.triggers.trigger import Trigger
+from runtime.controller.asking import NOT_STARTED, Asking, Handshake
+from runtime.triggers.trigger import LONGEST_PART, Trigger
 
 
 def _asking(taken: list[Trigger], refusal: str = "", sources: tuple[str, ...] = ("a",)) -> Asking:
@@ -61,7 +61,7 @@ def test_a_part_that_was_counted_is_known_again():
     assert asking.handshake.done
 
 
-@pytest.mark.parametrize("part", ["x" * (PART_LENGTH + 1), "a\nb", "a\x00b"])
+@pytest.mark.parametrize("part", ["x" * (LONGEST_PART + 1), "a\nb", "a\x00b"])
 def test_what_is_no_part_is_refused(part: str):
     taken: list[Trigger] = []
     asking = _asking(taken)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from runtime.controller.answer import WRAP, Answer, Totals, Why
+from runtime.controller.answer import UNDECIDED, WRAP, Answer, Totals, Why
 from runtime.controller.board import BEAT_S, LOOK_S, Board, Limits
 from runtime.result import Result
 from runtime.sinks.judgement import Judgement
@@ -34,7 +34,7 @@ def _judged(clock: _Clock, score: float = 0.5, source: str = "a", reason: str = 
     one = judgement(0, score, source)
     result: Result = one.result.without_verdict(reason) if reason else one.result
     trigger = Trigger(part, clock(), "modbus") if part else None
-    return replace(one, result=result, trigger=trigger, judged_s=clock())
+    return replace(one, result=result, trigger=trigger, late=reason.startswith("late"), judged_s=clock())
 
 
 @pytest.fixture
@@ -72,6 +72,18 @@ def test_totals_count_every_kind_and_begin_anew_after_32_bits(board: Board, cloc
     full = Totals(*[WRAP - 1] * 5)
     assert full.plus("none", True) == Totals(0, WRAP - 1, WRAP - 1, 0, 0)
     assert Answer(sequence=WRAP - 1).next(_judged(clock)).sequence == 0
+
+
+def test_the_verdict_is_the_lines_decision_where_several_frames_decide(board: Board, clock: _Clock):
+    """A controller acts on it: one anomalous frame of five is not yet a bad part."""
+    frame = _judged(clock, score=1.5)
+    good = board.put(replace(frame, decision="good"))
+    assert (good.verdict, good.why, good.score) == ("good", Why.VERDICT, 1.5)
+    undecided = board.put(replace(frame, decision="none"))
+    assert (undecided.verdict, undecided.why, undecided.reason) == ("none", Why.NOT_TRUSTED, UNDECIDED)
+    unjudged = board.put(replace(_judged(clock, reason="a frozen picture"), decision="anomalous"))
+    assert (unjudged.verdict, unjudged.why, unjudged.reason) == ("anomalous", Why.VERDICT, "")
+    assert unjudged.totals == Totals(total=3, good=1, anomalous=1, none=1)
 
 
 def test_a_late_part_has_no_verdict_and_says_so(board: Board, clock: _Clock):

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -28,6 +27,7 @@ from runtime.sinks.delivery import Delivery
 from runtime.sinks.judgement import Judgement
 from runtime.triggers.trigger import Trigger
 from tests.support.judgements import judgement
+from tests.support.modbus import decoded
 from tests.support.waiting import wait_until
 
 PATIENT = Limits(safe_after_s=60.0, valid_s=60.0)
@@ -36,7 +36,7 @@ PATIENT = Limits(safe_after_s=60.0, valid_s=60.0)
 def _judged(source: str = "a", trigger: Trigger | None = None, score: float = 0.5, reason: str = "") -> Judgement:
     one = judgement(0, score, source)
     result: Result = one.result.without_verdict(reason) if reason else one.result
-    return replace(one, result=result, trigger=trigger, judged_s=time.monotonic())
+    return replace(one, result=result, trigger=trigger, late=reason.startswith("late"), judged_s=time.monotonic())
 
 
 @contextlib.contextmanager
@@ -67,24 +67,10 @@ def _ask(server: ModbusServer, work: Callable[[AsyncModbusTcpClient], Awaitable[
     return asyncio.run(run())
 
 
-def _decoded(registers: list[int], rows: tuple[modbus_map.Register, ...]) -> dict[str, Any]:
-    """Read registers as a controller does, by the documented map."""
-    data = struct.pack(f">{len(registers)}H", *registers)
-    forms = {"uint16": ">H", "uint32": ">I", "float32": ">f"}
-    found: dict[str, Any] = {}
-    for row in rows:
-        if row.kind == "text":
-            text = data[2 * row.address : 2 * (row.address + row.size)]
-            found[row.name] = text.rstrip(b"\0").decode("ascii")
-        else:
-            [found[row.name]] = struct.unpack_from(forms[row.kind], data, 2 * row.address)
-    return found
-
-
 async def _source(client: AsyncModbusTcpClient, number: int = 1) -> dict[str, Any]:
     answer = await client.read_input_registers(number * BLOCK, count=SIZE)
     assert not answer.isError()
-    return _decoded(answer.registers, SOURCE)
+    return decoded(answer.registers, SOURCE)
 
 
 async def _bits(client: AsyncModbusTcpClient) -> dict[str, bool]:
@@ -124,7 +110,7 @@ def test_both_kinds_of_registers_and_of_bits_are_the_same(server: ModbusServer):
         assert coils == (await client.read_discrete_inputs(0, count=6)).bits
 
     _ask(server, look)
-    line = _decoded(_ask(server, lambda client: client.read_input_registers(0, count=SIZE)).registers, LINE)
+    line = decoded(_ask(server, lambda client: client.read_input_registers(0, count=SIZE)).registers, LINE)
     assert (line["MapVersion"], line["Sources"], line["State"], line["Heartbeat"]) == (1, 2, 0, 1)
 
 

@@ -40,7 +40,7 @@ USER, PASSWORD = "plc", "correct-horse-battery"
 def _judged(source: str = "a", trigger: Trigger | None = None, score: float = 0.5, reason: str = "") -> Judgement:
     one = judgement(0, score, source)
     result: Result = one.result.without_verdict(reason) if reason else one.result
-    return replace(one, result=result, trigger=trigger, judged_s=time.monotonic())
+    return replace(one, result=result, trigger=trigger, late=reason.startswith("late"), judged_s=time.monotonic())
 
 
 def _open(options: OpcuaOptions | None = None, limits: Limits = PATIENT) -> OpcuaServer:

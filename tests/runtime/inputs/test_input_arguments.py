@@ -31,6 +31,8 @@ def refused(capsys, *words):
         (["--trigger-queue", "8"], "--trigger-queue needs --trigger WHAT"),
         (["--trigger-delay", "0"], "--trigger-delay needs --trigger WHAT"),
         (["--trigger-skip", "0"], "--trigger-skip needs --trigger WHAT"),
+        (["--camera-trigger", "software"], "--camera-trigger software needs --trigger WHAT"),
+        (["--camera-trigger", "Software", "--trigger", "camera"], "--camera-trigger software needs --trigger WHAT"),
         (["--debounce", "2"], "--debounce needs --decide NofM"),
         (["--trigger", "http"], "--trigger http needs --serve [HOST:]PORT"),
         (["--trigger", "mqtt:a"], "--trigger mqtt:TOPIC needs --mqtt URL"),

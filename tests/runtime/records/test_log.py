@@ -38,6 +38,7 @@ def test_a_judgement_is_there_with_everything_that_is_known_of_it(tmp_path: Path
         trigger=Trigger("SN-7", judgement(7).judged_s - 0.03, "mqtt"),
         run=RUN.id,
         recipe="cable red",
+        decision="good",
     )
     timed = replace(asked_for, frame=replace(asked_for.frame, camera_s=2.0**40 + 2.0**-10))
     with LogSink(log := Log(tmp_path / "i.db")) as sink:
@@ -61,6 +62,9 @@ def test_a_judgement_is_there_with_everything_that_is_known_of_it(tmp_path: Path
         "trigger": "mqtt",
         "asked": "2023-11-14T22:13:20.505+00:00",  # 30 ms before the verdict, which came 5 ms after the frame
         "answer_ms": 30.0,
+        "late": 0,
+        "answer": 1,
+        "decision": "good",
         "camera_s": 2.0**40 + 2.0**-10,
         "boxes": '[{"x": 30, "y": 20, "width": 10, "height": 10, "peak": 1.5}]',
         "latency_ms": '{"execute": 1.5}',
