@@ -19,7 +19,17 @@ else:
 
 PAGE = ROOT / "docs" / "licences.md"
 OWN = "cflow-edge"
-USED = ("runtime", "train", "openvino", "mqtt", "opcua", "modbus", "serve", "report", "rtx")  # extras that users install
+USED = (
+    "runtime",
+    "train",
+    "openvino",
+    "mqtt",
+    "opcua",
+    "modbus",
+    "serve",
+    "report",
+    "rtx",
+)  # extras that users install
 HEADER = "| package | licence |\n|---|---|\n"
 
 
