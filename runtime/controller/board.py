@@ -1,5 +1,6 @@
 """The newest answers, and when they are to be trusted: the safe state of a server that a controller reads."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -63,7 +64,7 @@ class Board:
         self._answers = [Answer() for _ in self.sources]
         self._states: Callable[[], Sequence[SourceLike]] = tuple
         self._changing = threading.Lock()
-        self._beat_s: float | None = None
+        self._beat_s = self._judged_s = -math.inf
         self._counted_s = 0.0
         self._controller_s = 0.0
         self._lost: frozenset[str] = frozenset()
@@ -94,6 +95,8 @@ class Board:
         place = self._places[judgement.source]
         with self._changing:
             answer = self._answers[place] = self._answers[place].next(judgement)
+            if answer.verdict != "none":  # the inspection went on until then, though it may not have said so yet
+                self._judged_s = max(self._judged_s, answer.judged_s)
         return answer
 
     def close(self) -> None:
@@ -102,8 +105,8 @@ class Board:
 
     def stopped(self) -> Why:
         """Return why no source's verdict can be trusted, `Why.VERDICT` where they can."""
-        now, beat_s = self._clock(), self._beat_s
-        if self._closed or beat_s is None or now - beat_s > self._limits.safe_after_s:
+        now = self._clock()
+        if self._closed or now - max(self._beat_s, self._judged_s) > self._limits.safe_after_s:
             return Why.STOPPED
         if self.controller_beat is not None and now - self._controller_s > self._limits.safe_after_s:
             return Why.CONTROLLER_LOST
@@ -124,6 +127,6 @@ class Board:
             return tuple(self._answers)
 
     def _withdraws(self, answer: Answer, lost: bool, now: float) -> Why:
-        if lost:
+        if lost and answer.judged_s <= self._looked_s:  # a newer one may be of a source that is back
             return Why.SOURCE_LOST
         return Why.OLD if now - answer.judged_s > self._limits.valid_s else Why.VERDICT

@@ -125,8 +125,14 @@ def test_no_verdict_outlives_the_inspection(board: Board, clock: _Clock):
 
 def test_before_the_inspection_begins_and_after_its_end_there_is_no_verdict(clock: _Clock):
     board = Board(["a"], LIMITS, clock)
-    board.put(_judged(clock))
-    assert _why(board) == [Why.STOPPED]
+    assert board.stopped() == Why.STOPPED
+    board.put(_judged(clock))  # the first frame is judged before the inspection has come round
+    assert _why(board) == [Why.VERDICT]
+    board.put(_judged(clock, reason="late: no verdict within 80 ms"))
+    clock.now_s += 1.5
+    board.put(_judged(clock, reason="late: no verdict within 80 ms"))  # who says so is not the inspection
+    clock.now_s += 1.5
+    assert board.stopped() == Why.STOPPED
     board.beat()
     board.put(_judged(clock))
     assert _why(board) == [Why.VERDICT]
@@ -152,6 +158,19 @@ def test_a_source_that_is_lost_has_no_verdict_and_the_others_keep_theirs(board: 
     assert _why(board) == [Why.SOURCE_LOST, Why.VERDICT]  # what was judged before the loss is of no use
     board.put(_judged(clock, source="a"))
     assert _why(board) == [Why.VERDICT, Why.VERDICT]
+
+
+def test_the_first_verdict_of_a_source_that_is_back_stays(board: Board, clock: _Clock):
+    sources = [_Source("a", state="reconnecting since 2026-03-01T12:00:00+00:00 (why)"), _Source("b")]
+    board.watch(lambda: sources)
+    clock.now_s += 2 * LOOK_S
+    board.shown()
+    sources[0].state = "live"
+    clock.now_s += LOOK_S / 2
+    board.put(_judged(clock))
+    assert _why(board)[0] == Why.VERDICT  # though the sources were not asked since
+    clock.now_s += LOOK_S
+    assert _why(board)[0] == Why.VERDICT
 
 
 def test_a_file_that_has_ended_is_not_lost(board: Board, clock: _Clock):

@@ -104,6 +104,12 @@ def test_a_run_serves_every_verdict_and_ends_well(tmp_path: Path, capsys: pytest
     assert "1 frames: 0 good, 1 anomalous" in said.out and "Modbus 127.0.0.1:" in said.err
 
 
+class _Camera(ControlledSource):
+    """One that can be lost."""
+
+    state = "live"
+
+
 def test_the_inspections_verdicts_reach_the_registers(tmp_path: Path):
     """A real engine, one camera of two that is lost, and a client that polls."""
     pytest.importorskip("pymodbus")
@@ -112,10 +118,8 @@ def test_the_inspections_verdicts_reach_the_registers(tmp_path: Path):
     from runtime.controller.modbus import ModbusServer
 
     names = ("left", "right")
-    sources = [ControlledSource(name, True) for name in names]
-    for source in sources:
-        source.state = "live"
-    [server] = servers_from(_parse("--modbus", "0", "--verdict-valid", "60"), names)
+    sources = [_Camera(name, True) for name in names]
+    [server] = servers_from(_parse("--modbus", "0", "--verdict-valid", "600", "--safe-after", "600"), names)
     assert isinstance(server, ModbusServer)
 
     async def look(until: tuple[list[int], list[int]]) -> None:
