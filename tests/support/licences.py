@@ -19,7 +19,7 @@ else:
 
 PAGE = ROOT / "docs" / "licences.md"
 OWN = "cflow-edge"
-USED = ("runtime", "train", "openvino", "mqtt", "serve", "report", "rtx")  # extras that users install
+USED = ("runtime", "train", "openvino", "mqtt", "serve", "report", "parquet", "rtx")  # extras that users install
 HEADER = "| package | licence |\n|---|---|\n"
 
 
