@@ -50,7 +50,7 @@ GROUPS: dict[str, dict[str, Subcommand]] = {
     "line": {
         "infer": Subcommand("runtime.infer", "judge the frames of cameras, streams, videos and folders", LINE),
         "capture": Subcommand("runtime.capture", "take good images to train on", LINE),
-        "trace": Subcommand("runtime.trace", "find in the log what was judged of a part, and what was changed", LINE),
+        "trace": Subcommand("runtime.trace", "find in the log what was judged and what was changed", LINE),
     },
     "measure": {
         "report": Subcommand("runtime.report.main", "measure speed and accuracy, with tables and charts", "report"),
