@@ -39,8 +39,12 @@ def genicam_origin(
     triggered = request.trigger not in (None, "off")
     manner = Manner(name, (request.trigger or "").lower() == SOFTWARE, triggered, read.white, losses, say)
 
+    chosen = camera_id
+
     def open_camera() -> GenicamCapture:
-        camera = _controlled(name, camera_id or _only_one())
+        nonlocal chosen
+        chosen = chosen or _only_one()  # once: after a loss, another one that is there by then is not it
+        camera = _controlled(name, chosen)
         stop_quietly(camera)  # a program that was killed left it running, and then it takes no size
         given = apply(camera, request)
         if request != CameraRequest():

@@ -18,6 +18,7 @@ from runtime import capture, infer
 from runtime.common.errors import UserError, run_command
 from runtime.sources.camera import CameraRequest
 from runtime.sources.genicam import capture as capturing
+from runtime.sources.genicam.aravis import aravis
 from runtime.sources.losses import FrameIds
 from runtime.sources.open import SourceSpec, open_source
 from tests.support.genicam import gv_camera, needs_gv_camera, opened, within_the_process
@@ -55,6 +56,20 @@ def test_a_camera_that_goes_and_returns_is_said_once_each_and_its_numbers_go_on(
         ": 64x48, Mono8, 50 fps",
         *(" is lost", " is back") * 2,
     ]
+
+
+def test_the_only_camera_stays_the_one_when_another_appears_while_it_is_lost():
+    with gv_camera(SERIAL) as camera:
+        aravis().disable_interface("Fake")
+        with opened("", SMALL, stall_after_s=1.0) as source:
+            frames = iter(source)
+            next(frames)
+            within_the_process()
+            camera.kill()
+            wait_until(lambda: source.state.startswith("reconnecting"))
+            camera.start()
+            next(frame for frame in frames if source.reconnects == 1)
+            assert source._reader._capture._camera.is_gv_device()
 
 
 def test_a_software_trigger_gives_one_frame_and_without_it_none_comes():
