@@ -110,7 +110,7 @@ def trigger(text: str) -> str:
     """Return off, or what a camera calls the source of its trigger, such as software or line0."""
     if not (text.isascii() and text.isalnum()):
         raise argparse.ArgumentTypeError(f"expected off, software or a line such as line0, found {text!r}")
-    return text
+    return text.lower()  # as `runtime.sources.genicam.settings` compares it
 
 
 def output_file(text: str) -> Path:

@@ -164,7 +164,7 @@ def test_a_json_line_has_the_fields_that_the_page_shows(shell: Shell):
 def test_cameras_and_streams_are_only_described(shell: Shell):
     said = {line: said for line, said in shell.said.items() if line.endswith("--dry-run")}
     assert len(said) == 5
-    assert all(re.search(r"camera|rtsp", text) for text in said.values())
+    assert all(re.search(r"camera|genicam|rtsp", text) for text in said.values())
 
 
 @pytest.mark.slow

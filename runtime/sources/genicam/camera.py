@@ -40,8 +40,12 @@ def genicam_origin(
     by_software = (request.trigger or "").lower() == SOFTWARE
     manner = Manner(name, by_software, triggered, read.white, losses, say)
 
+    chosen = camera_id
+
     def open_camera() -> GenicamCapture:
-        camera = _controlled(name, camera_id or _only_one())
+        nonlocal chosen
+        chosen = chosen or _only_one()  # once: after a loss, another one that is there by then is not it
+        camera = _controlled(name, chosen)
         stop_quietly(camera)  # a program that was killed left it running, and then it takes no size
         given = apply(camera, request)
         if request != CameraRequest():

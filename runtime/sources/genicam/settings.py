@@ -84,7 +84,7 @@ def _set_fps(camera: Any, fps: float) -> None:
 
 
 def _set_trigger(camera: Any, wanted: str) -> None:
-    """One frame for each trigger of the source `wanted`, whatever its upper and lower case."""
+    """One frame for each trigger of the source `wanted`, of whatever case."""
     choices = choices_of(camera.get_device(), "TriggerSource")
     for choice in choices:
         if choice.casefold() == wanted.casefold():

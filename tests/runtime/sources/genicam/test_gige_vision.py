@@ -18,6 +18,7 @@ from runtime import capture, infer
 from runtime.common.errors import UserError, run_command
 from runtime.sources.camera import CameraRequest
 from runtime.sources.genicam import capture as capturing
+from runtime.sources.genicam.aravis import aravis
 from runtime.sources.losses import FrameIds
 from runtime.sources.open import SourceSpec, open_source
 from tests.support.genicam import gv_camera, needs_gv_camera, opened, within_the_process
@@ -55,6 +56,20 @@ def test_a_camera_that_goes_and_returns_is_said_once_each_and_its_numbers_go_on(
         ": 64x48, Mono8, 50 fps",
         *(" is lost", " is back") * 2,
     ]
+
+
+def test_the_only_camera_stays_the_one_when_another_appears_while_it_is_lost():
+    with gv_camera(SERIAL) as camera:
+        aravis().disable_interface("Fake")
+        with opened("", SMALL, stall_after_s=1.0) as source:
+            frames = iter(source)
+            next(frames)
+            within_the_process()
+            camera.kill()
+            wait_until(lambda: source.state.startswith("reconnecting"))
+            camera.start()
+            next(frame for frame in frames if source.reconnects == 1)
+            assert source._reader._capture._camera.is_gv_device()
 
 
 def test_a_software_trigger_gives_one_frame_and_without_it_none_comes():
@@ -269,11 +284,12 @@ def test_the_summary_and_the_state_tell_what_was_lost_on_the_way(tmp_path: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("packet", ["1400", "8192"])
-def test_fifty_frames_a_second_for_a_minute_and_none_is_lost(packet: str):
+def test_of_three_thousand_frames_at_fifty_a_second_none_is_lost(packet: str):
+    """A minute; a busy machine's camera takes longer."""
     request = CameraRequest(size=(320, 240), fps=50, nodes=(("GevSCPSPacketSize", packet),))
     with gv_camera(SERIAL) as camera, opened(camera.id, request) as source:
-        began, taken = time.monotonic(), 0
-        while time.monotonic() - began < 60:
+        taken = 0
+        while taken + source.dropped < 3000:
             taken += source.take(1) is not None
-        lost = source.incomplete, source.missing, source.reconnects
-    assert lost == (0, 0, 0) and taken + source.dropped >= 60 * 50 - 50
+        assert (source.incomplete, source.missing, source.reconnects) == (0, 0, 0)
+    assert taken > 1500
