@@ -28,8 +28,8 @@ class Observed:
 
     def health(self) -> Health:
         """Return whether frames are being judged: those of each camera, stream and watched folder."""
-        endless = [source.name for source in self.sources() if source.state != FILE]
-        states = [self._health_of(name, len(endless) > 1) for name in endless]
+        looked_at = [s.name for s in self.sources() if s.state != FILE or self.triggers is not None]
+        states = [self._health_of(name, len(looked_at) > 1) for name in looked_at]
         worst = (state for state in states if not state.ok)
         return next(worst, states[0] if states else health(self.history.age_s(), self.health_after_s))
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from runtime.common.closing import Closing
+from runtime.common.notices import say
 from runtime.common.summary import Newest
 from runtime.triggers.counts import TriggerCounts
 from runtime.triggers.options import TriggerOptions
@@ -183,7 +184,13 @@ class Orders(Closing):
                     next_s = min((order.due_s for order in self._pending), default=math.inf)
                     self._changed.wait(None if next_s == math.inf else next_s - now_s)
             for order in due:
-                self._unanswered(order, f"late: no verdict within {1e3 * self.options.deadline_s:g} ms")
+                self._answer_late(order)
+
+    def _answer_late(self, order: Order) -> None:
+        try:
+            self._unanswered(order, f"late: no verdict within {1e3 * self.options.deadline_s:g} ms")
+        except Exception as error:  # a defect with one answer must not be silence for all parts to come
+            say(f"the part {order.trigger.part} could not be answered: {type(error).__name__}: {error}")
 
     def counts(self) -> TriggerCounts:
         """Return what became of the triggers so far."""

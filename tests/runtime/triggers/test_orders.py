@@ -196,3 +196,19 @@ def test_every_frame_of_a_camera_triggered_by_the_line_is_a_part(opened):
     assert [part_of(order) for order in claimed] == ["1", "2", None]  # the third finds the queue full
     assert claimed[0].trigger == Trigger("1", 5.0, "camera", "cam")
     assert orders.counts().refused == 1
+
+
+def test_a_defect_in_one_answer_is_no_silence_for_the_next(capsys):
+    answered = []
+
+    def answer(order, reason):
+        answered.append(order.trigger.part)
+        if order.trigger.part == "a":
+            raise ValueError("a defect")
+
+    with Orders(TriggerOptions(deadline_s=0.02)) as orders:
+        orders.open({"cam": "free"}, answer)
+        for part in "ab":
+            ask(orders, part)
+            wait_until(lambda wanted=part: wanted in answered)
+    assert "the part a could not be answered: ValueError: a defect" in capsys.readouterr().err
