@@ -7,7 +7,8 @@ the two directions nothing is rounded, where Pillow rounds to 8 bits.
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from threading import local
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,11 @@ from runtime.images.pixels import Image8
 
 ROWS, COLUMNS = 8, 16  # of the result in one product: with more, most of its weights are zeros
 STRIP = 64  # rows of the result whose sums are in memory at a time: they fit into a core's cache
+TAKEN_APART = 640 << 10  # bytes of the rows that are taken apart at a time: they stay in a core's cache
 MOST_PRODUCTS = 1 << 18  # of one call: OpenBLAS divides larger ones among threads of its own, which wait for each other
+
+
+_own = local()  # of each thread, its arrays by name
 
 
 class Band(NamedTuple):
@@ -80,24 +85,49 @@ def _resize_strip(frame: NDArray[np.uint8], strip: tuple[Band, ...], result: Ima
     cv2 = opencv()
     top, bottom = strip[0].first, strip[-1].last
     height, width = bottom - top, frame.shape[1] // 3
-    summed = np.empty((height, width * 3), np.float32)
-    for band in strip:
-        pixels = frame[band.low : band.high].astype(np.float32)
-        step = max(1, MOST_PRODUCTS // band.weights.size)
-        for left in range(0, width * 3, step):
-            np.matmul(
-                band.weights,
-                pixels[:, left : left + step],
-                out=summed[band.first - top : band.last - top, left : left + step],
-            )
-    planes = np.concatenate([cv2.extractChannel(summed.reshape(height, width, 3), channel) for channel in range(3)])
-    resized = np.empty((3 * height, result.shape[1]), np.float32)
+    summed = _scratch("summed", (height, 3 * width), np.float32)
+    count = max(1, TAKEN_APART // ((strip[0].high - strip[0].low) * frame.shape[1] * summed.itemsize))
+    for few in range(0, len(strip), count):
+        _sum_rows(frame, strip[few : few + count], summed[strip[few].first - top :])
+    lines = summed.reshape(3 * height, width)
+    resized = _scratch("resized", (3 * height, result.shape[1]), np.float32)
     for band in bands(width, result.shape[1], COLUMNS):
         step = max(1, MOST_PRODUCTS // band.weights.size)
         for up in range(0, 3 * height, step):
             np.matmul(
-                planes[up : up + step, band.low : band.high],
+                lines[up : up + step, band.low : band.high],
                 band.weights.T,
                 out=resized[up : up + step, band.first : band.last],
             )
-    result[top:bottom] = cv2.merge(np.split(cv2.convertScaleAbs(resized), 3))
+    levels = cv2.convertScaleAbs(resized, _scratch("levels", resized.shape, np.uint8)).reshape(height, 3, -1)
+    cv2.merge([levels[:, channel] for channel in range(3)], result[top:bottom])
+
+
+def _sum_rows(frame: NDArray[np.uint8], some: tuple[Band, ...], summed: NDArray[np.float32]) -> None:
+    """Write the rows of neighbouring bands, unrounded: each its channels one behind the other, not pixel by pixel.
+
+    So both directions find what they sum side by side.
+    """
+    top, low, high = some[0].first, some[0].low, max(band.high for band in some)
+    rows, columns = high - low, frame.shape[1]
+    pixels = _scratch("pixels", (rows, columns), np.float32)
+    planes = opencv().split(frame[low:high].reshape(rows, -1, 3))
+    for channel, plane in enumerate(planes):
+        pixels.reshape(rows, 3, -1)[:, channel] = plane
+    for band in some:
+        step = max(1, MOST_PRODUCTS // band.weights.size)
+        for left in range(0, columns, step):
+            np.matmul(
+                band.weights,
+                pixels[band.low - low : band.high - low, left : left + step],
+                out=summed[band.first - top : band.last - top, left : left + step],
+            )
+
+
+def _scratch(name: str, shape: tuple[int, ...], kind: type[Any]) -> NDArray[Any]:
+    """Return this thread's array of that name, which its next call overwrites: new memory costs more than the sums."""
+    arrays, size = vars(_own), math.prod(shape)
+    if len(arrays.get(name, ())) < size:
+        arrays[name] = np.empty(size, kind)
+    array: NDArray[Any] = arrays[name][:size]
+    return array.reshape(shape)

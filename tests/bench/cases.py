@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 
 Sample = Callable[[], dict[str, float]]
 SIZES = {"640x480": (480, 640), "1080p": (1080, 1920)}
+LINE_FRAMES = 25
 
 
 class Case(NamedTuple):
@@ -122,4 +124,69 @@ def network(_: Path | None) -> Sample:
     return lambda: {name: milliseconds(run, 3) for name, run in runs.items()} | sizes
 
 
-CASES = {"network": Case(network), "overlay": Case(overlay), "resize": Case(resize), "start": Case(start, engine=True)}
+def pixel_curves(_: Path | None) -> Sample:
+    """Return the most memory and the CPU milliseconds of the figures by pixel, a fifth of the pixels defect."""
+    from train.judging import curves as module
+    from train.judging.metrics import aupro, pixel_auroc
+
+    rng = np.random.default_rng(0)
+    masks = np.zeros((20, 200, 200), bool)
+    masks[10:, :80] = True
+    maps = (rng.random(masks.shape) + 0.5 * masks * rng.random(masks.shape)).astype(np.float32)
+
+    def figures() -> None:
+        curves = module.pixel_curves(maps, list(masks))
+        assert curves is not None and pixel_auroc(curves) > aupro(curves, 0.05) > 0
+        module.best_pixel_f1(curves)
+
+    def sample() -> dict[str, float]:
+        taken = milliseconds(figures)
+        tracemalloc.start()
+        figures()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return {"most bytes a pixel": peak / maps.size, "CPU ms": taken}
+
+    return sample
+
+
+def line(engine: Path | None) -> Sample:
+    """Return the CPU time of a whole line at 25 frames a second (decoding to JSON) over that of its executions."""
+    from runtime.detector import load
+    from runtime.inspection import Inspection, InspectionOptions
+    from runtime.overhead import Generated
+    from runtime.sinks.delivery import Deliveries
+    from runtime.sinks.json_lines import LinesSink
+    from runtime.soak import looped_video, write_clip
+
+    assert engine is not None
+    folder, detector = TemporaryDirectory(), load(engine)
+    clip, lines = Path(folder.name, "clip.avi"), Path(folder.name, "lines.jsonl")
+    write_clip(clip)
+    frame = np.random.default_rng(0).integers(0, 256, (1, *detector.session.frame_size, 3), np.uint8)
+
+    def judged() -> None:
+        source = Generated("line", looped_video(clip, 3600, 25))
+        with (
+            Deliveries([LinesSink(lines)]) as deliveries,
+            Inspection([source], detector, [deliveries], InspectionOptions(LINE_FRAMES)) as inspection,
+        ):
+            inspection.run()
+
+    def sample() -> dict[str, float]:
+        execution = milliseconds(lambda: detector.session.run(frame), LINE_FRAMES)
+        whole = milliseconds(judged) / LINE_FRAMES
+        lines.unlink()
+        return {"execution, CPU ms a frame": execution, "whole line over execution": whole / execution}
+
+    return sample
+
+
+CASES = {
+    "network": Case(network),
+    "overlay": Case(overlay),
+    "resize": Case(resize),
+    "pixel_curves": Case(pixel_curves),
+    "start": Case(start, engine=True),
+    "line": Case(line, engine=True),
+}

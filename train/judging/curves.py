@@ -1,30 +1,33 @@
 """What every cut through the scores of all pixels calls anomalous: the curves that areas and the best F1 come from.
 
 Between two scores of defect pixels a lower cut adds normal pixels alone: the curves run level there. So only their
-corners are kept, and a set takes little more than the 4 bytes a pixel of the one sorted copy of its scores.
+corners matter. They are computed piece by piece from the sorted scores, each time that a figure is asked for: a set
+takes the 4 bytes of a normal pixel and the 8 of a defect pixel, whatever their shares.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from train.judging.packed import Known, packed_pixels, region_areas, scores_of, weights_of
 from train.judging.thresholds import Scores, best_cut, check_finite
 
-EIGHT_CONNECTED = np.ones((3, 3), dtype=int)
+PIECE = 1 << 15  # defect pixels at a time
+LEVELS = 2000  # of each rate, for a drawing
 
 
 @dataclass(frozen=True, eq=False)
-class PixelCurves:
-    """The corners of the curves from the strictest cut to "every pixel"; all of length M, by descending score.
+class CurvePoints:
+    """Corners of the curves from the strictest cut on, all of length M, by descending score.
 
-    Entry i is for the pixels whose score is at least `thresholds[i]`: their share of the `normal` pixels, their
-    share of the `anomalous` pixels, and the mean over all ground-truth regions of the share of each. Between two
-    entries the curves are straight lines. `below` is the next lower score of any pixel, minus infinity where
-    there is none.
+    Entry i is for the pixels whose score is at least `thresholds[i]`: their share of the normal pixels, their share of
+    the anomalous pixels, and the mean over all ground-truth regions of the share of each. Between two entries the
+    curves are straight lines. `below` is the next lower score of any pixel, minus infinity where there is none.
     """
 
     false_positive_rate: NDArray[np.float64]
@@ -32,8 +35,115 @@ class PixelCurves:
     region_overlap: NDArray[np.float64]
     thresholds: Scores
     below: Scores
-    normal: int
-    anomalous: int
+
+    def at(self, places: NDArray[Any]) -> "CurvePoints":
+        """Return the corners at `places`, indices or a choice."""
+        return CurvePoints(
+            self.false_positive_rate[places],
+            self.true_positive_rate[places],
+            self.region_overlap[places],
+            self.thresholds[places],
+            self.below[places],
+        )
+
+
+class PixelCurves:
+    """The curves from the strictest cut to "every pixel", over `normal` and `anomalous` pixels.
+
+    `scores` are the normal pixels', ascending; `packed` the defect pixels' (`train.judging.packed`).
+    """
+
+    def __init__(self, scores: NDArray[np.float32], packed: NDArray[np.uint64]) -> None:
+        self._scores, self._packed = scores, packed
+        self.normal, self.anomalous = len(scores), len(packed)
+
+    @cached_property
+    def _regions(self) -> float:
+        """The number of regions as the sum of all weights, in the order in which `pieces` adds them."""
+        total = 0.0
+        for stop in range(self.anomalous, 0, -PIECE):
+            total = float(_sums(total, self._packed[max(0, stop - PIECE) : stop])[-1])
+        return total
+
+    def pieces(self) -> Iterator[CurvePoints]:
+        """Yield all corners, some at a time, by descending score."""
+        lowest, carried = np.inf, 0.0
+        above = (0, 0.0)  # the pixels above those that are yet to be cut, and the sum of their weights
+        for stop in range(self.anomalous, 0, -PIECE):
+            start = max(0, stop - PIECE)
+            marked = scores_of(self._packed[start:stop])
+            next_marked = scores_of(self._packed[start - 1 : start])[0] if start else np.float32(-np.inf)
+            sums = _sums(carried, self._packed[start:stop])[::-1]  # entry i is from pixel `start + i` on
+            hits, overlap = self.anomalous - np.arange(start, stop + 1), np.append(sums[:-1], above[1])
+            hits[-1] = above[0]
+            cuts = self._cuts(marked, next_marked, lowest)
+            if len(cuts):
+                lowest = cuts[0]
+                if not start and self._scores[0] < lowest:
+                    cuts = np.concatenate([self._scores[:1], cuts])
+                yield self._points(cuts[::-1], marked, next_marked, hits, overlap)
+            carried = float(sums[0])
+            last = int(np.searchsorted(marked, next_marked, "right"))  # of a score that goes on in the next piece
+            above = (int(hits[last]), float(overlap[last]))
+
+    def _cuts(self, marked: NDArray[np.float32], next_marked: np.float32, lowest: float) -> NDArray[np.float32]:
+        """Return the ascending cuts below `lowest` at which a curve may bend, of a piece's ascending scores.
+
+        That is at every distinct score of a defect pixel, and at the normal score just above one. A score that the
+        next piece has too is that one's.
+        """
+        own = marked[np.flatnonzero(np.concatenate([[marked[0] != next_marked], marked[1:] != marked[:-1]]))]
+        above = np.searchsorted(self._scores, own, "right")
+        cuts = np.union1d(own, self._scores[above[above < self.normal]])
+        return cuts[cuts < lowest]
+
+    def _points(
+        self,
+        cuts: NDArray[np.float32],
+        marked: NDArray[np.float32],
+        next_marked: np.float32,
+        hits: NDArray[np.int64],
+        overlap: NDArray[np.float64],
+    ) -> CurvePoints:
+        places, among = np.searchsorted(self._scores, cuts, "left"), np.searchsorted(marked, cuts, "left")
+        lower = np.where(among > 0, marked[among - 1], next_marked)
+        below = np.maximum(lower, np.where(places > 0, self._scores[places - 1], np.float32(-np.inf)))
+        return CurvePoints(
+            false_positive_rate=(self.normal - places) / self.normal,
+            true_positive_rate=hits[among] / self.anomalous,
+            region_overlap=overlap[among] / self._regions,  # all regions whole: exactly 1
+            thresholds=cuts,
+            below=below,
+        )
+
+    def area(self, rate: Callable[[CurvePoints], NDArray[np.float64]], limit: float) -> float:
+        """Return the area under a rate over false-positive rates, from the origin to `limit`, by straight lines."""
+        area, x, y = 0.0, 0.0, 0.0
+        for piece in self.pieces():
+            xs, ys = np.append(x, piece.false_positive_rate), np.append(y, rate(piece))
+            area, x, y = area + area_between(xs, ys, limit), float(xs[-1]), float(ys[-1])
+            if x >= limit:
+                break
+        return area
+
+    @cached_property
+    def drawn(self) -> CurvePoints:
+        """Corners enough for a drawing: one for each of `LEVELS` of each rate, and the last."""
+        kept = [piece.at(_first_of_levels(piece)) for piece in self.pieces()]
+        return CurvePoints(
+            *(np.concatenate(parts) for parts in zip(*(vars(each).values() for each in kept), strict=True))
+        )
+
+
+def _first_of_levels(points: CurvePoints) -> NDArray[np.intp]:
+    rates = (points.false_positive_rate, points.true_positive_rate, points.region_overlap)
+    first = [np.unique((LEVELS * each).astype(np.int64), return_index=True)[1] for each in rates]
+    return np.unique(np.concatenate([*first, [len(points.thresholds) - 1]]))
+
+
+def _sums(carried: float, packed: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return `carried` and its sums with the weights of the last pixel of `packed`, the last two, and so on."""
+    return np.cumsum(np.append(carried, weights_of(packed)[::-1]))
 
 
 @dataclass(frozen=True)
@@ -58,23 +168,7 @@ def pixel_curves(maps: NDArray[np.float32], masks: Sequence[NDArray[np.bool_] | 
         return None
     for scores, _ in known:
         check_finite(scores, "every score of an anomaly map")
-    marked, weights = marked_pixels(known)
-    unmarked = normal_scores(known)
-    corners = corners_of(unmarked, marked)
-    del unmarked
-    hits, overlap = (sums_from(corners.thresholds, marked, weight) for weight in (None, weights))
-    return PixelCurves(
-        false_positive_rate=corners.false_positives / normal,
-        true_positive_rate=hits / anomalous,
-        region_overlap=overlap / overlap[-1],  # all regions whole: exactly 1, whatever the sum's rounding
-        thresholds=corners.thresholds,
-        below=corners.below,
-        normal=normal,
-        anomalous=anomalous,
-    )
-
-
-Known = Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]]
+    return PixelCurves(normal_scores(known), packed_pixels(known))
 
 
 def normal_scores(known: Known) -> NDArray[np.float32]:
@@ -85,57 +179,6 @@ def normal_scores(known: Known) -> NDArray[np.float32]:
         scores[end - (mask.size - int(mask.sum())) : end] = values[~mask]
     scores.sort()
     return scores
-
-
-def marked_pixels(known: Known) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return the ascending scores of the pixels that a mask marks, and 1 / (area of its region) of each."""
-    marked = np.concatenate([scores[mask] for scores, mask in known])
-    weights = np.concatenate([region_weights(mask) for _, mask in known])
-    order = np.argsort(marked, kind="stable")
-    return marked[order], weights[order]
-
-
-def region_weights(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return 1 / (area of its region) for every marked pixel, in the order of rows and columns."""
-    labels, _ = ndimage.label(mask, EIGHT_CONNECTED)
-    of_pixel = labels[mask]
-    weights: NDArray[np.float64] = 1 / np.bincount(of_pixel)[of_pixel]
-    return weights
-
-
-@dataclass(frozen=True, eq=False)
-class Corners:
-    """Cuts by descending `thresholds` (M,), how many normal pixels each calls, and the next lower score of any."""
-
-    thresholds: Scores
-    false_positives: NDArray[np.int64]
-    below: Scores
-
-
-def corners_of(normal: Scores, marked: Scores) -> Corners:
-    """Return the cuts at which a curve over `normal` pixels may bend; both scores are ascending.
-
-    That is at every distinct score of a defect pixel, at the normal score just above one, and at the lowest score.
-    """
-    own = marked[np.flatnonzero(np.concatenate([[True], marked[1:] != marked[:-1]]))]
-    above = np.searchsorted(normal, own, "right")
-    cuts = np.union1d(own, normal[above[above < len(normal)]])
-    if normal[0] < cuts[0]:
-        cuts = np.concatenate([normal[:1], cuts])
-    low = np.full(len(cuts), -np.inf, dtype=cuts.dtype)
-    for scores in (normal, marked):
-        before = np.searchsorted(scores, cuts, "left") - 1
-        np.maximum(low, np.where(before < 0, -np.inf, scores[before]), out=low, casting="same_kind")
-    return Corners(cuts[::-1], (len(normal) - np.searchsorted(normal, cuts, "left"))[::-1], low[::-1])
-
-
-def sums_from(cuts: Scores, marked: Scores, weights: NDArray[np.float64] | None) -> NDArray[Any]:
-    """Return how many of the ascending `marked` scores (or how much weight) is at least each of the `cuts`."""
-    below = np.searchsorted(marked, cuts, "left")
-    if weights is None:
-        return len(marked) - below
-    from_above = np.concatenate([np.cumsum(weights[::-1])[::-1], [0]])
-    return from_above[below]
 
 
 def rates_above(maps: NDArray[np.float32], masks: Sequence[NDArray[np.bool_]], threshold: float) -> Rates:
@@ -150,15 +193,18 @@ def rates_above(maps: NDArray[np.float32], masks: Sequence[NDArray[np.bool_]], t
             hits + int(found.sum()),
             marked + found.size,
         )
-        weights = region_weights(mask)
+        weights = 1 / region_areas(mask)
         overlap, regions = overlap + float(weights[found].sum()), regions + round(float(weights.sum()))
     return Rates(alarms / (sum(mask.size for mask in masks) - marked), hits / marked, overlap / regions)
 
 
 def best_pixel_f1(curves: PixelCurves) -> tuple[float, float]:
     """Return the largest F1 by pixel of any cut, and the highest such cut."""
-    f1 = f1_by_pixel(curves, curves.true_positive_rate, curves.false_positive_rate)
-    return best_cut(f1, curves.thresholds, curves.below)
+    found = (
+        best_cut(f1_by_pixel(curves, each.true_positive_rate, each.false_positive_rate), each.thresholds, each.below)
+        for each in curves.pieces()
+    )
+    return max(found, key=itemgetter(0))  # the first of equal ones
 
 
 def f1_by_pixel(curves: PixelCurves, recall: Any, false_positive_rate: Any) -> Any:
@@ -167,12 +213,11 @@ def f1_by_pixel(curves: PixelCurves, recall: Any, false_positive_rate: Any) -> A
     return 2 * recall / (recall + normal_per_anomalous * false_positive_rate + 1)
 
 
-def area_up_to(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
-    """Return the area from the origin along ascending `x`, which ends at 1, to `limit`, by straight lines."""
+def area_between(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
+    """Return the area under `y` from `x[0]`, at most `limit`, along ascending `x` to `limit` or the end, by lines."""
     inside = int(np.searchsorted(x, limit, side="right"))
-    xs, ys = np.concatenate([[0], x[:inside]]), np.concatenate([[0], y[:inside]])
-    area = np.sum(np.diff(xs) * (ys[1:] + ys[:-1])) / 2
+    area = np.sum(np.diff(x[:inside]) * (y[1:inside] + y[: inside - 1])) / 2
     if inside < len(x):  # the line to the next point, as far as the limit
-        at_limit = np.interp(limit, (xs[-1], x[inside]), (ys[-1], y[inside]))
-        area += (limit - xs[-1]) * (ys[-1] + at_limit) / 2
+        at_limit = np.interp(limit, (x[inside - 1], x[inside]), (y[inside - 1], y[inside]))
+        area += (limit - x[inside - 1]) * (y[inside - 1] + at_limit) / 2
     return float(area)

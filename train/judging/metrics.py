@@ -5,9 +5,10 @@ definitions, each said where it is computed.
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from export.images.labelled import auroc
-from train.judging.curves import PixelCurves, area_up_to, best_pixel_f1, f1_by_pixel, rates_above
+from train.judging.curves import PixelCurves, best_pixel_f1, f1_by_pixel, rates_above
 from train.judging.judged_set import JudgedSet
 from train.judging.pimo import aupimo
 from train.judging.saturated import au_spro
@@ -42,12 +43,12 @@ class Evaluation:
 
 def pixel_auroc(curves: PixelCurves) -> float:
     """Return the area under the ROC curve by pixel, in [0, 1]."""
-    return area_up_to(curves.false_positive_rate, curves.true_positive_rate, 1)
+    return curves.area(attrgetter("true_positive_rate"), 1)
 
 
 def aupro(curves: PixelCurves, limit: float = FALSE_POSITIVE_LIMIT) -> float:
     """Return the area under region overlap over false-positive rates up to `limit` (in (0, 1]), divided by it."""
-    return area_up_to(curves.false_positive_rate, curves.region_overlap, limit) / limit
+    return curves.area(attrgetter("region_overlap"), limit) / limit
 
 
 def mean_aupimo(judged: JudgedSet) -> float | None:

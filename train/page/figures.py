@@ -74,7 +74,7 @@ def roc_chart(judgement: Decision, evaluation: Evaluation, pixels: PixelCurves |
     here = (float(judgement.called[~judged.anomalous].mean()), float(judgement.called[judged.anomalous].mean()))
     curves = [_rates(f"images, AUROC {percent(evaluation.image_auroc)}", "good", false_positive, true_positive, here)]
     if pixels is not None and at is not None:
-        rates = pixels.false_positive_rate, pixels.true_positive_rate
+        rates = pixels.drawn.false_positive_rate, pixels.drawn.true_positive_rate
         here = (at.false_positive_rate, at.true_positive_rate)
         curves.append(_rates(f"positions, AUROC {percent(evaluation.pixel_auroc)}", "anomalous", *rates, here))
     return draw_chart("ROC curves", Axis(RATE, 0, 100), Axis("true-positive rate, %", 0, 100), curves)
@@ -82,7 +82,7 @@ def roc_chart(judgement: Decision, evaluation: Evaluation, pixels: PixelCurves |
 
 def pro_chart(evaluation: Evaluation, pixels: PixelCurves, at: Rates) -> str:
     """Return the curve of per-region overlap up to the false-positive rate that AUPRO goes to."""
-    limit, rate, overlap = FALSE_POSITIVE_LIMIT, pixels.false_positive_rate, pixels.region_overlap
+    limit, rate, overlap = FALSE_POSITIVE_LIMIT, pixels.drawn.false_positive_rate, pixels.drawn.region_overlap
     here = (at.false_positive_rate, at.region_overlap)
     inside = int(np.searchsorted(rate, limit, side="right"))
     before = (rate[inside - 1], overlap[inside - 1]) if inside else (0, 0)

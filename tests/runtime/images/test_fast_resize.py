@@ -1,6 +1,7 @@
 """The fast resize against Pillow's own: within one grey level on noise, edges and photos."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,15 @@ def test_cores_change_nothing_and_small_frames_stay_in_their_thread(monkeypatch)
     assert threads == {"MainThread"}
     assert np.array_equal(resize_fast(large, (256, 256), 4), resize_fast(large, (256, 256), 1))
     assert "MainThread" in threads and len(threads) > 1
+
+
+def test_what_a_call_returned_stays_as_it_was_through_later_calls_of_any_thread():
+    rng = np.random.default_rng(4)
+    frames = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((480, 640), (300, 200), (720, 1280)) * 4]
+    expected = [resize_fast(frame, (128, 96), 1).copy() for frame in frames]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda frame: resize_fast(frame, (128, 96), 2), frames))
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
 def test_bands_are_pillows_filter():

@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 from export.images.labelled import auroc
 from runtime.common.errors import UserError
 from train.data.open import GOOD, LabelledImage
-from train.judging.curves import PixelCurves, best_pixel_f1, pixel_curves, rates_above
+from train.judging.curves import PIECE, CurvePoints, PixelCurves, best_pixel_f1, pixel_curves, rates_above
 from train.judging.judged_set import JudgedSet
 from train.judging.metrics import aupro, evaluate_judged, pixel_auroc
 
@@ -108,6 +108,17 @@ CASES: dict[str, Case] = {
 }
 
 
+@pytest.fixture(autouse=True, params=[1, 2, 5, PIECE])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many defect pixels are looked at together, the figures are the same."""
+    monkeypatch.setattr("train.judging.curves.PIECE", request.param)
+
+
+def corners_of(curves: PixelCurves) -> CurvePoints:
+    parts = zip(*(vars(piece).values() for piece in curves.pieces()), strict=True)
+    return CurvePoints(*(np.concatenate(part) for part in parts))
+
+
 def curves_of(case: Case) -> PixelCurves:
     curves = pixel_curves(*case)
     assert curves is not None
@@ -126,12 +137,13 @@ def test_the_curve_by_pixel_is_scikit_learns(name: str) -> None:
     maps, masks = CASES[name]
     curves, truth = curves_of(CASES[name]), np.stack(masks).ravel()
     false_positive, true_positive, thresholds = roc_curve(truth, maps.ravel(), drop_intermediate=False)
+    corners = corners_of(curves)
     # Ours are the corners alone: each is one of theirs, at the same cut, and theirs lie on the lines between ours.
-    place = np.searchsorted(-thresholds, -curves.thresholds)
-    np.testing.assert_array_equal(thresholds[place], curves.thresholds)
-    np.testing.assert_allclose(curves.false_positive_rate, false_positive[place], rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(curves.true_positive_rate, true_positive[place], rtol=0, atol=ROUNDING)
-    x, y = (np.concatenate([[0], rate]) for rate in (curves.false_positive_rate, curves.true_positive_rate))
+    place = np.searchsorted(-thresholds, -corners.thresholds)
+    np.testing.assert_array_equal(thresholds[place], corners.thresholds)
+    np.testing.assert_allclose(corners.false_positive_rate, false_positive[place], rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(corners.true_positive_rate, true_positive[place], rtol=0, atol=ROUNDING)
+    x, y = (np.concatenate([[0], rate]) for rate in (corners.false_positive_rate, corners.true_positive_rate))
     for rate, found in zip(false_positive, true_positive, strict=True):
         on_line = np.abs(x - rate) <= ROUNDING
         low, high = (y[on_line].min(), y[on_line].max()) if on_line.any() else [np.interp(rate, x, y)] * 2
@@ -172,7 +184,7 @@ def test_known_values() -> None:
     constant = curves_of(CASES["constant maps"])
     # One straight line from (0, 0) to (1, 1): under it up to 0.3 lies 0.3²/2, of 0.3.
     assert aupro(constant) == pytest.approx(0.15, abs=ROUNDING)
-    assert len(constant.thresholds) == 1
+    assert len(corners_of(constant).thresholds) == 1
 
 
 def test_a_large_region_counts_no_more_than_a_small_one() -> None:
@@ -180,7 +192,7 @@ def test_a_large_region_counts_no_more_than_a_small_one() -> None:
     maps = np.where(mask, 1.0, 0.0)[None].astype(np.float32)
     maps[0, 5, 5] = -1  # the small one is the last of all pixels to be found
     curves = curves_of((maps, [mask]))
-    np.testing.assert_allclose(curves.region_overlap, [0.5, 0.5, 1.0], rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(corners_of(curves).region_overlap, [0.5, 0.5, 1.0], rtol=0, atol=ROUNDING)
     assert aupro(curves) == pytest.approx(0.5, abs=ROUNDING)
 
 

@@ -5,8 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from train.judging.curves import best_pixel_f1, pixel_curves, region_weights
+from train.judging.curves import best_pixel_f1, pixel_curves
 from train.judging.metrics import aupro, pixel_auroc
+from train.judging.packed import region_areas
 
 BYTES_A_PIXEL = 12  # at most, beside the maps; sorted copies of everything took 48
 
@@ -18,7 +19,7 @@ def plain_figures(maps: np.ndarray, masks: np.ndarray) -> list[float]:
     weights = np.zeros(masks.shape)
     for mask, weight in zip(masks, weights, strict=True):
         if mask.any():
-            weight[mask] = region_weights(mask)
+            weight[mask] = 1 / region_areas(mask)
     last = np.append(scores[1:] != scores[:-1], True)
     false, true = np.cumsum(~truth)[last] / (~truth).sum(), np.cumsum(truth)[last] / truth.sum()
     overlap = np.cumsum(weights.ravel()[order])[last] / weights.sum()
@@ -34,11 +35,12 @@ def plain_figures(maps: np.ndarray, masks: np.ndarray) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("share", [0.002, 0.02, 0.05])
+@pytest.mark.parametrize("share", [0.002, 0.02, 0.05, 0.2, 0.5, 0.98])
 def test_the_curves_take_few_bytes_a_pixel(share: float) -> None:
     rng = np.random.default_rng(1)
     masks = np.zeros((20, 200, 200), bool)
-    masks[10:, : round(400 * share)] = True  # of every second image's 200 rows, so of all pixels
+    images = 10 if share < 0.5 else 0  # a defect in every second image, or in all of them
+    masks[images:, : round(200 * share * len(masks) / (len(masks) - images))] = True
     maps = (rng.random(masks.shape) + 0.5 * masks * rng.random(masks.shape)).astype(np.float32)
     expected = plain_figures(maps, masks)
     known = list(masks)
