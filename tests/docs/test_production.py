@@ -46,11 +46,12 @@ def test_the_unit_ends_as_the_command_does():
     assert "SuccessExitStatus=143" in text  # 128 and SIGTERM: runtime.common.interrupts
 
 
-def test_the_configuration_is_one(tmp_path: Path):
-    shutil.copy(example("line.toml"), tmp_path)
-    command = [sys.executable, "-m", "runtime.infer", "--config", str(tmp_path / "line.toml"), "--dry-run"]
+@pytest.mark.parametrize("name", ["line.toml", "triggered.toml"])
+def test_the_configuration_is_one(name: str, tmp_path: Path):
+    shutil.copy(example(name), tmp_path)
+    command = [sys.executable, "-m", "runtime.infer", "--config", str(tmp_path / name), "--dry-run"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "") and "camera" in ended.stdout
+    assert (ended.returncode, ended.stderr) == (0, "") and "cam" in ended.stdout
 
 
 @dataclass(frozen=True)
