@@ -1,7 +1,7 @@
-"""What asyncua leaves open, closed: a session says who it is before it asks anything, and on an encrypted channel.
+"""What asyncua leaves open, closed: who signs in does so on an encrypted channel, and takes a bounded share.
 
-asyncua takes an unencrypted channel from everybody, because clients ask there which encryption there is. On it a
-session that was created but never activated could read, write and call.
+asyncua takes an unencrypted channel from everybody, because clients ask there which encryption there is. It would take
+a password there too, and show everything to who knows it.
 """
 
 import hmac
@@ -45,20 +45,7 @@ def _digest(text: str) -> bytes:
 
 
 class GuardedSession(InternalSession):  # type: ignore[misc]
-    """A session from the network: nobody before it is activated, which it can be on an encrypted channel alone."""
-
-    _user = User()
-
-    @property
-    def user(self) -> User:
-        """Who it is, asked before everything but signing in."""
-        if self.external and not self.is_activated():
-            raise ServiceError(ua.StatusCodes.BadSessionNotActivated)
-        return self._user
-
-    @user.setter
-    def user(self, value: User) -> None:
-        self._user = value
+    """A session that, where there is a certificate, is activated on an encrypted channel alone."""
 
     def activate_session(
         self, params: ua.ActivateSessionParameters, peer_certificate: bytes | None
