@@ -1,7 +1,6 @@
-"""What asyncua leaves open, closed: who signs in does so on an encrypted channel, and takes a bounded share.
+"""Bounds of the OPC UA server: who signs in does so on an encrypted channel, and takes a bounded share of it.
 
-asyncua takes an unencrypted channel from everybody, because clients ask there which encryption there is. It would take
-a password there too, and show everything to who knows it.
+An unencrypted channel is there for clients to ask which encryption there is, and for nothing else.
 """
 
 import hmac
