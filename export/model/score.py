@@ -8,9 +8,9 @@ the taps and their sum, and places where good images too are unlikely have a lev
 frozen at training time, so that a frame's score depends on no other frame.
 
 Why places: at the border of an image an encoder sees zeros, and the part's edge. Good images stray furthest there: of
-good magnetic tiles, three quarters of the highest positions lay in the outermost ring of a tap's grid. Held to one
-level for all places, the border decides the image score, whatever is in the middle. A place is never held to a higher
-level than the others: where a part turns or moves, few good images have shown what may be there.
+good magnetic tiles, half to three quarters of a tap's highest positions lay in the outermost ring of its grid. Held to
+one level for all places, the border decides the image score, whatever is in the middle. A place is never held to a
+higher level than the others: where a part turns or moves, few good images have shown what may be there.
 """
 
 from collections.abc import Sequence
