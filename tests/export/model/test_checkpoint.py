@@ -197,6 +197,14 @@ def test_a_structure_that_cannot_be_built_is_refused(saved: Path, key: str, valu
         load_checkpoint(saved)
 
 
+def test_hidden_units_that_the_state_has_not_are_refused_before_memory_is_taken(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["config"]["hidden_units"] = (1 << 14,)
+    torch.save(content, saved)
+    with pytest.raises(UserError, match=r"\[320\] hidden units in the state, not 16384"):
+        load_checkpoint(saved)
+
+
 def test_a_failed_save_leaves_the_earlier_file(saved: Path) -> None:
     before, checkpoint = saved.read_bytes(), load_checkpoint(saved)
     checkpoint.constants = lambda: None  # type: ignore[assignment]
