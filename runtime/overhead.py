@@ -217,7 +217,7 @@ def log_overhead(detector: Detector, frames: int, rounds: int, folder: Path) -> 
     plain, beside, logged_s = list[float](), list[float](), 0.0
     image = next(from_memory(1, []))
     judgement = Judgement("memory", Frame(image, "frame", 0, time.time()), detector(image))
-    with Deliveries([LogSink(Log(folder / "inspections.db"))], patience_s=30.0) as deliveries:
+    with Deliveries([LogSink(Log(folder / "inspections.db"))]) as deliveries:  # no wait, as for cameras
         _judge(detector, frames, lambda _: None)  # warm-up
         for _ in range(rounds):
             plain.append(_judge(detector, frames, lambda _: None)[0])
