@@ -3,7 +3,7 @@
 Frames come from memory as a camera's driver leaves them there (BGR), and go the way of `runtime.infer`: source, feed,
 detector, queue, JSON line in a file. The overhead of a frame is the time from one result to the next without the
 session's own stages. The parts of the JSON line, which a thread of its own makes, are timed apart.
-With `--log` it is what 1,000 judgements a second into an inspection log cost the inspection beside it.
+With `--log` it is what 1,000 good judgements a second into an inspection log cost the inspection beside it.
 With `--serve` it is what the page costs, with nobody looking, viewers, and clients that ask and never read, in turn.
 These are a process of their own on the same machine: on few cores they take a share of it themselves.
 With `--trigger` it is the time from a trigger to the JSON line that answers it, one part after the other.
@@ -216,7 +216,8 @@ def log_overhead(detector: Detector, frames: int, rounds: int, folder: Path) -> 
     """Return the table: frames judged without a log, and beside one that is given `LOGGED` judgements, in turn."""
     plain, beside, logged_s = list[float](), list[float](), 0.0
     image = next(from_memory(1, []))
-    judgement = Judgement("memory", Frame(image, "frame", 0, time.time()), detector(image))
+    good = replace(detector(image), verdict="good", map_threshold=detector.sidecar.score_maximum)  # without boxes
+    judgement = Judgement("memory", Frame(image, "frame", 0, time.time()), good)
     with Deliveries([LogSink(Log(folder / "inspections.db"))]) as deliveries:  # no wait, as for cameras
         _judge(detector, frames, lambda _: None)  # warm-up
         for _ in range(rounds):
