@@ -11,7 +11,7 @@ from runtime.common.closing import Closing
 from runtime.common.locks import is_at
 from runtime.common.moments import utc
 from runtime.common.pieces import PIECES, next_piece, pieces_of
-from runtime.images.regions import Region, regions_above
+from runtime.images.regions import Region
 from runtime.images.view import View
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
@@ -37,7 +37,7 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
     that answers nobody, because its part was answered at the deadline. "decision" is the line's, of several frames.
     """
     frame, result = judgement.frame, judgement.result
-    boxes = regions_above(result.anomaly_map, result.map_threshold, frame.image.shape[:2])
+    boxes = judgement.boxes
     line: dict[str, Any] = {
         "time": utc(frame.captured_s),
         "source": judgement.source,

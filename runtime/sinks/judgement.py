@@ -10,8 +10,10 @@ import numpy as np
 
 from runtime.common.closing import Closing
 from runtime.images.pixels import Image8
+from runtime.images.regions import Region
 from runtime.images.view import View
 from runtime.result import Result, Verdict
+from runtime.sinks.shared_boxes import SharedBoxes
 from runtime.sinks.shared_overlay import SharedOverlay
 from runtime.sources.frame import Frame
 from runtime.triggers.trigger import Trigger
@@ -46,6 +48,7 @@ class Judgement:
     run: str = ""
     recipe: str = ""
     _overlay: SharedOverlay = field(default_factory=SharedOverlay, init=False, repr=False)
+    _boxes: SharedBoxes = field(default_factory=SharedBoxes, repr=False)  # shared with copies: the map is the same
 
     @property
     def anomalous(self) -> bool:
@@ -96,6 +99,11 @@ class Judgement:
         """Bytes that its arrays keep in memory."""
         image = self.frame.image
         return (image.nbytes if any(image.strides) else image.itemsize) + self.result.anomaly_map.nbytes
+
+    @property
+    def boxes(self) -> tuple[Region, ...]:
+        """Where the map is above its threshold, in pixels of the judged frame: found once for all sinks."""
+        return self._boxes.get(self.result, self.frame.image.shape[:2])
 
     def overlay(self, maximum: float) -> Image8:
         """Return the frame with its map, outlines and verdict, uint8 (H, W, 3), read-only: drawn once for all sinks."""

@@ -1,0 +1,26 @@
+"""The boxes of one judgement, found once, by the first sink that wants them."""
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.images.regions import Region, regions_above
+from runtime.result import Result
+
+
+class SharedBoxes:
+    """Finds the regions when it is first asked, and gives the same to the other sinks, whichever thread they run in."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: NDArray[np.float32] | None = None  # the map that they are of
+        self._found: tuple[Region, ...] = ()
+
+    def get(self, result: Result, size: tuple[int, int]) -> tuple[Region, ...]:
+        """Return the regions of the map above its threshold in pixels of a frame of `size` = (height, width)."""
+        with self._lock:  # who comes second waits for them
+            if self._of is not result.anomaly_map:
+                self._of = result.anomaly_map
+                self._found = tuple(regions_above(result.anomaly_map, result.map_threshold, size))
+            return self._found
