@@ -174,6 +174,7 @@ def line(engine: Path | None) -> Sample:
             inspection.run()
 
     def sample() -> dict[str, float]:
+        _ = folder  # stays as long as this does
         execution = milliseconds(lambda: detector.session.run(frame), LINE_FRAMES)
         whole = milliseconds(judged) / LINE_FRAMES
         lines.unlink()

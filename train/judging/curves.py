@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from train.judging.packed import Known, packed_pixels, region_areas, scores_of, weights_of
 from train.judging.thresholds import Scores, best_cut, check_finite
 
-PIECE = 1 << 15  # defect pixels at a time
+PIECE = 1 << 13  # defect pixels at a time
 LEVELS = 2000  # of each rate, for a drawing
 
 
