@@ -25,7 +25,10 @@ LONGEST_REASON = 300  # characters of a library's error
 
 @dataclass(frozen=True)
 class ExportInfo:
-    """What an ONNX of ours carries beside its graph, so that it can be built on without its checkpoint."""
+    """What an ONNX of ours carries beside its graph, so that it can be built on without its checkpoint.
+
+    `one_grid`: all taps are judged on one grid, so that none of their maps is brought to that of the finest.
+    """
 
     sidecar: Sidecar
     blocks: int
@@ -34,6 +37,7 @@ class ExportInfo:
     data_origin: str = ""
     fused: bool = False
     precision: str = "fp32"
+    one_grid: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json` can write."""
@@ -43,7 +47,7 @@ class ExportInfo:
     def facts(self) -> ModelFacts:
         """What the rewrites should find in the unfused graph."""
         taps = len(self.sidecar.taps)
-        on_finest = self.sidecar.score in ("place_deviation", "deviation")
+        on_finest = self.sidecar.score in ("place_deviation", "deviation") and not self.one_grid
         maps = 2 if on_finest and taps > 1 else 1
         return ModelFacts(taps, self.blocks, self.conditional, self.soft_permutation, maps)
 
@@ -79,6 +83,7 @@ _facts = record(
         "data_origin": text,
         "fused": yes_or_no,
         "precision": one_of("fp32", "fp16", "int8"),
+        "one_grid": yes_or_no,
     },
     {"sidecar", "blocks", "conditional", "soft_permutation"},
 )

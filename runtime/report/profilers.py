@@ -135,10 +135,9 @@ def openvino_layers(session: ProfiledOpenVino, path: Path, runs: int = RUNS) -> 
     before = session.mean_ms()
     run_on_noise(session, runs)
     labels = _labels(session.single.get_compiled_model().get_runtime_model(), read_producers(path))
-    warm_up = 1 + WARM_UP  # a session makes one when it opens
     return [
         # OpenVINO's figure is the mean of all runs since the graph was compiled
-        (labels.get(name, name), max(0.0, (warm_up + runs) * ms - warm_up * before.get(name, ms)) / runs)
+        (labels.get(name, name), max(0.0, (WARM_UP + runs) * ms - WARM_UP * before.get(name, ms)) / runs)
         for name, ms in session.mean_ms().items()
     ]
 

@@ -100,7 +100,7 @@ class FolderSink(Closing):
 
     def close(self) -> None:
         """Write the contact sheet, if any was asked for, and close the lines; a second call does nothing."""
-        self._lines.close()
+        self._lines.close(keep_empty=False)
         worst, self._worst = self._worst, None
         if worst and (tiles := worst.tiles()):
             save_png(self.folder / SHEET_NAME, contact_sheet(tiles, min(SHEET_COLUMNS, len(tiles)), SHEET_TILE_WIDTH))

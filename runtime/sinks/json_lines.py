@@ -1,5 +1,6 @@
 """JSON lines: one object a frame, on stdout or in a file that is cut into pieces before it fills the disk."""
 
+import contextlib
 import errno
 import json
 import os
@@ -119,10 +120,15 @@ class JsonLines:
             self._begin_piece()
         append_whole(self._file, line, self.path)
 
-    def close(self) -> None:
-        """Close the file, which goes if this run made it and wrote nothing; a second call does nothing."""
-        if not self._file.closed and self._is_new and self.path.is_file() and not self.path.stat().st_size:
-            self.path.unlink()
+    def close(self, keep_empty: bool = True) -> None:
+        """Close the file; a second call does nothing.
+
+        Without `keep_empty` a file goes that this run made and left empty.
+        """
+        if not (keep_empty or self._file.closed) and self._is_new:
+            with contextlib.suppress(OSError):
+                if self.path.is_file() and not self.path.stat().st_size:
+                    self.path.unlink()
         self._file.close()
 
     def pieces(self) -> list[Path]:
@@ -197,4 +203,4 @@ class LinesSink(Closing):
     def close(self) -> None:
         """Close the file (stdout stays open); a second call does nothing."""
         if self._lines is not None:
-            self._lines.close()
+            self._lines.close(keep_empty=False)

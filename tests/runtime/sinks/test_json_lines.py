@@ -26,11 +26,11 @@ def test_what_is_no_json_is_refused(tmp_path: Path):
     lines = JsonLines(tmp_path / "lines.jsonl")
     with pytest.raises(ValueError, match="JSON compliant"):
         lines.append({"score": float("nan")})
-    lines.close()
+    lines.close(keep_empty=False)
     lines.close()
     assert not list(tmp_path.iterdir())  # nothing was written, so nothing is left
     (tmp_path / "lines.jsonl").touch()
-    JsonLines(tmp_path / "lines.jsonl").close()
+    JsonLines(tmp_path / "lines.jsonl").close(keep_empty=False)
     assert list(tmp_path.iterdir()) == [tmp_path / "lines.jsonl"]  # it was another's
 
 
