@@ -1,8 +1,10 @@
-"""What words of a command line mean; each raises `ArgumentTypeError` with what was expected and found."""
+"""What words of a command line mean; each raises `ArgumentTypeError` with what was expected and found, if not said."""
 
 import argparse
 import os
 from pathlib import Path
+
+from runtime.common.errors import UserError
 
 LARGEST = 1e6  # of a time in seconds: what every clock and driver can take
 
@@ -114,16 +116,16 @@ def trigger(text: str) -> str:
 
 
 def output_file(text: str) -> Path:
-    """Return where a file can be written; said before the work whose result it is to hold, not after."""
+    """Return where a file can be written. Raises `UserError` otherwise: before the work, not after it."""
     path = Path(text)
     if path.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a file to write, found the folder {text!r}; name a file in it")
+        raise UserError("the file to write must be a file", f"the folder {path}", "name a file in it")
     _check_parents(path.absolute().parent)
     return path
 
 
 def output_folder(text: str) -> Path:
-    """Return where a folder is or can be made and written into."""
+    """Return where a folder is or can be made and written into. Raises `UserError` otherwise."""
     path = Path(text)
     _check_parents(path.absolute())
     return path
@@ -133,6 +135,7 @@ def _check_parents(folder: Path) -> None:
     """Refuse what no file can be written into: the nearest of `folder` and its parents that is there says."""
     there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not there.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a folder to write into, found the file {str(there)!r}")
+        raise UserError(f"{folder} must be a folder to write into", f"the file {there}", "name another")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"expected a folder to write into, found {str(there)!r} without permission")
+        found = f"no right to write into {there}, or a disk that is read-only"
+        raise UserError(f"{folder} must be a folder to write into", found, "name another")

@@ -163,7 +163,7 @@ def test_a_json_line_has_the_fields_that_the_page_shows(shell: Shell):
 @pytest.mark.slow
 def test_cameras_and_streams_are_only_described(shell: Shell):
     said = {line: said for line, said in shell.said.items() if line.endswith("--dry-run")}
-    assert len(said) == 5
+    assert len(said) == 6
     assert all(re.search(r"camera|genicam|rtsp", text) for text in said.values())
 
 

@@ -32,7 +32,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "filler"
+        if path.is_file() and path.name != "filler" and not path.name.endswith(("-wal", "-shm"))  # SQLite's own
     }
 
 

@@ -212,7 +212,7 @@ def test_classes_are_chosen_by_name(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found none"):
         fit_classes.choose_classes(root, ",")
     (tmp_path / "models").touch()
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(UserError, match="models must be a folder to write into; found the file"):
         fit_classes.main(["--data", str(root), "--out-dir", str(tmp_path / "models")])
 
 

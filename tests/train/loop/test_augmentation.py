@@ -111,9 +111,9 @@ def test_held_out_images_and_the_thresholds_are_judged_as_they_are(data: Path, t
     checkpoint = load_checkpoint(tmp_path / "cable.pt")
     last = checkpoint.history[-1]
     assert [last[name] for name in VARIATIONS] == [5.0, 0.2, 1.5, 3.0]  # rotated as the paper does
-    held_out = ImageCache(split_held_out(open_dataset(data).train, 0.25, 0)[1], (64, 64))
+    trained, held_out = (ImageCache(part, (64, 64)) for part in split_held_out(open_dataset(data).train, 0.25, 0))
     assert torch.equal(checkpoint.golden, torch.from_numpy(held_out.image(0)))
-    constants, threshold = freeze(checkpoint.model, held_out, 0.01, torch.device("cpu"), [])
+    constants, threshold = freeze(checkpoint.model, held_out, 0.01, torch.device("cpu"), [], trained)
     torch.testing.assert_close(constants, checkpoint.constants, rtol=0, atol=0)
     assert threshold == checkpoint.thresholds["good_quantile"]
     with torch.inference_mode():
