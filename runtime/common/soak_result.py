@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-
 from runtime.common.errors import UserError
 
 GROWTH_LIMIT = 1.0  # per cent of its own memory, after the warm-up
@@ -26,8 +24,8 @@ class Held(NamedTuple):
 class SoakResult:
     """What a soak came to, before and after: over the first and last tenth of the samples that follow the warm-up.
 
-    Memory is their median in bytes. Handles and threads are the fewest: what is opened for a moment does not count,
-    what is never closed does. `undelivered` counts by sink, beside the JSON lines.
+    Memory in bytes, handles and threads are the least of them: what waits in a queue or is opened for a moment does not
+    count, what is never given back does. `undelivered` counts by sink, beside the JSON lines.
     """
 
     minutes: float
@@ -84,4 +82,4 @@ def before_and_after(samples: Mapping[int, Held]) -> tuple[Held, Held]:
 
 def _typical(samples: Sequence[Held]) -> Held:
     memory, handles, threads = zip(*samples, strict=True)
-    return Held(int(np.median(memory)), min(handles), min(threads))
+    return Held(min(memory), min(handles), min(threads))

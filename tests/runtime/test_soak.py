@@ -7,7 +7,7 @@ import pytest
 import runtime
 from runtime import overhead, soak
 from runtime.common.errors import run_command
-from runtime.soak import SoakResult
+from runtime.common.soak_result import SAMPLES, Held, SoakResult, before_and_after
 from tests.support.tiny_engine import write_tiny_engine
 
 GOOD = SoakResult(60.0, 1000, 1000, 1000, 300_000_000, 302_000_000, 20.0, 29.0, 25.0, "a device", 12, 12, 9, 9)
@@ -47,6 +47,14 @@ def test_a_limit_that_is_not_held_is_told(changed: dict[str, float], said: str |
     not_held = [line for line in outcome.text().splitlines() if "NOT HELD" in line]
     assert len(not_held) == sum(not held for _, held in outcome.checks()) == (said is not None)
     assert said is None or re.search(said, not_held[0])
+
+
+@pytest.mark.parametrize(("leak", "grows"), [(0, False), (10_000, True)])
+def test_what_waits_in_queues_is_no_growth_and_what_is_never_given_back_is(leak: int, grows: bool):
+    waiting = [0, 9_000_000, 40_000_000]  # of pictures, by the sinks' pace
+    samples = {i: Held(100_000_000 + waiting[(i // 7) % 3] + leak * i, 16, 17) for i in range(SAMPLES)}
+    before, after = before_and_after(samples)
+    assert (after.memory > 1.01 * before.memory) == grows
 
 
 def test_the_soak_command_keeps_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
