@@ -111,8 +111,11 @@ class Batches(Probe):
 
 def test_a_sink_of_batches_gets_all_in_order_and_no_more_at_once_than_it_takes():
     sink = Batches()
+    sink.gate.clear()  # so that a full batch waits for it, however fast it is
     delivery = Delivery(sink, patience_s=30)
     for i in range(995):
+        if i == 50:
+            sink.gate.set()
         delivery.offer(judgement(i))
     delivery.close()
     assert sink.indices == list(range(995)) and max(sink.sizes) == 10 and sum(sink.sizes) == 995
