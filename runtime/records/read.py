@@ -136,7 +136,12 @@ def _newest(path: Path, stack: ExitStack) -> tuple[sqlite3.Connection | None, os
             return None, None
         place = path.stat() if path.exists() else None
         with ExitStack() as inner:
-            connection = inner.enter_context(open_to_read(path))
+            try:
+                connection = inner.enter_context(open_to_read(path))
+            except UserError:
+                if place is None or _is(path, place):
+                    raise
+                continue  # it became an older one just now
             if place is not None and _is(path, place):  # before and after: so it is what was opened in between
                 stack.enter_context(inner.pop_all())
                 return connection, place

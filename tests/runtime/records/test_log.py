@@ -211,7 +211,11 @@ def test_a_reader_meets_every_judgement_once_while_files_are_begun(tmp_path: Pat
         def read() -> None:
             while not done.is_set():
                 for newest_first in (False, True):
-                    ids = [record["id"] for record in judgements(path, Query(), newest_first)]
+                    try:
+                        ids = [record["id"] for record in judgements(path, Query(), newest_first)]
+                    except UserError as error:
+                        wrong.append(str(error))
+                        return
                     whole = list(range(min(ids), max(ids) + 1))
                     if ids != (whole[::-1] if newest_first else whole):
                         wrong.append(ids)
