@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from runtime.records.schema import AUDIT_COLUMNS
 
 PAGE = 500  # rows
 OPEN_AGAIN = 20  # times, where the writer begins a new file just while we look
+AGAIN_S = 0.02
 # of a record, with what each is: an export has them in this order
 FIELDS: dict[str, type] = {
     "id": int,
@@ -131,17 +133,18 @@ def _files(path: Path, newest_first: bool) -> Iterator[tuple[Path, sqlite3.Conne
 
 def _newest(path: Path, stack: ExitStack) -> tuple[sqlite3.Connection | None, os.stat_result | None]:
     """Open the newest file, and be sure that it is: the writer may begin a new one just now."""
-    for _ in range(OPEN_AGAIN):
+    for attempt in range(1, OPEN_AGAIN + 1):
         if not path.exists() and path.parent.is_dir() and pieces_of(path):
             return None, None
         place = path.stat() if path.exists() else None
         with ExitStack() as inner:
             try:
                 connection = inner.enter_context(open_to_read(path))
-            except UserError:
-                if place is None or _is(path, place):
+            except (UserError, OSError):
+                if place is None or (attempt == OPEN_AGAIN and _is(path, place)):
                     raise
-                continue  # it became an older one just now
+                time.sleep(AGAIN_S)  # it may have become an older one just now, or is being begun
+                continue
             if place is not None and _is(path, place):  # before and after: so it is what was opened in between
                 stack.enter_context(inner.pop_all())
                 return connection, place
