@@ -8,7 +8,6 @@ import contextlib
 import http.client
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,13 +24,12 @@ from PIL import Image
 from runtime.common.files import sha256_of
 from runtime.engines.sidecar import write_sidecar
 from tests.reliability.result import Result, Scale
+from tests.reliability.turns import Turns, clients
 from tests.support.paths import ROOT
 from tests.support.tiny_engine import tiny_model, tiny_sidecar
 
 READERS = 500
 MOST_LOST = 0.10
-MOST_UNREST = 0.15  # between two turns without readers; above it, a turn with readers says nothing
-MOST_FPS = 600
 SETTLE_S = 1.0  # for all readers to come, and to go
 HEALTH_S = 5.0  # a watchdog's patience
 SIZE = (32, 48)
@@ -106,14 +104,6 @@ def inspecting(
         process.wait()
 
 
-def rate(lines: Path, seconds: float) -> float:
-    """Return the frames judged a second, counted for so long."""
-    begin, started = lines.read_bytes().count(b"\n"), time.perf_counter()
-    time.sleep(seconds)
-    end = lines.read_bytes().count(b"\n")
-    return (end - begin) / (time.perf_counter() - started)
-
-
 class _Watchdog(threading.Thread):
     """Asks `/health` until `stop`; `late` counts answers that did not come in `HEALTH_S`."""
 
@@ -143,50 +133,22 @@ class _Watchdog(threading.Thread):
         self.join()
 
 
-@contextlib.contextmanager
-def _reading(port: int, readers: int) -> Iterator[list[str]]:
-    command = [sys.executable, "-m", "tests.reliability.page_readers", str(port), str(readers)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    said: list[str] = []
-    try:
-        yield said
-    finally:
-        try:
-            said.append(process.communicate(timeout=20)[0].strip())
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
 def measure(rounds: int, seconds: float, readers: int = READERS) -> list[Result]:
     """Return the two rows: what `readers` cost in `rounds` turns of `seconds` each, and the watchdog's answers."""
-    ratios, unrest, rates, said = [], [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        frames = int(MOST_FPS * (5 + rounds * (3 * seconds + 2 * SETTLE_S + 4)))
-        with inspecting(Path(folder), frames) as (port, lines):
-            time.sleep(1.0)
-            watchdog = _Watchdog(port)
-            watchdog.start()
-            for _ in range(rounds):
-                before = rate(lines, seconds)
-                with _reading(port, readers) as said:
-                    time.sleep(SETTLE_S)
-                    during = rate(lines, seconds)
-                time.sleep(SETTLE_S)
-                after = rate(lines, seconds)
-                ratios.append(2 * during / (before + after))
-                unrest.append(2 * abs(before - after) / (before + after))
-                rates.append(f"{before:.0f} {during:.0f} {after:.0f}")
-            watchdog.stop()
-    lost = 1 - statistics.median(ratios)
-    turns = f"a second before, during, after: {', '.join(rates)}"
-    details = f"{100 * lost:.1f} % fewer frames ({turns}); answers: {said[0] if said else 'none'}"
-    told = statistics.median(unrest) < MOST_UNREST
-    if not told:
-        details = f"not told, others are busy on this machine: {details}"
-    name = f"{readers} readers and stalled clients"
+    turns = Turns(rounds, seconds, SETTLE_S)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        inspecting(Path(folder), turns.frames) as (port, lines),
+    ):
+        time.sleep(1.0)
+        watchdog = _Watchdog(port)
+        watchdog.start()
+        turns.take(lines, lambda: clients("page_readers", str(port), str(readers), patience_s=20.0))
+        watchdog.stop()
+    name, failed = f"{readers} readers and stalled clients", int(turns.told and turns.lost > MOST_LOST)
     slowest = f"slowest answer {max(watchdog.took_s):.2f} s"
     return [
-        Result("page", name, rounds if told else 0, int(told and lost > MOST_LOST), details),
+        Result("page", name, rounds if turns.told else 0, failed, turns.details),
         Result("page", "/health meanwhile", len(watchdog.took_s), watchdog.late, slowest),
     ]
 
