@@ -139,7 +139,7 @@ def info_of(checkpoint: Checkpoint, path: Path) -> ExportInfo:
         conditional=config.conditional,
         soft_permutation=config.soft_permutation,
         data_origin=checkpoint.data_origin,
-        one_grid=len({(height, width) for _, height, width in config.tap_sizes}) == 1,
+        one_grid=config.one_grid,
     )
 
 

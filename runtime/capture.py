@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; return its status. Raises `UserError` for what the user can mend."""
     args = config.parse_args(build_parser, argv)
     check_output(args.output, args)
-    if (args.camera_trigger or "").lower() == "software":
+    if args.camera_trigger == "software":
         raise UserError("runtime.capture takes pictures as they come", "--camera-trigger software", "use off, or line0")
     if args.dry_run:
         print(describe_sources(args))

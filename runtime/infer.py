@@ -68,9 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the command; returns the status of a signal that ended it, raises `UserError` for what the user can mend."""
     args = config.parse_args(build_parser, argv)
-    sink_arguments.check_arguments(build_parser(), args)
-    input_arguments.check_arguments(build_parser(), args)
-    controller_arguments.check_arguments(build_parser(), args)
+    parser = build_parser()
+    for arguments in (sink_arguments, input_arguments, controller_arguments):
+        arguments.check_arguments(parser, args)
     source_arguments.check_output(args.output, args)
     if args.dry_run:
         print(source_arguments.describe_sources(args))

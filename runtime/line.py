@@ -134,7 +134,7 @@ def _open_outputs(
 
     names, live = [source.name for source in sources], any(source.live for source in sources)
     stack.enter_context(sink_arguments.only_writer(args))
-    controllers = controller_arguments.servers_from(args, names)
+    controllers = controller_arguments.servers_from(args, names, detector.hashes.engine)
     for controller in controllers:
         stack.enter_context(controller)
     run = run_of(args, detector.described(), names)

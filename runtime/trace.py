@@ -13,7 +13,7 @@ from runtime.common.argument_types import count
 from runtime.common.errors import run_command
 from runtime.common.files import printable, safe_name
 from runtime.common.moments import parse_moment
-from runtime.common.notices import say
+from runtime.common.notices import escaped, say
 from runtime.common.program import program_name
 from runtime.common.text_table import align
 from runtime.records.export import write_csv, write_parquet
@@ -107,21 +107,16 @@ def _row(record: dict[str, Any]) -> list[str]:
     times = [_number(record[name], 1) for name in ("age_ms", "answer_ms")]
     engine = f"{record['engine'] or '?'} {(record['engine_sha256'] or '')[:SHORT]}"
     cells = [record["time"], record["part"] or "-", verdict, *numbers, record["source"], record["name"], *times, engine]
-    return [_safe(cell) for cell in cells]
+    return [escaped(cell) for cell in cells]  # part ids come from outside
 
 
 def _audit_row(change: dict[str, Any]) -> list[str]:
     named = (change[name] for name in ("time", "what", "old", "new", "who", "origin"))
-    return [_safe(cell[:SHORT] if len(cell) == 64 and cell.isalnum() else cell) or "-" for cell in named]
+    return [escaped(cell[:SHORT] if len(cell) == 64 and cell.isalnum() else cell) or "-" for cell in named]
 
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _safe(text: str) -> str:
-    """Return `text` without what a terminal obeys: part ids come from outside."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _whole(log: Path, record: dict[str, Any]) -> dict[str, Any]:

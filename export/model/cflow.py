@@ -69,6 +69,11 @@ class ModelConfig:
         strides = [(tap.channels, tap.stride * times) for tap, times in taps]
         return [(channels, -(-height // stride), -(-width // stride)) for channels, stride in strides]
 
+    @property
+    def one_grid(self) -> bool:
+        """Whether all taps are judged on one grid."""
+        return len({(height, width) for _, height, width in self.tap_sizes}) == 1
+
     def facts(self) -> dict[str, Any]:
         """Return the fields; those younger than the files that lack them are left out where they say nothing.
 

@@ -1,4 +1,4 @@
-"""What words of a command line mean; each raises `ArgumentTypeError` with what was expected and found, if not said."""
+"""What words of a command line mean; `ArgumentTypeError`, where nothing else is said, tells expected and found."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ def camera(text: str) -> str:
     number = text.removeprefix("csi:")
     if not (number.isascii() and number.isdigit()):
         raise argparse.ArgumentTypeError(
-            f"expected a whole number from 0 up csi:N, genicam or genicam:ID, found {text!r}"
+            f"expected a whole number from 0 up, csi:N, genicam or genicam:ID, found {text!r}"
         )
     return f"csi:{int(number)}" if text.startswith("csi:") else f"camera:{int(number)}"
 

@@ -19,18 +19,18 @@ _UNFINISHED = re.compile(r"\..+\.part-[a-z0-9_]{8}(\.[^.]*)?")
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, mode: int = 0o666) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on leaving without an error it takes `path`'s place at once.
 
     On an error or Ctrl-C the temporary file goes and whatever stood at `path` stays as it was; what a killed process
-    leaves, `sweep` removes.
+    leaves, `sweep` removes. `mode`: who may read and write it, less what the umask forbids; until then its owner alone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = _locked_file(path)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode & ~_umask())
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -94,9 +94,9 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data` whole or not at all."""
-    with whole_file(path) as temporary:
+def write_bytes(path: str | Path, data: bytes, mode: int = 0o666) -> None:
+    """Write `data` whole or not at all; see `whole_file`."""
+    with whole_file(path, mode) as temporary:
         temporary.write_bytes(data)
 
 

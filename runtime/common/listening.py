@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from runtime.common.errors import UserError
 
 LOOPBACK_NAME = "localhost"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)

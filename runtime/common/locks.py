@@ -29,10 +29,11 @@ def try_lock(handle: int) -> bool | None:
     return True
 
 
-def is_at(handle: int, path: Path) -> bool:
-    """Return whether the open file is the one that stands at `path`."""
+def is_at(file: int | os.stat_result, path: Path) -> bool:
+    """Return whether a file, open or known by its `stat`, is the one that stands at `path`."""
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
+        known = os.fstat(file) if isinstance(file, int) else file
+        return os.path.samestat(known, path.stat())
     except OSError:
         return False
 

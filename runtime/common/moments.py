@@ -1,5 +1,6 @@
 """Moments as people and files write them: ISO 8601 in UTC."""
 
+import secrets
 from datetime import datetime, timezone
 
 from runtime.common.errors import UserError
@@ -8,6 +9,11 @@ from runtime.common.errors import UserError
 def utc(moment_s: float) -> str:
     """Return seconds since 1970 as "2026-11-27T13:28:03.074+00:00"."""
     return datetime.fromtimestamp(moment_s, timezone.utc).isoformat(timespec="milliseconds")
+
+
+def new_mark() -> str:
+    """Return what no other call returns: the moment (UTC), and four random digits for clocks that start anew."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 def parse_moment(text: str) -> float:

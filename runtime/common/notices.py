@@ -41,6 +41,11 @@ def encoded(stream: TextIO | None, text: str) -> bytes:
     return text.encode(getattr(stream, "encoding", None) or "utf-8", "backslashreplace")
 
 
+def escaped(text: str) -> str:
+    """Return `text` with escapes for what cannot be printed: a line's end in a name, or what a terminal obeys."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def write_some(stream: TextIO | None, data: bytes, patience_s: float) -> int:
     """Write what `stream` takes of `data` within `patience_s` and return how many bytes are left.
 

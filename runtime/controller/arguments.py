@@ -81,14 +81,16 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             parser.error(f"--{name.replace('_', '-')} must be above 0 seconds")
 
 
-def servers_from(args: argparse.Namespace, sources: Sequence[str]) -> "list[OpcuaServer | ModbusServer]":
+def servers_from(
+    args: argparse.Namespace, sources: Sequence[str], engine_sha256: str
+) -> "list[OpcuaServer | ModbusServer]":
     """Open what was asked for, its address told on stderr; `args.engine` judges `sources`, by their names.
 
     Raises `UserError` or `OSError`, with none left open, if one cannot be.
     """
     found: list[OpcuaServer | ModbusServer] = []
     with contextlib.ExitStack() as stack:
-        for server in _opened(args, sources):
+        for server in _opened(args, sources, engine_sha256):
             stack.callback(server.close)
             found.append(server)
         stack.pop_all()
@@ -97,7 +99,9 @@ def servers_from(args: argparse.Namespace, sources: Sequence[str]) -> "list[Opcu
     return found
 
 
-def _opened(args: argparse.Namespace, sources: Sequence[str]) -> "Iterator[OpcuaServer | ModbusServer]":
+def _opened(
+    args: argparse.Namespace, sources: Sequence[str], engine_sha256: str
+) -> "Iterator[OpcuaServer | ModbusServer]":
     if args.opcua is None and args.modbus is None:
         return
     from runtime.controller.board import Board, Limits
@@ -109,7 +113,6 @@ def _opened(args: argparse.Namespace, sources: Sequence[str]) -> "Iterator[Opcua
         modbus = ModbusOptions.parse(args.modbus, args.modbus_open, args.modbus_allow or ())
         yield ModbusServer(modbus, Board(sources, limits))
     if args.opcua is not None:
-        from runtime.common.files import sha256_of
         from runtime.common.version import installed_version
         from runtime.controller.opcua import OpcuaServer
         from runtime.controller.opcua_nodes import About
@@ -117,5 +120,5 @@ def _opened(args: argparse.Namespace, sources: Sequence[str]) -> "Iterator[Opcua
 
         paths = (args.opcua_credentials, args.opcua_folder, args.opcua_certificate, args.opcua_key)
         opcua = OpcuaOptions.parse(args.opcua, *paths)
-        about = About(args.engine.name, sha256_of(args.engine), installed_version())
+        about = About(args.engine.name, engine_sha256, installed_version())
         yield OpcuaServer(opcua, Board(sources, limits), about)

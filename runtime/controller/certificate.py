@@ -1,9 +1,7 @@
 """The certificate by which clients know the OPC UA server, with its key: made once, or given."""
 
 import contextlib
-import os
 import socket
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -61,23 +59,8 @@ def _make(certificate: Path, key: Path) -> None:
     names = [x509.UniformResourceIdentifier(own_uri()), x509.DNSName(host)]
     usage = [ExtendedKeyUsageOID.SERVER_AUTH]
     made = cert_gen.generate_self_signed_app_certificate(private, f"cflow-edge@{host}", {}, names, usage, DAYS)
-    _write_secret(key, cert_gen.dump_private_key_as_pem(private))
+    write_bytes(key, cert_gen.dump_private_key_as_pem(private), 0o600)
     write_bytes(certificate, made.public_bytes(Encoding.PEM))
-
-
-def _write_secret(path: Path, data: bytes) -> None:
-    """Write a file that was never readable for others, whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent)  # of mode 600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 def read_identity(certificate: Path, key: Path) -> Identity:

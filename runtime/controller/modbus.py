@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
-from runtime.common.listening import Address
+from runtime.common.listening import Address, Network
 from runtime.controller.asking import Asking
 from runtime.controller.board import Board
 from runtime.controller.loop_thread import LoopThread
@@ -16,7 +16,6 @@ from runtime.triggers.trigger import TriggerInput
 
 START_S = 30.0
 PORT = 502
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)

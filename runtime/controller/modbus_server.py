@@ -11,6 +11,7 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.server.requesthandler import ServerRequestHandler
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from runtime.common.listening import Network
 from runtime.controller import modbus_map
 from runtime.controller.asking import Asking
 from runtime.controller.board import Board
@@ -18,7 +19,6 @@ from runtime.controller.board import Board
 CONNECTIONS = 100  # one more takes the place of the oldest, which may be of a controller that lost its power
 BIT_FUNCTIONS = frozenset({1, 2, 5, 15})
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds and tries
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Registers:

@@ -96,7 +96,7 @@ def _check_kinds(parser: argparse.ArgumentParser, args: argparse.Namespace, kind
         parser.error("--decide is for cameras that run by themselves: leave out --trigger, or --decide")
     if "camera" in kinds and len(kinds) > 1:
         parser.error("--trigger camera stands alone: its frames ask for themselves")
-    by_software = (args.camera_trigger or "").lower() == "software"
+    by_software = args.camera_trigger == "software"
     if by_software and not any(kind != "camera" for kind in kinds):
         parser.error("--camera-trigger software needs --trigger WHAT (not camera), which says when; or use line0")
     for kind, option in SERVERS.items():

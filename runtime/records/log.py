@@ -18,6 +18,7 @@ from typing import Any
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
+from runtime.common.locks import is_at
 from runtime.common.moments import utc
 from runtime.common.notices import say_once
 from runtime.common.pieces import PIECES, next_piece, pieces_of
@@ -105,10 +106,7 @@ class Log(Closing):
                 connection.close()
 
     def _is_there(self) -> bool:
-        try:
-            return self._place is not None and os.path.samestat(self._place, self.path.stat())
-        except OSError:
-            return False
+        return self._place is not None and is_at(self._place, self.path)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

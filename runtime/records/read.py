@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.common.errors import UserError
+from runtime.common.locks import is_at
 from runtime.common.moments import utc
 from runtime.common.pieces import pieces_of
 from runtime.records.database import open_to_read, told, version_of
@@ -115,7 +116,7 @@ def _files(path: Path, newest_first: bool) -> Iterator[tuple[Path, sqlite3.Conne
     """Yield every file of the log, open; the newest is opened before the others are listed, so that none is missed."""
     with ExitStack() as stack:
         newest, place = _newest(path, stack)
-        older = [piece for piece in pieces_of(path) if place is None or not _is(piece, place)]
+        older = [piece for piece in pieces_of(path) if place is None or not is_at(place, piece)]
         if newest is not None and newest_first and version_of(newest, path):
             yield path, newest
         for piece in reversed(older) if newest_first else older:
@@ -141,21 +142,14 @@ def _newest(path: Path, stack: ExitStack) -> tuple[sqlite3.Connection | None, os
             try:
                 connection = inner.enter_context(open_to_read(path))
             except (UserError, OSError):
-                if place is None or (attempt == OPEN_AGAIN and _is(path, place)):
+                if place is None or (attempt == OPEN_AGAIN and is_at(place, path)):
                     raise
                 time.sleep(AGAIN_S)  # it may have become an older one just now, or is being begun
                 continue
-            if place is not None and _is(path, place):  # before and after: so it is what was opened in between
+            if place is not None and is_at(place, path):  # before and after: so it is what was opened in between
                 stack.enter_context(inner.pop_all())
                 return connection, place
     raise UserError(f"{path} must be a file that stays", "another one each time", "try again")
-
-
-def _is(path: Path, place: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(path.stat(), place)
-    except OSError:
-        return False
 
 
 def _of_file(connection: sqlite3.Connection, query: Query, newest_first: bool) -> Iterator[dict[str, Any]]:

@@ -4,20 +4,13 @@ import getpass
 import json
 import os
 import platform
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 
-from runtime.common.moments import utc
+from runtime.common.moments import new_mark, utc
 from runtime.common.version import installed_version
-
-
-def new_id() -> str:
-    """Return what no other run has: when it began (UTC), and four random digits for clocks that start anew."""
-    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 def os_user() -> str:
@@ -39,7 +32,7 @@ class RunRecord:
     given, without passwords.
     """
 
-    id: str = field(default_factory=new_id)
+    id: str = field(default_factory=new_mark)
     started: str = field(default_factory=lambda: utc(time.time()))
     version: str = field(default_factory=installed_version)
     engine: str = ""

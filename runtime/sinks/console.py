@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from runtime.common.closing import Closing
-from runtime.common.notices import encoded
+from runtime.common.notices import encoded, escaped
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
 from runtime.sinks.stdout import Stdout
@@ -60,5 +60,4 @@ def _line(judgement: Judgement, several: bool) -> str:
         line += f"  decision: {judgement.decision}"
     if judgement.trigger is not None:
         line += f"  part {judgement.trigger.part}  {judgement.answer_ms:.1f} ms"
-    # a file's name may hold a line's end, and look like a verdict, or what a terminal obeys
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    return escaped(line)  # a file's name may hold a line's end, and look like a verdict

@@ -3,23 +3,19 @@
 Overlays, events, videos, JSON lines, messages and the page tell sources apart by these names alone.
 """
 
-import secrets
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from functools import cache
 from itertools import count
 
 from runtime.common.errors import UserError
+from runtime.common.moments import new_mark
 from runtime.common.notices import say
 
 
 @cache
 def run_mark() -> str:
-    """Return what no other run of the program has: when it began (UTC), and four random digits.
-
-    The digits are for clocks that start anew with the machine.
-    """
-    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    """Return what no other run of the program has, the same for all of this one."""
+    return new_mark()
 
 
 def live_frame_name(prefix: str, index: int) -> str:

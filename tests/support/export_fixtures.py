@@ -71,8 +71,9 @@ def info_of(config):
         thresholds={"quantile": Threshold(0.5 * len(config.taps), "half of the range")},
         score=config.score,
     )
-    one_grid = len({(height, width) for _, height, width in config.tap_sizes}) == 1
-    return ExportInfo(sidecar, config.coupling_blocks, config.conditional, config.soft_permutation, one_grid=one_grid)
+    return ExportInfo(
+        sidecar, config.coupling_blocks, config.conditional, config.soft_permutation, one_grid=config.one_grid
+    )
 
 
 def seeded_model(config, frames):

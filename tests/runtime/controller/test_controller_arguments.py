@@ -32,7 +32,7 @@ def _parse(*words: object) -> argparse.Namespace:
 
 
 def test_nothing_asked_for_is_nothing_opened():
-    assert servers_from(_parse(), ["a"]) == []
+    assert servers_from(_parse(), ["a"], "") == []
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_inspections_verdicts_reach_the_registers(tmp_path: Path):
 
     names = ("left", "right")
     sources = [_Camera(name, True) for name in names]
-    [server] = servers_from(_parse("--modbus", "0", "--verdict-valid", "600", "--safe-after", "600"), names)
+    [server] = servers_from(_parse("--modbus", "0", "--verdict-valid", "600", "--safe-after", "600"), names, "")
     assert isinstance(server, ModbusServer)
 
     async def look(until: tuple[list[int], list[int]]) -> None:
