@@ -32,6 +32,7 @@ GROUPS: dict[str, dict[str, Subcommand]] = {
         "train-classes": Subcommand("train.fit_classes", "learn several products, one after the other"),
         "evaluate": Subcommand("train.evaluate", "judge labelled images: AUROC, AUPRO and the mistakes"),
         "threshold": Subcommand("train.set_threshold", "choose the score above which a frame is anomalous"),
+        "improve": Subcommand("train.improve", "propose a better threshold, mask or model from marks"),
         "import": Subcommand("train.import_checkpoint", "take over a checkpoint of anomalib or of the paper's code"),
         "ablation": Subcommand("train.ablation", "what each part of the model is worth, in a table"),
         "synthetic": Subcommand("train.synthetic", "draw a small data set with defects, to try everything on"),
@@ -50,10 +51,13 @@ GROUPS: dict[str, dict[str, Subcommand]] = {
     "line": {
         "infer": Subcommand("runtime.infer", "judge the frames of cameras, streams, videos and folders", LINE),
         "capture": Subcommand("runtime.capture", "take good images to train on", LINE),
+        "check": Subcommand("runtime.check", "known parts at shift start: as they were recorded?", LINE),
         "trace": Subcommand("runtime.trace", "find in the log what was judged and what was changed", LINE),
+        "review": Subcommand("runtime.review", "correct verdicts in the log, or list what was corrected", LINE),
     },
     "measure": {
         "report": Subcommand("runtime.report.main", "measure speed and accuracy, with tables and charts", "report"),
+        "gauge": Subcommand("runtime.gauge.main", "repeatability of the score: %GRR, kappa, a plot", "statistics"),
         "soak": Subcommand("runtime.soak", "run for long: is memory flat, is nothing lost?", LINE),
         "overhead": Subcommand("runtime.overhead", "time what the runtime costs around the engine", LINE),
     },

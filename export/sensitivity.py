@@ -13,6 +13,7 @@ from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.graph.onnx_files import foreign_graph, get_info, load_model
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import read_good, read_labelled
+from export.precisions.answers import Reference
 from export.precisions.calibration_checks import check_different
 from export.precisions.ranges import METHODS, collect_ranges
 from export.precisions.ranking import (
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator, read)
         good = options.labelled is None
         images = read_good(data, size, RANKING_IMAGES, read) if good else read_labelled(options.labelled, size, read)
-        print(ranking_table(rank_groups(model, ranges, images, info.sidecar.threshold.value)))
+        print(ranking_table(rank_groups(Reference(model), ranges, images, info.sidecar.threshold.value)))
 
 
 def command() -> int:

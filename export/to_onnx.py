@@ -16,6 +16,7 @@ import torch
 from export.graph.onnx_files import ExportInfo, check_no_engines, save_model, set_info
 from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint, network_sha256
+from export.model.flow import FACTORED_AFTER
 from runtime.common.argument_types import output_file
 from runtime.common.errors import run_command
 from runtime.common.files import printable, sha256_of
@@ -124,6 +125,7 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
         training_data_sha256=checkpoint.data_sha256,
         checkpoint_sha256=sha256_of(path),
         image_facts=checkpoint.image_facts,
+        population=checkpoint.population,
         golden=None if checkpoint.golden is None else Golden.of(checkpoint.golden.numpy()),
         network_sha256=network_sha256(checkpoint),
         versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},
@@ -140,6 +142,7 @@ def info_of(checkpoint: Checkpoint, path: Path) -> ExportInfo:
         soft_permutation=config.soft_permutation,
         data_origin=checkpoint.data_origin,
         one_grid=config.one_grid,
+        more_blocks=(FACTORED_AFTER,) * len(config.factored),
     )
 
 

@@ -16,12 +16,14 @@ import numpy as np
 
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.images.parity_images import Images, read_good, read_labelled
+from export.precisions.answers import Answers, batches
 from export.precisions.detector_forms import DetectorForm, find_forms
-from export.precisions.parity import BUDGETS, Answers, Parity, areas, compare_answers
+from export.precisions.parity import BUDGETS, Parity, areas, compare_answers
 from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of, write_json
 from runtime.common.program import program_name
+from runtime.common.side_by_side import side_by_side
 from runtime.common.text_table import align
 from runtime.images.preprocess import ReadOptions
 from runtime.report import paper_table
@@ -94,9 +96,8 @@ def verify(contenders: Sequence[DetectorForm], images: Images) -> list[FormRow]:
 
 
 def _answers(contender: DetectorForm, images: Images) -> Answers:
-    judge = contender.open()
-    step = contender.batch
-    parts = [judge(np.stack(images.frames[start : start + step])) for start in range(0, len(images), step)]
+    judge, waiting = contender.open(), batches(images, contender.batch)
+    parts = side_by_side(judge, waiting) if contender.side_by_side else map(judge, waiting)
     maps, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Answers(maps, scores)
 

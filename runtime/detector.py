@@ -54,6 +54,7 @@ class Detector(Closing):
         self.session = session
         self.sidecar = sidecar
         self.hashes = hashes or Hashes()
+        self.sidecar_in_force = self.hashes.sidecar  # another one once a threshold was written into it
         chosen = sidecar.threshold
         value = chosen.value if threshold is None else threshold
         self._limits = (value, value if chosen.map_value is None else chosen.map_value)
@@ -78,6 +79,16 @@ class Detector(Closing):
             "threshold": self.threshold,
             "map_threshold": self.map_threshold,
         }
+
+    def beside(self, threshold: Threshold) -> "Detector":
+        """Return a detector of the same engine that judges by `threshold`; only one of them has to be closed.
+
+        Raises `UserError` for one that is not on the score's scale.
+        """
+        other = Detector(self.session, self.sidecar, None, self.hashes)
+        other.sidecar_in_force = self.sidecar_in_force
+        other.use(on_scale(threshold, self.sidecar.score_maximum))
+        return other
 
     def use(self, threshold: Threshold) -> None:
         """Judge by `threshold` from the next result on; any thread may call this while another one judges."""

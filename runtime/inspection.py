@@ -6,24 +6,25 @@ Everything here runs in the thread that calls `run`; what waits for devices, dis
 One thing comes from another thread: the answer to a trigger whose deadline has passed (`runtime.triggers.orders`).
 """
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.notices import say
-from runtime.detector import Detector, Submitted
+from runtime.detector import Detector
 from runtime.images.view import View
+from runtime.judging import Judging, UnderWay
 from runtime.outgoing import Outgoing, Receiver
-from runtime.result import Result
-from runtime.sources.asked import kind_of
-from runtime.sources.encoding_notes import EncodingNotes
+from runtime.recipes.book import Recipes
+from runtime.recipes.recipe import Recipe
+from runtime.sources.asked import Adjustable, adjustable, kind_of
 from runtime.sources.feed import Arrival, Feed
-from runtime.sources.frame import LOST, Frame, Source
+from runtime.sources.frame import LOST, Source
 from runtime.triggers.options import DecideOptions
 from runtime.triggers.orders import Orders
 from runtime.triggers.station import Order
@@ -71,33 +72,15 @@ class SourceState:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Taken:
-    """A frame as it is judged."""
-
-    source: Source
-    frame: Frame
-    unjudged: str  # why it is not given to the engine; empty where it is
-    frozen: str  # why it says nothing new
-    order: Order | None  # whose it is
-
-
-@dataclass(frozen=True, eq=False)
-class _UnderWay:
-    """Frames that were submitted together, and the milliseconds of what came before."""
-
-    taken: list[_Taken]
-    submitted: Submitted
-    latency_ms: dict[str, float]
-
-
 class Inspection(Closing):
     """Judges the frames of `sources` with `detector` until they end, `stop` is called or the limit is reached.
 
     `receivers` are offered every judgement. `views` has one for each source, in their order, or none at all. Owns the
-    sources, not the detector. With `orders`, which it opens and closes, only frames that triggers ask for are judged,
-    and each trigger gets its answer. `latency_ms` of each result gains the stages "capture" (what the loop waited for
-    the frame) and, with views, "view". Raises `UserError` for two sources of one name, which no sink could tell apart.
+    sources, not the detector. With `recipes`, the one in force judges in the place of `detector` and `views`: the
+    next frame that is taken, or, with `orders`, the parts whose triggers come from then on. With `orders`, which it
+    opens and closes, only frames that triggers ask for are judged, and each trigger gets its answer. `latency_ms` of
+    each result gains the stages "capture" (what the loop waited for the frame) and, with views, "view". Raises
+    `UserError` for two sources of one name, which no sink could tell apart.
     """
 
     def __init__(
@@ -108,23 +91,28 @@ class Inspection(Closing):
         options: InspectionOptions | None = None,
         views: Sequence[View] = (),
         orders: Orders | None = None,
+        recipes: Recipes | None = None,
     ) -> None:
         self.sources = tuple(sources)
         self._check_names()
-        self._detector = detector
+        self.recipes = recipes or Recipes([Recipe.plain(detector, views=views)])
+        for one in (one for recipe in self.recipes.all for one in recipe.inspects if one.views):
+            if len(one.views) != len(self.sources):
+                raise ValueError(f"{len(one.views)} views for {len(self.sources)} sources")
         self._options = options or InspectionOptions()
-        self._outgoing = Outgoing(receivers, detector, orders, self._options.decide, self._options.run)
+        self._outgoing = Outgoing(receivers, self.recipes, orders, self._options.decide, self._options.run)
         self.summary = self._outgoing.summary
+        self._judging = Judging(self.sources, self._options.batch_cameras, self.summary)
         self._orders = orders
-        self._views = {id(source): view for source, view in zip(self.sources, views, strict=bool(views))}
-        self._encodings = EncodingNotes(detector.sidecar.image_facts, detector.sidecar.versions)
         self._taken = 0
         self._waited_ms = 0.0
         self._stopping = False
         self._told: set[int] = set()  # sources whose end was told, by their place
         if orders is not None:
-            orders.open({source.name: kind_of(source) for source in self.sources}, self._answer_without_frame)
-        self._feed = Feed(self.sources, orders, self._options.frozen_after_s)
+            kinds = {source.name: kind_of(source) for source in self.sources}
+            orders.open(kinds, self._answer_without_frame, self.recipes.key_in_force)
+        self._feed = Feed(self.sources, orders, self._options.frozen_after_s, self.recipes.key_in_force)
+        self.recipes.around = self._set_cameras
 
     def _check_names(self) -> None:
         names = [source.name for source in self.sources]
@@ -138,6 +126,38 @@ class Inspection(Closing):
     def stop(self) -> None:
         """Ask `run` to return after what is under way; only sets a flag, so that a signal handler may call it."""
         self._stopping = True
+
+    @contextlib.contextmanager
+    def _set_cameras(self, old: Recipe, new: Recipe) -> Iterator[None]:
+        """Set cameras to what `new` needs while no frame is taken, nor any trigger; raises as they do, all as before.
+
+        Each part that was asked for before has its frame by then, exposed as its own recipe wants it.
+        """
+        cameras = [camera for source in self.sources if (camera := adjustable(source))]
+        if old.camera == new.camera or not cameras:
+            yield
+            return
+        sources = [source for source in self.sources if adjustable(source)]
+        with contextlib.ExitStack() as stack:
+            if self._orders is not None:
+                stack.enter_context(self._orders.held())
+            stack.enter_context(self._feed.held(sources))
+            try:
+                for camera in cameras:
+                    camera.adjust(new.camera)
+            except (UserError, OSError):
+                for camera in cameras:
+                    self._set_back(camera, old)
+                raise
+            yield
+
+    @staticmethod
+    def _set_back(camera: Adjustable, recipe: Recipe) -> None:
+        """Set `camera` to what `recipe` needs; where it does not take that either, nobody knows what it has."""
+        try:
+            camera.adjust(recipe.camera)
+        except (UserError, OSError) as error:
+            camera.reopen(str(error))
 
     def dropped(self) -> dict[str, int]:
         """Return how many frames were captured but never judged, by the source's name."""
@@ -177,15 +197,17 @@ class Inspection(Closing):
         A single source that fails raises its error when its frames are judged. Of several, one that fails is told on
         stderr and the others go on; the first error is raised when all have ended.
         """
-        under_way: deque[_UnderWay] = deque()
+        under_way: deque[UnderWay] = deque()
         try:
             while not self._stopping:
                 arrivals, capture_ms = self._take(bool(under_way))
-                if arrivals:
-                    under_way.append(self._submit(arrivals, capture_ms))
-                elif not under_way and self._at_end():
+                for recipe, together in self._by_recipe(arrivals):
+                    while under_way and not self._has_room(under_way, recipe):
+                        self._finish(under_way.popleft())
+                    under_way.append(self._judging.submit(recipe, together, capture_ms))
+                if not (arrivals or under_way) and self._at_end():
                     break
-                if under_way and (not arrivals or len(under_way) == self._detector.session.slots):
+                if under_way and (not arrivals or not self._has_room(under_way, under_way[-1].recipe)):
                     self._finish(under_way.popleft())
                 if len(self.sources) > 1:
                     self._tell_failures()
@@ -194,9 +216,22 @@ class Inspection(Closing):
                 self._finish(under_way.popleft())
         finally:
             for batch in under_way:
-                batch.submitted.discard()
+                batch.discard()
         if self._taken != self._options.limit and not self._stopping:
             self._raise_failure()
+
+    def _by_recipe(self, arrivals: Sequence[Arrival]) -> Iterator[tuple[Recipe, list[Arrival]]]:
+        """Yield the frames that are judged together, in order."""
+        for name, group in groupby(arrivals, lambda arrival: arrival.recipe):
+            recipe, same = self.recipes[name], list(group)
+            most = recipe.first.detector.session.max_batch
+            for start in range(0, len(same), most):
+                yield recipe, same[start : start + most]
+
+    @staticmethod
+    def _has_room(under_way: Sequence[UnderWay], recipe: Recipe) -> bool:
+        """Whether frames of `recipe` can be submitted: those of another one, perhaps on its engine, are done before."""
+        return under_way[0].recipe is recipe and len(under_way) < recipe.slots
 
     def _at_end(self) -> bool:
         return self._feed.ended or self._taken == self._options.limit
@@ -204,7 +239,8 @@ class Inspection(Closing):
     def _take(self, busy: bool) -> tuple[list[Arrival], float]:
         """Return the next frames and the milliseconds waited for them; does not wait while a result is under way."""
         several = self._options.batch_cameras and len(self.sources) > 1
-        most = min(len(self.sources), self._detector.session.max_batch) if several else 1
+        session = self.recipes.in_force.first.detector.session
+        most = min(len(self.sources), session.max_batch) if several else 1
         if self._options.limit is not None:
             most = min(most, self._options.limit - self._taken)
         started = time.perf_counter()
@@ -218,57 +254,17 @@ class Inspection(Closing):
         capture_ms, self._waited_ms = self._waited_ms, 0.0
         return arrivals, capture_ms
 
-    def _submit(self, arrivals: Sequence[Arrival], capture_ms: float) -> _UnderWay:
-        started = time.perf_counter()
-        taken = [self._viewed(arrival) for arrival in arrivals]
-        latency_ms = {"capture": capture_ms}
-        if self._views:
-            latency_ms["view"] = 1e3 * (time.perf_counter() - started)
-        session = self._detector.session
-        constant = self._options.batch_cameras and session.constant_batch
-        batch = min(len(self.sources), session.max_batch) if constant else 0
-        empty = (*session.frame_size, 3)
-        images = [np.zeros(empty, np.uint8) if item.unjudged else item.frame.image for item in taken]
-        return _UnderWay(taken, self._detector.submit(images, batch), latency_ms)
-
-    def _viewed(self, arrival: Arrival) -> _Taken:
-        """Return what is judged of a frame, or why it cannot be. One bad frame of many is not the end of the others.
-
-        Raises `UserError` for the very first of a single source whose pictures are all alike: then it is the
-        configuration that is wrong.
-        """
-        source, frame, unjudged = arrival.source, arrival.frame, arrival.frame.fault
-        if unjudged:
-            return _Taken(source, frame, unjudged, "", arrival.order)
-        view = self._views.get(id(source))
-        try:
-            if view is not None:
-                frame = replace(frame, image=np.ascontiguousarray(view(frame.image)))
-            self._detector.check(frame.image)
-        except UserError as error:
-            if len(self.sources) == 1 and source.uniform and not self.summary.frames:
-                raise
-            unjudged = str(error)
-        return _Taken(source, frame, unjudged, arrival.frozen, arrival.order)
-
-    def _finish(self, batch: _UnderWay) -> None:
-        for item, result in zip(batch.taken, batch.submitted.results(), strict=True):
-            source, judged = item.source, self._judged(item, result)
-            self._encodings.look_at(source)
-            judged = replace(judged, latency_ms={**batch.latency_ms, **judged.latency_ms})
-            self._outgoing.judged(source, item.frame, judged, self._views.get(id(source)), item.order)
+    def _finish(self, batch: UnderWay) -> None:
+        recipe, withheld = batch.recipe, self.recipes.withheld(batch.recipe)
+        for one in self._judging.finish(batch):
+            result, parts = one.result, one.parts
+            if withheld:
+                result, parts = result.without_verdict(withheld), tuple(p.without_verdict(withheld) for p in parts)
+            self._outgoing.judged(one.item.source, one.item.frame, result, one.view, one.item.order, recipe, parts)
 
     def _answer_without_frame(self, order: Order, reason: str) -> None:
         source = next(source for source in self.sources if source.name == order.source)
         self._outgoing.unanswered(source, order, reason)
-
-    def _judged(self, item: _Taken, result: Result) -> Result:
-        """Return `result` held to what is inspected of the source's frames, without a verdict where it has none."""
-        if item.unjudged:
-            return result.unjudged(item.unjudged)
-        view = self._views.get(id(item.source))
-        judged = result if view is None else view.inspected(result, self._detector.sidecar.score)
-        return judged.without_verdict(item.frozen) if item.frozen else judged
 
     def _tell_failures(self) -> None:
         """Say once of each source of several that it failed, while others go on."""
@@ -291,4 +287,5 @@ class Inspection(Closing):
         """Answer the triggers that wait, stop capturing and close the sources; a second call does nothing."""
         if self._orders is not None:
             self._orders.close()
+        self.recipes.end()  # while cameras and audit are still there
         self._feed.close()

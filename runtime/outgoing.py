@@ -6,14 +6,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from runtime.common.files import safe_name
 from runtime.common.summary import Summary
-from runtime.detector import Detector
+from runtime.images.parts import Part
 from runtime.images.view import View
+from runtime.recipes.book import Recipes
+from runtime.recipes.recipe import Recipe
 from runtime.result import Result, Verdict
 from runtime.sinks.judgement import Judgement
 from runtime.sources.frame import LOST, Frame, Source, blank
@@ -36,20 +38,21 @@ class Outgoing:
     """Offers every judgement to `receivers`, one at a time, whichever thread it comes from.
 
     With `orders` a judgement answers its trigger unless the deadline has: then it is only recorded. With `decide` it
-    carries the line's decision. `run` is the id of the run. `summary` counts what was judged.
+    carries the line's decision. `recipes` are those of the run, whose id is `run`; an engine that is promoted
+    begins another. `summary` counts what was judged.
     """
 
     def __init__(
         self,
         receivers: Sequence[Receiver],
-        detector: Detector,
+        recipes: Recipes,
         orders: Orders | None = None,
         decide: DecideOptions | None = None,
         run: str = "",
     ) -> None:
         self.receivers = tuple(receivers)
         self.summary = Summary()
-        self._detector = detector
+        self._recipes = recipes
         self._orders = orders
         self._run = run
         self._deciders = None if decide is None else Deciders(decide)
@@ -57,10 +60,20 @@ class Outgoing:
         self._shapes: dict[str, tuple[int, ...]] = {}  # of the last frame, by source
         self._numbers = count(1)  # of answers without a frame
 
-    def judged(self, source: Source, frame: Frame, result: Result, view: View | None, order: Order | None) -> None:
-        """Offer what a frame came to, as the answer to `order` if that is in time."""
+    def judged(
+        self,
+        source: Source,
+        frame: Frame,
+        result: Result,
+        view: View | None,
+        order: Order | None,
+        recipe: Recipe,
+        parts: tuple[Part, ...] = (),
+    ) -> None:
+        """Offer what a frame came to by `recipe`, as the answer to `order` if that is in time."""
         self._shapes[source.name] = frame.image.shape
-        judgement = Judgement(source.name, frame, result, view, decision=self._decision(source, result), run=self._run)
+        decision = self._decision(source, result, recipe)
+        judgement = Judgement(source.name, frame, result, view, decision=decision, parts=parts, **self._of(recipe))
         if order is not None:
             judgement = replace(judgement, trigger=order.trigger, due_s=order.due_s)
             if self._orders is not None and not self._orders.finish(order):
@@ -70,12 +83,21 @@ class Outgoing:
         deliver_ms = 1e3 * (time.perf_counter() - offering)
         self.summary.add(judgement.result.verdict, {**result.latency_ms, "deliver": deliver_ms}, source.name)
 
-    def _decision(self, source: Source, result: Result) -> Verdict | None:
+    def _of(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what run and recipe say of a judgement, as its fields."""
+        return {
+            "run": recipe.run or self._run,
+            "recipe": recipe.name,
+            "engine_sha256": recipe.engine_sha256,
+            "sidecar_sha256": recipe.sidecar_sha256,
+            "maximum": recipe.maximum,
+        }
+
+    def _decision(self, source: Source, result: Result, recipe: Recipe) -> Verdict | None:
         if self._deciders is None:
             return None
-        return self._deciders.add(
-            source.name, result.verdict, source.reconnects, result.threshold, result.map_threshold
-        )
+        state = (source.reconnects, recipe.key, result.threshold, result.map_threshold)
+        return self._deciders.add(source.name, result.verdict, *state)
 
     def unanswered(self, source: Source, order: Order, reason: str) -> None:
         """Answer `order` without a verdict and without a frame."""
@@ -84,13 +106,14 @@ class Outgoing:
         number = next(self._numbers)
         name = live_frame_name(f"{safe_name(source.name)}_unanswered", number)
         image = blank(self._shapes.get(source.name, (64, 64, 3)))
-        detector = self._detector
-        empty = np.zeros(detector.session.input_size, np.float32)
-        result = Result(empty, math.nan, "none", detector.threshold, detector.map_threshold, {}, reason)
+        recipe = self._recipes[order.recipe]
+        empty = np.zeros(recipe.first.detector.session.input_size, np.float32)
+        result = Result(empty, math.nan, "none", *recipe.limits, {}, reason)
         frame = Frame(image, name, number, time.time())
         late = time.monotonic() >= order.due_s
         trigger, due_s = order.trigger, order.due_s
-        self._offer(Judgement(source.name, frame, result, trigger=trigger, due_s=due_s, late=late, run=self._run))
+        said = self._of(recipe)
+        self._offer(Judgement(source.name, frame, result, trigger=trigger, due_s=due_s, late=late, **said))
 
     def _offer(self, judgement: Judgement) -> None:
         with self._one_at_a_time:

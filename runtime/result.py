@@ -13,6 +13,11 @@ ROUNDING = 0.05  # of the scale's ends: what FP16 and INT8 leave
 NOT_FINITE = "the engine's result is not finite"
 
 
+def by_threshold(score: float, threshold: float) -> float:
+    """Return a score in units of its threshold, to rank those of several; as it is for a threshold of 0."""
+    return score / threshold if threshold > 0 else score
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What the engine says of one frame.

@@ -29,7 +29,8 @@ from runtime.detector import Detector
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.inspection import Inspection
-from runtime.overhead import HEIGHT, WIDTH, Generated, from_memory, open_engine
+from runtime.overhead import open_engine
+from runtime.overheads.generated import HEIGHT, WIDTH, Generated, from_memory
 from runtime.records.options import run_of
 from runtime.serve import arguments as serve_arguments
 from runtime.sinks import arguments as sink_arguments
@@ -118,10 +119,10 @@ def _result(
     elapsed_s: float,
     device: str,
 ) -> SoakResult:
+    before, after = before_and_after(samples)  # raises where no frame was judged, so that there are no lines
     lines = Path(source.name).with_name("frames.jsonl")
     written = {json.loads(line)["frame"] for line in lines.read_bytes().splitlines()} & set(range(source.read))
     p50, _, p99 = inspection.summary.percentiles_ms()["execute"]
-    before, after = before_and_after(samples)
     return SoakResult(
         minutes=elapsed_s / 60,
         frames_read=source.read,
@@ -160,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def page(inspection: Inspection, deliveries: Deliveries) -> "Server | None":
             states, counts = inspection.states, deliveries.counts
-            return serve_arguments.server_from(arguments, detector, states, counts, log_among(sinks))
+            return serve_arguments.server_from(arguments, inspection.recipes, states, counts, log_among(sinks))
 
         outcome = soak(detector, arguments.minutes, folder, arguments.fps, sinks, page)
         if arguments.out:

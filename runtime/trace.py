@@ -15,16 +15,18 @@ from runtime.common.files import printable, safe_name
 from runtime.common.moments import parse_moment
 from runtime.common.notices import escaped, say
 from runtime.common.program import program_name
-from runtime.common.text_table import align
+from runtime.common.text_table import align, number
 from runtime.records.export import write_csv, write_parquet
 from runtime.records.read import Query, audit, judgements, options_of_run
 from runtime.result import VERDICTS
-from runtime.sinks.folder import OVERLAYS_NAME, overlay_name
+from runtime.sinks.folder import overlay_places
 
 NOTHING_STATUS = 1
 BLOCK = 50  # lines of a table that are aligned together
-HEAD = ("time", "part", "verdict", "score", "threshold", "source", "frame", "age ms", "answer ms", "engine")
+HEAD = ("time", "part", "recipe", "verdict", "score", "threshold", "source", "frame", "age ms", "answer ms", "engine")
 AUDIT_HEAD = ("time", "what", "from", "to", "who", "where")
+RECIPE = HEAD.index("recipe")
+NOTHING = "-"
 SHORT = 12  # digits of a hash that a person is shown
 
 
@@ -41,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--from", dest="since", metavar="TIME", help="captured then or later, as 2026-11-27 or 2026-11-27T13:28")
     add("--to", dest="until", metavar="TIME", help="captured before then")
     add("--verdict", choices=VERDICTS, help="judgements with this verdict only")
+    add("--recipe", metavar="NAME", help="judgements by this recipe only")
     add("--limit", type=count, metavar="N", help="the newest N only")
     add("--audit", action="store_true", help="what was changed, by whom, instead of judgements")
     ways = parser.add_mutually_exclusive_group()
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         None if args.since is None else parse_moment(args.since),
         None if args.until is None else parse_moment(args.until),
         args.verdict,
+        None if args.recipe is None else printable(args.recipe),
     )
     file = args.csv or args.parquet
     if args.audit and (query != Query() or file):
@@ -73,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         shown = found if args.audit else (_whole(args.log, record) for record in found)
         lines: Iterable[str] = map(json.dumps, shown)
     else:
-        lines = _table(AUDIT_HEAD, map(_audit_row, found)) if args.audit else _table(HEAD, map(_row, found))
+        judged = not args.audit
+        lines = _table(HEAD, map(_row, found), RECIPE) if judged else _table(AUDIT_HEAD, map(_audit_row, found))
     printed = 0
     for line in lines:
         print(line)
@@ -95,52 +100,45 @@ def _nothing(log: Path) -> int:
     return NOTHING_STATUS
 
 
-def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
-    """Yield lines with aligned columns, so many at a time: a log may have millions. Nothing for no rows."""
+def _table(head: Sequence[str], rows: Iterator[Sequence[str]], optional: int = -1) -> Iterator[str]:
+    """Yield lines with aligned columns, so many at a time: a log may have millions. Nothing for no rows.
+
+    The column `optional` is left out where none of them has anything in it.
+    """
     while block := list(islice(rows, BLOCK)):
-        yield from align([head, *block], left=len(head)).splitlines()
+        empty = optional >= 0 and all(row[optional] == NOTHING for row in block)
+        shown = [
+            [cell for place, cell in enumerate(row) if not (empty and place == optional)] for row in [head, *block]
+        ]
+        yield from align(shown, left=len(head)).splitlines()
 
 
 def _row(record: dict[str, Any]) -> list[str]:
     verdict = f"none: {record['reason']}" if record["reason"] else record["verdict"]
-    numbers = [_number(record[name], digits) for name, digits in (("score", 4), ("threshold", 4))]
-    times = [_number(record[name], 1) for name in ("age_ms", "answer_ms")]
+    numbers = [number(record[name], digits) for name, digits in (("score", 4), ("threshold", 4))]
+    times = [number(record[name], 1) for name in ("age_ms", "answer_ms")]
     engine = f"{record['engine'] or '?'} {(record['engine_sha256'] or '')[:SHORT]}"
-    cells = [record["time"], record["part"] or "-", verdict, *numbers, record["source"], record["name"], *times, engine]
+    named = [record[name] or NOTHING for name in ("part", "recipe")]
+    cells = [record["time"], *named, verdict, *numbers, record["source"], record["name"], *times, engine]
     return [escaped(cell) for cell in cells]  # part ids come from outside
 
 
 def _audit_row(change: dict[str, Any]) -> list[str]:
     named = (change[name] for name in ("time", "what", "old", "new", "who", "origin"))
-    return [escaped(cell[:SHORT] if len(cell) == 64 and cell.isalnum() else cell) or "-" for cell in named]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return [escaped(cell[:SHORT] if len(cell) == 64 and cell.isalnum() else cell) or NOTHING for cell in named]
 
 
 def _whole(log: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return a record for JSON, with where its overlay and its event lie, of those that are still there."""
-    whole = {**record, "boxes": json.loads(record["boxes"]), "latency_ms": json.loads(record["latency_ms"])}
-    options = _options(log, record["run"])
-    whole["overlay"] = next(_overlays(options, record), None)
+    texts = {name: json.loads(record[name]) for name in ("boxes", "latency_ms", "parts") if record[name] is not None}
+    whole = {**record, **texts}
+    options = options_of_run(log, record["run"])
+    overlays = (str(path) for path in overlay_places(options, record) if path.is_file())
+    whole["overlay"] = next(overlays, None)
     if "events" in options:
         known = _events(Path(options["folder"], options["events"]), safe_name(record["source"]))
         whole["event"] = known.get(f"{record['name']}.jpg")
     return {name: value for name, value in whole.items() if value is not None}
-
-
-@cache
-def _options(log: Path, run: str) -> dict[str, Any]:
-    return options_of_run(log, run)
-
-
-def _overlays(options: dict[str, Any], record: dict[str, Any]) -> Iterator[str]:
-    if "output" in options:
-        folder = Path(options["folder"], options["output"], OVERLAYS_NAME)
-        for place in (folder / safe_name(record["source"]), folder):
-            if (path := place / overlay_name(record["name"])).is_file():
-                yield str(path)
 
 
 @cache

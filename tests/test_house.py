@@ -28,21 +28,58 @@ ROOMS: dict[str, set[str]] = {
     "records": {"common"},
     "sources": {"common", "images", "triggers"},
     "sinks": {"common", "images", "records", "result", "sources", "triggers"},
-    "controller": {"common", "images", "result", "sinks", "sources", "triggers"},
+    "drift": {"common", "images", "recipes", "records", "sinks"},
+    "recipes": {"common", "detector", "engines", "images", "result", "sources"},
+    "controller": {"common", "images", "recipes", "result", "sinks", "sources", "triggers"},
     "detector": {"common", "engines", "images", "result"},
-    "inputs": {"common", "sinks", "sources", "triggers"},
-    "outgoing": {"common", "detector", "images", "result", "sinks", "sources", "triggers"},
-    "inspection": {"outgoing", "common", "detector", "images", "result", "sinks", "sources", "triggers"},
-    "serve": {"common", "detector", "engines", "images", "records", "result", "sinks", "sources", "triggers"},
-    "report": {"common", "engines"},
+    "inputs": {"common", "recipes", "sinks", "sources", "triggers"},
+    "outgoing": {"common", "images", "recipes", "result", "sinks", "sources", "triggers"},
+    "judging": {"common", "detector", "images", "recipes", "result", "sources", "triggers"},
+    "inspection": {"common", "detector", "images", "judging", "outgoing", "recipes", "sources", "triggers"},
+    "serve": {
+        "common",
+        "drift",
+        "engines",
+        "images",
+        "recipes",
+        "records",
+        "result",
+        "shadow",
+        "sinks",
+        "sources",
+        "triggers",
+    },
+    "shadow": {"common", "detector", "engines", "images", "recipes", "records", "result", "sinks"},
+    "report": {"common", "engines", "period"},
+    "period": {"common", "records", "result", "sinks"},
+    "gauge": {"common", "records"},
+    "improve": {"common", "detector", "engines", "images", "records", "result"},
+    "checks": {"common", "images", "recipes", "records", "result", "sources"},
+    "overheads": {
+        "common",
+        "detector",
+        "drift",
+        "images",
+        "inspection",
+        "recipes",
+        "records",
+        "result",
+        "serve",
+        "shadow",
+        "sinks",
+        "sources",
+        "triggers",
+    },
 }
-ROOMS["line"] = ROOMS.keys() - {"report", "line"}  # puts all of them together
+ROOMS["line"] = ROOMS.keys() - {"report", "line", "gauge", "improve", "overheads"}  # puts all of them together
 COMMANDS = {
     "infer",
     "capture",
+    "check",
     "soak",
     "overhead",
     "trace",
+    "review",
 }  # may import every room but the report, and no other command
 
 
@@ -103,7 +140,7 @@ def _allowed(item: Import) -> bool:
         return there in ("common", "detector", "engines")
     if there == "":  # the same, from outside
         return here == "report"
-    if (here, there) == ("soak", "overhead"):  # the same frames on the same way
+    if (here, there) == ("soak", "overhead"):  # the same engine options
         return True
     return there in (ROOMS.keys() - {"report"} if here in COMMANDS else ROOMS[here])
 

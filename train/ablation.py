@@ -40,6 +40,7 @@ from train.fit import build_model
 from train.fit_options import add_size_argument, add_training_arguments, config_from, recipe_from
 from train.judging.paper_figures import FigureRow, class_rows, find_class, format_rows
 from train.loop.feature_store import FeatureStore, VariedFeatures, stored_bytes
+from train.loop.precision import settle
 from train.loop.processes import one_process
 from train.loop.schedule import Recipe
 
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = config_from(options, dataset)
     _check(options, dataset, config)
     processes, started = one_process(), time.monotonic()
-    torch.set_float32_matmul_precision(recipe.matmul_precision)
+    recipe = settle(recipe, processes.device)
     features, identity = prepare(dataset, config, recipe, options.weights, options.memory, processes.device)
     encoded = (time.monotonic() - started) / 60
     print(f"features of the images: {encoded:.1f} minutes", file=sys.stderr)

@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import ENCODERS, check_taps
 from export.model.flow import CLAMP, CONDITION_DIMS, log_likelihood, position_code
-from export.model.score import SCORES
 from runtime.common.errors import UserError, run_command
 from runtime.images.preprocess import PLAIN
 from train.comparing.against import compare_with
@@ -44,7 +43,7 @@ from train.comparing.seeds import print_seeds
 from train.data.input_size import choose_size, coarsest_stride, parse_size
 from train.data.open import Dataset, ImageCache, open_dataset, split_held_out
 from train.fit import build_model
-from train.fit_options import DECODERS, decoder_from, halved_by, pooled_by_default
+from train.fit_options import DECODERS, default_config
 from train.loop.schedule import FAST, PAPER, SCHEDULES, Recipe
 from train.loop.training import Trainer
 
@@ -241,9 +240,7 @@ def _config(options: argparse.Namespace, dataset: Dataset) -> ModelConfig:
     """Return the detector that `train.fit` makes by default of these images."""
     taps = _taps(options)
     size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), PLAIN)
-    pooled = pooled_by_default(taps, options.schedule)
-    halved = halved_by(decoder_from(options), options.encoder, pooled)
-    return ModelConfig(options.encoder, taps, size, score=SCORES[0], pooled=pooled, halved=halved)
+    return default_config(options.encoder, taps, size, options.schedule, options.decoder)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -4,15 +4,22 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from export.images.repeats import different
 from export.model.cflow import CFlow, ModelConfig
-from export.model.checkpoint import Checkpoint, check_checkpoint_path, installed_versions, save_checkpoint
+from export.model.checkpoint import (
+    Checkpoint,
+    check_checkpoint_path,
+    installed_versions,
+    load_checkpoint,
+    network_sha256,
+    save_checkpoint,
+)
 from export.model.encoder import calibrate_batch_norm, load_encoder_weights
 from runtime.common.argument_types import output_file
 from runtime.common.errors import run_command
@@ -26,7 +33,7 @@ from runtime.images.preprocess import ReadOptions
 from train.data.brightness import say_if_dark
 from train.data.facts import facts_of
 from train.data.input_size import check_size
-from train.data.open import Dataset, ImageCache, open_dataset, split_held_out, split_selection
+from train.data.open import Dataset, ImageCache, open_dataset, split_good
 from train.fit_options import (
     add_acceptance_argument,
     add_file_arguments,
@@ -40,12 +47,14 @@ from train.fit_options import (
 )
 from train.judging.fit_report import Standing, describe_images, is_poor, poor_line
 from train.judging.gaussian import gaussian_logps
+from train.judging.population import population_of
 from train.judging.scores import freeze
 from train.judging.suspects import describe as describe_suspects
 from train.judging.suspects import find_suspects, suspects_path, write_sheet
 from train.loop.processes import Processes, one_process, processes
-from train.loop.schedule import VARIATIONS, Recipe
+from train.loop.schedule import HISTORY, Recipe
 from train.loop.training import Trainer, resume_path
+from train.start_from import add_start_argument, config_like, given_options, recipe_like
 
 GAUSSIAN = "gaussian_logp"  # in the last pass of a checkpoint's history
 DATA_HELP = "MVTec-style folder, a folder of good images, or a list of images (CSV, JSON)"
@@ -74,18 +83,22 @@ def fit(
     resume: bool = False,
     group: Processes | None = None,
     max_pixels: int | None = None,
+    start: Checkpoint | None = None,
 ) -> Checkpoint:
     """Train a detector on the dataset's good images and write its checkpoint to `out`.
 
     Of the images that are held out of training some choose the weights and freeze the score's constants, and others,
     where there are enough (`split_selection`), the threshold. An image may have `max_pixels` (`ReadOptions`). What is
     interrupted leaves `out` as it was and can be resumed from the training state beside it. Of the processes of a
-    `group` the first writes the files.
+    `group` the first writes the files. With a `start`, whose configuration is `config`, training goes on from its
+    weights, in its very model; `weights` are then its own.
     """
     check_checkpoint_path(out)
     group = group or one_process()
     with _only_writer(out) if group.first else nullcontext():
-        return _fit(dataset, config, recipe, weights, out, resume=resume, group=group, max_pixels=max_pixels)
+        return _fit(
+            dataset, config, recipe, weights, out, resume=resume, group=group, max_pixels=max_pixels, start=start
+        )
 
 
 @contextmanager
@@ -106,32 +119,41 @@ def _fit(
     resume: bool,
     group: Processes,
     max_pixels: int | None,
+    start: Checkpoint | None,
 ) -> Checkpoint:
-    train, held_out = split_held_out(different(dataset.train), recipe.held_out, recipe.seed)
-    selection, of_threshold = split_selection(held_out)
+    train, selection, of_threshold = split_good(dataset, recipe.held_out, recipe.seed)
     read = ReadOptions(config.white, max_pixels)
     images, kept, apart = (
         ImageCache(paths, config.input_size, read=read) for paths in (train, selection, of_threshold)
     )
     if group.first:
-        say_once(describe_use(dataset.train))
-        say_if_dark(dataset.train, read)
-    model, loaded = build_model(config, weights, images)
+        say_once(describe_use(dataset.good))
+        say_if_dark(dataset.good, read)
+    begun_with = "" if start is None else network_sha256(start)
+    if start is None:
+        model, loaded = build_model(config, weights, images)
+    else:
+        model, loaded = start.model, start.encoder_weights
+        recipe = replace(recipe, standardised_start=False)  # it has begun
     trainer = Trainer(model, images, recipe, group)
     data_sha256 = dataset.sha256()
-    state, sources = resume_path(out), {"data_sha256": data_sha256, "encoder_weights": loaded}
+    state = resume_path(out)
+    sources = {"data_sha256": data_sha256, "encoder_weights": loaded, "start_from": begun_with}
     if resume:
         trainer.restore(state, sources)
     trainer.run(state, kept, sources)
     standing = _standing(trainer, kept)
     trainer.history[-1] |= {"kept_logp": float(np.mean(standing.flow)), GAUSSIAN: float(np.mean(standing.gaussian))}
-    trainer.history[-1] |= {name: float(getattr(recipe, name)) for name in VARIATIONS}
+    trainer.history[-1] |= {name: float(getattr(recipe, name)) for name in HISTORY}
+    trainer.history[-1]["bfloat16_products"] = float(trainer.recipe.matmul_precision == "medium")
     constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device, apart, images)
+    both = ImageCache([*selection, *of_threshold], config.input_size, read=read)
+    population = population_of(model, constants, both, trainer.device)
     if group.first:
-        say(describe_images(dataset.train, len(train), len(selection), len(of_threshold)))
+        say(describe_images(dataset.good, len(train), len(selection), len(of_threshold)))
         for line in standing.lines():
             say(line)
-        _show_suspects(model, dataset.train, (constants, threshold), out, (trainer.device, read))
+        _show_suspects(model, dataset.good, (constants, threshold), out, (trainer.device, read))
     checkpoint = Checkpoint(
         model=model.cpu().eval(),
         constants=constants,
@@ -141,7 +163,8 @@ def _fit(
         data_sha256=data_sha256,
         data_origin=dataset.origin,
         history=trainer.history,
-        image_facts=facts_of(dataset.train, read),
+        image_facts=facts_of(dataset.good, read),
+        population=population,
         golden=torch.from_numpy(kept.image(0).copy()),
         versions=installed_versions("torch", "torchvision", "FrEIA", "pillow", "opencv-python-headless"),
     )
@@ -206,14 +229,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run's state beside --out")
     add_file_arguments(parser)
     add_training_arguments(parser)
+    add_start_argument(parser)
     options = parser.parse_args(argv)
     check_checkpoint_path(options.out)
     recipe = recipe_from(options)
+    start = None
+    if options.start_from is not None:
+        start, given = load_checkpoint(options.start_from), given_options(parser, argv, options)
+        recipe = recipe_like(recipe, start, given)
     check_size(options.size)
-    pooled_from(options, taps_from(options))  # said before the data is looked at
-    hidden_units_from(options, taps_from(options))
+    if start is None:
+        pooled_from(options, taps_from(options))  # said before the data is looked at
+        hidden_units_from(options, taps_from(options))
     dataset = open_dataset(options.data)
-    config = config_from(options, dataset)
+    if start is None:
+        config = config_from(options, dataset)
+    else:
+        config = config_like(start.model.config, options, given, dataset, options.start_from)
     with processes() as group:
         checkpoint = fit(
             dataset,
@@ -224,6 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             resume=options.resume,
             group=group,
             max_pixels=options.max_pixels,
+            start=start,
         )
     threshold = checkpoint.thresholds[checkpoint.default_threshold]
     if group.first:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 from export.model.cflow import ModelConfig
 from export.model.encoder import ENCODERS, IMAGENET_MEAN, check_taps
-from export.model.flow import CONDITION_DIMS, paper_units
+from export.model.flow import CONDITION_DIMS, hidden_units_of
 from export.model.score import SCORES
 from runtime.common.argument_types import count, white
 from runtime.common.errors import UserError
@@ -15,9 +15,8 @@ from train.data.input_size import AUTO, choose_size, coarsest_stride
 from train.data.open import Dataset
 from train.loop.schedule import SCHEDULES, Recipe
 
-# the coarsest stride of the taps of which every second row and column is enough, by the name of `--decoder`
-HALVED = {"slim": 4, "slimmest": 8, "paper": 0}
-DECODERS = tuple(HALVED)
+DECODERS = ("slim", "slimmest", "paper")
+FINE = 4  # the coarsest stride of the taps of which every second row and column is enough; coarser ones can be factored
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +31,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     pooled = "taps whose features are averaged over 3 x 3 positions, or none (default: all; with the paper's schedule"
     pooled = f"{pooled} none)"
     model.add_argument("--pool", default=AUTO, metavar="TAPS", help=pooled)
-    decoder = "slim: every second row and column of averaged taps at stride 4 or finer; slimmest: of those at stride 8"
-    decoder = f"{decoder} too; paper: every position of all taps (default: slim, with the paper's schedule paper)"
+    decoder = "slim: every second row and column of averaged taps at stride 4 or finer; slimmest: half of the channels"
+    decoder = f"{decoder} of the other taps factored out early, too; paper: every position and channel (default: slim,"
+    decoder = f"{decoder} with the paper's schedule paper)"
     model.add_argument("--decoder", choices=DECODERS, help=decoder)
-    hidden = "share of the paper's hidden units in every subnet, above 0 to 1 (default: 1)"
+    hidden = "share of the usual hidden units in every subnet, above 0 to 1 (default: 1)"
     model.add_argument("--hidden", type=float, default=1.0, metavar="SHARE", help=hidden)
     model.add_argument("--blocks", type=int, default=8, help="coupling blocks per tap (default: 8)")
     model.add_argument("--unconditional", action="store_true", help="a flow that does not know its position (UFLOW)")
@@ -58,9 +58,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--light", type=float, help=light)
     recipe.add_argument("--blur", type=float, metavar="PIXELS", help="blur by up to this deviation (default: 0)")
     recipe.add_argument("--shift", type=float, metavar="PIXELS", help="shift by up to so many pixels (default: 0)")
+    noise = "noise on the features in training, of a channel's deviation (default: 0; fast: 0.2)"
+    recipe.add_argument("--feature-noise", type=float, metavar="SHARE", help=noise)
     recipe.add_argument("--held-out", type=float, help="fraction of good images not trained on")
     recipe.add_argument("--false-alarm-rate", type=float, help="of the threshold chosen from good images")
-    recipe.add_argument("--precision", dest="matmul_precision", help="of products on a GPU: highest, high, medium")
+    precision = "of products: highest, high (TF32 on a GPU), medium (bfloat16), auto (medium where a CPU is fast at it)"
+    recipe.add_argument("--precision", dest="matmul_precision", help=precision)
     recipe.add_argument("--seed", type=int, help="of all that is drawn")
 
 
@@ -110,24 +113,44 @@ def pooled_by_default(taps: tuple[str, ...], schedule: str) -> tuple[str, ...]:
 
 def halved_by(decoder: str, encoder: str, pooled: tuple[str, ...]) -> tuple[str, ...]:
     """Return the taps that `decoder` judges at every second row and column, among the `pooled` ones."""
-    taps = ENCODERS[encoder].taps
-    return tuple(tap for tap in pooled if taps[tap].stride <= HALVED[decoder])
+    return () if decoder == "paper" else tuple(tap for tap in pooled if ENCODERS[encoder].taps[tap].stride <= FINE)
+
+
+def factored_by(decoder: str, encoder: str, taps: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the taps of which `decoder` factors half of the channels out."""
+    return tuple(tap for tap in taps if ENCODERS[encoder].taps[tap].stride > FINE) if decoder == "slimmest" else ()
+
+
+def default_config(
+    encoder: str, taps: tuple[str, ...], size: tuple[int, int], schedule: str = "fast", decoder: str = ""
+) -> ModelConfig:
+    """Return the detector for `size` (height, width) that `train.fit` makes where nothing else is said of it."""
+    pooled = pooled_by_default(taps, schedule)
+    decoder = decoder or _usual_decoder(schedule)
+    halved, factored = halved_by(decoder, encoder, pooled), factored_by(decoder, encoder, taps)
+    return ModelConfig(encoder, taps, size, score=SCORES[0], pooled=pooled, halved=halved, factored=factored)
 
 
 def hidden_units_from(options: argparse.Namespace, taps: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the hidden units of each tap's subnets, a multiple of 16; none where they are the paper's."""
+    """Return the hidden units of each tap's subnets, a multiple of 16; none where they are the usual."""
     if not 0 < options.hidden <= 1:
         raise UserError("--hidden must be above 0 and at most 1", f"{options.hidden:g}")
     if options.hidden == 1:
         return ()
     condition = 0 if options.unconditional else CONDITION_DIMS
-    of_paper = (paper_units(ENCODERS[options.encoder].taps[tap].channels, condition) for tap in taps)
-    return tuple(max(16, 16 * round(options.hidden * units / 16)) for units in of_paper)
+    factored = factored_by(decoder_from(options), options.encoder, taps)
+    channels = {tap: ENCODERS[options.encoder].taps[tap].channels for tap in taps}
+    usual = (hidden_units_of(channels[tap], condition, tap in factored) for tap in taps)
+    return tuple(max(16, 16 * round(options.hidden * units / 16)) for units in usual)
 
 
 def decoder_from(options: argparse.Namespace) -> str:
     """Return which of `DECODERS` the options ask for; the paper's schedule asks for the paper's."""
-    return options.decoder or ("paper" if options.schedule == "paper" else "slim")
+    return options.decoder or _usual_decoder(options.schedule)
+
+
+def _usual_decoder(schedule: str) -> str:
+    return "paper" if schedule == "paper" else "slim"
 
 
 def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int] | None = None) -> ModelConfig:
@@ -156,4 +179,5 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         pooled=pooled,
         halved=halved_by(decoder_from(options), options.encoder, pooled),
         hidden_units=hidden_units_from(options, taps),
+        factored=factored_by(decoder_from(options), options.encoder, taps),
     )

@@ -36,6 +36,7 @@ from train.foreign.detect import blocks_of, config_of
 from train.foreign.proof import largest_difference
 from train.foreign.reference import is_reference, read_reference
 from train.foreign.weights import ForeignWeights, State, agreed
+from train.judging.population import population_of
 from train.judging.scores import freeze
 from train.loop.schedule import Recipe
 
@@ -135,6 +136,7 @@ def import_checkpoint(path: Path, good: Path, options: ImportOptions) -> Importe
         data_sha256="",  # of what it was trained on: not in the file
         data_origin=source.stated.class_name or dataset.origin,
         image_facts=facts_of(dataset.train, PLAIN),
+        population=population_of(model, constants, ImageCache(dataset.train, config.input_size), torch.device("cpu")),
         golden=torch.from_numpy(images.image(0).copy()),
         versions=installed_versions("torch", "torchvision", "FrEIA", "pillow", "opencv-python-headless"),
     )

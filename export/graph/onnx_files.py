@@ -16,7 +16,7 @@ from runtime.common.errors import UserError
 from runtime.common.files import sha256_of, whole_file
 from runtime.common.machine import available_cores
 from runtime.engines.external_data import refuse_external_data
-from runtime.engines.fields import one_of, record, text, whole, yes_or_no
+from runtime.engines.fields import items, one_of, record, text, whole, yes_or_no
 from runtime.engines.sidecar import Sidecar, read_sidecar, sidecar_path
 
 INFO_KEY = "cflow-edge"
@@ -28,6 +28,7 @@ class ExportInfo:
     """What an ONNX of ours carries beside its graph, so that it can be built on without its checkpoint.
 
     `one_grid`: all taps are judged on one grid, so that none of their maps is brought to that of the finest.
+    `blocks` are each decoder's; those of which half of the channels are factored out have so many `more_blocks`.
     """
 
     sidecar: Sidecar
@@ -38,6 +39,7 @@ class ExportInfo:
     fused: bool = False
     precision: str = "fp32"
     one_grid: bool = False
+    more_blocks: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json` can write."""
@@ -49,7 +51,8 @@ class ExportInfo:
         taps = len(self.sidecar.taps)
         on_finest = self.sidecar.score in ("place_deviation", "deviation") and not self.one_grid
         maps = 2 if on_finest and taps > 1 else 1
-        return ModelFacts(taps, self.blocks, self.conditional, self.soft_permutation, maps)
+        blocks, stages = taps * self.blocks + sum(self.more_blocks), taps + len(self.more_blocks)
+        return ModelFacts(taps, blocks, stages, self.conditional, self.soft_permutation, maps)
 
 
 def set_info(model: onnx.ModelProto, info: ExportInfo) -> None:
@@ -84,6 +87,7 @@ _facts = record(
         "fused": yes_or_no,
         "precision": one_of("fp32", "fp16", "int8"),
         "one_grid": yes_or_no,
+        "more_blocks": items(whole(1, 1024), 0, 64),
     },
     {"sidecar", "blocks", "conditional", "soft_permutation"},
 )
@@ -134,11 +138,15 @@ def foreign_graph(path: Path) -> Iterator[None]:
         raise UserError(expected, found, "export it again from its checkpoint") from error
 
 
-def cpu_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """Open `model` in ONNX Runtime on the CPU, to compare what it computes; only errors are printed."""
+def cpu_session(model: onnx.ModelProto, threads: int | None = None) -> ort.InferenceSession:
+    """Open `model` in ONNX Runtime on the CPU, to compare what it computes; only errors are printed.
+
+    `threads` is how many compute one run, None: as many as there are cores. The last bits may depend on it.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = available_cores()  # a container's, not the machine's
+    options.intra_op_num_threads = threads or available_cores()  # a container's, not the machine's
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a thread that waits leaves its core
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -11,6 +11,7 @@ from export.calibration_data import CalibrationData
 from export.images.labelled import check_classes, labelled_images, read_masks, say_use
 from export.precisions.ranges import calibration_frames
 from runtime.common.errors import UserError
+from runtime.common.side_by_side import side_by_side
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
 
 Frame = NDArray[np.uint8]
@@ -63,5 +64,5 @@ def read_labelled(root: Path, size: tuple[int, int], read: ReadOptions = PLAIN) 
     say_use(root, images)
     anomalous = np.array([image.anomalous for image in images], dtype=bool)
     check_classes(anomalous, "an AUROC")
-    frames = [resize(read_image(image.path, read), size) for image in images]
+    frames = list(side_by_side(lambda image: resize(read_image(image.path, read), size), images))
     return Images(frames, anomalous, read_masks(images, size))

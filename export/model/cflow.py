@@ -22,7 +22,8 @@ class ModelConfig:
     ImageNet weights were trained on. `white` is the sample value that is white in 16-bit grey files that do not say it
     (`ReadOptions`). The features of the taps `pooled` are averaged over 3 x 3 positions before their decoder sees them;
     of those that are `halved` every second row and column is judged, a quarter of the positions. `hidden_units` are
-    those of every subnet, tap by tap; left out, the paper's number.
+    those of every subnet in a block that maps all channels, tap by tap; left out, `hidden_units_of`. Half of the
+    channels of the taps that are `factored` leave their decoder on the way (`Decoder`).
     Raises `UserError` for a value that no detector can have.
     """
 
@@ -41,25 +42,31 @@ class ModelConfig:
     pooled: tuple[str, ...] = ()
     halved: tuple[str, ...] = ()
     hidden_units: tuple[int, ...] = ()
+    factored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             if not getattr(self, name) and self.encoder in ENCODERS:
                 object.__setattr__(self, name, getattr(ENCODERS[self.encoder], name))
-        if self.coupling_blocks < 1:
-            raise UserError("coupling blocks (--blocks) must be at least 1", str(self.coupling_blocks))
+        self._check_decoders()
         if self.clamp not in get_args(Clamp):
             raise UserError(f"the soft clamp must be {' or '.join(get_args(Clamp))}", repr(self.clamp))
         if not 255 <= self.white <= 65535:
             raise UserError("white (--white) must be 255 to 65535", str(self.white))
+        if self.score not in SCORES:
+            raise UserError(f"the score must be {' or '.join(SCORES)}", repr(self.score))
+
+    def _check_decoders(self) -> None:
+        if self.coupling_blocks < 1:
+            raise UserError("coupling blocks (--blocks) must be at least 1", str(self.coupling_blocks))
         if unknown := [tap for tap in self.pooled if tap not in self.taps]:
             raise UserError(f"pooled taps must be among {', '.join(self.taps)}", ", ".join(unknown))
+        if unknown := [tap for tap in self.factored if tap not in self.taps]:
+            raise UserError(f"factored taps must be among {', '.join(self.taps)}", ", ".join(unknown))
         if unknown := [tap for tap in self.halved if tap not in self.pooled]:
             raise UserError(f"halved taps must be pooled ones: {', '.join(self.pooled) or 'none'}", ", ".join(unknown))
         if self.hidden_units and len(self.hidden_units) != len(self.taps):
             raise UserError(f"hidden units must be {len(self.taps)} numbers, one a tap", str(self.hidden_units))
-        if self.score not in SCORES:
-            raise UserError(f"the score must be {' or '.join(SCORES)}", repr(self.score))
 
     @property
     def tap_sizes(self) -> list[tuple[int, int, int]]:
@@ -80,7 +87,8 @@ class ModelConfig:
         So what a model, an engine or an interrupted training is known by stays as it was.
         """
         fields = asdict(self)
-        return {name: value for name, value in fields.items() if value or name not in ("halved", "hidden_units")}
+        younger = ("halved", "hidden_units", "factored")
+        return {name: value for name, value in fields.items() if value or name not in younger}
 
 
 class CFlow(nn.Module):
@@ -106,9 +114,10 @@ class CFlow(nn.Module):
                     clamp=config.clamp,
                     soft_permutation=config.soft_permutation,
                     hidden_units=units,
+                    factored=name in config.factored,
                     generator=generator,
                 )
-                for (channels, _, _), units in zip(config.tap_sizes, units_of_taps, strict=True)
+                for name, (channels, _, _), units in zip(config.taps, config.tap_sizes, units_of_taps, strict=True)
             )
         for index, (_, height, width) in enumerate(config.tap_sizes):
             self.register_buffer(f"code{index}", position_code(height, width), persistent=False)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
+from export.model.flow import FACTORED_AFTER
 from export.model.score import constant_shape
 from export.model.tensor_files import read_torch_file, save_torch_file
 from runtime.common.errors import UserError
@@ -23,6 +24,7 @@ from runtime.engines.fields import items, number, record, table, text, whole, ye
 from runtime.engines.sidecar import LARGEST_SIDE, Threshold
 from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.facts import ImageFacts
+from runtime.images.population import Population
 
 FORMAT = "cflow-edge/checkpoint/2"
 EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per tap
@@ -34,7 +36,7 @@ class Checkpoint:
 
     `constants` (`constant_shape`) are the score's, frozen over held-out good images: a level and a spread per tap,
     and the weights of its image score. `image_facts` is what the good images are like as pictures, `golden` one of
-    them, uint8 (H, W, 3) in the input size.
+    them, uint8 (H, W, 3) in the input size, `population` the distribution of the held-out ones' numbers.
     """
 
     model: CFlow
@@ -48,6 +50,7 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
     image_facts: ImageFacts | None = None
     golden: Tensor | None = None
+    population: Population | None = None
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
@@ -91,6 +94,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     if checkpoint.image_facts is not None:
         content["image_facts"] = checkpoint.image_facts.to_json()
+    if checkpoint.population is not None:
+        content["population"] = checkpoint.population.to_json()
     if checkpoint.golden is not None:
         content["golden"] = checkpoint.golden
     try:
@@ -139,6 +144,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         checkpoint = Checkpoint(model.eval(), constants, thresholds, **{**said, "history": list(said["history"])})
         if content.get("image_facts") is not None:
             checkpoint.image_facts = ImageFacts.from_json(content["image_facts"])
+        if content.get("population") is not None:
+            checkpoint.population = Population.from_json(content["population"])
         checkpoint.golden = _golden(content.get("golden"), config)
     # RuntimeError is load_state_dict's mismatch, AttributeError a part of another type than ours
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -203,16 +210,17 @@ def _check_state(state: Any, config: ModelConfig) -> None:
 
     Before memory is taken for them.
     """
-    blocks = sum(str(name).endswith(".w_perm") for name in state)
-    wanted = len(config.taps) * config.coupling_blocks
+    blocks = sum(str(name).endswith(".global_scale") for name in state)
+    wanted = len(config.taps) * config.coupling_blocks + len(config.factored) * FACTORED_AFTER
     if blocks != wanted:
         what = "Missing key" if blocks < wanted else "More"
         raise ValueError(f"{what}: {blocks} coupling blocks of {wanted} in the state")
     for tap, units in enumerate(config.hidden_units):
         first = re.compile(rf"decoders\.{tap}\.blocks\.\d+\.subnet\.0\.bias")
         found = {len(bias) for name, bias in state.items() if first.fullmatch(name)}
-        if found != {units}:
-            raise ValueError(f"{sorted(found)} hidden units in the state, not {units}")
+        expected = {units, units // 2} if config.taps[tap] in config.factored else {units}
+        if found != expected:
+            raise ValueError(f"{sorted(found)} hidden units in the state, not {sorted(expected)}")
 
 
 LARGEST_AREA = 1 << 26  # pixels: 8192 x 8192
@@ -235,6 +243,7 @@ _model = record(
         "pooled": items(text, 0, 64),
         "halved": items(text, 0, 64),
         "hidden_units": items(whole(1, 1 << 14), 0, 64),
+        "factored": items(text, 0, 64),
     },
     {"encoder", "taps"},
 )

@@ -8,8 +8,10 @@ from export.passes import (
     condition_to_bias,
     drop_last_permutation,
     fibers_into_images,
+    halves_of_coupling,
     maps_as_products,
     merge_log_determinants,
+    norm_of_parts,
     normalisation_into_stem,
     permutation_into_gather,
     scale_into_subnet,
@@ -23,6 +25,7 @@ LAYOUTS: tuple[Layout, ...] = ("convolution", "gemm")
 _REWRITES = (
     normalisation_into_stem.REWRITE,
     condition_to_bias.REWRITE,
+    norm_of_parts.REWRITE,  # which leaves the last permutation in front of a norm alone
     drop_last_permutation.REWRITE,  # before the affine makes the matrix non-orthogonal
     permutation_into_gather.REWRITE,
     affine_into_permutation.REWRITE,
@@ -30,6 +33,7 @@ _REWRITES = (
     merge_log_determinants.REWRITE,
     separate_halves.REWRITE,
     affine_before_coupling.REWRITE,
+    halves_of_coupling.REWRITE,
     maps_as_products.REWRITE,
 )
 

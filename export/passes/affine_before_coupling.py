@@ -5,7 +5,7 @@
 
 x1' and x2' are the halves of the permutation before: rows of its matrix where it is soft; where it is hard, its
 affine is merged with this one, and block after block all of them end up as one in front of the decoder. Rewrite 2
-has taken up every affine that a soft permutation follows, so of those only the last block's is left to move.
+has taken up every affine that a soft permutation follows, so of those only a stage's last block's is left to move.
 """
 
 import numpy as np
@@ -153,7 +153,7 @@ def _scale_input(graph: gs.Graph, source: list[gs.Node], scale: Array, offset: A
 
 
 def _expected(facts: ModelFacts) -> int:
-    return facts.taps * (1 if facts.soft_permutation else facts.blocks)
+    return facts.stages if facts.soft_permutation else facts.blocks
 
 
 REWRITE = Rewrite("global affine before its coupling", _find, _check, _apply, _expected, backwards=True)

@@ -56,8 +56,8 @@ def _apply(graph: gs.Graph, match: Match) -> None:
 
 
 def _expected(facts: ModelFacts) -> int:
-    # The last permutation is dropped before, hard ones are no products any more.
-    return facts.taps * (facts.blocks - 1) if facts.soft_permutation else 0
+    # A stage's last permutation is dropped before, or was none; hard ones are no products any more.
+    return facts.blocks - facts.stages if facts.soft_permutation else 0
 
 
 REWRITE = Rewrite("global affine into permutation", _find, _check, _apply, _expected)

@@ -79,7 +79,7 @@ def _apply(graph: gs.Graph, match: Match) -> None:
 
 
 def _expected(facts: ModelFacts) -> int:
-    return facts.taps * facts.blocks if facts.conditional else 0
+    return facts.blocks if facts.conditional else 0
 
 
 REWRITE = Rewrite("condition into row and column bias", _find, _check, _apply, _expected)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.rewrite import Array, Match, ModelFacts, Rewrite, constant, insert, producer, scalar_and_other
+from export.passes.rewrite import Match, ModelFacts, Rewrite, constant, insert, producer, scalar_and_other
+from runtime.images.interpolation import interpolation
 
 
 @dataclass
@@ -109,13 +110,6 @@ def _apply(graph: gs.Graph, match: Match) -> None:
     out, node.outputs = node.outputs[0], []
     inputs = [total, constant(f"{name}/ones", maps.ones)]
     graph.nodes.append(gs.Node("Add", f"{name}/sum", inputs=inputs, outputs=[out]))
-
-
-def interpolation(outputs: int, inputs: int) -> Array:
-    """Return the matrix (outputs, inputs) of linear interpolation with the corners aligned, float64."""
-    position = np.linspace(0, inputs - 1, outputs)
-    matrix: Array = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
-    return matrix
 
 
 def _expected(facts: ModelFacts) -> int:

@@ -3,6 +3,8 @@
     ((Σ_b (Σ_i s_bi + Σ_i log g_bi) - ½ Σ_i u_i² - D/2 ln 2π) / D - m) / τ
         =  a Σ_i (s_1 + ... + s_8)_i + b Σ_i u_i² + c
 
+Where channels are factored out on the way, blocks of two widths and two norms are left, each with one reduction.
+
 The expression in front of the score's min(·, 0), or min(·, q) with a q <= 0 of every place, is read as an affine
 combination of reductions, whatever the order its terms were written in.
 """
@@ -102,29 +104,50 @@ def _squared(reduction: gs.Node) -> gs.Tensor | None:
 def _check(graph: gs.Graph, match: Match) -> str | None:
     if match["affine"].unread:
         return str(match["affine"].unread)
-    if len(match["squares"]) != 1:
-        return f"one sum of squares was expected, found {len(match['squares'])}"
+    if not match["squares"]:
+        return "no sum of squares was found"
     if not match["sums"]:
         return "no log-determinant was found"
     if not all(is_over_channels(node) for _, node in match["affine"].terms):
         return "a reduction is not over the channels alone"
-    factors = {round(factor, 12) for factor, _ in match["sums"]}
-    return None if len(factors) == 1 else f"the log-determinants have different factors {sorted(factors)}"
+    for terms, name in ((match["sums"], "log-determinants"), (match["squares"], "sums of squares")):
+        factors = {round(factor, 12) for factor, _ in terms}
+        if len(factors) != 1:
+            return f"the {name} have different factors {sorted(factors)}"
+    return None
 
 
 def _apply(graph: gs.Graph, match: Match) -> None:
     name = match["sums"][0][1].name.split("/")[0]  # the tap
-    (square_factor, square), (factor, _) = match["squares"][0], match["sums"][0]
     axis = constant(f"{name}/channels", [1])
-    total = insert(graph, "Sum", f"{name}/log_scales", [node.inputs[0] for _, node in match["sums"]])
-    log_det = insert(graph, "ReduceSum", f"{name}/log_det_jacobian", [total, axis], {"keepdims": 0})
-    log_det = insert(graph, "Mul", f"{name}/log_det_scaled", [log_det, constant(f"{name}/log_det_factor", factor)])
-    norm = insert(graph, "ReduceSumSquare", f"{name}/norm", [_squared(square), axis], {"keepdims": 0})
-    norm = insert(graph, "Mul", f"{name}/norm_scaled", [norm, constant(f"{name}/norm_factor", square_factor)])
+    by_width: dict[int, list[gs.Tensor]] = {}
+    for _, node in match["sums"]:
+        by_width.setdefault(int(node.inputs[0].shape[-1]), []).append(node.inputs[0])
+    log_dets, norms = [], []
+    for index, summed in enumerate(by_width.values()):
+        total = insert(graph, "Sum", _numbered(f"{name}/log_scales", index), summed)
+        of_width = _numbered(f"{name}/log_det_jacobian", index)
+        log_dets.append(insert(graph, "ReduceSum", of_width, [total, axis], {"keepdims": 0}))
+    for index, (_, square) in enumerate(match["squares"]):
+        norm = _numbered(f"{name}/norm", index)
+        norms.append(insert(graph, "ReduceSumSquare", norm, [_squared(square), axis], {"keepdims": 0}))
+    log_det = _scaled(graph, f"{name}/log_det", log_dets, match["sums"][0][0])
+    norm = _scaled(graph, f"{name}/norm", norms, match["squares"][0][0])
     logp = insert(graph, "Add", f"{name}/unshifted", [log_det, norm])
     logp = insert(graph, "Add", f"{name}/excess_fibers", [logp, constant(f"{name}/offset", match["affine"].offset)])
     grid = insert(graph, "Reshape", f"{name}/excess", [logp, match["shape"]])
     match["min"].inputs = [grid if tensor is match["old"] else tensor for tensor in match["min"].inputs]
+
+
+def _numbered(name: str, index: int) -> str:
+    return f"{name}{index}" if index else name
+
+
+def _scaled(graph: gs.Graph, name: str, terms: list[gs.Tensor], factor: float) -> gs.Tensor:
+    """Return the sum of `terms`, scaled."""
+    total = terms[0] if len(terms) == 1 else insert(graph, "Sum", f"{name}_total", terms)
+    scaled: gs.Tensor = insert(graph, "Mul", f"{name}_scaled", [total, constant(f"{name}_factor", factor)])
+    return scaled
 
 
 def _expected(facts: ModelFacts) -> int:

@@ -31,7 +31,7 @@ def _apply(graph: gs.Graph, match: Match) -> None:
 
 
 def _expected(facts: ModelFacts) -> int:
-    return 0 if facts.soft_permutation else facts.taps * (facts.blocks - 1)  # the last one is dropped before
+    return 0 if facts.soft_permutation else facts.blocks - facts.stages  # dropped before
 
 
 REWRITE = Rewrite("hard permutation into gather", _find, _check, _apply, _expected)

@@ -21,7 +21,8 @@ class ModelFacts:
     """What the graph is known to hold, from its metadata: how often each rewrite should match."""
 
     taps: int
-    blocks: int
+    blocks: int  # of all decoders
+    stages: int  # of all decoders: one has two where half of its channels are factored out on the way
     conditional: bool
     soft_permutation: bool
     maps: int  # sums of the taps' maps: the anomaly map, and one on the finest grid where the image score needs it

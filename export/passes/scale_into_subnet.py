@@ -42,7 +42,7 @@ def _apply(graph: gs.Graph, match: Match) -> None:
 
 
 def _expected(facts: ModelFacts) -> int:
-    return facts.taps * facts.blocks
+    return facts.blocks
 
 
 REWRITE = Rewrite("constant factor into subnet", _find, _check, _apply, _expected)

@@ -88,8 +88,8 @@ def _apply(graph: gs.Graph, match: Match) -> None:
 
 
 def _expected(facts: ModelFacts) -> int:
-    # Every subnet's last layer, and every permutation but the last, which is dropped before.
-    return facts.taps * (2 * facts.blocks - 1)
+    # Every subnet's last layer, and every permutation but a stage's last, which is dropped before, or was none.
+    return 2 * facts.blocks - facts.stages
 
 
 REWRITE = Rewrite("halves as separate results", _find, _check, _apply, _expected)

@@ -4,12 +4,11 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
-import onnx
 
 from export.calibration_data import REFILL, CalibrationData
 from export.graph.onnx_files import get_info
 from export.images.parity_images import Images
-from export.precisions.parity import answers_of
+from export.precisions.answers import Reference
 from export.precisions.ranges import calibration_frames
 from runtime.common.errors import UserError
 from runtime.images.preprocess import ReadOptions
@@ -36,14 +35,14 @@ def check_different(
         say(f"note: {count - different} of {count} calibration images repeat others; {REFILL}")
 
 
-def check_good(model: onnx.ModelProto, images: Images, say: Say, *, refuse: bool) -> None:
-    """Say how many of the `images`, taken for good, the FP32 `model` itself calls anomalous, where it does.
+def check_good(reference: Reference, images: Images, say: Say, *, refuse: bool) -> None:
+    """Say how many of the `images`, taken for good, the FP32 model itself calls anomalous, where it does.
 
     With `refuse` raises `UserError` for more than `MOST_ANOMALOUS` of them.
     """
-    threshold = get_info(model, "the fused model").sidecar.threshold.value
+    threshold = get_info(reference.model, "the fused model").sidecar.threshold.value
     count = len(images)
-    anomalous = int(np.count_nonzero(answers_of(model, images).scores.astype(np.float64) > threshold))
+    anomalous = int(np.count_nonzero(reference.answers(images).scores.astype(np.float64) > threshold))
     if refuse and anomalous > MOST_ANOMALOUS * count:
         raise UserError(
             "calibration images must be good ones of the kind that the model was trained on",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.graph.onnx_files import cpu_session, foreign_graph, get_info, load_model
+from export.precisions.answers import BATCH
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
 from runtime.engines.session import Frames, Maps, Scores
@@ -14,7 +15,6 @@ from runtime.images.preprocess import PLAIN
 Judge = Callable[[Frames], tuple[Maps, Scores]]
 FORMS = {".pt": "torch", ".unfused.onnx": "unfused", ".onnx": "fused", ".fp16.onnx": "fp16", ".int8.onnx": "int8"}
 PLAN = "plan"
-BATCH = 4  # frames at a time; a larger batch would only take memory
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class DetectorForm:
     data_origin: str
     open: Callable[[], Judge]
     batch: int = BATCH  # most frames that it takes at once
+    side_by_side: bool = False  # whether several threads may judge with it
     network_sha256: str = ""  # of weights and constants, where that is known: thresholds in the checkpoint may change
     white: int = PLAIN.white  # of 16-bit files that do not say it
 
@@ -143,7 +144,7 @@ def _onnx(path: Path) -> DetectorForm:
     def open_it() -> Judge:
         _check_takes_input_size(path, sidecar)
         with foreign_graph(path):
-            session = cpu_session(model)
+            session = cpu_session(model, threads=1)
 
         def judge(frames: Frames) -> tuple[Maps, Scores]:
             maps, scores = session.run([MAP_NAME, SCORE_NAME], {INPUT_NAME: frames})
@@ -151,7 +152,7 @@ def _onnx(path: Path) -> DetectorForm:
 
         return judge
 
-    return _described(form, path, sidecar, info.data_origin, open_it)
+    return _described(form, path, sidecar, info.data_origin, open_it, side_by_side=True)
 
 
 def _plan(path: Path) -> DetectorForm:
@@ -179,7 +180,13 @@ def _check_takes_input_size(path: Path, sidecar: Sidecar) -> None:
 
 
 def _described(
-    form: str, path: Path, sidecar: Sidecar, origin: str, open_it: Callable[[], Judge], batch: int = BATCH
+    form: str,
+    path: Path,
+    sidecar: Sidecar,
+    origin: str,
+    open_it: Callable[[], Judge],
+    batch: int = BATCH,
+    side_by_side: bool = False,
 ) -> DetectorForm:
     return DetectorForm(
         form=form,
@@ -191,6 +198,7 @@ def _described(
         data_origin=origin,
         open=open_it,
         batch=batch,
+        side_by_side=side_by_side,
         network_sha256=sidecar.network_sha256,
         white=sidecar.white,
     )

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import onnx
 
 from export.images.parity_images import Images
+from export.precisions.answers import Reference, answers_of
 from export.precisions.int8 import permutation_layers
-from export.precisions.parity import Answers, Budget, Parity, answers_of, compare_answers
+from export.precisions.parity import Budget, Parity, compare_answers
 from export.precisions.ranges import Range
 from export.precisions.ranking import RANKING_IMAGES, RANKING_LABELLED, GroupCost, int8_share, rank_groups
 from export.precisions.typing import to_int8
@@ -32,12 +33,12 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What a choice is made from: the fused FP32 `model`, its ranges, the images and the budget they are held to.
+    """What a choice is made from: the fused FP32 graph, its ranges, the images and the budget they are held to.
 
     `always_left_out` are the layers that are out of INT8 whatever they cost.
     """
 
-    model: onnx.ModelProto
+    reference: Reference
     ranges: Mapping[str, Range]
     images: Images
     threshold: float
@@ -46,37 +47,38 @@ class Search:
 
     def choose(self) -> Choice:
         """Free as few groups as meet the budget. Where even all do not, that is what is returned, with its costs."""
-        reference = answers_of(self.model, self.images)
-        choice = self._freed((), reference)
+        choice = self._freed(())
         if self._enough(choice):
             return choice
         few = self.images.spread(RANKING_LABELLED if self.images.labelled else RANKING_IMAGES)
-        ranking = rank_groups(self.model, self.ranges, few, self.threshold)
+        ranking = rank_groups(self.reference, self.ranges, few, self.threshold)
         candidates = tuple(cost for cost in ranking if not set(cost.layers) <= self.always_left_out)
         low, high, best = 0, len(candidates), None  # freeing `low` of them misses the budget
         while high - low > 1:
             middle = (low + high) // 2
-            choice = self._freed(candidates[:middle], reference, ranking)
+            choice = self._freed(candidates[:middle], ranking)
             if self._enough(choice):
                 high, best = middle, choice
             else:
                 low = middle
-        return best or self._freed(candidates, reference, ranking)
+        return best or self._freed(candidates, ranking)
 
     def _enough(self, choice: Choice) -> bool:
         return choice.parity is not None and not self.budget.excess(choice.parity)
 
     def default(self) -> Choice:
         """Free nothing and measure nothing: for where no image can judge."""
-        typed = to_int8(self.model, self.ranges, left_out=self.always_left_out)
-        return Choice(typed, self.always_left_out, (), (), None, int8_share(self.model, self.always_left_out))
+        model = self.reference.model
+        typed = to_int8(model, self.ranges, left_out=self.always_left_out)
+        return Choice(typed, self.always_left_out, (), (), None, int8_share(model, self.always_left_out))
 
-    def _freed(self, groups: Sequence[GroupCost], reference: Answers, ranking: tuple[GroupCost, ...] = ()) -> Choice:
+    def _freed(self, groups: Sequence[GroupCost], ranking: tuple[GroupCost, ...] = ()) -> Choice:
+        model, images = self.reference.model, self.images
         left_out = self.always_left_out.union(*(group.layers for group in groups))
-        typed = to_int8(self.model, self.ranges, left_out=left_out)
-        parity = compare_answers(reference, answers_of(typed, self.images), self.images, self.threshold)
+        typed = to_int8(model, self.ranges, left_out=left_out)
+        parity = compare_answers(self.reference.answers(images), answers_of(typed, images), images, self.threshold)
         names = tuple(group.name for group in groups)
-        return Choice(typed, left_out, names, ranking, parity, int8_share(self.model, left_out))
+        return Choice(typed, left_out, names, ranking, parity, int8_share(model, left_out))
 
 
 def left_out_by_default(model: onnx.ModelProto, quantise_permutations: bool) -> frozenset[str]:

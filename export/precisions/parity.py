@@ -1,4 +1,4 @@
-"""How far a typed graph's answers lie from the FP32 graph's, measured on images by ONNX Runtime.
+"""How far a typed graph's answers lie from the FP32 graph's, on the same images.
 
 Without labels it is the *noise ratio* that counts: the root mean square of the score's change over good images, in
 units of the standard deviation s of those images' own scores, r = rms(dS) / s. Where good and anomalous scores are
@@ -12,44 +12,19 @@ A shift that all images share ranks nothing otherwise, but moves scores against 
 
 import math
 from dataclasses import asdict, dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from export.graph.onnx_files import cpu_session
 from export.images.labelled import auroc
 from export.images.parity_images import Images
+from export.precisions.answers import Answers
 from runtime.common.errors import UserError
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME
 
 POINTS_PER_NOISE = 100 * math.exp(-0.5) / math.sqrt(2 * math.pi) / 2  # 12.1 points of AUROC at a ratio of 1
 SMALLEST_SPREAD = 1e-6  # score units: a single image, or images that are all alike, have none of their own
 PIXEL_STEP = 4  # of every fourth row and column: neighbours are interpolated from the same positions of a tap
-_BATCH = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What a graph says of N images: `maps` (N, H, W) and `scores` (N,), float32."""
-
-    maps: NDArray[np.float32]
-    scores: NDArray[np.float32]
-
-
-def answers_of(model: onnx.ModelProto, images: Images) -> Answers:
-    """Judge `images` with ONNX Runtime on the CPU. Raises `UserError` for an answer that is not finite."""
-    session = cpu_session(model)
-    maps, scores = [], []
-    for start in range(0, len(images), _BATCH):
-        batch = np.stack(images.frames[start : start + _BATCH])
-        some_maps, some_scores = session.run([MAP_NAME, SCORE_NAME], {INPUT_NAME: batch})
-        maps.append(some_maps)
-        scores.append(some_scores)
-    answers = Answers(np.concatenate(maps), np.concatenate(scores))
-    if not np.isfinite(answers.scores).all() or not np.isfinite(answers.maps).all():
-        raise UserError("every score must be finite", "NaN or infinity", "build the engine with --fp32")
-    return answers
 
 
 @dataclass(frozen=True)
@@ -60,10 +35,19 @@ class AurocPair:
     pixel: float | None
 
 
+_known: WeakKeyDictionary[Answers, tuple[Images, AurocPair]] = WeakKeyDictionary()  # all pixels are sorted for them
+
+
 def areas(answers: Answers, images: Images) -> AurocPair | None:
     """Return the AUROCs of labelled images, None of good ones; by pixel only where no anomalous one lacks its mask."""
     if not images.labelled:
         return None
+    if answers not in _known or _known[answers][0] is not images:
+        _known[answers] = (images, _areas(answers, images))
+    return _known[answers][1]
+
+
+def _areas(answers: Answers, images: Images) -> AurocPair:
     of_pixels = None
     if not any(mask is None for mask, anomalous in zip(images.masks, images.anomalous, strict=True) if anomalous):
         blank = np.zeros(answers.maps.shape[1:], bool)
@@ -150,11 +134,6 @@ def _noise(reference: NDArray[np.float64], typed: NDArray[np.float64]) -> float:
     """Return the rms change in units of the reference's standard deviation, 0 where nothing changed."""
     change = float(np.sqrt(np.square(typed - reference).mean()))
     return change / max(float(reference.std()), SMALLEST_SPREAD) if change else 0.0
-
-
-def measure_parity(reference: onnx.ModelProto, typed: onnx.ModelProto, images: Images, threshold: float) -> Parity:
-    """Judge `images` with both graphs and return the differences."""
-    return compare_answers(answers_of(reference, images), answers_of(typed, images), images, threshold)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from tqdm import tqdm
 
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import Images
+from export.precisions.answers import Reference
+from export.precisions.common_part import judge_rests, rest_of
 from export.precisions.int8 import weighted_layers
-from export.precisions.parity import POINTS_PER_NOISE, Parity, answers_of, compare_answers
+from export.precisions.parity import POINTS_PER_NOISE, Parity, areas, compare_answers
 from export.precisions.ranges import Range
-from export.precisions.typing import to_int8
+from export.precisions.typing import int8_graph, to_int8
 from runtime.common.text_table import align
 
 RANKING_IMAGES = 16  # good ones that every group is judged on: their order needs fewer than the budget does
@@ -66,20 +68,27 @@ def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def rank_groups(
-    model: onnx.ModelProto,
+    reference: Reference,
     ranges: Mapping[str, Range],
     images: Images,
     threshold: float,
 ) -> tuple[GroupCost, ...]:
-    """Quantise every group alone and return their costs on `images`, the costliest first."""
+    """Quantise every group alone and return their costs on `images`, the costliest first.
+
+    Of each such graph only what is behind the group is computed (`export.precisions.common_part`).
+    """
+    model = reference.model
     groups, spent = layer_groups(model), multiply_adds(model)
     names, total = set(weighted_layers(model)), sum(spent.values())
-    reference = answers_of(model, images)
-    costs = []
-    for name, layers in tqdm(groups.items(), desc="ranking layers", unit="group", disable=None):
-        typed = to_int8(model, ranges, left_out=names - set(layers))
-        parity = compare_answers(reference, answers_of(typed, images), images, threshold)
-        costs.append(GroupCost(name, layers, sum(spent[layer] for layer in layers) / total, parity))
+    common, exact = to_int8(model, ranges, left_out=names), reference.answers(images)
+    areas(exact, images)  # known before several ask for them at once
+    rests = [rest_of(common, int8_graph(model, ranges, names - set(layers))) for layers in groups.values()]
+    judged = judge_rests(common, rests, images, lambda found: compare_answers(exact, found, images, threshold))
+    parities = tqdm(judged, total=len(groups), desc="ranking layers", unit="group", disable=None)
+    costs = [
+        GroupCost(name, layers, sum(spent[layer] for layer in layers) / total, parity)
+        for (name, layers), parity in zip(groups.items(), parities, strict=True)
+    ]
     return tuple(sorted(costs, key=lambda cost: -cost.points))
 
 

@@ -12,9 +12,10 @@ from export.fuse import probe_frames
 from export.graph.onnx_files import ExportInfo, get_info
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import Images, good_images, read_good, read_labelled
+from export.precisions.answers import Reference, answers_of
 from export.precisions.calibration_checks import FEWEST_IMAGES, check_different, check_good
 from export.precisions.opt_out import Choice, Search, left_out_by_default
-from export.precisions.parity import BUDGETS, Budget, Parity, measure_parity
+from export.precisions.parity import BUDGETS, Budget, Parity, compare_answers
 from export.precisions.ranges import collect_ranges
 from export.precisions.ranking import ranking_table
 from export.precisions.typing import to_fp16
@@ -87,10 +88,11 @@ def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print)
     """
     if options.precision == "fp32":
         return TypedGraph(model)
-    evidence = _gather(model, options, say)
+    reference = Reference(model)
+    evidence = _gather(reference, options, say)
     say(f"typing the graph as {options.precision}")
-    typed = to_fp16(model) if options.precision == "fp16" else _int8(model, options, evidence, say)
-    on_good, on_labelled = _measure(model, typed, options.precision, evidence, say)
+    typed, known = (to_fp16(model), None) if options.precision == "fp16" else _int8(reference, options, evidence, say)
+    on_good, on_labelled = _measure(reference, typed, known, options.precision, evidence, say)
     excess = options.held_to.excess(on_labelled or on_good) if evidence.judged is not None else ""
     _hold(excess, options, say)
     values = _sidecar_values(on_good, on_labelled, options.held_to)
@@ -100,9 +102,9 @@ def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print)
     return TypedGraph(typed, values, ranged_on.sha256 if ranged_on else "")
 
 
-def _gather(model: onnx.ModelProto, options: TypingOptions, say: Say) -> _Evidence:
+def _gather(reference: Reference, options: TypingOptions, say: Say) -> _Evidence:
     """Read the images that there are."""
-    info = get_info(model, "the fused model")
+    info = get_info(reference.model, "the fused model")
     size, read = info.sidecar.input_size, ReadOptions(info.sidecar.white)
     data = _calibration_data(options, info, say)
     good = good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size, read)
@@ -111,7 +113,7 @@ def _gather(model: onnx.ModelProto, options: TypingOptions, say: Say) -> _Eviden
         int8 = options.precision == "int8"
         if int8:
             check_different(data, size, read, say)
-        check_good(model, good, say, refuse=int8 and not foreign and not options.allow_anomalous)
+        check_good(reference, good, say, refuse=int8 and not foreign and not options.allow_anomalous)
     return _Evidence(
         threshold=info.sidecar.threshold.value,
         data=data,
@@ -122,14 +124,28 @@ def _gather(model: onnx.ModelProto, options: TypingOptions, say: Say) -> _Eviden
 
 
 def _measure(
-    model: onnx.ModelProto, typed: onnx.ModelProto, precision: str, evidence: _Evidence, say: Say
+    reference: Reference,
+    typed: onnx.ModelProto,
+    known: Parity | None,
+    precision: str,
+    evidence: _Evidence,
+    say: Say,
 ) -> tuple[Parity, Parity | None]:
-    """Return the differences on the good images, and on the labelled ones where there are any; both are said."""
-    on_good, on_labelled = measure_parity(model, typed, evidence.good, evidence.threshold), None
+    """Return the differences on the good images, and on the labelled ones where there are any; both are said.
+
+    `known` are those on the images that judge, where they have been measured.
+    """
+
+    def parity(images: Images) -> Parity:
+        if known is not None and images is evidence.judged:
+            return known
+        return compare_answers(reference.answers(images), answers_of(typed, images), images, evidence.threshold)
+
+    on_good, on_labelled = parity(evidence.good), None
     good = "random frames" if evidence.data is None else "good images"
     say(describe(on_good, precision, good))
     if evidence.labelled is not None:
-        on_labelled = measure_parity(model, typed, evidence.labelled, evidence.threshold)
+        on_labelled = parity(evidence.labelled)
         say(describe(on_labelled, precision, "labelled images"))
     if (on_labelled or on_good).verdicts_changed:
         say(
@@ -163,18 +179,23 @@ def _hold(excess: str, options: TypingOptions, say: Say) -> None:
     say(f"PARITY MISSED: {precision} costs {excess}; built all the same, as asked for")
 
 
-def _int8(model: onnx.ModelProto, options: TypingOptions, evidence: _Evidence, say: Say) -> onnx.ModelProto:
-    """Return the INT8 graph with the layers left out that the budget needs; the default's where nothing can judge."""
-    data, judged = evidence.data, evidence.judged
+def _int8(
+    reference: Reference, options: TypingOptions, evidence: _Evidence, say: Say
+) -> tuple[onnx.ModelProto, Parity | None]:
+    """Return the INT8 graph with the layers left out that the budget needs, and its differences on what judges.
+
+    The default's, and None, where nothing can judge.
+    """
+    model, data, judged = reference.model, evidence.data, evidence.judged
     assert data is not None  # INT8 is not typed without
     sidecar = get_info(model, "the fused model").sidecar
     ranged = CalibrationData(_ranged(data), data.sha256, data.origin)
     ranges = collect_ranges(model, ranged, sidecar.input_size, WEIGHTED, options.calibrator, ReadOptions(sidecar.white))
     left_out = left_out_by_default(model, options.quantise_permutations)
-    search = Search(model, ranges, judged or good_images([]), evidence.threshold, options.held_to, left_out)
+    search = Search(reference, ranges, judged or good_images([]), evidence.threshold, options.held_to, left_out)
     choice = search.choose() if judged is not None else search.default()
     say_choice(choice, say)
-    return choice.model
+    return choice.model, choice.parity
 
 
 def say_choice(choice: Choice, say: Say) -> None:

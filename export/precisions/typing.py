@@ -19,7 +19,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = gs.import_onnx(model)
     type_encoder(graph)
     type_products(graph, decoder_products(graph))
-    return _finish(model, graph, "fp16")
+    return _finish(model, _exported(model, graph), "fp16")
 
 
 def to_int8(
@@ -29,16 +29,27 @@ def to_int8(
 
     The layers named in `left_out` (None: the permutations) are FP16 instead.
     """
+    return _finish(
+        model, int8_graph(model, ranges, permutation_layers(model) if left_out is None else left_out), "int8"
+    )
+
+
+def int8_graph(model: onnx.ModelProto, ranges: Mapping[str, Range], left_out: Collection[str]) -> onnx.ModelProto:
+    """Return what `to_int8` does without the shapes of tensors and the facts: it can be run, and is made faster."""
     graph = gs.import_onnx(model)
-    quantise(graph, ranges, permutation_layers(model) if left_out is None else left_out)
-    return _finish(model, graph, "int8")
+    quantise(graph, ranges, left_out)
+    return _exported(model, graph)
 
 
-def _finish(model: onnx.ModelProto, graph: gs.Graph, precision: str) -> onnx.ModelProto:
+def _exported(model: onnx.ModelProto, graph: gs.Graph) -> onnx.ModelProto:
     graph.cleanup(remove_unused_graph_inputs=False).toposort()
-    typed = gs.export_onnx(graph)
+    typed: onnx.ModelProto = gs.export_onnx(graph)
     typed.ir_version = model.ir_version
     del typed.graph.value_info[:]
+    return typed
+
+
+def _finish(model: onnx.ModelProto, typed: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     typed = onnx.shape_inference.infer_shapes(typed, strict_mode=True, data_prop=True)
     set_info(typed, replace(get_info(model, "the fused model"), precision=precision))
     return typed

@@ -52,6 +52,11 @@ def count(text: str) -> int:
     return _whole(text, 1, "a whole number from 1 up", text)
 
 
+def whole(text: str) -> int:
+    """Return a whole number from 0 up."""
+    return _whole(text, 0, "a whole number from 0 up", text)
+
+
 def white(text: str) -> int:
     """Return the sample value that is white in 16-bit grey."""
     wanted = "the white of 16-bit files, 255 to 65535, such as 4095"

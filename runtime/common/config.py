@@ -3,7 +3,7 @@
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_args(build: Build, argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(
+    build: Build, argv: Sequence[str] | None = None, belongs: Mapping[str, str] | None = None
+) -> argparse.Namespace:
     """Return the options of the command line `argv` and of the file that it names; `build` makes the parser.
 
-    Where the command line gives an option, what the file says of it, or of one that excludes it, does not count.
+    Where the command line gives an option, what the file says of it, or of one that excludes it, does not count;
+    nor does what `belongs` to an option of the file that does not count (by their `dest`).
     Ends the process as `ArgumentParser.parse_args` does, and with `--show-config`. Raises `UserError` for a file that
     cannot be read, and for what it holds that is no option or no value of one.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     given = _given(build(), words)
     if "config" in given:
-        words = [*words_of_file(build(), Path(given["config"][-1]), given), *words]
+        words = [*words_of_file(build(), Path(given["config"][-1]), given, belongs or {}), *words]
     parser = build()
     arguments = parser.parse_args(words)  # only now must everything be there that is required
     if arguments.show_config:

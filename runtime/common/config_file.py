@@ -37,18 +37,20 @@ def options_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     }
 
 
-def words_of_file(parser: argparse.ArgumentParser, path: Path, given: Mapping[str, Any]) -> list[str]:
-    """Return the file at `path` as words of a command line, without what those `given` there overrule."""
-    text = _read(path)
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} must be TOML", str(error), 'write texts in quotes: engine = "cable.onnx"') from None
+def words_of_file(
+    parser: argparse.ArgumentParser, path: Path, given: Mapping[str, Any], belongs: Mapping[str, str]
+) -> list[str]:
+    """Return the file at `path` as words of a command line, without what those `given` there overrule.
+
+    Nor does it count what `belongs` to an option that is overruled by another one.
+    """
+    text, values = read_toml(path, "--config")
     options = options_of(parser)
     overruled = set(given)
     for group in parser._mutually_exclusive_groups:
         members = {action.dest for action in group._group_actions}
         overruled |= members if members & overruled else set()
+    overruled |= {one for one, other in belongs.items() if other in overruled - set(given)}
     words: dict[str, list[str]] = {}
     for key, value in values.items():
         place, name = _place(path, text, key), key.replace("_", "-")
@@ -56,17 +58,22 @@ def words_of_file(parser: argparse.ArgumentParser, path: Path, given: Mapping[st
             raise _unknown(place, name, options, value)
         if name in words:
             raise UserError(f"{place}: an option must be there once", f"{name} twice", "leave one of them out")
-        words[name] = list(_words(options[name], name, value, place))
+        words[name] = list(words_of_value(options[name], name, value, place))
     return [word for name, found in words.items() if options[name].dest not in overruled for word in found]
 
 
-def _read(path: Path) -> str:
+def read_toml(path: Path, option: str) -> tuple[str, dict[str, Any]]:
+    """Return the text of the file that `option` names, and what it holds. Raises `UserError` for no TOML."""
     if not path.is_file():
-        raise UserError(f"--config needs a file, {path}", "a folder" if path.is_dir() else "no such file")
+        raise UserError(f"{option} needs a file, {path}", "a folder" if path.is_dir() else "no such file")
     try:
-        return path.read_text(encoding="utf-8-sig")  # with the mark that some editors put before a text, or without
+        text = path.read_text(encoding="utf-8-sig")  # with the mark that some editors put before a text, or without
     except UnicodeDecodeError:
         raise UserError(f"{path} must be a text file (UTF-8)", "other bytes", "save it as UTF-8") from None
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} must be TOML", str(error), 'write texts in quotes: engine = "cable.onnx"') from None
 
 
 def _place(path: Path, text: str, key: str) -> str:
@@ -85,8 +92,11 @@ def _unknown(place: str, name: str, options: Mapping[str, Any], value: Any) -> U
     return UserError(f"{place}: a name must be that of an option", repr(name), cure)
 
 
-def _words(action: argparse.Action, name: str, value: Any, place: str) -> Iterator[str]:
-    """Yield `value` of option `name` as words of a command line. Raises `UserError` for one of a wrong type."""
+def words_of_value(action: argparse.Action, name: str, value: Any, place: str) -> Iterator[str]:
+    """Yield `value` of option `name` as words of a command line. Raises `UserError` for one of a wrong type.
+
+    `place` says where it stands, for that.
+    """
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise UserError(f"{place}: {name} must be true or false", _shown(value), "write it without quotes")

@@ -32,6 +32,16 @@ def on_interrupt(handle: Callable[[int, FrameType | None], None]) -> Iterator[No
             signal.signal(number, handler)
 
 
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Have a process that is started meanwhile get no Ctrl-C and no SIGTERM: we end it, when the inspection has."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def interruption(number: int) -> KeyboardInterrupt:
     """Return what is raised for a signal."""
     return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()

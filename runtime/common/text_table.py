@@ -17,6 +17,11 @@ def _line(row: Sequence[str], widths: Sequence[int], left: int) -> str:
     return "  ".join(cells).rstrip()
 
 
+def number(value: float | None, digits: int) -> str:
+    """Return a number with so many decimals, a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def percent(value: float | None) -> str:
     """Return a figure in percent with two decimals, a dash where there is none."""
-    return "-" if value is None else f"{value:.2f}"
+    return number(value, 2)

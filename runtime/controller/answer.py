@@ -64,7 +64,8 @@ class Answer:
     Its verdict is the line's decision where several frames decide (`--decide`), else the frame's.
 
     `sequence` is 0 before the first answer and grows by 1 with each. `part` is empty where nothing asked. `score` is
-    None where the engine gave no number. `answered_s` is in seconds since 1970, `judged_s` of the monotonic clock.
+    None where the engine gave no number. `recipe` and `engine_sha256` are of what judged. `answered_s` is in seconds
+    since 1970, `judged_s` of the monotonic clock.
     """
 
     sequence: int = 0
@@ -78,6 +79,8 @@ class Answer:
     judged_s: float = field(default_factory=time.monotonic)
     totals: Totals = Totals()
     trigger: Trigger | None = None
+    recipe: str = ""
+    engine_sha256: str = ""
 
     @property
     def code(self) -> int:
@@ -110,4 +113,6 @@ class Answer:
             judgement.judged_s,
             self.totals.plus(verdict, late),
             trigger,
+            judgement.recipe,
+            judgement.engine_sha256,
         )

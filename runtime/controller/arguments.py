@@ -12,6 +12,7 @@ from runtime.common.notices import say
 if TYPE_CHECKING:
     from runtime.controller.modbus import ModbusServer
     from runtime.controller.opcua import OpcuaServer
+    from runtime.recipes.book import Recipes
 
 NEEDS_OPCUA = ("opcua_credentials", "opcua_folder", "opcua_certificate", "opcua_key")
 NEEDS_MODBUS = ("modbus_open", "modbus_allow")
@@ -71,7 +72,10 @@ def _add_opcua(group: "argparse._ArgumentGroup") -> None:
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the command (status 2) where an option stands without the one that it belongs to."""
+    """End the command (status 2) where an option stands without the one that it belongs to.
+
+    Raises `UserError` for a coil or a node that cannot trigger.
+    """
     for owner, names in (("opcua", NEEDS_OPCUA), ("modbus", NEEDS_MODBUS)):
         for name in names:
             if getattr(args, name) and getattr(args, owner) is None:
@@ -79,18 +83,29 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     for name in ("safe_after", "verdict_valid"):
         if not getattr(args, name) > 0:
             parser.error(f"--{name.replace('_', '-')} must be above 0 seconds")
+    if any(_trigger(args, kind) for kind in ("modbus", "opcua")):
+        from runtime.controller.trigger_address import coil, node_id
+
+        coil(_trigger(args, "modbus"))
+        node_id(_trigger(args, "opcua"))
+
+
+def _trigger(args: argparse.Namespace, kind: str) -> str:
+    """Return where a controller shall set the trigger of that kind; empty: where the documentation says."""
+    specs = [*(getattr(args, "trigger", None) or ()), getattr(args, "part_from", None)]
+    return next((str(spec.target) for spec in specs if spec is not None and spec.kind == kind), "")
 
 
 def servers_from(
-    args: argparse.Namespace, sources: Sequence[str], engine_sha256: str
+    args: argparse.Namespace, sources: Sequence[str], recipes: "Recipes | None" = None
 ) -> "list[OpcuaServer | ModbusServer]":
-    """Open what was asked for, its address told on stderr; `args.engine` judges `sources`, by their names.
+    """Open what was asked for, its address told on stderr; `recipes` judge `sources`, by their names.
 
     Raises `UserError` or `OSError`, with none left open, if one cannot be.
     """
     found: list[OpcuaServer | ModbusServer] = []
     with contextlib.ExitStack() as stack:
-        for server in _opened(args, sources, engine_sha256):
+        for server in _opened(args, sources, recipes):
             stack.callback(server.close)
             found.append(server)
         stack.pop_all()
@@ -100,7 +115,7 @@ def servers_from(
 
 
 def _opened(
-    args: argparse.Namespace, sources: Sequence[str], engine_sha256: str
+    args: argparse.Namespace, sources: Sequence[str], recipes: "Recipes | None" = None
 ) -> "Iterator[OpcuaServer | ModbusServer]":
     if args.opcua is None and args.modbus is None:
         return
@@ -110,8 +125,8 @@ def _opened(
     if args.modbus is not None:
         from runtime.controller.modbus import ModbusOptions, ModbusServer
 
-        modbus = ModbusOptions.parse(args.modbus, args.modbus_open, args.modbus_allow or ())
-        yield ModbusServer(modbus, Board(sources, limits))
+        modbus = ModbusOptions.parse(args.modbus, args.modbus_open, args.modbus_allow or (), _trigger(args, "modbus"))
+        yield ModbusServer(modbus, Board(sources, limits), recipes)
     if args.opcua is not None:
         from runtime.common.version import installed_version
         from runtime.controller.opcua import OpcuaServer
@@ -119,6 +134,6 @@ def _opened(
         from runtime.controller.opcua_options import OpcuaOptions
 
         paths = (args.opcua_credentials, args.opcua_folder, args.opcua_certificate, args.opcua_key)
-        opcua = OpcuaOptions.parse(args.opcua, *paths)
-        about = About(args.engine.name, engine_sha256, installed_version())
-        yield OpcuaServer(opcua, Board(sources, limits), about)
+        opcua = OpcuaOptions.parse(args.opcua, *paths, _trigger(args, "opcua"))
+        about = About(version=installed_version())
+        yield OpcuaServer(opcua, Board(sources, limits), about, recipes)

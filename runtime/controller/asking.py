@@ -26,7 +26,7 @@ class Handshake:
 class Asking(Closing):
     """Passes triggers of one `origin` on, and knows where the newest stands. Any thread may call anything.
 
-    A trigger asks all `sources`; it is done when each of them has answered.
+    A trigger asks all `sources`, or names the part of their next frames; it is done when each of them has answered.
     """
 
     def __init__(self, origin: str, sources: Sequence[str]) -> None:
@@ -98,6 +98,7 @@ class Asking(Closing):
             given, asked = answer.trigger, self._asked
             if given is None or asked is None:
                 return
+            given = given.named_by or given
             if (given.asked_s, given.origin) == (asked.asked_s, asked.origin):  # the part may have been counted
                 self._missing -= {source}
                 if not self._missing:

@@ -3,9 +3,9 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from runtime.controller.answer import WRAP, Answer, Why
 from runtime.sinks.judgement import Judgement
@@ -57,6 +57,7 @@ class Board:
     ) -> None:
         self.sources = tuple(sources)
         self.heartbeat = 0
+        self.drifts: tuple[str, ...] = ()  # the drift alarms that stand, in words
         self.controller_beat: int | None = None  # what the controller last gave, None before the first
         self._limits = limits or Limits()
         self._clock = clock
@@ -74,6 +75,10 @@ class Board:
     def watch(self, states: Callable[[], Sequence[SourceLike]]) -> None:
         """Ask `states` from now on which sources deliver."""
         self._states = states
+
+    def drift(self, alarms: Sequence[Mapping[str, Any]]) -> None:
+        """Show these drift alarms from now on."""
+        self.drifts = tuple(alarm["text"] for alarm in alarms)
 
     def beat(self) -> None:
         """Say that the inspection has come round again; the heartbeat goes up every `BEAT_S` at most."""

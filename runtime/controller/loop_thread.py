@@ -3,11 +3,12 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import inspect
 import logging
 import selectors
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -50,6 +51,7 @@ class LoopThread:
         self._selector = _GivingWay()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._loop.set_exception_handler(lambda loop, context: None)  # a connection's end is no news
+        self._ending = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -58,23 +60,33 @@ class LoopThread:
         self._loop.run_forever()
 
     def call(self, work: Coroutine[Any, Any, Value], timeout_s: float) -> Value:
-        """Return what `work` does, or raise what it raises; `OSError` if it takes longer than `timeout_s`."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Return what `work` does or raise what it raises; `OSError` after `timeout_s` and where the loop has ended."""
+        try:
+            return self._result(work, timeout_s)
+        finally:
+            if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+                work.close()  # the loop had no time for it, or has ended
+
+    def _result(self, work: Coroutine[Any, Any, Value], timeout_s: float) -> Value:
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            raise OSError("the server has ended") from None
         try:
             return future.result(timeout_s)
         except (concurrent.futures.TimeoutError, TimeoutError):
             future.cancel()
             raise OSError(f"the server did not answer within {timeout_s:g} s") from None
 
-    def end(self, goodbye: Coroutine[Any, Any, Any]) -> None:
+    def end(self, goodbye: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Let clients read for `GOODBYE_S` what was said last, do `goodbye` and close; a second call does nothing."""
-        if self._loop.is_closed():
-            goodbye.close()
-            return
-        time.sleep(GOODBYE_S)
-        with contextlib.suppress(Exception):  # whatever a library has to say when it is closed
-            self.call(goodbye, END_S)
-        self.close()
+        with self._ending:
+            if self._loop.is_closed():
+                return
+            time.sleep(GOODBYE_S)
+            with contextlib.suppress(Exception):  # whatever a library has to say when it is closed
+                self.call(goodbye(), END_S)
+            self.close()
 
     def close(self) -> None:
         """End the loop and its thread; a second call does nothing."""

@@ -10,6 +10,9 @@ from runtime.common.listening import Address, Network
 from runtime.controller.asking import Asking
 from runtime.controller.board import Board
 from runtime.controller.loop_thread import LoopThread
+from runtime.controller.modbus_map import TRIGGER
+from runtime.controller.trigger_address import coil
+from runtime.recipes.book import Recipes
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
 from runtime.triggers.trigger import TriggerInput
@@ -20,14 +23,15 @@ PORT = 502
 
 @dataclass(frozen=True)
 class ModbusOptions:
-    """Where to listen, and for whom: `allowed` None is everybody."""
+    """Where to listen, and for whom: `allowed` None is everybody. `trigger` is the coil that asks for a verdict."""
 
     address: Address
     allowed: tuple[Network, ...] | None = None
+    trigger: int = TRIGGER
 
     @classmethod
-    def parse(cls, text: str, everybody: bool = False, allow: Sequence[str] = ()) -> "ModbusOptions":
-        """Read `[HOST:]PORT` and the addresses or networks that are allowed.
+    def parse(cls, text: str, everybody: bool = False, allow: Sequence[str] = (), trigger: str = "") -> "ModbusOptions":
+        """Read `[HOST:]PORT`, the addresses or networks that are allowed, and the coil of the `trigger`.
 
         Raises `UserError` for another form, and where others could connect without being named.
         """
@@ -42,7 +46,7 @@ class ModbusOptions:
                 "nothing",
                 "give --modbus-allow ADDRESS for each controller, or --modbus-open on a network of its own",
             )
-        return cls(address, allowed or None)
+        return cls(address, allowed or None, coil(trigger))
 
 
 def _network(text: str) -> Network:
@@ -55,12 +59,14 @@ def _network(text: str) -> Network:
 class ModbusServer(Closing):
     """A sink whose answers a controller reads, and what its triggers come from. `board` is this server's own.
 
+    Recipes can be changed from it where there are `recipes`.
+
     Raises `UserError` where pymodbus is missing or the port is taken.
     """
 
     queueing = Queueing(capacity=256, keep="newest", pictures=False, answers_only=True)
 
-    def __init__(self, options: ModbusOptions, board: Board) -> None:
+    def __init__(self, options: ModbusOptions, board: Board, recipes: Recipes | None = None) -> None:
         try:
             from runtime.controller.modbus_server import Registers, Server
         except ImportError as error:
@@ -71,7 +77,8 @@ class ModbusServer(Closing):
         host, port = options.address.host, options.address.port
 
         async def begin() -> "tuple[Server, tuple[str, int]]":
-            server = Server(Registers(board, self._asking), (host, port), options.allowed)
+            registers = Registers(board, self._asking, options.trigger, recipes)
+            server = Server(registers, (host, port), options.allowed)
             return server, await server.listen_at()
 
         try:
@@ -96,7 +103,7 @@ class ModbusServer(Closing):
     def close(self) -> None:
         """Show no verdict any more, then end; a second call does nothing."""
         self.board.close()
-        self._thread.end(self._server.shutdown())  # type: ignore[no-untyped-call]
+        self._thread.end(self._server.shutdown)
 
 
 _CURE = "choose another port; below 1024 it needs root or CAP_NET_BIND_SERVICE"

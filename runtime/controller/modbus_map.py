@@ -15,7 +15,7 @@ from runtime.controller.asking import Handshake
 VERSION = 1  # of this map
 BLOCK = 100  # addresses from one block to the next: 0 is the line's, 100 the first source's, 200 the second's
 PART_REGISTERS = 16  # two characters each
-TRIGGER = 0  # the bit that the controller writes
+TRIGGER = 0  # the bit that the controller writes, unless another was chosen (`runtime.controller.trigger_address`)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ LINE = (
     Register(1, "Sources", "uint16"),
     Register(2, "State", "uint16"),
     Register(3, "Heartbeat", "uint16"),
+    Register(4, "Recipe", "uint16"),
     Register(10, "ControllerHeartbeat", "uint16"),
+    Register(11, "RecipeRequest", "uint16"),
     Register(20, "TriggerPartId", "text"),
 )
 SOURCE = (
@@ -53,12 +55,15 @@ SOURCE = (
     Register(16, "None", "uint32"),
     Register(18, "Late", "uint32"),
     Register(20, "PartId", "text"),
+    Register(36, "Recipe", "uint16"),
 )
 BITS = ("Trigger", "Ready", "Busy", "Done", "Refused", "Running")
 SIZE = max(row.address + row.size for row in (*LINE, *SOURCE))  # of a block that is read at once
-CONTROLLER_BEAT = 10
-TRIGGER_PART = 20
-WRITABLE = frozenset({CONTROLLER_BEAT, *range(TRIGGER_PART, TRIGGER_PART + PART_REGISTERS)})
+CONTROLLER_BEAT, RECIPE_REQUEST, TRIGGER_PART = (
+    next(row.address for row in LINE if row.name == name)
+    for name in ("ControllerHeartbeat", "RecipeRequest", "TriggerPartId")
+)
+WRITABLE = frozenset({CONTROLLER_BEAT, RECIPE_REQUEST, *range(TRIGGER_PART, TRIGGER_PART + PART_REGISTERS)})
 
 
 def is_there(address: int, count: int, sources: int) -> bool:
@@ -72,8 +77,8 @@ def line_block(values: dict[str, int], part: Sequence[int]) -> list[int]:
     return _block(LINE, {**values, "MapVersion": VERSION}, part)
 
 
-def source_block(answer: Answer, now_s: float) -> list[int]:
-    """Return the registers of a source's answer at `now_s` of the monotonic clock."""
+def source_block(answer: Answer, now_s: float, recipe: int = 0) -> list[int]:
+    """Return the registers of a source's answer at `now_s` of the monotonic clock, judged by the recipe of a number."""
     age_ms = min(int(1e3 * max(0.0, now_s - answer.judged_s)), (1 << 32) - 1)
     totals = answer.totals
     values: dict[str, float] = {
@@ -88,6 +93,7 @@ def source_block(answer: Answer, now_s: float) -> list[int]:
         "Anomalous": totals.anomalous,
         "None": totals.none,
         "Late": totals.late,
+        "Recipe": recipe,
     }
     return _block(SOURCE, values, text_registers(answer.part))
 
@@ -118,8 +124,9 @@ def text_of(registers: Sequence[int]) -> str:
     return data.partition(b"\0")[0].decode("ascii", "backslashreplace")
 
 
-def bits(level: bool, started: bool, handshake: Handshake, stopped: Why) -> int:
-    """Return the bits as one number, that of address 0 the lowest."""
+def bits(level: bool, started: bool, handshake: Handshake, stopped: Why, trigger: int = TRIGGER) -> int:
+    """Return the bits as one number, that of address 0 the lowest; `trigger` is where the controller's stands."""
     running = not stopped
     values = (level, started and running, handshake.busy, handshake.done, handshake.refused, running)
-    return sum(bool(value) << place for place, value in enumerate(values))
+    places = (trigger if place == TRIGGER else place for place in range(len(BITS)))
+    return sum(bool(value) << place for place, value in zip(places, values, strict=True))

@@ -1,5 +1,6 @@
 """A Modbus TCP server of pymodbus around `runtime.controller.modbus_map`."""
 
+import asyncio
 import ipaddress
 import socket
 import time
@@ -12,30 +13,44 @@ from pymodbus.server.requesthandler import ServerRequestHandler
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from runtime.common.listening import Network
+from runtime.common.notices import say
 from runtime.controller import modbus_map
 from runtime.controller.asking import Asking
 from runtime.controller.board import Board
+from runtime.recipes.book import Recipes
 
 CONNECTIONS = 100  # one more takes the place of the oldest, which may be of a controller that lost its power
+WORD = 16  # bits that pymodbus keeps as one number
+CONTROLLER = "controller (Modbus)"
 BIT_FUNCTIONS = frozenset({1, 2, 5, 15})
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds and tries
 
 
 class Registers:
-    """What clients read and write: each request sees one moment of `board` and `asking`."""
+    """What clients read and write: each request sees one moment of `board` and `asking`, and of `recipes`.
 
-    def __init__(self, board: Board, asking: Asking) -> None:
+    A client asks for a verdict at the coil `trigger`.
+    """
+
+    def __init__(
+        self, board: Board, asking: Asking, trigger: int = modbus_map.TRIGGER, recipes: Recipes | None = None
+    ) -> None:
         self._board = board
         self._asking = asking
+        self._trigger = trigger
+        self._recipes = recipes
+        self._requested = 0  # the number of the recipe that was asked for last
         self._part = [0] * modbus_map.PART_REGISTERS
 
     def device(self) -> SimDevice:
         """Return all addresses as pymodbus wants them: coils, discrete inputs, holding and input registers."""
         size = modbus_map.BLOCK * len(self._board.sources) + modbus_map.SIZE
-        bits, registers = (DataType.BITS, 16, False), (DataType.REGISTERS, size, 0)
+        # a list, for pymodbus takes memory by the square of a count
+        bits = (DataType.BITS, 1, [False] * WORD * (1 + self._trigger // WORD))
+        registers = (DataType.REGISTERS, size, 0)
         kinds = (bits, bits, registers, registers)
         coils, inputs, holding, read_only = (
-            [SimData(0, count=count, values=value, datatype=kind)] for kind, count, value in kinds
+            [SimData(0, count=count, values=values, datatype=kind)] for kind, count, values in kinds
         )
         return SimDevice(id=0, simdata=(coils, inputs, holding, read_only), action=self._action)
 
@@ -50,22 +65,46 @@ class Registers:
         if values is None:
             current[address - start : address - start + count] = self._read(address, count)
             return None
+        if (refused := await self._change_recipe(address, values)) is not None:
+            return refused
         return self._write(address, values)
+
+    async def _change_recipe(self, address: int, values: Sequence[int]) -> ExcCodes | None:
+        """Judge by the recipe whose number is among the `values`; the answer to the write comes once that is so."""
+        place = modbus_map.RECIPE_REQUEST - address
+        whole = modbus_map.WRITABLE.issuperset(range(address, address + len(values)))
+        if not (whole and 0 <= place < len(values)):
+            return None
+        name = "" if self._recipes is None else self._recipes.numbered(values[place])
+        if self._recipes is None or not name:
+            return ExcCodes.ILLEGAL_VALUE
+        refusal = await asyncio.to_thread(self._recipes.use, name, CONTROLLER, "modbus")
+        if refusal:
+            say(f"Modbus: {refusal}")
+            return ExcCodes.DEVICE_FAILURE
+        self._requested = values[place]
+        return None
 
     def _read(self, address: int, count: int) -> list[int]:
         block, place = divmod(address, modbus_map.BLOCK)
         answers = self._board.shown()
         if block:
-            registers = modbus_map.source_block(answers[block - 1], time.monotonic())
+            answer = answers[block - 1]
+            registers = modbus_map.source_block(answer, time.monotonic(), self._number(answer.recipe))
         else:
             values = {
                 "Sources": len(answers),
                 "State": self._board.stopped(),
                 "Heartbeat": self._board.heartbeat,
                 "ControllerHeartbeat": self._board.controller_beat or 0,
+                "Recipe": 0 if self._recipes is None else self._recipes.in_force.number,
+                "RecipeRequest": self._requested,
             }
             registers = modbus_map.line_block(values, self._part)
         return registers[place : place + count]
+
+    def _number(self, recipe: str) -> int:
+        return 0 if self._recipes is None or not recipe else self._recipes[recipe].number
 
     def _write(self, address: int, values: Sequence[int]) -> ExcCodes | None:
         places = range(address, address + len(values))
@@ -74,17 +113,20 @@ class Registers:
         for place, value in zip(places, values, strict=True):
             if place == modbus_map.CONTROLLER_BEAT:
                 self._board.controller_beats(value)
-            else:
+            elif place >= modbus_map.TRIGGER_PART:
                 self._part[place - modbus_map.TRIGGER_PART] = value
         return None
 
     def _bits(self, address: int, current: list[int], values: Sequence[bool] | None) -> ExcCodes | None:
         if values is not None:
-            if address != modbus_map.TRIGGER or len(values) != 1:
+            if address != self._trigger or len(values) != 1:
                 return ExcCodes.ILLEGAL_ADDRESS
             self._asking.write(bool(values[0]), modbus_map.text_of(self._part))
         asking = self._asking
-        current[0] = modbus_map.bits(asking.level, asking.started, asking.handshake, self._board.stopped())
+        state = (asking.level, asking.started, asking.handshake, self._board.stopped())
+        bits = modbus_map.bits(*state, self._trigger)
+        for word in {0, self._trigger // WORD}:
+            current[word] = bits >> WORD * word & 0xFFFF
         return None
 
 

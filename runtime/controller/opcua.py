@@ -10,6 +10,7 @@ from runtime.controller.board import Board
 from runtime.controller.loop_thread import LoopThread
 from runtime.controller.opcua_nodes import About
 from runtime.controller.opcua_options import OpcuaOptions
+from runtime.recipes.book import Recipes
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
 from runtime.triggers.trigger import TriggerInput
@@ -21,12 +22,14 @@ PUBLISH_S = 5.0
 class OpcuaServer(Closing):
     """A sink whose answers a controller reads, and what its triggers come from. `board` is this server's own.
 
+    Recipes can be changed from it where there are `recipes`.
+
     Raises `UserError` where asyncua is missing, the port is taken or the certificate is none.
     """
 
     queueing = Queueing(capacity=256, keep="newest", pictures=False, answers_only=True)
 
-    def __init__(self, options: OpcuaOptions, board: Board, about: About) -> None:
+    def __init__(self, options: OpcuaOptions, board: Board, about: About, recipes: Recipes | None = None) -> None:
         try:
             from runtime.controller.opcua_server import LineServer
         except ImportError as error:
@@ -37,7 +40,7 @@ class OpcuaServer(Closing):
         address = options.address
 
         async def begin() -> "tuple[LineServer, tuple[str, int]]":
-            server = LineServer(options, about, board, self._asking)
+            server = LineServer(options, about, board, self._asking, recipes)
             return server, await server.listen()
 
         try:
@@ -69,4 +72,4 @@ class OpcuaServer(Closing):
     def close(self) -> None:
         """Show no verdict any more, then end; a second call does nothing."""
         self.board.close()
-        self._thread.end(self._server.stop())
+        self._thread.end(self._server.stop)

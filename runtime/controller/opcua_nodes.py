@@ -4,6 +4,7 @@ A node's id is its path as text, in the namespace `NAMESPACE`: `VisionSystem.Hea
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -12,8 +13,11 @@ from runtime.controller.answer import WORDS, Answer, Why
 from runtime.controller.asking import Handshake
 
 NAMESPACE = "urn:cflow-edge:controller"
+INDEX = 2  # of that namespace: the first after those of OPC UA and of the application
 ROOT = "VisionSystem"
 METHOD = "Inspect"
+START = f"{ROOT}.Trigger.Start"  # unless another node was chosen (`runtime.controller.trigger_address`)
+RECIPE_METHOD = "SelectRecipe"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ LINE = (
     Node("ModelHash", "String"),
     Node("State", "String"),
     Node("StateReason", "String"),
+    Node("Recipe", "String"),
+    Node("RecipeRequest", "String", writable=True),
+    Node("Drift", "Boolean"),
+    Node("DriftReason", "String"),
     Node("Heartbeat", "UInt32"),
     Node("ControllerHeartbeat", "UInt32", writable=True),
     Node("Trigger.PartId", "String", writable=True),
@@ -50,6 +58,8 @@ SOURCE = (
     Node("Score", "Double"),
     Node("Threshold", "Double"),
     Node("PartId", "String"),
+    Node("Recipe", "String"),
+    Node("ModelHash", "String"),
     Node("Late", "Boolean"),
     Node("CreationTime", "DateTime"),
     Node("Total", "UInt32"),
@@ -63,21 +73,30 @@ SOURCE = (
 
 @dataclass(frozen=True)
 class About:
-    """What does not change while the line runs."""
+    """What judges, and what does not change while the line runs; `recipe` is the name of the one in force."""
 
     engine: str = ""
     model_hash: str = ""
     version: str = ""
+    recipe: str = ""
 
 
-def line_values(about: About, stopped: Why, heartbeat: int, ready: bool, asked: Handshake) -> dict[str, Any]:
-    """Return the values of `LINE` that this program gives, by name; `ready`: triggers are taken from here."""
+def line_values(
+    about: About, stopped: Why, heartbeat: int, ready: bool, asked: Handshake, drifts: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the values of `LINE` that this program gives, by name; `ready`: triggers are taken from here.
+
+    `drifts` are the drift alarms that stand, in words.
+    """
     return {
         "SoftwareVersion": about.version,
         "Engine": about.engine,
         "ModelHash": about.model_hash,
+        "Recipe": about.recipe,
         "State": _state(stopped, ready, asked),
         "StateReason": WORDS[stopped] if stopped else "",
+        "Drift": bool(drifts),
+        "DriftReason": "; ".join(drifts),
         "Heartbeat": heartbeat,
         "Trigger.Ready": ready and not stopped,
         "Trigger.Busy": asked.busy,
@@ -110,6 +129,8 @@ def source_values(name: str, answer: Answer) -> dict[str, Any]:
         "Score": math.nan if answer.score is None else float(answer.score),
         "Threshold": float(answer.threshold),
         "PartId": answer.part,
+        "Recipe": answer.recipe,
+        "ModelHash": answer.engine_sha256,
         "Late": answer.late,
         "CreationTime": datetime.fromtimestamp(answer.answered_s, timezone.utc),
         "Total": totals.total,

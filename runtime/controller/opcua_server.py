@@ -2,27 +2,35 @@
 
 import asyncio
 import contextlib
-import socket
 from datetime import datetime, timezone
 from typing import Any
 
-from asyncua import Server, ua
+from asyncua import ua
 from asyncua.common.utils import ServiceError
 
-from runtime.common.listening import Address
+from runtime.common.notices import say
 from runtime.controller import opcua_nodes
 from runtime.controller.asking import Asking
 from runtime.controller.board import Board
-from runtime.controller.certificate import Identity, make_if_missing, own_uri, read_identity
-from runtime.controller.opcua_guard import GuardedServer, Users
-from runtime.controller.opcua_nodes import LINE, METHOD, NAMESPACE, ROOT, SOURCE, About, Node
+from runtime.controller.opcua_nodes import (
+    INDEX,
+    LINE,
+    METHOD,
+    NAMESPACE,
+    RECIPE_METHOD,
+    ROOT,
+    SOURCE,
+    START,
+    About,
+    Node,
+)
 from runtime.controller.opcua_options import OpcuaOptions
+from runtime.controller.opcua_setup import CHUNK_BYTES, new_server, set_up
+from runtime.recipes.book import NO_RECIPES, Recipes
 from runtime.triggers.trigger import LONGEST_PART
 
 LOOK_S = 0.1  # how soon what nobody wrote is seen: the safe state, the heartbeat, a trigger's progress
-MESSAGE_BYTES = 1 << 20
-CHUNK_BYTES = 1 << 16
-NAME = "cflow-edge"
+CONTROLLER = "controller (OPC UA)"
 
 
 class LineServer:
@@ -31,25 +39,28 @@ class LineServer:
     What clients read is `_shown`, which is replaced as a whole: nodes that one request reads are of one moment.
     """
 
-    def __init__(self, options: OpcuaOptions, about: About, board: Board, asking: Asking) -> None:
+    def __init__(
+        self, options: OpcuaOptions, about: About, board: Board, asking: Asking, recipes: Recipes | None = None
+    ) -> None:
         self._options = options
         self._about = about
+        self._recipes = recipes
+        self._changes: set[asyncio.Task[str]] = set()  # of the recipe, under way
         self._board = board
         self._asking = asking
         self._shown: dict[str, ua.DataValue] = {}
         self._said: dict[str, Any] = {}  # the values in them
         self._written: dict[str, ua.DataValue] = {}
         self._publishing = asyncio.Lock()
-        self._server = Server(iserver=GuardedServer(Users(options.user, options.password)))
+        self._server = new_server(options)
+        self._start = ua.NodeId(options.trigger, INDEX)
         self._keeping: asyncio.Task[None] | None = None
 
     async def listen(self) -> tuple[str, int]:
         """Begin, and return where. Raises `OSError` where it cannot listen, `UserError` for the certificate."""
-        identity = self._identity()
-        _see_whether_free(self._options.address)  # before the seconds that the rest takes
-        await self._set_up(identity)
-        index = await self._server.register_namespace(NAMESPACE)
-        self._index = index
+        await set_up(self._server, self._options, self._about.version)
+        index = self._index = await self._server.register_namespace(NAMESPACE)
+        assert index == INDEX
         root = await self._server.nodes.objects.add_object(ua.NodeId(ROOT, index), f"{index}:{ROOT}")
         folder = await root.add_object(ua.NodeId(f"{ROOT}.Trigger", index), f"{index}:Trigger")
         self._renew()
@@ -68,36 +79,9 @@ class LineServer:
         assert binary is not None
         return binary.hostname, binary.port
 
-    def _identity(self) -> Identity | None:
-        """Return the certificate and its key; None for a server without encryption."""
-        certificate, key = self._options.certificate, self._options.key
-        if certificate is None or key is None:
-            return None
-        if self._options.make:
-            make_if_missing(certificate, key)
-        return read_identity(certificate, key)
-
-    async def _set_up(self, identity: Identity | None) -> None:
-        server, address = self._server, self._options.address
-        await server.init()
-        if identity is None:
-            server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-            server.set_identity_tokens([ua.AnonymousIdentityToken])
-        else:
-            server.iserver.certificate, server.iserver.private_key = identity.certificate, identity.key
-            server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
-            server.set_identity_tokens([ua.UserNameIdentityToken])
-        await server.set_application_uri(own_uri() if identity is None else identity.uri)
-        server.set_server_name(NAME)
-        await server.set_build_info("urn:cflow-edge", NAME, NAME, self._about.version, "0", datetime.now(timezone.utc))
-        server.limits.max_message_size = MESSAGE_BYTES
-        server.limits.max_chunk_count = MESSAGE_BYTES // CHUNK_BYTES
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        server.set_endpoint(f"opc.tcp://{host}:{address.port}/")
-
     async def _add(self, parent: Any, path: str, node: Node) -> None:
         """Add a variable whose value is looked up when it is read."""
-        identifier = ua.NodeId(path, self._index)
+        identifier = self._start if path == START else ua.NodeId(path, self._index)
         kind = ua.VariantType[node.kind]
         first = self._shown[path].Value.Value if path in self._shown else _EMPTY[node.kind]
         variable = await parent.add_variable(identifier, f"{self._index}:{node.name.rpartition('.')[2]}", first, kind)
@@ -112,11 +96,14 @@ class LineServer:
         return self._shown[str(identifier.Identifier)]
 
     def _of_written(self, identifier: ua.NodeId, attribute: ua.AttributeIds) -> ua.DataValue:
-        return self._written[str(identifier.Identifier)]
+        return self._written[self._path(identifier)]
+
+    def _path(self, identifier: ua.NodeId) -> str:
+        return START if identifier == self._start else str(identifier.Identifier)
 
     def _take(self, node: Any, attribute: ua.AttributeIds, value: ua.DataValue) -> None:
         """Take what a client writes."""
-        path = str(node.nodeid.Identifier)
+        path = self._path(node.nodeid)
         before = self._written[path]
         if value.Value is None or value.Value.VariantType != before.Value.VariantType or value.Value.is_array:
             raise ServiceError(ua.StatusCodes.BadTypeMismatch)
@@ -125,17 +112,48 @@ class LineServer:
         self._written[path] = value
         if path.endswith(".ControllerHeartbeat"):
             self._board.controller_beats(value.Value.Value)
-        elif path.endswith(".Start"):
+        elif path == START:
             self._asking.write(value.Value.Value, self._written[f"{ROOT}.Trigger.PartId"].Value.Value)
             self._renew()
+        elif path.endswith(".RecipeRequest"):
+            self._begin_change(value.Value.Value)
+
+    def _begin_change(self, name: str) -> None:
+        """Have the recipe changed; `Recipe` shows it once it is. Raises `ServiceError` for one that is not there."""
+        if self._recipes is None or name not in self._recipes.names:
+            raise ServiceError(ua.StatusCodes.BadOutOfRange)
+        task = asyncio.get_running_loop().create_task(self._change_recipe(name))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+    async def _change_recipe(self, name: str) -> str:
+        """Judge by the recipe `name` from now on; return why not, an empty string where it is in force."""
+        if self._recipes is None:
+            return NO_RECIPES
+        refusal = await asyncio.to_thread(self._recipes.use, name, CONTROLLER, "opcua")
+        if refusal:
+            say(f"OPC UA: {refusal}")
+        await self.publish()
+        return refusal
 
     async def _add_method(self, root: Any) -> None:
-        part, accepted, reason = (
-            ua.Argument(Name=name, DataType=ua.NodeId(getattr(ua.ObjectIds, kind)), ValueRank=-1)
-            for name, kind in (("PartId", "String"), ("Accepted", "Boolean"), ("Reason", "String"))
-        )
-        identifier = ua.NodeId(f"{ROOT}.{METHOD}", self._index)
-        await root.add_method(identifier, f"{self._index}:{METHOD}", self._inspect, [part], [accepted, reason])
+        for method, what, given in (
+            (METHOD, self._inspect, "PartId"),
+            (RECIPE_METHOD, self._select_recipe, "Recipe"),
+        ):
+            asked, accepted, reason = (
+                ua.Argument(Name=name, DataType=ua.NodeId(getattr(ua.ObjectIds, kind)), ValueRank=-1)
+                for name, kind in ((given, "String"), ("Accepted", "Boolean"), ("Reason", "String"))
+            )
+            identifier = ua.NodeId(f"{ROOT}.{method}", self._index)
+            await root.add_method(identifier, f"{self._index}:{method}", what, [asked], [accepted, reason])
+
+    async def _select_recipe(self, parent: ua.NodeId, *given: ua.Variant) -> Any:
+        """Answer a call of the method, once the recipe is in force or refused."""
+        if len(given) != 1 or given[0].VariantType != ua.VariantType.String or given[0].is_array:
+            return ua.StatusCode(ua.StatusCodes.BadInvalidArgument)
+        reason = await self._change_recipe(given[0].Value or "")
+        return [ua.Variant(not reason, ua.VariantType.Boolean), ua.Variant(reason, ua.VariantType.String)]
 
     async def _inspect(self, parent: ua.NodeId, *given: ua.Variant) -> Any:
         """Answer a call of the method: whether the part will be answered."""
@@ -155,7 +173,8 @@ class LineServer:
         """Replace what is shown and return the paths that changed, a source's sequence after its other values."""
         board, asking = self._board, self._asking
         stopped = board.stopped()
-        line = opcua_nodes.line_values(self._about, stopped, board.heartbeat, asking.started, asking.handshake)
+        now_said = (stopped, board.heartbeat, asking.started, asking.handshake, board.drifts)
+        line = opcua_nodes.line_values(self._about_now(), *now_said)
         said = {f"{ROOT}.{name}": value for name, value in line.items()}
         kinds = {f"{ROOT}.{node.name}": node.kind for node in LINE}
         for place, answer in enumerate(board.shown()):
@@ -169,6 +188,12 @@ class LineServer:
         self._said = said
         self._shown = self._shown | {path: _value(said[path], kinds[path], now) for path in changed}
         return changed
+
+    def _about_now(self) -> About:
+        if self._recipes is None:
+            return self._about
+        judges = self._recipes.in_force
+        return About(judges.engine, judges.engine_sha256, self._about.version, judges.name)
 
     async def _keep(self) -> None:
         """Show what changes by itself, and end connections that send too much before it is a message."""
@@ -186,12 +211,6 @@ class LineServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeping
         await self._server.stop()
-
-
-def _see_whether_free(address: Address) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        trial.bind((address.host, address.port))
 
 
 _EMPTY: dict[str, Any] = {"String": "", "Boolean": False, "UInt32": 0}  # of what only clients write

@@ -28,6 +28,7 @@ from runtime.engines.fields import (
 )
 from runtime.engines.golden import Golden
 from runtime.images.facts import ImageFacts
+from runtime.images.population import Population
 
 SCHEMA = "cflow-edge/sidecar/1"
 INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB; H and W are the frame size where the resize is inside
@@ -167,6 +168,7 @@ class Sidecar:
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
     artefacts: tuple[Artefact, ...] = ()
     image_facts: ImageFacts | None = None  # of the images that it was trained on; None: not measured
+    population: Population | None = None  # of held-out good images, for `runtime.drift`; None: not measured
     golden: Golden | None = None  # frames whose scores are known; None: there was no picture to take
     white: int = 65535
     schema: str = SCHEMA
@@ -192,6 +194,8 @@ class Sidecar:
         value = asdict(self)
         if self.image_facts is not None:
             value["image_facts"] = self.image_facts.to_json()
+        if self.population is not None:
+            value["population"] = self.population.to_json()
         if self.replaced_by is None:
             del value["replaced_by"]
         else:
@@ -279,6 +283,7 @@ _fields = record(
         "artefacts": items(Artefact.from_json),
         "white": whole(255, 65535),
         "image_facts": optional(ImageFacts.from_json),
+        "population": optional(Population.from_json),
         "golden": optional(Golden.from_json),
     },
     {f.name for f in fields(Sidecar) if f.default is MISSING and f.default_factory is MISSING},

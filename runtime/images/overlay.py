@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.images.caption import draw_caption, text_width, write
 from runtime.images.opencv import opencv
+from runtime.images.parts import NO_PICTURE, Part
 from runtime.images.pixels import Image8
 from runtime.result import Result
 
@@ -45,6 +46,26 @@ def draw(frame: Image8, result: Result, maximum: float) -> Image8:
     """
     picture = _blend(frame, result, maximum)
     _draw_contours(picture, result)
+    draw_caption(picture, _words(result), VERDICT_RGB[result.verdict], *_legend(result.map_threshold, maximum))
+    return picture
+
+
+def draw_parts(frame: Image8, parts: Sequence[Part], result: Result, maximum: float) -> Image8:
+    """Return a copy of `frame` with map and contour of each of `parts` in its region, and the caption of `result`.
+
+    `result` is the joint one, `maximum` the largest score on its scale. A region without a picture is left out.
+    """
+    picture: Image8 = frame.copy()
+    cv2, thickness = opencv(), max(1, round(min(frame.shape[:2]) / 400))
+    shown = [part for part in parts if part.size != NO_PICTURE]
+    for part in shown:
+        drawn = _blend(part.view.seen(picture), part.result, part.maximum)
+        _draw_contours(drawn, part.result)
+        part.view.put_back(picture, drawn)
+    for part in shown:
+        x, y, width, height = part.view.to_camera((0, 0, part.size[1], part.size[0]), part.size)
+        corner = (x + width - 1, y + height - 1)
+        cv2.rectangle(picture, (x, y), corner, VERDICT_RGB[part.result.verdict], thickness)
     draw_caption(picture, _words(result), VERDICT_RGB[result.verdict], *_legend(result.map_threshold, maximum))
     return picture
 

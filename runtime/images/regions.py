@@ -18,6 +18,10 @@ class Region:
     height: int
     peak: float
 
+    def fields(self) -> dict[str, float]:
+        """Return it by its names; dataclasses' own way copies deeply, which counts with many boxes."""
+        return dict(vars(self))
+
 
 def regions_above(anomaly_map: NDArray[np.float32], threshold: float, frame_size: tuple[int, int]) -> list[Region]:
     """Return the 8-connected regions of `anomaly_map` (H, W) above `threshold`, the highest peak first.

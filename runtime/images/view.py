@@ -56,7 +56,7 @@ class View:
         self._checked: tuple[int, ...] = ()  # shape of the last frame, known to fit
         self._judged_mask: NDArray[np.uint8] | None = None  # (H, W) of the judged frame, not 0 where it is inspected
         self._paint = np.zeros((0, 0, 3), np.uint8)  # a judged frame of nothing but `FILL`
-        self._inside: NDArray[np.bool_] | None = None  # of the map
+        self._insides: dict[tuple[int, int], NDArray[np.bool_]] = {}  # by the map's size: a candidate's is another
 
     def __call__(self, image: Image8) -> Image8:
         """Return the part of `image` (H, W, 3) that is judged; the image itself where there is nothing to do.
@@ -74,12 +74,22 @@ class View:
 
     def inspected(self, result: Result, score: str) -> Result:
         """Return what `result` says of the part inside the mask; `score` is the sidecar's kind."""
+        height, width = result.anomaly_map.shape
+        inside = self.inside((height, width), score)
+        return result if inside is None else result_inside(result, inside, score)
+
+    def inside(self, size: tuple[int, int], score: str) -> NDArray[np.bool_] | None:
+        """Return where a map of `size` (H, W) is inspected; None: everywhere. Once a frame was seen, any thread may.
+
+        Raises `UserError` where that is too little for a score of the kind `score`.
+        """
         if self._judged_mask is None:
-            return result
-        if self._inside is None or self._inside.shape != result.anomaly_map.shape:
-            self._inside = mask_at(self._judged_mask > 0, result.anomaly_map.shape)
-            self._check_inside(self._inside, score)
-        return result_inside(result, self._inside, score)
+            return None
+        if size not in self._insides:
+            inside = mask_at(self._judged_mask > 0, size)
+            self._check_inside(inside, score)
+            self._insides[size] = inside
+        return self._insides[size]
 
     def check_map(self, size: tuple[int, int], score: str) -> None:
         """Raise `UserError` before the first frame where the mask leaves too little of a map of `size` (H, W)."""
@@ -97,6 +107,11 @@ class View:
                 str(left),
                 "draw it larger, or train on that part alone and give it as --roi",
             )
+
+    def inside_frame(self, judged_size: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """Return what the mask leaves of a judged frame of (height, width) `judged_size`; None: all of it."""
+        mask = self._judged_mask
+        return None if mask is None or mask.shape != judged_size else mask > 0
 
     def describe(self) -> dict[str, Any]:
         """Return what was set, for JSON; empty where the camera's frame itself is judged."""
@@ -118,6 +133,22 @@ class View:
             box, size = _quarter_turn(box, size), size[::-1]
         left, top = self.options.roi[:2] if self.options.roi else (0, 0)
         return box[0] + left, box[1] + top, box[2], box[3]
+
+    def seen(self, image: Image8) -> Image8:
+        """Return what is seen of `image` (H, W, 3), which fits, as a copy; nothing is painted over."""
+        copy: Image8 = self._turn(image).copy()
+        return copy
+
+    def put_back(self, image: Image8, seen: Image8) -> None:
+        """Put `seen`, which `seen` gave and somebody drew on, to where it is in `image`."""
+        cv2 = opencv()
+        if self.options.flip:
+            seen = cv2.flip(seen, 1 if self.options.flip == "h" else 0)
+        if self.options.rotate:
+            back = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+            seen = cv2.rotate(seen, back[self.options.rotate])
+        left, top = self.options.roi[:2] if self.options.roi else (0, 0)
+        image[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
 
     def _turn(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crop, rotate and flip (H, W, ...), with OpenCV, which takes a tenth of NumPy's time."""

@@ -4,13 +4,15 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runtime.common.argument_types import LARGEST, count, positive, seconds
+from runtime.common.argument_types import count, positive, seconds, whole
 from runtime.common.errors import UserError
 from runtime.inputs.registry import TriggerSpec, opened_inputs, trigger
 from runtime.sources.arguments import specs_from
 from runtime.triggers.options import DecideOptions, TriggerOptions
 
 if TYPE_CHECKING:
+    from runtime.inputs.mqtt_recipes import MqttRecipes
+    from runtime.recipes.book import Recipes
     from runtime.triggers.orders import Orders
     from runtime.triggers.trigger import TriggerInput
 
@@ -28,8 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=trigger,
         metavar="WHAT",
         help="judge only the frames that are asked for, one a part: http (POST /api/trigger of --serve), mqtt:TOPIC "
-        "(of the broker of --mqtt), opcua or modbus (a controller's, of these servers), camera (its own line triggers "
-        "it, every frame is a part); repeat for several",
+        "(of the broker of --mqtt), opcua[:NODE] or modbus[:COIL] (a controller's, of these servers), camera (its own "
+        "line triggers it, every frame is a part); repeat for several",
+    )
+    group.add_argument(
+        "--part-from",
+        type=trigger,
+        metavar="WHAT",
+        help="with --trigger camera: what gives the id of the next frame's part; as --trigger, but not camera",
     )
     group.add_argument(
         "--deadline",
@@ -53,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--trigger-skip",
-        type=_whole,
+        type=whole,
         metavar="N",
         help="frames after the trigger that may have been exposed before it, of a camera that runs by itself "
         f"(default: {DEFAULTS.skip})",
@@ -69,12 +77,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= LARGEST):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 up, found {text!r}")
-    return int(text)
-
-
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End the command (status 2) where an option stands without the one that it belongs to.
 
@@ -84,6 +86,8 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     for name in NEEDS_TRIGGER:
         if getattr(args, name) is not None and not kinds:
             parser.error(f"--{name.replace('_', '-')} needs --trigger WHAT")
+    if args.part_from is not None and ("camera" not in kinds or args.part_from.kind == "camera"):
+        parser.error("--part-from needs --trigger camera, and names another way than camera")
     if args.debounce is not None and args.decide is None:
         parser.error("--debounce needs --decide NofM")
     _check_kinds(parser, args, kinds)
@@ -95,18 +99,29 @@ def _check_kinds(parser: argparse.ArgumentParser, args: argparse.Namespace, kind
     if kinds and args.decide is not None:
         parser.error("--decide is for cameras that run by themselves: leave out --trigger, or --decide")
     if "camera" in kinds and len(kinds) > 1:
-        parser.error("--trigger camera stands alone: its frames ask for themselves")
+        parser.error("--trigger camera stands alone: its frames ask for themselves; ids come by --part-from")
     by_software = args.camera_trigger == "software"
     if by_software and not any(kind != "camera" for kind in kinds):
         parser.error("--camera-trigger software needs --trigger WHAT (not camera), which says when; or use line0")
-    for kind, option in SERVERS.items():
-        if kind in kinds and getattr(args, option) is None:
-            parser.error(f"--trigger {kind} needs --{option} [HOST:]PORT")
-    if "mqtt" in kinds and args.mqtt is None:
-        parser.error("--trigger mqtt:TOPIC needs --mqtt URL, for the broker and the answers")
+    for kind in SERVERS:
+        if kinds.count(kind) > 1:
+            parser.error(f"--trigger {kind} stands once: its server has one trigger")
+    for spec in args.trigger or ():
+        _check_server(parser, args, "--trigger", spec.kind)
+    if args.part_from is not None:
+        _check_server(parser, args, "--part-from", args.part_from.kind)
     decide_from(args)
     if "camera" in kinds and any(source.kind not in LIVE for source in specs_from(args)):
         raise UserError("--trigger camera is for cameras and streams", "files", "use another trigger, or none")
+
+
+def _check_server(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str, kind: str) -> None:
+    """See whether there is what triggers or ids of that kind come through."""
+    server = SERVERS.get(kind)
+    if server is not None and getattr(args, server) is None:
+        parser.error(f"{option} {kind} needs --{server} [HOST:]PORT")
+    if kind == "mqtt" and args.mqtt is None:
+        parser.error(f"{option} mqtt:TOPIC needs --mqtt URL, for the broker and the answers")
 
 
 def decide_from(args: argparse.Namespace) -> DecideOptions | None:
@@ -126,12 +141,24 @@ def orders_from(args: argparse.Namespace) -> "Orders | None":
         "delay_s": args.trigger_delay and args.trigger_delay / 1e3,
         "skip": args.trigger_skip,
     }
-    each_frame = any(spec.kind == "camera" for spec in args.trigger)
-    return Orders(TriggerOptions(**{k: v for k, v in given.items() if v is not None}, each_frame=each_frame))
+    given["each_frame"] = any(spec.kind == "camera" for spec in args.trigger)
+    given["named"] = args.part_from is not None
+    return Orders(TriggerOptions(**{k: v for k, v in given.items() if v is not None}))
+
+
+def recipes_input(args: argparse.Namespace, recipes: "Recipes") -> "MqttRecipes":
+    """Open where recipes are asked for by MQTT. Raises `UserError` where it cannot be."""
+    from runtime.inputs.mqtt_recipes import MqttRecipes
+    from runtime.sinks.mqtt_options import MqttOptions
+
+    options = MqttOptions.parse(args.mqtt, args.mqtt_credentials, args.mqtt_ca)
+    if args.recipe_topic in [spec.target for spec in args.trigger or () if spec.kind == "mqtt"]:
+        raise UserError("--recipe-topic takes a topic of its own", f"that of --trigger, {args.recipe_topic!r}")
+    return MqttRecipes(options, args.recipe_topic, recipes)
 
 
 def inputs_from(args: argparse.Namespace, opened: Sequence[object]) -> "list[TriggerInput]":
-    """Open what triggers come from; `opened` are the sinks and the page, which may be inputs themselves.
+    """Open what triggers and ids come from; `opened` are the sinks and the page, which may be inputs themselves.
 
     Raises `UserError` where one cannot be. None of them is started yet.
     """
@@ -139,4 +166,5 @@ def inputs_from(args: argparse.Namespace, opened: Sequence[object]) -> "list[Tri
     for i, spec in enumerate(specs):
         if spec in specs[:i]:
             raise UserError("each --trigger must be given once", f"{spec} twice", "leave one of them out")
-    return opened_inputs(specs, args, opened)
+    ids = [] if args.part_from is None else [args.part_from]
+    return opened_inputs([*specs, *ids], args, opened)

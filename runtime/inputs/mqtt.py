@@ -9,6 +9,7 @@ import contextlib
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,31 +17,30 @@ from typing import Any
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.common.notices import say, say_once, worth_saying
-from runtime.sinks.mqtt_client import KEEPALIVE_S, QOS, new_client
+from runtime.sinks.mqtt_client import KEEPALIVE_S, OLD_BROKER, QOS, new_client
 from runtime.sinks.mqtt_options import MqttOptions
 from runtime.triggers.message import parsed
 from runtime.triggers.trigger import Trigger
 
 GOODBYE_S = 1.0
-FALLBACK = "Unsupported protocol version"
 
 
-class MqttTriggers(Closing):
-    """Subscribes to `topic` at the broker of `options`, again after each loss; what came meanwhile is no trigger.
+class Subscription(Closing, ABC):
+    """Subscribes to `topic` at the broker of `options`, again after each loss; what came meanwhile is not taken.
 
-    A message that the broker kept (retained) is none either: it is of the past. Raises `UserError` where the topic or
-    paho-mqtt is not fit.
+    A message that the broker kept (retained) is not taken either: it is of the past. `what` is taken, for a person;
+    `option` names the topic on the command line, `example` is one. Raises `UserError` where the topic or paho-mqtt is
+    not fit.
     """
 
+    what = option = example = ""
+
     def __init__(self, options: MqttOptions, topic: str) -> None:
-        if set(topic) & set("+#\0") or topic.startswith("$") or topic == options.topic:
-            raise UserError(
-                "--trigger mqtt:TOPIC takes a topic of its own without + and #", repr(topic), "mqtt:line1/trigger"
-            )
+        if set(topic) & set("+#\0") or topic.startswith("$") or topic in ("", options.topic):
+            raise UserError(f"{self.option} takes a topic of its own without + and #", repr(topic), self.example)
         self.name = f"MQTT {options.host}:{options.port}/{topic}"
         self.subscribed = threading.Event()
         self._topic, self._options = topic, replace(options, topic=topic)
-        self._take: Callable[[Trigger], str] = lambda trigger: ""
         self._losses = 0
         self._closing = False
         self._connecting = threading.Lock()
@@ -52,11 +52,6 @@ class MqttTriggers(Closing):
         client.on_disconnect, client.on_message = self._on_disconnect, self._on_message
         return client
 
-    def start(self, take: Callable[[Trigger], str]) -> None:
-        """Connect, and pass triggers to `take` from the client's thread."""
-        self._take = take
-        self._connect()
-
     def _connect(self) -> None:
         self._client.connect_async(self._options.host, self._options.port, keepalive=KEEPALIVE_S)
         self._client.loop_start()
@@ -64,7 +59,7 @@ class MqttTriggers(Closing):
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if not reason.is_failure:
             client.subscribe(self._topic, QOS)
-        elif reason == FALLBACK:
+        elif reason == OLD_BROKER:
             with self._connecting:
                 if not self._closing:
                     client.disconnect()
@@ -78,30 +73,36 @@ class MqttTriggers(Closing):
             say_once(f"{self.name}: the broker refuses the subscription: {reasons[0]}")
             return
         if self._losses:
-            say(f"{self.name}: triggers are taken again")
+            say(f"{self.name}: {self.what}s are taken again")
         client.publish(self._options.status_topic, "online", QOS, retain=True)
         self.subscribed.set()
+        self._ready(client)
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if self.subscribed.is_set() and not self._closing:
             self._losses += 1
             if worth_saying(self._losses):
-                say(f"{self.name} is lost ({reason}); no trigger is taken until it is back ({self._losses} so far)")
+                say(f"{self.name} is lost ({reason}); no {self.what} is taken until it is back ({self._losses} so far)")
         self.subscribed.clear()
 
     def _on_message(self, client: Any, data: Any, message: Any) -> None:
         if message.retain:
             return
-        asked_s = time.monotonic()
-        part = ""
-        try:
-            part, source = parsed(message.payload)
-            refusal = self._take(Trigger(part, asked_s, "mqtt", source))
-        except UserError as error:
-            refusal = str(error)
+        asked, refusal = self._asked(message.payload)
         if refusal:
-            answer = {"part": part, "refused": refusal}
-            client.publish(f"{self._topic}/refused", json.dumps(answer).encode(), QOS)
+            self._refuse(asked, refusal)
+
+    def _refuse(self, asked: dict[str, str], refusal: str) -> None:
+        """Tell why what was asked for is refused."""
+        with contextlib.suppress(RuntimeError, ValueError):  # the connection has gone
+            self._client.publish(f"{self._topic}/refused", json.dumps({**asked, "refused": refusal}).encode(), QOS)
+
+    @abstractmethod
+    def _asked(self, payload: bytes) -> tuple[dict[str, str], str]:
+        """Return what a message asks for, and why it is refused; empty where it is not."""
+
+    def _ready(self, client: Any) -> None:
+        """Do what is to be done whenever messages are taken from now on."""
 
     def close(self) -> None:
         """Say "offline" and disconnect; a second call does nothing."""
@@ -113,3 +114,27 @@ class MqttTriggers(Closing):
                 told.wait_for_publish(GOODBYE_S)
         self._client.disconnect()
         self._client.loop_stop()
+
+
+class MqttTriggers(Subscription):
+    """Each message is a trigger."""
+
+    what, option, example = "trigger", "--trigger mqtt:TOPIC", "mqtt:line1/trigger"
+
+    def __init__(self, options: MqttOptions, topic: str) -> None:
+        super().__init__(options, topic)
+        self._take: Callable[[Trigger], str] = lambda trigger: ""
+
+    def start(self, take: Callable[[Trigger], str]) -> None:
+        """Connect, and pass triggers to `take` from the client's thread."""
+        self._take = take
+        self._connect()
+
+    def _asked(self, payload: bytes) -> tuple[dict[str, str], str]:
+        asked_s = time.monotonic()
+        part = ""
+        try:
+            part, source = parsed(payload)
+            return {"part": part}, self._take(Trigger(part, asked_s, "mqtt", source))
+        except UserError as error:
+            return {"part": part}, str(error)

@@ -11,7 +11,10 @@ from runtime.triggers.trigger import TriggerInput
 
 @dataclass(frozen=True)
 class TriggerSpec:
-    """A value of `--trigger`: `mqtt:line1/trigger` is the kind "mqtt" and the target "line1/trigger"."""
+    """A value of `--trigger`: `mqtt:line1/trigger` is the kind "mqtt" and the target "line1/trigger".
+
+    The target of "opcua" and "modbus" is the node or coil that the controller sets; empty: the server's own choice.
+    """
 
     kind: str
     target: str = ""
@@ -44,19 +47,20 @@ def _given(kind: str) -> Opener:
 
 
 OPENERS: Mapping[str, Opener] = {**{kind: _given(kind) for kind in ("http", "opcua", "modbus")}, "mqtt": _open_mqtt}
-WITH_TARGET = {"mqtt": "mqtt:TOPIC"}  # and how it is written
-ALONE = (*(kind for kind in OPENERS if kind not in WITH_TARGET), "camera")
+FORMS = ("http", "mqtt:TOPIC", "opcua", "opcua:NODE", "modbus", "modbus:COIL", "camera")  # of a value
 
 
 def trigger(text: str) -> TriggerSpec:
     """Return what one value of `--trigger` says."""
     kind, colon, target = text.partition(":")
-    forms = [*ALONE, *WITH_TARGET.values()]
-    if kind in ALONE and not colon:
-        return TriggerSpec(kind)
-    if kind in WITH_TARGET and target:
-        return TriggerSpec(kind, target)
-    raise argparse.ArgumentTypeError(f"expected one of {', '.join(forms)}, found {text!r}")
+    if bool(colon) != bool(target) or not any(_is_of(form, kind, bool(target)) for form in FORMS):
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(FORMS)}, found {text!r}")
+    return TriggerSpec(kind, target)
+
+
+def _is_of(form: str, kind: str, with_target: bool) -> bool:
+    name, colon, _ = form.partition(":")
+    return name == kind and bool(colon) == with_target
 
 
 def opened_inputs(

@@ -14,7 +14,15 @@ from runtime.records import schema
 
 BUSY_S = 2.0  # that another program may hold the file, a viewer of databases say
 SIDE_FILES = ("-wal", "-shm")  # SQLite's, beside the database while it is open
-CARRIED = ("audit", "in_force", "sqlite_sequence")  # tables that a new file takes over from the one before it
+# what a new file takes over from the one before it: of checks the newest, which the line goes by
+CARRIED = {
+    "audit": "",
+    "in_force": "",
+    "marks": "",
+    "sqlite_sequence": "",
+    "checks": " WHERE id IN (SELECT max(id) FROM checks GROUP BY recipe, engine_sha256)",
+    "comparisons": " WHERE id > (SELECT max(id) FROM comparisons) - 100",
+}
 
 
 class Held(UserError):
@@ -49,16 +57,16 @@ def told(path: Path) -> Iterator[None]:
         raise trouble(error, path) from None
 
 
-def open_to_write(path: Path, before: Path | None = None) -> sqlite3.Connection:
+def open_to_write(path: Path, before: Path | None = None, busy_s: float = BUSY_S) -> sqlite3.Connection:
     """Open the log at `path`, made where there is none, and brought to the present version.
 
-    A new one takes over what is `CARRIED` from the file `before` it. Raises `UserError` or `OSError` for a file that is
-    no log, of a newer version, or cannot be written.
+    A new one takes over what is `CARRIED` from the file `before` it. Another program may hold it for `busy_s` seconds.
+    Raises `UserError` or `OSError` for a file that is no log, of a newer version, or cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     check_regular(path, f"{path} must be a file")
     with told(path):
-        connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         with told(path):
             version = version_of(connection, path)
@@ -101,9 +109,10 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 def version_of(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of a log's tables, 0 for an empty file. Raises `UserError` for another program's database."""
+    empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # first: it may be begun just now
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+    if application == 0 and empty:
         return 0
     if application != schema.APPLICATION_ID:
         raise UserError(f"{path} must be an inspection log", "another program's database", "name another --log")
@@ -117,6 +126,7 @@ def _migrate(connection: sqlite3.Connection, version: int, before: Path | None) 
     """Bring the tables from `version` to the present one, all or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may just have done it
         for step in schema.MIGRATIONS[version:]:
             for statement in step.split(";"):
                 connection.execute(statement)
@@ -132,7 +142,13 @@ def _migrate(connection: sqlite3.Connection, version: int, before: Path | None) 
 
 def _carry(connection: sqlite3.Connection, before: Path) -> None:
     with open_to_read(before) as older:
-        for table in CARRIED:
+        for table, which in CARRIED.items():
             connection.execute(f"DELETE FROM {table}")
-            for row in older.execute(f"SELECT * FROM {table}"):
+            for row in older.execute(f"SELECT * FROM {table}{which}") if has_table(older, table) else ():
                 connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+
+
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether a log has the table `name`: one of an older release lacks some."""
+    known = "SELECT 1 FROM sqlite_master WHERE name = ?"
+    return connection.execute(known, (name,)).fetchone() is not None

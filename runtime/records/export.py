@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ def write_csv(path: Path, records: Iterable[Record]) -> int:
 
     UTF-8 with a heading; what is not known is an empty cell.
     """
-    first, rest = _first(records)
-    if not first:
+    found = _any(records)
+    if found is None:
         return 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         count = 0
-        for count, record in enumerate(_chained(first, rest), 1):  # noqa: B007
+        for count, record in enumerate(found, 1):  # noqa: B007
             writer.writerow(record)
     return count
 
@@ -42,25 +42,22 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
         raise UserError("--parquet needs pyarrow", "none", PARQUET_CURE) from None
     kinds = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in FIELDS.items()])
-    first, rest = _first(records)
-    if not first:
+    found = _any(records)
+    if found is None:
         return 0
     count = 0
     with whole_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        for group in _groups(_chained(first, rest)):
+        for group in _groups(found):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
             count += len(group)
     return count
 
 
-def _first(records: Iterable[Record]) -> tuple[list[Record], Iterator[Record]]:
+def _any(records: Iterable[Record]) -> Iterator[Record] | None:
+    """Return all of them; None where there are none."""
     rest = iter(records)
-    return list(islice(rest, 1)), rest
-
-
-def _chained(first: list[Record], rest: Iterator[Record]) -> Iterator[Record]:
-    yield from first
-    yield from rest
+    first = list(islice(rest, 1))
+    return chain(first, rest) if first else None
 
 
 def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:

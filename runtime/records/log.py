@@ -18,25 +18,21 @@ from typing import Any
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
+from runtime.common.files import printable
 from runtime.common.locks import is_at
 from runtime.common.moments import utc
 from runtime.common.notices import say_once
 from runtime.common.pieces import PIECES, next_piece, pieces_of
 from runtime.records.database import SIDE_FILES, Held, open_to_write, told
+from runtime.records.door import Busy, door
+from runtime.records.marks import Mark, Refused, carried_bytes, enter_mark
 from runtime.records.run import RunRecord
-from runtime.records.schema import AUDIT_COLUMNS, INSPECTION_COLUMNS
+from runtime.records.schema import INSERT_AUDIT, INSERT_INSPECTION
+from runtime.records.shadows import Comparison, Counts, enter_shadow
 
 SMALLEST_CAP = 16_000_000  # bytes
 FULL = 0.75  # of a file's share of the cap: what one transaction more may need is left free
 AT_START = "start"  # the origin of a change that was found when a run began
-
-
-def _insert(table: str, columns: Sequence[str]) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-
-
-INSERT_INSPECTION = _insert("inspections", INSPECTION_COLUMNS)
-INSERT_AUDIT = _insert("audit", AUDIT_COLUMNS)
 
 
 class Log(Closing):
@@ -73,6 +69,12 @@ class Log(Closing):
         with self._lock, self._transaction() as connection:
             _compare(connection, in_force, who, origin, run)
 
+    def enter(self, what: str, old: str, new: str, who: str, origin: str) -> None:
+        """Enter in the audit what happened and is no setting: no later start is compared with it."""
+        row = (utc(time.time()), *map(printable, (who, origin, what, old, new)), "")
+        with self._lock, self._transaction() as connection:
+            connection.execute(INSERT_AUDIT, row)
+
     def append(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write judgements (values of `INSPECTION_COLUMNS`) in one transaction: on return they are on the disk."""
         with self._lock:
@@ -84,6 +86,43 @@ class Log(Closing):
     def _insert(self, rows: Sequence[Sequence[Any]]) -> None:
         with self._transaction() as connection:
             connection.executemany(INSERT_INSPECTION, rows)
+
+    def mark(self, mark: Mark) -> None:
+        """Enter what a person says of a judgement: on return it is on the disk. Raises `Refused` too."""
+        with self._lock:
+            for _ in range(2):  # again where the file was removed just now, and the mark with it
+                with self._transaction() as connection:
+                    enter_mark(connection, mark)
+                if self._is_there():
+                    return
+
+    def shadow(self, of: Comparison, counts: Counts, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Enter how a comparison stands and what was compared, by `SHADOW_COLUMNS`; return its number."""
+        with self._lock:
+            with self._transaction() as connection:
+                number = enter_shadow(connection, of, counts, rows, time.time())
+            self._make_room()
+            return number
+
+    def promoted(
+        self,
+        run: RunRecord,
+        in_force: Mapping[str, str],
+        entries: Sequence[tuple[str, str, str]],
+        who: str,
+        origin: str,
+    ) -> None:
+        """Enter the run that begins with another engine, what is `in_force` by it, and (what, old, new) in the audit.
+
+        All or nothing; on return it is on the disk.
+        """
+        with self._lock:
+            with self._transaction() as connection:
+                _enter(connection, run)
+                for entry in entries:
+                    connection.execute(INSERT_AUDIT, (utc(time.time()), who, origin, *map(printable, entry), run.id))
+                _compare(connection, in_force, who, origin, run.id)
+            self._runs[run.id] = run
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -126,7 +165,7 @@ class Log(Closing):
                     with contextlib.suppress(sqlite3.Error):  # a full disk has done it already
                         connection.execute("ROLLBACK")
                     raise
-        except Held:
+        except (Held, Refused):
             raise
         except Exception:
             self._drop()  # opened anew by the next call: what is wrong with the disk may have passed by then
@@ -146,7 +185,8 @@ class Log(Closing):
             return False
         assert self._connection is not None
         _empty_wal(self._connection)
-        return self._bytes() >= self._full_bytes
+        carried = carried_bytes(self._connection)  # what a new file begins with would make each one full
+        return self._bytes() - carried >= self._full_bytes
 
     def _bytes(self) -> int:
         return sum(path.stat().st_size for path in _with_side_files(self.path) if path.exists())
@@ -162,12 +202,17 @@ class Log(Closing):
     def _begin_piece(self, connection: sqlite3.Connection) -> None:
         if not _empty_wal(connection):
             return  # somebody reads; the next transaction tries again
-        self._drop()
-        piece = next_piece(self.path)
-        for suffix in ("", *SIDE_FILES):  # who still reads goes on with the files that he has opened
-            with contextlib.suppress(FileNotFoundError):
-                self.path.with_name(f"{self.path.name}{suffix}").replace(piece.with_name(f"{piece.name}{suffix}"))
-        self._open()
+        try:
+            with door(self.path):  # a check or a mark may just be written; the next transaction tries again
+                self._drop()
+                piece = next_piece(self.path)
+                files = zip(_with_side_files(self.path), _with_side_files(piece), strict=True)
+                for present, older in files:  # who still reads goes on with the files that he has opened
+                    with contextlib.suppress(FileNotFoundError):
+                        present.replace(older)
+                self._open()
+        except Busy:
+            return
         self._remove_old()
 
     def _remove_old(self) -> None:
@@ -193,6 +238,7 @@ def _empty_wal(connection: sqlite3.Connection) -> bool:
 def _enter(connection: sqlite3.Connection, run: RunRecord) -> None:
     values = run.row()
     connection.execute(f"INSERT OR IGNORE INTO runs VALUES ({', '.join('?' * len(values))})", values)
+    connection.executemany("INSERT OR IGNORE INTO recipes VALUES (?, ?, ?, ?, ?)", run.recipe_rows())
 
 
 def _compare(
@@ -200,7 +246,7 @@ def _compare(
 ) -> None:
     """Enter the differences between what was in force and what is `now`; `whole`: what is not in it is no more."""
     before: dict[str, str] = dict(connection.execute("SELECT what, value FROM in_force").fetchall())
-    changes = [(what, before.get(what, ""), value) for what, value in now.items() if before.get(what) != value]
+    changes = [(what, old, value) for what, value in now.items() if (old := before.get(what, "")) != value]
     if whole:
         changes += [(what, value, "") for what, value in before.items() if what not in now]
     if not before:

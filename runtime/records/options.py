@@ -7,10 +7,12 @@ from typing import Any
 
 from runtime.common.addresses import marked
 from runtime.common.files import printable, sha256_of
+from runtime.common.version import installed_version
 from runtime.records.run import RunRecord
 
 LEFT_OUT = frozenset({"config", "show_config", "dry_run"})  # of how the options came
-WATCHED = ("roi", "mask", "mask_fill", "rotate", "flip")  # what of a frame is judged: an audit asks for it
+# what moves a score, so that an audit asks for it: the recipe, what of a frame is judged, how it was exposed
+WATCHED = ("recipe", "roi", "mask", "mask_fill", "rotate", "flip", "exposure", "genicam", "check_every")
 
 
 def run_of(args: argparse.Namespace, detector: Mapping[str, Any], sources: Iterable[str]) -> RunRecord:
@@ -20,7 +22,9 @@ def run_of(args: argparse.Namespace, detector: Mapping[str, Any], sources: Itera
     """
     options = {**options_given(args), "folder": printable(str(Path.cwd()))}
     settings = settings_of(args, sources)
-    return RunRecord(engine=printable(args.engine.name), settings=settings, options=options, **detector)
+    version = "" if getattr(args, "log", None) is None else installed_version()  # the log alone keeps it
+    known = {"engine": printable(args.engine.name), **detector}
+    return RunRecord(version=version, settings=settings, options=options, **known)
 
 
 def options_given(args: argparse.Namespace) -> dict[str, Any]:

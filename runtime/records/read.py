@@ -9,9 +9,10 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ FIELDS: dict[str, type] = {
     "camera_s": float,
     "boxes": str,
     "latency_ms": str,
+    "parts": str,
     "run": str,
     "version": str,
     "engine": str,
@@ -55,20 +57,25 @@ FIELDS: dict[str, type] = {
     "sidecar_sha256": str,
 }
 OF_RUNS = ("version", "engine", "engine_sha256", "sidecar_sha256")
+OF_RECIPES = OF_RUNS[1:]  # where a recipe judged
+RECIPES_SINCE = 2  # the version of the tables
 MOMENTS = {"time": "captured_s", "asked": "asked_s"}
 
 
 @dataclass(frozen=True)
 class Query:
-    """Which judgements: those of a `part`, of frames captured from `since_s` until before `until_s`, with a `verdict`.
+    """Which judgements: those of a `part`, of frames captured from `since_s` until before `until_s`, with a `verdict`,
+    by a `recipe`.
 
-    Times are seconds since 1970; None: any.
+    `number` is that of one. Times are seconds since 1970; None: any.
     """
 
     part: str | None = None
     since_s: float | None = None
     until_s: float | None = None
     verdict: str | None = None
+    recipe: str | None = None
+    number: int | None = None
 
     def conditions(self) -> tuple[str, list[Any]]:
         """Return it as SQL. The + keeps the time's index out: pages go by number, and the index finds their range."""
@@ -77,17 +84,19 @@ class Query:
             "+i.captured_s >= ?": self.since_s,
             "+i.captured_s < ?": self.until_s,
             "i.verdict = ?": self.verdict,
+            "i.recipe = ?": self.recipe,
+            "i.id = ?": self.number,
         }
         given = {term: value for term, value in terms.items() if value is not None}
         return " AND ".join(["i.id > ?", "i.id < ?", *given]), list(given.values())
 
 
 def judgements(path: Path, query: Query, newest_first: bool = True) -> Iterator[dict[str, Any]]:
-    """Yield the judgements of the log at `path` as records of `FIELDS`; "boxes" and "latency_ms" are texts of JSON.
+    """Yield the judgements of the log at `path` as records of `FIELDS`; "boxes", "latency_ms", "parts" are JSON.
 
     Raises `UserError` or `OSError` for what is no log.
     """
-    for file, connection in _files(path, newest_first):
+    for file, connection in files_of(path, newest_first):
         with told(file):
             yield from _of_file(connection, query, newest_first)
 
@@ -101,18 +110,29 @@ def audit(path: Path, most: int = -1) -> Iterator[dict[str, Any]]:
                 yield dict(zip(AUDIT_COLUMNS, row, strict=True))
 
 
+@cache
 def options_of_run(path: Path, run: str) -> dict[str, Any]:
     """Return the command line's options of a run, for where its pictures lie; empty where it is not known any more."""
-    for file, connection in _files(path, newest_first=True):
+    return _of_run(path, run, "options")
+
+
+@cache
+def settings_of_run(path: Path, run: str) -> dict[str, str]:
+    """Return a run's settings, those whose change an audit asks for; empty where it is not known any more."""
+    return _of_run(path, run, "settings")
+
+
+def _of_run(path: Path, run: str, column: str) -> dict[str, Any]:
+    for file, connection in files_of(path, newest_first=True):
         with told(file):
-            found = connection.execute("SELECT options FROM runs WHERE id = ?", (run,)).fetchone()
+            found = connection.execute(f"SELECT {column} FROM runs WHERE id = ?", (run,)).fetchone()
         if found:
-            options: dict[str, Any] = json.loads(found[0])
-            return options
+            values: dict[str, Any] = json.loads(found[0])
+            return values
     return {}
 
 
-def _files(path: Path, newest_first: bool) -> Iterator[tuple[Path, sqlite3.Connection]]:
+def files_of(path: Path, newest_first: bool) -> Iterator[tuple[Path, sqlite3.Connection]]:
     """Yield every file of the log, open; the newest is opened before the others are listed, so that none is missed."""
     with ExitStack() as stack:
         newest, place = _newest(path, stack)
@@ -155,15 +175,26 @@ def _newest(path: Path, stack: ExitStack) -> tuple[sqlite3.Connection | None, os
 def _of_file(connection: sqlite3.Connection, query: Query, newest_first: bool) -> Iterator[dict[str, Any]]:
     low, high = _numbers(connection, query)
     terms, values = query.conditions()
-    columns = [f"r.{name}" if name in OF_RUNS else f"i.{MOMENTS.get(name, name)}" for name in FIELDS]
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    recipes = OF_RECIPES if version >= RECIPES_SINCE else ()
+    columns = [_column(name, recipes) for name in FIELDS]
     order = "DESC" if newest_first else "ASC"
     asked = (
         f"SELECT {', '.join(columns)} FROM inspections i LEFT JOIN runs r ON r.id = i.run "
+        f"{'LEFT JOIN recipes c ON c.run = i.run AND c.recipe = i.recipe ' if recipes else ''}"
         f"WHERE {terms} ORDER BY i.id {order} LIMIT {PAGE}"
     )
     while rows := connection.execute(asked, (low, high, *values)).fetchall():
         yield from map(_record, rows)
         low, high = (low, rows[-1][0]) if newest_first else (rows[-1][0], high)
+
+
+def _column(name: str, of_recipes: Sequence[str]) -> str:
+    if name in of_recipes:
+        return f"COALESCE(c.{name}, r.{name})"
+    if name == "parts" and not of_recipes:  # an older file has none
+        return "''"
+    return f"r.{name}" if name in OF_RUNS else f"i.{MOMENTS.get(name, name)}"
 
 
 def _numbers(connection: sqlite3.Connection, query: Query) -> tuple[int, int]:
@@ -179,4 +210,5 @@ def _numbers(connection: sqlite3.Connection, query: Query) -> tuple[int, int]:
 
 def _record(row: tuple[Any, ...]) -> dict[str, Any]:
     record = dict(zip(FIELDS, row, strict=True))
+    record["parts"] = record["parts"] or None
     return record | {name: utc(record[name]) for name in MOMENTS if record[name] is not None}

@@ -29,7 +29,7 @@ class RunRecord:
     `id` is in each judgement. `engine` is the file's name; the two hashes are those of the files that were loaded.
     `threshold` is what was in force at the start, `who` the user of the operating system. `settings` are those whose
     change an auditor asks for (mask, region, ...), by name as texts; `options` is all of the command line that was
-    given, without passwords.
+    given, without passwords. `recipes` has each recipe's name, the names of its engines' files, and their two hashes.
     """
 
     id: str = field(default_factory=new_mark)
@@ -44,10 +44,16 @@ class RunRecord:
     who: str = field(default_factory=os_user)
     settings: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    recipes: tuple[tuple[str, str, str, str], ...] = ()
 
     def row(self) -> tuple[Any, ...]:
         """Return the values of the table `runs`, in its order."""
-        return tuple(json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in asdict(self).values())
+        values = {name: value for name, value in asdict(self).items() if name != "recipes"}.values()
+        return tuple(json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in values)
+
+    def recipe_rows(self) -> list[tuple[str, ...]]:
+        """Return the values of the table `recipes`, in its order."""
+        return [(self.id, *recipe) for recipe in self.recipes]
 
     def in_force(self) -> dict[str, str]:
         """Return what an audit compares from run to run, as texts; what is not known is left out."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import write_text
 from runtime.common.notices import say
+from runtime.period import main as period
 from runtime.report.compare import compare
 from runtime.report.options import build_parser, options_of
 from runtime.report.schema import Report, read_report, to_json
@@ -46,9 +47,11 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the report, and write it where `--output` says."""
+    words = sys.argv[1:] if argv is None else argv
+    if period.is_asked(words):  # a shift, a day or a month of the inspection log instead
+        return period.main(words)
     arguments = build_parser().parse_args(argv)
     old = read_report(arguments.compare) if arguments.compare else None  # a wrong file ends it before the measuring
-    words = sys.argv[1:] if argv is None else argv
     report = read_report(arguments.show) if arguments.show else _measured(arguments, words)
     print(FORMATS[arguments.format](report), end="")
     if old is not None:

@@ -10,6 +10,7 @@ from runtime.common.argument_types import output_folder
 from runtime.common.errors import UserError
 from runtime.common.program import program_name
 from runtime.engines.backends import BACKENDS
+from runtime.period.main import PERIODS
 from runtime.report.rounds import MOST_ROUNDS
 from runtime.report.tables import FORMATS
 from runtime.report.worker import Subject
@@ -97,6 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     show = "measure nothing: print or write that report again"
     output.add_argument("--show", type=Path, metavar="OLD.json", help=show)
+    periods = parser.add_argument_group("a report of the inspection log instead (with --help: its own options)")
+    for name in PERIODS:  # `runtime.report.main` hands these over
+        periods.add_argument(name, metavar=name.strip("-").upper(), help="what was judged, changed and checked then")
     return parser
 
 

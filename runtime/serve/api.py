@@ -6,6 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
+from runtime.recipes.message import LONGEST
+from runtime.records.marks import CORRECTS, LONGEST_REASON, LONGEST_WHO
+from runtime.shadow.word import ANYWAY
 from runtime.triggers.trigger import PART
 
 LARGEST = 2**53 - 1  # the largest whole number that every JSON reader keeps exactly
@@ -63,6 +66,7 @@ CLOSED = {"additionalProperties": False}
 TOKEN_FORM = {"type": "object", "properties": {"token": {"type": "string"}}, "required": ["token"]} | CLOSED
 SOURCE = Whole("source", "the place of the source in source_names of /api/state", in_path=True)
 ANOMALY = Whole("picture", "the number of an anomaly in /api/state", in_path=True)
+DIFFER = Whole("picture", "the number of a disagreement in /api/state", in_path=True)
 AFTER = Whole("after", "a picture with a number above this is wanted, and waited for")
 SINCE = Whole("since", "points with a number above this are wanted")
 MINUTES = Whole("minutes", "1: with the last 24 hours by minute", most=1)
@@ -90,6 +94,15 @@ OPERATIONS = (
     ),
     Operation(
         "POST",
+        "/api/recipe",
+        "recipe",
+        "judges by another recipe from the next frame, or the next trigger, on",
+        {200: JSON, 404: JSON, 422: JSON},
+        body=JSON,
+        header=True,
+    ),
+    Operation(
+        "POST",
         "/api/trigger",
         "trigger",
         "asks for the verdict of a part, with --trigger http",
@@ -98,10 +111,57 @@ OPERATIONS = (
         body=JSON,
         header=True,
     ),
+    Operation("GET", "/api/marks", "marks", "the last verdicts that people corrected", {200: JSON}),
+    Operation(
+        "POST",
+        "/api/mark",
+        "mark",
+        "marks a judgement that the page shows as a false alarm or a miss, in the inspection log",
+        {200: JSON, 404: JSON, 409: JSON, 507: JSON},
+        body=JSON,
+        header=True,
+    ),
+    Operation(
+        "POST",
+        "/api/withdraw",
+        "withdraw",
+        "undoes the mark of a judgement of the inspection log; both stay on record",
+        {200: JSON, 404: JSON, 409: JSON, 507: JSON},
+        body=JSON,
+        header=True,
+    ),
+    Operation(
+        "POST",
+        "/api/promote",
+        "promote",
+        "lets the candidate of --shadow judge from the next frame, or the next trigger, on",
+        {200: JSON, 404: JSON, 409: JSON, 422: JSON, 507: JSON},
+        body=JSON,
+        header=True,
+    ),
+    Operation(
+        "POST",
+        "/api/rollback",
+        "rollback",
+        "lets the engine that judged before the last promotion judge again",
+        {200: JSON, 404: JSON, 409: JSON, 422: JSON, 507: JSON},
+        body=JSON,
+        header=True,
+    ),
+    Operation(
+        "POST",
+        "/api/drift",
+        "drift",
+        "acknowledges a drift alarm; with new_normal, later frames are held against those of now",
+        {200: JSON, 404: JSON},
+        body=JSON,
+        header=True,
+    ),
     Operation(
         "GET", "/live/{source}.jpg", "live", "the newest picture; 204: none came", {200: JPEG, 204: ""}, (SOURCE, AFTER)
     ),
     Operation("GET", "/anomalies/{picture}.jpg", "anomaly", "one of the last anomalies", {200: JPEG}, (ANOMALY,)),
+    Operation("GET", "/shadow/{picture}.jpg", "disagreement", "one of the last disagreements", {200: JPEG}, (DIFFER,)),
     Operation("GET", "/metrics", "metrics", "for Prometheus", {200: TEXT}),
     Operation(
         "GET", "/health", "health", "whether frames are judged, for a watchdog", {200: JSON, 503: JSON}, public=True
@@ -119,10 +179,46 @@ def threshold_schema(highest: float) -> dict[str, Any]:
     number = {"type": "number"}
     return {
         "type": "object",
-        "properties": {"value": {**number, "minimum": 0, "exclusiveMaximum": highest}, "instead_of": number},
+        "properties": {
+            "value": {**number, "minimum": 0, "exclusiveMaximum": highest},
+            "instead_of": number,
+            "recipe": {"type": "string", "description": "the one in force; left out: whichever is"},
+        },
         "required": ["value", "instead_of"],
         "additionalProperties": False,
     }
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return what a body that asks for a recipe is, in JSON Schema."""
+    name = {"type": "string", "minLength": 1, "maxLength": LONGEST}
+    return {"type": "object", "properties": {"recipe": name}, "required": ["recipe"], "additionalProperties": False}
+
+
+def promotion_schema() -> dict[str, Any]:
+    """Return what a body that promotes the engine in shadow, or takes it back, is, in JSON Schema."""
+    digest = {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "candidate_sha256 of /api/state"}
+    word = {"enum": [ANYWAY], "description": "in spite of what speaks against it; it is on record"}
+    who = {"type": "string", "maxLength": LONGEST_WHO, "description": "who says so"}
+    known = {"candidate": digest, "override": word, "name": who}
+    return {"type": "object", "properties": known, "required": ["candidate"]} | CLOSED
+
+
+def mark_schema(of: str, about: str, **more: Any) -> dict[str, Any]:
+    """Return what a body that marks `of`, or undoes a mark, is, in JSON Schema."""
+    number = {"type": "integer", "minimum": 0, "maximum": LARGEST, "description": about}
+    who = {"type": "string", "maxLength": LONGEST_WHO, "description": "who says so"}
+    said = {"reason": {"type": "string", "maxLength": LONGEST_REASON}, "name": who}
+    return {"type": "object", "properties": {of: number, **more, **said}, "required": [of, *more]} | CLOSED
+
+
+def drift_schema() -> dict[str, Any]:
+    """Return what a body that acknowledges a drift alarm is, in JSON Schema."""
+    number = {"type": "integer", "minimum": 0, "maximum": LARGEST, "description": "its number in /api/state"}
+    renew = {"type": "boolean", "description": "true: what is now is the new normal; false: the alarm stands"}
+    name = {"type": "string", "maxLength": LONGEST_WHO, "description": "who says so"}
+    fields = {"alarm": number, "new_normal": renew, "name": name}
+    return {"type": "object", "properties": fields, "required": ["alarm", "new_normal"]} | CLOSED
 
 
 def trigger_schema() -> dict[str, Any]:
@@ -147,7 +243,17 @@ def described(operation: Operation, open_to_all: bool, highest: float) -> dict[s
         about = f"{OUR_PAGE}; needed unless the request has the token as a bearer"
         header = {"name": ASKED_BY, "in": "header", "required": open_to_all, "description": about, "schema": schema}
         parameters.append(header)
-    schemas = {"threshold": threshold_schema(highest), "trigger": trigger_schema(), "login": TOKEN_FORM}
+    schemas = {
+        "threshold": threshold_schema(highest),
+        "recipe": recipe_schema(),
+        "trigger": trigger_schema(),
+        "mark": mark_schema("number", "a picture of /api/state", kind={"enum": list(CORRECTS)}),
+        "promote": promotion_schema(),
+        "rollback": promotion_schema(),
+        "withdraw": mark_schema("judgement", "its number in the inspection log"),
+        "drift": drift_schema(),
+        "login": TOKEN_FORM,
+    }
     body = {operation.body: {"schema": schemas[operation.handler]}} if operation.body else {}
     return {
         "operationId": f"{operation.method.lower()} {operation.path}",

@@ -11,9 +11,11 @@ from runtime.common.notices import say
 from runtime.serve.address import TOKEN_VARIABLE, Address, read_token
 
 if TYPE_CHECKING:
-    from runtime.detector import Detector
+    from runtime.drift.watch import DriftWatch
+    from runtime.recipes.book import Recipes
     from runtime.records.log import Log
     from runtime.serve.server import Server
+    from runtime.shadow.promotion import Promotion
     from runtime.triggers.orders import Orders
 
 LIBRARIES = ("aiohttp", "prometheus_client")
@@ -41,15 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def server_from(
     args: argparse.Namespace,
-    detector: "Detector",
+    recipes: "Recipes",
     sources: Callable[[], Iterable[Any]] = tuple,
     deliveries: Callable[[], Iterable[Any]] = tuple,
     log: "Log | None" = None,
     orders: "Orders | None" = None,
+    shadow: "Promotion | None" = None,
+    drift: "DriftWatch | None" = None,
 ) -> "Server | None":
     """Return the server that `args` ask for, listening, its address told on stderr, or None for none.
 
-    `args.engine` is the file that `detector` was opened from, `log` the inspection log, which gets the page's changes.
+    `recipes` are what judges, `log` the inspection log, which gets the page's changes; `shadow` is
+    the candidate beside the line, `drift` watches the sources.
     Raises `UserError` as `Server` does, for options that do not fit, and where the libraries are missing.
     """
     if args.serve is None:
@@ -66,6 +71,6 @@ def server_from(
     from runtime.serve.server import ServeOptions, Server
 
     options = ServeOptions(address, token, args.health_after)
-    server = Server(options, detector, args.engine, sources, deliveries, log, orders)
+    server = Server(options, recipes, sources, deliveries, log, orders, shadow=shadow, drift=drift)
     say(f"page: {server.address.url()}")
     return server

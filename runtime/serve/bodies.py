@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
@@ -10,11 +11,19 @@ from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from runtime.common.errors import UserError
-from runtime.serve.api import FORM
+from runtime.recipes.message import recipe_from_object
+from runtime.records.marks import CORRECTS, LONGEST_REASON, LONGEST_WHO
+from runtime.serve.api import FORM, LARGEST
+from runtime.shadow.word import ANYWAY
 from runtime.triggers.message import from_object
 
 SEND = 'send {"value": X, "instead_of": the present threshold}'
+SEND_RECIPE = 'send {"recipe": "its name"}'
 SEND_PART = 'send {"part": "SN123"}'
+SEND_MARK = 'send {"number": N, "kind": "false_alarm" or "missed", "reason": "optional", "name": "optional"}'
+SEND_WITHDRAWAL = 'send {"judgement": N, "reason": "optional", "name": "optional"}'
+SEND_PROMOTION = 'send {"candidate": its SHA-256, "override": "anyway" or left out, "name": "optional"}'
+SEND_DRIFT = 'send {"alarm": N, "new_normal": true or false, "name": "optional"}'
 MOST_FIELDS = 8
 
 
@@ -35,20 +44,97 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-async def read_threshold(request: web.Request, within_s: float) -> tuple[float, float]:
-    """Return (value, instead_of). Raises 400 for what are no two numbers."""
+async def read_threshold(request: web.Request, within_s: float) -> tuple[float, float, str | None]:
+    """Return (value, instead_of, recipe), None for whatever recipe. Raises 400 for what are no two numbers."""
     text = await _text(request, within_s)
     try:
         # int as float: a whole number may have thousands of digits
         asked = json.loads(text, parse_int=float, parse_constant=_no_number)
-        if not isinstance(asked, dict) or asked.keys() != {"value", "instead_of"}:
+        if not isinstance(asked, dict) or asked.keys() - {"recipe"} != {"value", "instead_of"}:
             raise ValueError(SEND)
-        value, instead_of = asked["value"], asked["instead_of"]
+        value, instead_of, recipe = asked["value"], asked["instead_of"], asked.get("recipe")
+        if "recipe" in asked and not isinstance(recipe, str):
+            raise ValueError(SEND)
         if not all(isinstance(number, float) and math.isfinite(number) for number in (value, instead_of)):
             raise ValueError(SEND)
     except (ValueError, RecursionError):
         raise web.HTTPBadRequest(text=SEND) from None
-    return value, instead_of
+    return value, instead_of, recipe
+
+
+async def read_recipe(request: web.Request, within_s: float) -> str:
+    """Return the name of the recipe that is asked for. Raises 400 for what is none."""
+    text = await _text(request, within_s)
+    try:
+        return recipe_from_object(json.loads(text))
+    except (ValueError, RecursionError):
+        raise web.HTTPBadRequest(text=SEND_RECIPE) from None
+
+
+async def read_mark(request: web.Request, within_s: float) -> tuple[int, str, str, str]:
+    """Return (number, kind, reason, name), the last two empty where left out. Raises 400 for what is no mark."""
+    text = await _text(request, within_s)
+    try:
+        asked = json.loads(text)
+        number, reason, name = _said(asked, "number", {"kind"})
+        if asked["kind"] not in tuple(CORRECTS):
+            raise ValueError(SEND_MARK)
+    except (ValueError, RecursionError):
+        raise web.HTTPBadRequest(text=SEND_MARK) from None
+    return number, asked["kind"], reason, name
+
+
+async def read_withdrawal(request: web.Request, within_s: float) -> tuple[int, str, str]:
+    """Return (judgement, reason, name), the last two empty where left out. Raises 400 for what undoes no mark."""
+    text = await _text(request, within_s)
+    try:
+        return _said(json.loads(text), "judgement", set())
+    except (ValueError, RecursionError):
+        raise web.HTTPBadRequest(text=SEND_WITHDRAWAL) from None
+
+
+async def read_promotion(request: web.Request, within_s: float) -> tuple[str, str, str]:
+    """Return (candidate, override, name), the last two empty where left out. Raises 400 for what asks for no engine."""
+    text = await _text(request, within_s)
+    try:
+        asked = json.loads(text)
+        if not isinstance(asked, dict) or asked.keys() - {"override", "name"} != {"candidate"}:
+            raise ValueError(SEND_PROMOTION)
+        candidate, name = asked["candidate"], asked.get("name", "")
+        texts = isinstance(candidate, str) and isinstance(name, str) and len(name) <= LONGEST_WHO
+        if not texts or not re.fullmatch("[0-9a-f]{64}", candidate) or asked.get("override", ANYWAY) != ANYWAY:
+            raise ValueError(SEND_PROMOTION)
+    except (ValueError, RecursionError):
+        raise web.HTTPBadRequest(text=SEND_PROMOTION) from None
+    return candidate, asked.get("override", ""), name
+
+
+async def read_drift(request: web.Request, within_s: float) -> tuple[int, bool, str]:
+    """Return (alarm, whether what is now is the new normal, name). Raises 400 for what acknowledges no alarm."""
+    text = await _text(request, within_s)
+    try:
+        asked = json.loads(text)
+        alarm, reason, name = _said(asked, "alarm", {"new_normal"})
+        if reason or type(asked["new_normal"]) is not bool:
+            raise ValueError(SEND_DRIFT)
+    except (ValueError, RecursionError):
+        raise web.HTTPBadRequest(text=SEND_DRIFT) from None
+    return alarm, asked["new_normal"], name
+
+
+def _said(asked: object, of: str, more: set[str]) -> tuple[int, str, str]:
+    """Return which number is meant, reason and name. Raises `ValueError` for another thing or what is too long."""
+    if not isinstance(asked, dict) or asked.keys() - {"reason", "name"} != {of} | more:
+        raise ValueError(of)
+    number, reason, name = asked[of], asked.get("reason", ""), asked.get("name", "")
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if type(number) is not int or not 0 <= number <= LARGEST:
+        raise ValueError(of)
+    for text, longest in ((reason, LONGEST_REASON), (name, LONGEST_WHO)):
+        if not isinstance(text, str) or len(text) > longest:
+            raise ValueError(of)
+    return number, reason, name
 
 
 async def read_trigger(request: web.Request, within_s: float) -> tuple[str, str]:

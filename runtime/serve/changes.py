@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from runtime.common.errors import UserError
+from runtime.recipes.recipe import Recipe
 from runtime.records.log import Log
 from runtime.records.read import audit
+from runtime.records.run import shown
 
 SHOWN = 20  # changes, the newest
 
@@ -30,6 +32,18 @@ class Changes:
             self._log.note(in_force, who, origin)
         except (OSError, UserError) as error:
             self._trouble(error)
+
+    def recipe(self, old: Recipe, new: Recipe, who: str, origin: str) -> None:
+        """Enter that `new` judges instead of `old`, with all that this changes."""
+        before = dict.fromkeys(old.audited, "")
+        threshold, map_threshold = new.limits
+        judged_by = {
+            "engine": new.engine_sha256,
+            "sidecar": new.sidecar_in_force,
+            "threshold": shown(threshold),
+            "map threshold": shown(map_threshold),
+        }
+        self.note({**before, **new.audited, **judged_by}, who, origin)
 
     def newest(self) -> list[dict[str, Any]]:
         """Return the last changes, the newest first. Raises `OSError` or `UserError` where they cannot be read."""

@@ -12,7 +12,16 @@ from aiohttp import web
 
 from runtime.serve.access import Access
 from runtime.serve.api import OPERATIONS, Operation, openapi
-from runtime.serve.bodies import read_threshold, read_token_field, read_trigger
+from runtime.serve.bodies import (
+    read_drift,
+    read_mark,
+    read_promotion,
+    read_recipe,
+    read_threshold,
+    read_token_field,
+    read_trigger,
+    read_withdrawal,
+)
 from runtime.serve.guard import Guard
 from runtime.serve.inspected import Inspected, NoAnswer
 from runtime.serve.limits import Limits
@@ -121,12 +130,65 @@ class Handlers:
             raise web.HTTPNotFound(text="only the last anomalies are kept")
         return web.Response(body=jpeg, content_type="image/jpeg")
 
+    async def disagreement(self, request: web.Request, picture: int) -> web.Response:
+        """Return the picture of one of the last disagreements with the candidate."""
+        _, jpeg = await self._inspected.ask("disagreement", picture=picture)
+        if not jpeg:
+            raise web.HTTPNotFound(text="only the last disagreements are kept")
+        return web.Response(body=jpeg, content_type="image/jpeg")
+
     async def threshold(self, request: web.Request) -> web.Response:
         """Write another threshold to the sidecar and judge by it."""
-        value, instead_of = await read_threshold(request, self._limits.reading_s)
-        who = "page, open to all" if self._access.open else "page, signed in with the token"
-        answer = await self._inspected.set_threshold(value, instead_of, who=who, origin=request.remote or "unknown")
+        value, instead_of, recipe = await read_threshold(request, self._limits.reading_s)
+        answer = await self._inspected.set_threshold(value, instead_of, recipe, **self._asked_by(request))
         return _json(answer["said"], answer["status"])
+
+    async def recipe(self, request: web.Request) -> web.Response:
+        """Judge by another recipe."""
+        name = await read_recipe(request, self._limits.reading_s)
+        answer = await self._inspected.set_recipe(name, **self._asked_by(request))
+        return _json(answer["said"], answer["status"])
+
+    async def promote(self, request: web.Request) -> web.Response:
+        """Let the candidate judge."""
+        return await self._changed("promote", request)
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        """Let the engine before the last promotion judge again."""
+        return await self._changed("rollback", request)
+
+    async def _changed(self, action: str, request: web.Request) -> web.Response:
+        candidate, override, name = await read_promotion(request, self._limits.reading_s)
+        said = self._asked_by(request, name)
+        answer = await self._inspected.change_engine(action, candidate, override, **said)
+        return _json(answer["said"], answer["status"])
+
+    async def mark(self, request: web.Request) -> web.Response:
+        """Mark what the page shows as a false alarm or a miss."""
+        return await self._marked(request, *await read_mark(request, self._limits.reading_s))
+
+    async def withdraw(self, request: web.Request) -> web.Response:
+        """Undo a mark."""
+        number, reason, name = await read_withdrawal(request, self._limits.reading_s)
+        return await self._marked(request, number, "", reason, name)
+
+    async def _marked(self, request: web.Request, of: int, kind: str, reason: str, name: str) -> web.Response:
+        answer = await self._inspected.mark(of, kind, reason=reason, **self._asked_by(request, name))
+        return _json(answer["said"], answer["status"])
+
+    async def drift(self, request: web.Request) -> web.Response:
+        """Acknowledge a drift alarm."""
+        alarm, renew, name = await read_drift(request, self._limits.reading_s)
+        answer = await self._inspected.acknowledge(alarm, renew, **self._asked_by(request, name))
+        return _json(answer["said"], answer["status"])
+
+    async def marks(self, request: web.Request) -> web.Response:
+        """Return the last marks."""
+        return _json(await self._inspected.marks.get())
+
+    def _asked_by(self, request: web.Request, name: str = "") -> dict[str, str]:
+        who = "page, open to all" if self._access.open else "page, signed in with the token"
+        return {"who": f"{name}, {who}" if name else who, "origin": request.remote or "unknown"}
 
     async def audit(self, request: web.Request) -> web.Response:
         """Return the last changes in the inspection log."""

@@ -4,6 +4,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -25,7 +26,8 @@ MOST_STAGES = 24
 FPS_OVER_S = 5.0
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-Point = tuple[int, float, str, float | None, float, Verdict]  # number, captured_s, source, score, threshold, verdict
+# number, captured_s, source, score, threshold, verdict, recipe
+Point = tuple[int, float, str, float | None, float, Verdict, str]
 
 
 @dataclass
@@ -75,14 +77,15 @@ class History:
         with self._lock:
             self._number += 1
             score, verdict = result.score, result.verdict
-            self._points.append((self._number, captured_s, judgement.source, score, result.threshold, verdict))
+            of_frame = (self._number, captured_s, judgement.source, score, result.threshold, verdict)
+            self._points.append((*of_frame, judgement.recipe))
             self._verdicts[judgement.source, result.verdict] += 1
             self._judged.append(time.monotonic())
             if verdict != "none":
                 self._last_verdict_s[judgement.source] = self._judged[-1]
             self._reasons[judgement.source] = result.reason
             if judgement.trigger is not None:
-                self._parts.appendleft(_part(judgement, judgement.trigger))
+                self._parts.appendleft(_part(self._number, judgement, judgement.trigger))
             self._add_to_minute(int(captured_s // 60) * 60, score, judgement.anomalous)
             for stage, ms in result.latency_ms.items():
                 if stage in self._stages or len(self._stages) < MOST_STAGES:
@@ -159,25 +162,38 @@ class History:
         return {verdict: total[verdict] for verdict in VERDICTS}
 
 
-def _part(judgement: Judgement, trigger: Trigger) -> dict[str, Any]:
+def _part(number: int, judgement: Judgement, trigger: Trigger) -> dict[str, Any]:
     result = judgement.result
     return {
+        "number": number,
         "part": printable(trigger.part),
+        "recipe": judgement.recipe,
         "source": judgement.source,
         "time": judgement.frame.captured_s,
         "verdict": result.verdict,
         "score": result.score,
         "reason": result.reason,
+        "parts": [{"name": part.name, "verdict": part.result.verdict} for part in judgement.parts],
         "answer_ms": judgement.answer_ms,
     }
 
 
-def as_rows(points: list[Point], names: dict[str, int]) -> list[list[Any]]:
-    """Return points as JSON rows: number, time, index of the source in `names`, score or null, threshold, verdict.
+def as_rows(points: list[Point], names: dict[str, int], recipes: Sequence[str] = ()) -> list[list[Any]]:
+    """Return points as JSON rows.
 
-    A verdict is 0 for good, 1 for anomalous, 2 for none.
+    Each is number, time, index of the source in `names`, score or null, threshold, verdict (0 for good, 1 for
+    anomalous, 2 for none) and index of the recipe in `recipes` (-1: none).
     """
+    of_recipe = {name: place for place, name in enumerate(recipes)}
     return [
-        [number, time_s, names.setdefault(source, len(names)), score, limit, VERDICTS.index(verdict)]
-        for number, time_s, source, score, limit, verdict in points
+        [
+            number,
+            time_s,
+            names.setdefault(source, len(names)),
+            score,
+            limit,
+            VERDICTS.index(verdict),
+            of_recipe.get(recipe, -1),
+        ]
+        for number, time_s, source, score, limit, verdict, recipe in points
     ]

@@ -67,7 +67,7 @@ class HttpTriggers(Closing):
         if judgement.trigger is None or not judgement.answers:
             return
         with self._lock:
-            waiting = self._waiting.get(id(judgement.trigger))
+            waiting = self._waiting.get(id(judgement.trigger.named_by or judgement.trigger))
             if waiting is None:
                 return
             waiting.answers.append(judgement.without_picture())

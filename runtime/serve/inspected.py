@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from runtime.serve.limits import ANSWER_S, THRESHOLD_S, TRIGGER_S
+from runtime.serve.limits import ANSWER_S, MARK_S, PROMOTION_S, THRESHOLD_S, TRIGGER_S
 from runtime.serve.link import Message, pack, receive_async
 
 HEALTH_FRESH_S = 0.2  # at most
@@ -63,6 +63,7 @@ class Inspected:
         self.minutes = Shared(self._ask_minutes, min(10 * fresh_s, MINUTES_FRESH_S))
         self.metrics = Shared(self._ask_metrics, fresh_s)
         self.audit = Shared(self._ask_audit, fresh_s)
+        self.marks = Shared(self._ask_marks, fresh_s)
 
     async def keep_listening(self) -> None:
         """Take answers until the inspection has gone."""
@@ -94,10 +95,40 @@ class Inspected:
         wanted = min(max(0, newest - number), len(self._rows))
         return list(self._rows)[len(self._rows) - wanted :]
 
-    async def set_threshold(self, value: float, instead_of: float, **asked_by: str) -> Message:
+    async def set_recipe(self, name: str, **asked_by: str) -> Message:
         """Return {"status", "said"}: how it ended. `asked_by` has "who" and "origin"."""
+        return await self._change("recipe", TRIGGER_S, recipe=name, **asked_by)
+
+    async def change_engine(self, action: str, candidate: str, override: str, **asked_by: str) -> Message:
+        """Return {"status", "said"}: how a promotion, or a rollback, ended. `asked_by` has "who" and "origin"."""
+        asked = {"action": action, "candidate": candidate, "override": override}
+        return await self._change("promotion", PROMOTION_S, **asked, **asked_by)
+
+    async def set_threshold(
+        self, value: float, instead_of: float, recipe: str | None = None, **asked_by: str
+    ) -> Message:
+        """Return {"status", "said"}: how it ended. `asked_by` has "who" and "origin"."""
+        asked = {"value": value, "instead_of": instead_of, "recipe": recipe}
         async with self._one_threshold:
-            answer, _ = await self.ask("threshold", THRESHOLD_S, value=value, instead_of=instead_of, **asked_by)
+            return await self._change("threshold", THRESHOLD_S, **asked, **asked_by)
+
+    async def mark(self, of: int, kind: str, **said: str) -> Message:
+        """Return {"status", "said"}: how it ended. `of` is the page's number of what is marked, of an undo the log's.
+
+        `kind` is empty to undo. `said` has "reason", "who" and "origin".
+        """
+        answer, _ = await self.ask("mark", MARK_S, of=of, as_kind=kind, **said)
+        self.marks.forget()
+        self.audit.forget()
+        return answer
+
+    async def acknowledge(self, alarm: int, renew: bool, **asked_by: str) -> Message:
+        """Return {"status", "said"}: how it ended. `asked_by` has "who" and "origin"."""
+        return await self._change("drift", MARK_S, alarm=alarm, renew=renew, **asked_by)
+
+    async def _change(self, kind: str, within_s: float, **asked: Any) -> Message:
+        """Have something changed, after which report and audit are asked for anew."""
+        answer, _ = await self.ask(kind, within_s, **asked)
         self.report.forget()
         self.audit.forget()
         return answer
@@ -116,6 +147,9 @@ class Inspected:
 
     async def _ask_audit(self) -> Message:
         return (await self.ask("audit"))[0]
+
+    async def _ask_marks(self) -> Message:
+        return (await self.ask("marks"))[0]
 
     async def _ask_report(self) -> Message:
         newest = self._rows[-1][0] if self._rows else 0

@@ -28,5 +28,7 @@ KEEP_ALIVE_S = 30.0
 LINGER_S = 1.0  # for the rest of a body that was refused
 GOODBYE_S = 2.0  # for answers under way when the run ends
 ANSWER_S = 5.0  # for the inspection to answer its page's process; after that it is taken to hang
+MARK_S = 30.0  # for a judgement to come into the log, and a picture and a mark onto a slow disk
 THRESHOLD_S = 120.0  # to read a whole engine file, which its sidecar is checked against
+PROMOTION_S = 600.0  # to open an engine beside the one that judges
 TRIGGER_S = 86_400.0  # for the answer to a trigger, which comes at its deadline at the latest

@@ -55,6 +55,9 @@ class Metrics(Collector):
         yield from self._of_sources()
         yield from self._of_sinks()
         yield from self._of_triggers()
+        yield from self._of_checks()
+        yield from self._of_shadow()
+        yield from self._of_drift()
         yield _counter("page_errors", "Errors of this page.", ("kind",), [((k,), n) for k, n in self._errors().items()])
 
     def _stages(self) -> Metric:
@@ -93,11 +96,48 @@ class Metrics(Collector):
         if self._observed.triggers is None:
             return
         counts = self._observed.triggers()
-        results = ("taken", "answered", "late", "refused", "lost")
+        results = ("taken", "answered", "late", "refused", "lost", "unnamed", "unused")
         yield _counter("triggers", "Triggers.", ("result",), [((name,), getattr(counts, name)) for name in results])
         newest = {"0.5": counts.p50_ms, "0.99": counts.p99_ms}
         samples = [((quantile,), ms / 1e3) for quantile, ms in newest.items() if ms is not None]
         yield _gauge("answer_seconds", "From trigger to answer, of the newest.", ("quantile",), samples)
+
+    def _of_checks(self) -> Iterator[Metric]:
+        standings = self._observed.checks()
+        if not standings:
+            return
+        passed = [((s.recipe,), float(not s.reason)) for s in standings]
+        yield _gauge("check_valid", "1 while a check of reference parts lets it judge.", ("recipe",), passed)
+        due = [((s.recipe,), s.due_s) for s in standings if s.due_s is not None]
+        yield _gauge("check_due_seconds", "Seconds until the next check must have passed.", ("recipe",), due)
+
+    def _of_shadow(self) -> Iterator[Metric]:
+        if self._observed.shadow is None:
+            return
+        found = self._observed.shadow()
+        counts = {k: v for k, v in found["counts"].items() if not k.endswith("_events")}
+        samples = [((result,), count) for result, count in counts.items()]
+        yield _counter("shadow_frames", "Frames by what the candidate said of them.", ("result",), samples)
+        events = [(("running_only",), found["counts"]["running_events"])]
+        events.append((("candidate_only",), found["counts"]["candidate_events"]))
+        yield _counter("shadow_disagreements", "Parts on which the two disagree.", ("result",), events)
+        yield _gauge("shadow_up", "1 while the candidate judges.", (), [((), float(not found["trouble"]))])
+
+    def _of_drift(self) -> Iterator[Metric]:
+        watch = self._observed.drift
+        if watch is None:
+            return
+        alarms, states = watch.alarms(), watch.states()
+        standing = {(alarm.source, alarm.recipe, one.number): one.sigmas for alarm in alarms for one in alarm.moved}
+        count = {(state["source"], state["recipe"]): 0 for state in states}
+        count |= {(alarm.source, alarm.recipe): 1 for alarm in alarms}
+        yield _gauge("drift", "1 while a drift alarm stands.", ("source", "recipe"), count.items())
+        moved = "By how many standard deviations of a minute's mean a number has moved, while a drift alarm stands."
+        yield _gauge("drift_moved", moved, ("source", "recipe", "number"), standing.items())
+        yield _counter("drift_alarms", "Drift alarms since the start.", (), [((), watch.found)])
+        indices = {(one["source"], one["recipe"], number): i for one in states for number, i in one["indices"].items()}
+        index = "Population stability index against training's good images; 0.25 is a large change."
+        yield _gauge("drift_stability_index", index, ("source", "recipe", "number"), indices.items())
 
 
 Samples = Iterable[tuple[Sequence[str], float]]

@@ -1,8 +1,11 @@
 """What the page, the metrics and the watchdog all look at: one inspection, seen from beside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from runtime.drift.watch import DriftWatch
+from runtime.recipes.book import Standing
 from runtime.serve.health import Health, health, triggered_health
 from runtime.serve.history import History
 from runtime.serve.pictures import Pictures
@@ -25,6 +28,9 @@ class Observed:
     sinks: Callable[[], Sequence[SinkStatus]]
     health_after_s: float
     triggers: Callable[[], TriggerCounts] | None = None  # None: every frame is judged
+    checks: Callable[[], Sequence[Standing]] = tuple  # none: the line goes by no checks of reference parts
+    shadow: Callable[[], Mapping[str, Any]] | None = None  # how a candidate stands; None: there is none
+    drift: DriftWatch | None = None  # None: nobody watches for it
 
     def health(self) -> Health:
         """Return whether frames are being judged: those of each camera, stream and watched folder."""

@@ -5,7 +5,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from runtime.detector import Detector
+from runtime.recipes.book import Recipes
 from runtime.serve.history import RECENT, as_rows
 from runtime.serve.observed import Observed
 
@@ -13,15 +13,13 @@ from runtime.serve.observed import Observed
 class PageState:
     """Collects everything that the page shows; `run` tells a page that this is another run, and to start afresh."""
 
-    def __init__(self, observed: Observed, detector: Detector, sign_in: bool) -> None:
+    def __init__(self, observed: Observed, recipes: Recipes, sign_in: bool) -> None:
         self._observed = observed
         self._history = observed.history
-        sidecar = detector.sidecar
+        self._recipes = recipes
         self._run = {
             "run": secrets.token_hex(8),
             "started": time.time(),
-            "engine": sidecar.name,
-            "device": detector.session.device,
             "sign_in": sign_in,
             "recent": RECENT,
         }
@@ -29,7 +27,7 @@ class PageState:
 
     def since(self, number: int, minutes: bool) -> dict[str, Any]:
         """Return the report with the points after `number`, and with the last 24 hours by minute if asked for."""
-        points = as_rows(self._history.points_after(number), self.source_names)
+        points = as_rows(self._history.points_after(number), self.source_names, self._recipes.names)
         report = {**self._collect(), "points": points}
         return {**report, "minutes": self._history.minutes()} if minutes else report
 
@@ -38,8 +36,16 @@ class PageState:
         for source in sources:
             self.source_names.setdefault(source.name, len(self.source_names))
         state, triggers = self._observed.health(), self._observed.triggers
+        judges, names = self._recipes.in_force, self._recipes.names
+        engines = dict.fromkeys(one.detector.sidecar.name for one in judges.inspects)
         return {
             **self._run,
+            "engine": ", ".join(engines),
+            "device": judges.first.detector.session.device,
+            "recipe": {"name": judges.name, "names": list(names)} if names else None,
+            "check": self._check(),
+            "shadow": None if self._observed.shadow is None else dict(self._observed.shadow()),
+            "drift": self._drift(),
             "now": time.time(),
             "health": {"ok": state.ok, "reason": state.reason + state.detail},
             "counts": self._history.counts(),
@@ -65,3 +71,15 @@ class PageState:
                 for a in self._observed.pictures.anomalies()
             ],
         }
+
+    def _check(self) -> dict[str, Any] | None:
+        """Return how the recipe in force stands with its reference parts; None where the line goes by no check."""
+        name = self._recipes.name_in_force()
+        return next((asdict(one) for one in self._observed.checks() if one.recipe == name), None)
+
+    def _drift(self) -> dict[str, Any] | None:
+        """Return the drift alarms that stand and how far each source is; None where nobody watches for drift."""
+        watch = self._observed.drift
+        if watch is None:
+            return None
+        return {"alarms": [alarm.said() for alarm in watch.alarms()], "states": watch.states()}

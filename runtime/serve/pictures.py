@@ -71,7 +71,7 @@ class Pictures:
 
     `maximum` is the largest score of the engine. `is_live(source)` says whether successive anomalies of a source are
     one event (a camera's) or parts of their own (files). In the drawing thread `failed(error)` is called
-    for a picture that could not be drawn.
+    for a picture that could not be drawn, and `shown(kind, number, judgement)` before one is handed out.
     """
 
     def __init__(
@@ -79,7 +79,9 @@ class Pictures:
         maximum: float,
         is_live: Callable[[str], bool],
         failed: Callable[[Exception], None],
+        shown: Callable[[str, int, Judgement], None] = lambda kind, number, judgement: None,
     ) -> None:
+        self._shown = shown
         self._maximum = maximum
         self._is_live = is_live
         self._failed = failed
@@ -148,6 +150,7 @@ class Pictures:
             del self._wanted[source]
             number, judgement = self._newest[source]
         picture = Jpeg(number, judgement.result, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
+        self._shown("live", number, judgement)
         with self._lock:
             self._live[source] = picture
             self.drawn += 1
@@ -187,13 +190,16 @@ class Pictures:
             judgement, anomaly.undrawn = anomaly.undrawn, None
             number = anomaly.number
         jpeg = self._jpeg(judgement, ANOMALY_WIDTH)
+        self._shown("anomaly", number, judgement)
         with self._lock:
             anomaly.picture, anomaly.jpeg = number, jpeg
 
     def _jpeg(self, judgement: Judgement, width: int) -> bytes:
         image: Image8 = judgement.frame.image
-        if image.shape[1] > width:  # drawn small, so that the words can be read
-            picture = draw(thumbnail(image, width), judgement.result, self._maximum)
+        if judgement.parts:
+            picture = thumbnail(judgement.overlay(self._maximum), min(width, image.shape[1]))
+        elif image.shape[1] > width:  # drawn small, so that the words can be read
+            picture = draw(thumbnail(image, width), judgement.result, judgement.of_scale(self._maximum))
         else:
             picture = judgement.overlay(self._maximum)
         cv2 = opencv()

@@ -7,13 +7,12 @@ The page's process holds nothing that is not asked for here, and may die: it is 
 
 import contextlib
 import errno
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,9 @@ from typing import Any
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
-from runtime.detector import Detector
+from runtime.common.interrupts import signals_blocked
+from runtime.drift.watch import DriftWatch
+from runtime.recipes.book import Recipes
 from runtime.records.log import Log
 from runtime.serve.address import Address, require_token
 from runtime.serve.answers import Answers
@@ -30,6 +31,7 @@ from runtime.serve.history import RECENT, History
 from runtime.serve.http_triggers import HttpTriggers
 from runtime.serve.limits import GOODBYE_S, Limits
 from runtime.serve.link import Message, pack, receive
+from runtime.serve.marking import Marking
 from runtime.serve.metrics import Metrics
 from runtime.serve.observed import Observed
 from runtime.serve.page_state import PageState
@@ -37,10 +39,12 @@ from runtime.serve.pictures import Pictures
 from runtime.serve.status import SinkStatus, SourceStatus, with_own_names
 from runtime.serve.threshold_control import ThresholdControl
 from runtime.serve.troubles import Troubles
+from runtime.shadow.promotion import Promotion
 from runtime.sinks.judgement import Judgement
 from runtime.triggers.orders import Orders
 from runtime.triggers.trigger import TriggerInput
 
+SLOW = frozenset({"threshold", "recipe", "mark", "promotion", "drift"})
 JOIN_S = 10.0
 LET_GO_S = 5.0  # that the page's process of a killed run may take to end, where the machine is busy
 AGAIN_S = 1.0  # before the page's process is started again
@@ -60,13 +64,14 @@ class ServeOptions:
 
 
 class Server(Closing):
-    """Serves the page of `detector`, opened from `engine`, from a process of its own; listens once it is made.
+    """Serves the page of what `recipes` judge from a process of its own; listens once it is made.
 
     With `orders` it is an input for triggers too, once it is started as one (`triggers`).
     `sources` gives the sources to show (see `SourceStatus.of`) and `deliveries` what the other sinks have counted
     (`SinkStatus.of`); both are called from the server's thread, about once a second. What the page changes goes into
-    the audit of `log`, where there is one. Raises `UserError` for an address that cannot be listened on, and for one
-    that others can reach where there is no token.
+    the audit of `log`, where there is one. `shadow` is the candidate beside the line, with what promotes it.
+    Raises `UserError` for an address that cannot be listened on, and for one that others can reach where there is no
+    token.
 
     `offer` takes microseconds and raises nothing: the inspection's thread may call it itself, without a queue between.
     """
@@ -76,12 +81,14 @@ class Server(Closing):
     def __init__(
         self,
         options: ServeOptions,
-        detector: Detector,
-        engine: Path,
+        recipes: Recipes,
         sources: Callable[[], Iterable[Any]] = tuple,
         deliveries: Callable[[], Iterable[Any]] = tuple,
         log: Log | None = None,
         orders: Orders | None = None,
+        *,
+        shadow: Promotion | None = None,
+        drift: DriftWatch | None = None,
     ) -> None:
         require_token(options.address, options.token)
         self._socket = _listen(options.address)
@@ -90,13 +97,18 @@ class Server(Closing):
         self._sources = sources
         self._deliveries = deliveries
         self._orders = orders
+        self._drift = drift
         self._http = None if orders is None else HttpTriggers(orders, lambda: len(self._source_statuses()))
         self.triggers: dict[str, TriggerInput] = {} if self._http is None else {"http": self._http}
         self._live: dict[str, bool] = {}
         self.troubles = Troubles()
         self.history = History()
-        self.pictures = Pictures(detector.sidecar.score_maximum, self._is_live, partial(self.troubles.add, "picture"))
-        self._answers = self._assemble(detector, Changes(log, partial(self.troubles.add, "audit")), engine)
+        self.marking = Marking(log)
+        failed = partial(self.troubles.add, "picture")
+        self.pictures = Pictures(recipes.in_force.maximum, self._is_live, failed, self.marking.keep)
+        if shadow is not None:
+            shadow.shadow.shown = partial(self.marking.keep, "shadow")
+        self._answers = self._assemble(recipes, Changes(log, partial(self.troubles.add, "audit")), shadow)
         self._sending = threading.Lock()
         self._closing = threading.Event()
         try:
@@ -106,8 +118,8 @@ class Server(Closing):
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
-    def _assemble(self, detector: Detector, changes: Changes, engine: Path) -> Answers:
-        control = ThresholdControl(detector, engine, changes)
+    def _assemble(self, recipes: Recipes, changes: Changes, shadow: Promotion | None) -> Answers:
+        control = ThresholdControl(recipes, changes)
         observed = Observed(
             self.history,
             self.pictures,
@@ -116,10 +128,14 @@ class Server(Closing):
             self._sink_statuses,
             self._options.health_after_s,
             None if self._orders is None else self._orders.counts,
+            lambda: recipes.checks(),
+            None if shadow is None else shadow.report,
+            self._drift,
         )
-        page_state = PageState(observed, detector, sign_in=self._options.token is not None)
+        page_state = PageState(observed, recipes, sign_in=self._options.token is not None)
         metrics = Metrics(observed, self.troubles.counts)
-        return Answers(observed, page_state, metrics, self.troubles, changes, self._http)
+        known = (self._http, self.marking, shadow)
+        return Answers(observed, page_state, metrics, self.troubles, changes, recipes, *known)
 
     def _source_statuses(self) -> list[SourceStatus]:
         return with_own_names(SourceStatus.of(source) for source in self._sources())
@@ -137,7 +153,10 @@ class Server(Closing):
         try:
             if self._http is not None:
                 self._http.offer(judgement)
-            self.pictures.offer(self.history.add(judgement), judgement)
+            number = self.history.add(judgement)
+            if judgement.trigger is not None and judgement.answers:
+                self.marking.keep("part", number, judgement)
+            self.pictures.offer(number, judgement)
         except Exception as error:  # a defect of the page must not end an inspection
             self.troubles.add("judgement", error)
 
@@ -146,7 +165,7 @@ class Server(Closing):
     def _start(self) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
         """Start the page's process; return our end of the link to it."""
         ours, theirs = socket.socketpair()
-        with theirs, _signals_blocked():
+        with theirs, signals_blocked():
             inherited = (theirs.fileno(), self._socket.fileno())
             process = subprocess.Popen(
                 [sys.executable, "-m", "runtime.serve.page_process", *map(str, inherited)],
@@ -185,7 +204,7 @@ class Server(Closing):
     def _answer_until_gone(self) -> None:
         while message := receive(self._link):
             question, _ = message
-            if question["ask"] == "threshold" or question.get("wait"):  # takes long, and others want to be answered
+            if question["ask"] in SLOW or question.get("wait"):  # takes long, and others want to be answered
                 threading.Thread(target=self._answer, args=(question,), name="page answer", daemon=True).start()
             else:
                 self._answer(question)
@@ -214,16 +233,6 @@ class Server(Closing):
         self._thread.join(JOIN_S)
         self._socket.close()
         self.pictures.close()
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Have a process that is started meanwhile get no Ctrl-C and no SIGTERM: we end it, when the inspection has."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(address: Address) -> socket.socket:

@@ -31,9 +31,8 @@ def _add_files(group: "argparse._ArgumentGroup") -> None:
         "--output", type=Path, metavar="DIR", help="write frames.jsonl and overlays/ here (default: write nothing)"
     )
     group.add_argument("--no-overlays", action="store_true", help="write frames.jsonl only")
-    group.add_argument(
-        "--contact-sheet", action="store_true", help="also write one picture of the frames with the highest scores"
-    )
+    sheet = "also write one picture of the frames with the highest scores, by their thresholds"
+    group.add_argument("--contact-sheet", action="store_true", help=sheet)
     group.add_argument("--json", action="store_true", help="one JSON object a frame on stdout")
     group.add_argument("--json-file", type=Path, metavar="FILE", help="one JSON object a frame, added to FILE")
     group.add_argument(

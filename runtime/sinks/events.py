@@ -109,6 +109,7 @@ class _Event:
             "peak_score": first.line["score"],
         }
         self._summary |= {"began": first.line["time"], "last_anomalous": first.line["time"]}
+        self._recipe = first.line.get("recipe")
         self._since_last = 0  # frames after the last alarming one
         self._begun = False  # the frames from before come first
         cap.held.add(self.folder.name)
@@ -129,8 +130,8 @@ class _Event:
 
     def ends_before(self, shot: Shot) -> bool:
         """Whether `shot` is no longer part of this event."""
-        if self._summary["frames"] >= self._options.max_frames:
-            return True
+        if self._summary["frames"] >= self._options.max_frames or shot.line.get("recipe") != self._recipe:
+            return True  # scores of another recipe are held against another threshold
         passed = self._options.after.covers(self._since_last + 1, shot.judged_s - self._last.judged_s)
         return not (shot.alarming or passed)
 

@@ -1,8 +1,11 @@
 """A folder with one JSON line and one overlay a frame, and a contact sheet of the worst."""
 
 import heapq
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -11,6 +14,7 @@ from runtime.common.files import safe_name, whole_file
 from runtime.images.folders import IMAGE_SUFFIXES
 from runtime.images.overlay import Tile, contact_sheet, thumbnail
 from runtime.images.pixels import Image8
+from runtime.result import Result, by_threshold
 from runtime.sinks.disk_cap import DiskCap
 from runtime.sinks.json_lines import JsonLines, as_json
 from runtime.sinks.judgement import Judgement
@@ -25,21 +29,26 @@ SHEET_TILE_WIDTH = 320
 
 
 class Worst:
-    """Keeps thumbnails of the highest scores seen, so that a run of any length fits into memory."""
+    """Keeps thumbnails of the highest scores seen, so that a run of any length fits into memory.
+
+    Scores are ranked by their thresholds, for recipes have one each; a frame without a score comes first.
+    """
 
     def __init__(self, count: int = SHEET_TILES) -> None:
         self._count = count
         self._seen = 0
-        self._heap: list[tuple[float, int, Tile]] = []  # the lowest score kept is first; ties go to the earlier frame
+        self._heap: list[tuple[float, int, Tile]] = []  # the lowest rank kept is first; ties go to the earlier frame
 
-    def add(self, name: str, score: float, overlay: Image8) -> None:
+    def add(self, name: str, result: Result, overlay: Image8) -> None:
         """Offer one overlay."""
         self._seen += 1
-        if len(self._heap) == self._count and score <= self._heap[0][0]:
+        score = result.score
+        rank = math.inf if score is None else by_threshold(score, result.threshold)
+        if len(self._heap) == self._count and rank <= self._heap[0][0]:
             return
-        tile = Tile(thumbnail(overlay, SHEET_TILE_WIDTH), f"{name}  {score:.3f}")
+        tile = Tile(thumbnail(overlay, SHEET_TILE_WIDTH), f"{name}  {'no score' if score is None else f'{score:.3f}'}")
         put = heapq.heappush if len(self._heap) < self._count else heapq.heapreplace
-        put(self._heap, (score, -self._seen, tile))
+        put(self._heap, (rank, -self._seen, tile))
 
     def tiles(self) -> list[Tile]:
         """Return what was kept, the highest score first."""
@@ -88,8 +97,7 @@ class FolderSink(Closing):
             if self._options.overlays:
                 self._save(safe_name(judgement.source) if self._options.by_source else "", frame.name, overlay)
             if self._worst:
-                worst = result.image_score if result.score is not None else self._maximum  # look at those first
-                self._worst.add(frame.name, worst, overlay)
+                self._worst.add(frame.name, result, overlay)
         self._lines.append(as_json(judgement))
 
     def _save(self, source: str, name: str, overlay: Image8) -> None:
@@ -110,6 +118,14 @@ def overlay_name(name: str) -> str:
     """Return the overlay's file name, another for another: `a.jpg` becomes `a.jpg.png`, and that `a.jpg.png.png`."""
     stem = name.removesuffix(".png")
     return name if stem != name and Path(stem).suffix.lower() not in IMAGE_SUFFIXES else f"{name}.png"
+
+
+def overlay_places(options: Mapping[str, Any], record: Mapping[str, Any]) -> list[Path]:
+    """Return where the overlay of a record of the inspection log may lie, by the options of its run."""
+    if "output" not in options:
+        return []
+    folder = Path(options["folder"], options["output"], OVERLAYS_NAME)
+    return [place / overlay_name(record["name"]) for place in (folder / safe_name(record["source"]), folder)]
 
 
 def save_png(path: Path, image: Image8) -> None:

@@ -64,5 +64,6 @@ def row_of(judgement: Judgement) -> tuple[Any, ...]:
         line.get("reason", ""),
         json.dumps(line["boxes"]),
         json.dumps(line["latency_ms"]),
+        json.dumps(line["parts"]) if "parts" in line else "",
     )
     return tuple(printable(value) if isinstance(value, str) else value for value in values)

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from runtime.common.closing import Closing
 from runtime.common.locks import is_at
 from runtime.common.moments import utc
 from runtime.common.pieces import PIECES, next_piece, pieces_of
+from runtime.images.parts import Part
 from runtime.images.regions import Region
 from runtime.images.view import View
 from runtime.sinks.judgement import Judgement
@@ -47,7 +47,7 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "score": result.score,
         "threshold": result.threshold,
         "verdict": result.verdict,
-        "boxes": [asdict(box) for box in boxes],
+        "boxes": [box.fields() for box in boxes],
         "age_ms": round(judgement.age_ms, 3),
         "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
         **_of_run(judgement),
@@ -59,15 +59,31 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
     if judgement.decision is not None:
         line["decision"] = judgement.decision
     line |= _of_trigger(judgement)
+    if judgement.parts:
+        line["parts"] = [_of_part(part) for part in judgement.parts]
     if judgement.view is not None and (said := judgement.view.describe()):
         line["view"] = said
-        line["camera_boxes"] = [asdict(_in_camera(judgement.view, box, frame.image.shape[:2])) for box in boxes]
+        line["camera_boxes"] = [_in_camera(judgement.view, box, frame.image.shape[:2]).fields() for box in boxes]
     return line
 
 
+def _of_part(part: Part) -> dict[str, Any]:
+    """Return what a line says of one of several detectors or regions; its boxes are in the camera's pixels."""
+    result = part.result
+    said: dict[str, Any] = {
+        "name": part.name,
+        "verdict": result.verdict,
+        "score": result.score,
+        "threshold": result.threshold,
+    }
+    said["boxes"] = [box.fields() for box in part.boxes]
+    return {**said, "reason": result.reason} if result.reason else said
+
+
 def _of_run(judgement: Judgement) -> dict[str, Any]:
-    """Return the fields of run and recipe: those that there are."""
-    return {name: value for name in ("run", "recipe") if (value := getattr(judgement, name))}
+    """Return the fields of run and recipe: those that there are, with a recipe the hashes of what judged."""
+    of_recipe = ("recipe", "engine_sha256", "sidecar_sha256") if judgement.recipe else ()
+    return {name: value for name in ("run", *of_recipe) if (value := getattr(judgement, name))}
 
 
 def _of_trigger(judgement: Judgement) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from runtime.common.closing import Closing
+from runtime.images.parts import Part
 from runtime.images.pixels import Image8
 from runtime.images.regions import Region
 from runtime.images.view import View
@@ -31,7 +32,9 @@ class Judgement:
     says later is only recorded (`answers` is False).
     `decision` is the line's, of several frames; None where each frame is decided by itself.
     `judged_s` is of the monotonic clock, for intervals: the time of day may be set back. `run` is the id of the run
-    (`runtime.records.run`) that knows engine, sidecar and version; `recipe` is the recipe's name, empty without one.
+    (`runtime.records.run`) that knows the version; `recipe` is the recipe's name, empty without one, and the two hashes
+    are those of engine and sidecar that judged. `maximum` is its largest score; None: what a sink was made for.
+    `parts` are the results of several detectors or regions, `result` is the joint one (`runtime.images.parts`).
     Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
     """
 
@@ -47,6 +50,10 @@ class Judgement:
     judged_s: float = field(default_factory=time.monotonic)
     run: str = ""
     recipe: str = ""
+    engine_sha256: str = ""
+    sidecar_sha256: str = ""
+    maximum: float | None = None
+    parts: tuple[Part, ...] = ()
     _overlay: SharedOverlay = field(default_factory=SharedOverlay, init=False, repr=False)
     _boxes: SharedBoxes = field(default_factory=SharedBoxes, repr=False)  # shared with copies: the map is the same
 
@@ -81,7 +88,8 @@ class Judgement:
             return self
         came = self.result.verdict if self.result.verdict != "none" else f"no verdict ({self.result.reason})"
         reason = f"late: {came} came {1e3 * (now_s - self.trigger.asked_s):.0f} ms after the trigger"
-        return replace(self, late=True, result=replace(self.result, verdict="none", reason=reason))
+        parts = tuple(replace(part, result=replace(part.result, verdict="none", reason=reason)) for part in self.parts)
+        return replace(self, late=True, result=replace(self.result, verdict="none", reason=reason), parts=parts)
 
     @property
     def age_ms(self) -> float:
@@ -98,16 +106,21 @@ class Judgement:
     def nbytes(self) -> int:
         """Bytes that its arrays keep in memory."""
         image = self.frame.image
-        return (image.nbytes if any(image.strides) else image.itemsize) + self.result.anomaly_map.nbytes
+        maps = [self.result.anomaly_map, *(part.result.anomaly_map for part in self.parts)]
+        return (image.nbytes if any(image.strides) else image.itemsize) + sum(one.nbytes for one in maps)
 
     @property
     def boxes(self) -> tuple[Region, ...]:
         """Where the map is above its threshold, in pixels of the judged frame: found once for all sinks."""
-        return self._boxes.get(self.result, self.frame.image.shape[:2])
+        return self._boxes.get(self.result, self.frame.image.shape[:2], self.parts)
 
     def overlay(self, maximum: float) -> Image8:
         """Return the frame with its map, outlines and verdict, uint8 (H, W, 3), read-only: drawn once for all sinks."""
-        return self._overlay.get(self.frame.image, self.result, maximum)
+        return self._overlay.get(self.frame.image, self.result, self.of_scale(maximum), self.parts)
+
+    def of_scale(self, maximum: float) -> float:
+        """Return the largest score that its engine can give, `maximum` where it does not say."""
+        return maximum if self.maximum is None else self.maximum
 
     def without_picture(self) -> "Judgement":
         """Return the same with a black picture of the same size that takes one byte; the map stays."""

@@ -1,10 +1,12 @@
 """Verdicts to an MQTT broker, for the line's controller: a JSON line a frame, confirmed by the broker (QoS 1).
 
-`TOPIC` gets the lines; `TOPIC/status` holds "online" or "offline" (retained; the broker itself says "offline" when
-this program dies).
+`TOPIC` gets the lines; `TOPIC/drift` holds the drift alarms that stand (retained); `TOPIC/status` holds "online" or
+"offline" (retained; the broker itself says "offline" when this program dies).
 """
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 from runtime.common.closing import Closing
 from runtime.sinks.json_lines import as_json, encode
@@ -32,6 +34,10 @@ class MqttSink(Closing):
         """Publish one line and wait for the broker's word. Raises `OSError` if it is refused, or none comes in time."""
         self._connection.wait()  # first: what is late by then is told as late
         self._connection.publish(encode(as_json(judgement.told())))
+
+    def drift(self, alarms: Sequence[dict[str, Any]]) -> None:
+        """Hold the drift alarms that stand on `TOPIC/drift` (retained), now and after each new connection."""
+        self._connection.hold("drift", encode({"alarms": list(alarms)}))
 
     def interrupt(self) -> None:
         """End all waiting; what is not confirmed by then fails."""

@@ -9,6 +9,7 @@ QOS = 1
 KEEPALIVE_S = 10  # a broker that is silent for one and a half times as long is given up
 CONNECT_TIMEOUT_S = 5.0
 RECONNECT_S = (1, 30)  # the first wait and the longest
+OLD_BROKER = "Unsupported protocol version"  # the reason of a refusal by one that speaks only 3.1.1
 UNCONFIRMED = 20  # messages that paho keeps and sends again after a reconnect
 
 

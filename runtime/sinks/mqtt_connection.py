@@ -5,6 +5,7 @@ newer, it says "received" of those too that an access list or a size limit drops
 a subscriber shows that it was passed on.
 """
 
+import contextlib
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runtime.common.notices import say_once
-from runtime.sinks.mqtt_client import KEEPALIVE_S, QOS, RECONNECT_S, new_client
+from runtime.sinks.mqtt_client import KEEPALIVE_S, OLD_BROKER, QOS, RECONNECT_S, new_client
 from runtime.sinks.mqtt_options import MqttOptions
 
 CONFIRM_S = 5.0  # how long a connection is waited for, then the broker's word, then a message's return
@@ -38,6 +39,7 @@ class Connection:
         self._losses = 0
         self._checked = False  # whether a message has come back, or cannot
         self._pause_s = RECONNECT_S[0]
+        self._held: dict[str, bytes] = {}  # what the broker keeps for us, by topic
         self._starting = threading.Lock()
         self._closed = False
         self._start(5)
@@ -61,14 +63,24 @@ class Connection:
         self._acknowledged, self._pause_s = True, RECONNECT_S[0]
         if reason.is_failure:
             self.trouble = f"the broker refused: {reason}"
-            if self._version == 5 and reason == "Unsupported protocol version":
+            if self._version == 5 and reason == OLD_BROKER:
                 self._restart(4)
             return
         self._largest = getattr(properties, "MaximumPacketSize", None)
         if not self._checked or self._version != 5:
             client.subscribe(self._options.topic, QOS)
         self._status_number = client.publish(self._options.status_topic, "online", QOS, retain=True).mid
+        for topic, payload in list(self._held.items()):
+            client.publish(topic, payload, QOS, retain=True)
         self.connected.set()
+
+    def hold(self, below: str, payload: bytes) -> None:
+        """Have the broker keep `payload` on a topic below ours, now and after each new connection; waits for nobody."""
+        topic = f"{self._options.topic}/{below}"
+        self._held[topic] = payload
+        if self.connected.is_set():
+            with contextlib.suppress(RuntimeError, ValueError):  # paho's words for: gone just now; sent when it is back
+                self._client.publish(topic, payload, QOS, retain=True)
 
     def _restart(self, version: int) -> None:
         """Go on with another client; paho would send what this one holds for ever."""

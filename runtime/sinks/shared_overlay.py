@@ -2,8 +2,10 @@
 
 import threading
 import weakref
+from collections.abc import Sequence
 
-from runtime.images.overlay import draw
+from runtime.images.overlay import draw, draw_parts
+from runtime.images.parts import Part
 from runtime.images.pixels import Image8
 from runtime.result import Result
 
@@ -25,12 +27,15 @@ class SharedOverlay:
         self._kept: Image8 | None = None
         self._maximum = 0.0
 
-    def get(self, image: Image8, result: Result, maximum: float) -> Image8:
-        """Return the overlay of `image` (H, W, 3), which nobody can write into (see `runtime.images.overlay.draw`)."""
+    def get(self, image: Image8, result: Result, maximum: float, parts: Sequence[Part] = ()) -> Image8:
+        """Return the overlay of `image` (H, W, 3), which nobody can write into (see `runtime.images.overlay.draw`).
+
+        With `parts` each is drawn in its region.
+        """
         with self._lock:  # who comes second waits for the picture
             picture = self._drawn() if self._drawn is not None else None
             if picture is None or maximum != self._maximum:
-                picture = draw(image, result, maximum)
+                picture = draw_parts(image, parts, result, maximum) if parts else draw(image, result, maximum)
                 picture.flags.writeable = False
                 self._maximum, self._drawn = maximum, weakref.ref(picture)
                 waiting = sum(other.nbytes for other in list(_alive.values()))

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="an image unchanged for S seconds is whole (default: %(default)s)",
     )
-    _add_view_arguments(parser.add_argument_group("what of a frame is judged (once for all sources, or once for each)"))
+    add_view_arguments(parser.add_argument_group("what of a frame is judged (once for all sources, or once for each)"))
 
 
 def _add_camera_arguments(group: Any) -> None:
@@ -113,7 +113,8 @@ def _add_camera_arguments(group: Any) -> None:
     group.add_argument("--dry-run", action="store_true", help="print what would be opened, and end")
 
 
-def _add_view_arguments(group: Any) -> None:
+def add_view_arguments(group: Any) -> None:
+    """Add what of a frame is judged."""
     group.add_argument("--roi", action="append", type=roi, metavar="X,Y,W,H", help="judge this region only (pixels)")
     group.add_argument(
         "--mask", action="append", metavar="FILE", help="an image as large as the camera's frame, white = inspect"

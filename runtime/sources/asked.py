@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from runtime.common.errors import UserError
 from runtime.common.notices import say, worth_saying
 from runtime.sources.frame import Source
+from runtime.sources.settings import CameraSettings
 from runtime.triggers.orders import Orders
 from runtime.triggers.station import Kind
 
@@ -20,6 +21,29 @@ class SoftwareTriggered(Protocol):
     def software_trigger(self) -> None:
         """Take one picture now; raises `UserError` or `OSError` where the camera does not obey."""
         ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A source that may take other settings while it runs; `adjustable` says whether it does."""
+
+    @property
+    def adjustable(self) -> bool:
+        """Whether `adjust` can be called."""
+        ...
+
+    def adjust(self, settings: CameraSettings) -> None:
+        """Set the camera, from now on; raises `UserError` for what it does not take."""
+        ...
+
+    def reopen(self, why: str) -> None:
+        """Open the camera anew, set to what it was last asked for, before another frame of it counts."""
+        ...
+
+
+def adjustable(source: Source) -> Adjustable | None:
+    """Return `source` where it takes settings while it runs, else None."""
+    return source if isinstance(source, Adjustable) and source.adjustable else None
 
 
 def kind_of(source: Source) -> Kind:

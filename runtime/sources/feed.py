@@ -5,11 +5,12 @@ ahead, a few, so that decoding goes beside the execution; its thread waits while
 With triggers only the frames that are somebody's are kept, none of them is replaced, and a file waits for its trigger.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from runtime.images.frozen import FrozenCheck
 from runtime.sources.asked import Firing, SoftwareTriggered, kind_of
@@ -17,6 +18,7 @@ from runtime.sources.frame import Frame, Source
 from runtime.triggers.orders import Orders
 from runtime.triggers.station import Order
 
+UNSETTLED = 3  # frames on their way when a camera was set: one being decoded, one being sent, one being exposed
 AHEAD = 2  # frames of a file that wait, decoded: the next one, and one for a slow read
 RECENT_S = 0.5  # a batch is not held up for a source that was silent for longer
 JOIN_S = 1.0  # a file's thread ends after the read that it is in, unless it waits for a file to come
@@ -26,12 +28,16 @@ END_S = 15.0  # more than a camera's driver takes to give up (see `runtime.sourc
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
-    """A frame and the source that it is from; `frozen` says why it shows nothing new, `order` who asked for it."""
+    """A frame and the source that it is from; `frozen` says why it shows nothing new, `order` who asked for it.
+
+    `recipe` is what `Recipes` knows the one by that judges it.
+    """
 
     source: Source
     frame: Frame
     frozen: str = ""
     order: Order | None = None
+    recipe: str = ""
 
 
 class _Channel:
@@ -44,6 +50,8 @@ class _Channel:
         self.frames: deque[Arrival] = deque()
         self._frozen, self._orders = frozen, orders
         self.replaced = 0
+        self.held = False
+        self._unsettled = 0  # frames to come that may have been exposed before the camera was set
         self.ended = self.stopping = False
         self.error: Exception | None = None
         self._last_s = time.monotonic()  # a source that was just opened may deliver at once
@@ -66,6 +74,8 @@ class _Channel:
         order = self._whose(frame)
         with self._changed:
             if self._orders is None:
+                if self._passes_over():
+                    return True
                 self._make_room()
             else:
                 self.drop_late()
@@ -82,6 +92,20 @@ class _Channel:
             return None
         claim = self._orders.claim if self.source.live else self._orders.claim_next
         return claim(self.source.name, frame.monotonic_s, frame.index)
+
+    def hold(self, held: bool) -> None:
+        """Pass over frames until the camera is set, and then those that may be from before; with triggers none is."""
+        self.held, self._unsettled = held, UNSETTLED
+        if self._orders is None:
+            self.replaced += len(self.frames)
+            self.frames.clear()
+
+    def _passes_over(self) -> bool:
+        if not (self.held or self._unsettled) or self.stopping:
+            return False
+        self._unsettled -= not self.held
+        self.replaced += 1
+        return True
 
     def _make_room(self) -> None:
         if self.source.live:
@@ -122,10 +146,18 @@ class Feed:
     """Takes frames from every one of `sources` from now on; owns them, and closes them.
 
     With `orders`, which must be open, only frames that these ask for. Pictures of a live source that have not changed
-    for `frozen_after_s` seconds are said to be frozen (0: never).
+    for `frozen_after_s` seconds are said to be frozen (0: never). `recipe` says which recipe is in force: it judges the
+    frame that is taken then, one that a trigger asked for is judged by the trigger's.
     """
 
-    def __init__(self, sources: Sequence[Source], orders: Orders | None = None, frozen_after_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        orders: Orders | None = None,
+        frozen_after_s: float = 0.0,
+        recipe: Callable[[], str] = str,
+    ) -> None:
+        self._recipe = recipe
         self._changed = threading.Condition()
         least = 2 if orders is None else TRIGGERED_EQUAL
         self._channels = [
@@ -168,9 +200,26 @@ class Feed:
             self._next = (self._next + 1) % len(self._channels)
             silent += 1
             if channel.frames:
-                arrivals.append(channel.frames.popleft())
+                arrivals.append(self._under_recipe(channel.frames.popleft()))
                 silent = 0
         return arrivals
+
+    def _under_recipe(self, arrival: Arrival) -> Arrival:
+        return replace(arrival, recipe=self._recipe() if arrival.order is None else arrival.order.recipe)
+
+    @contextlib.contextmanager
+    def held(self, sources: Collection[Source]) -> Iterator[None]:
+        """Take no frame of these cameras, which are being set, within; nor those that were on their way then."""
+        channels = [channel for channel in self._channels if channel.source in sources]
+        with self._changed:
+            for channel in channels:
+                channel.hold(True)
+        try:
+            yield
+        finally:
+            with self._changed:
+                for channel in channels:
+                    channel.hold(False)
 
     @property
     def _ended(self) -> bool:

@@ -21,6 +21,7 @@ from runtime.sources.backoff import STALL_AFTER_S, Backoff
 from runtime.sources.frame import LOST, Frame, Source
 from runtime.sources.naming import live_frame_name
 from runtime.sources.reader import Origin, Reader
+from runtime.sources.settings import CameraSettings
 
 JOIN_S = 12.0  # V4L2 gives up on a silent camera after 10 s, and only then does `read` return
 GRACE_S = 3.0  # for a silent reader to end before another takes its place
@@ -79,7 +80,7 @@ class Live(Source):
         self._loss: Loss | None = None
         self._ended: str | None = None  # why no frame will follow
         self._stop = threading.Event()
-        first = None if self._options.wait else origin.open()
+        first = None if self._options.wait else self._start_reader(origin.open())  # which can be set from now on
         self._thread = threading.Thread(target=self._supervise, args=(first,), name=origin.name, daemon=True)
         self._thread.start()
 
@@ -111,17 +112,16 @@ class Live(Source):
         loss = self._loss
         return f"{LOST} since {loss.since.isoformat(timespec='seconds')} ({loss.why})" if loss else "live"
 
-    def _supervise(self, capture: Any) -> None:
+    def _supervise(self, first: Reader | None) -> None:
         """Keep one reader going until told to stop, or until the first loss where none is borne."""
         backoff = self._options.backoff
         delays_s = backoff.delays_s() if backoff else iter(())
         left_behind: list[Reader] = []
         ended = "closed"
         try:
-            while not self._stop.is_set():
+            while first is not None or not self._stop.is_set():
                 began = time.monotonic()
-                reader = self._start_reader(capture)
-                capture = None
+                reader, first = first or self._start_reader(None), None
                 why = self._wait_for_loss(reader)
                 if self._stop.is_set():
                     break
@@ -136,8 +136,6 @@ class Live(Source):
                 self._stop.wait(next(delays_s))
                 left_behind = self._wait_for_room(left_behind)
         finally:
-            if capture is not None:
-                capture.release()
             with self._changed:
                 self._ended = ended
                 self._changed.notify_all()
@@ -207,6 +205,35 @@ class Live(Source):
         if reader is None:
             raise UserError(f"{self.name} must be connected for a trigger", self.state)
         reader.software_trigger()
+
+    @property
+    def adjustable(self) -> bool:
+        """Whether `adjust` can be called."""
+        return self._origin.adjust is not None
+
+    def adjust(self, settings: CameraSettings) -> None:
+        """Set the camera, from now on and whenever it comes back. Raises `UserError` for what it does not take.
+
+        One that is lost just now takes it when it is back.
+        """
+        if self._origin.adjust is None:
+            raise UserError(f"{self.name} must take settings while it runs", "a source that does not")
+        self._origin.adjust(settings)
+        with self._changed:
+            reader = self._reader
+        if reader is not None:
+            reader.adjust(settings)
+
+    def reopen(self, why: str) -> None:
+        """Open the camera anew, set to what it was last asked for, before another frame of it counts."""
+        with self._changed:
+            reader, self._reader = self._reader, None
+            self._dropped += self._newest is not None
+            self._newest = None
+        if reader is not None:
+            if self._options.backoff is not None:
+                self._lose(why)
+            reader.stop(why)
 
     def take(self, timeout_s: float | None = None) -> Frame | None:
         """Wait for a frame not yet yielded; None once the source has ended, or after `timeout_s` without one."""

@@ -15,6 +15,7 @@ from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.images.to_rgb import over_black
 from runtime.sources.losses import Losses
+from runtime.sources.settings import CameraSettings
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Origin:
 
     `open` returns an OpenCV capture or raises `UserError`; `prefix` begins its frames' names, a part of a file name.
     `losses` counts what its captures lost, where they can tell. `may_be_silent`: it sends nothing until it is asked to,
-    and says itself when it is lost. `software_triggered`: it is asked by its capture's `software_trigger`.
+    and says itself when it is lost. `software_triggered`: it is asked by its capture's `software_trigger`. `adjust` has
+    what `open` returns from now on take other settings (None: it takes none while it runs); a capture that is open has
+    an `adjust` of its own.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Origin:
     losses: Losses = field(default_factory=Losses)
     may_be_silent: bool = False
     software_triggered: bool = False
+    adjust: Callable[[CameraSettings], None] | None = None
 
 
 class Reader:
@@ -52,12 +56,16 @@ class Reader:
         self.alive_s = time.monotonic()
         self._origin = origin
         self._capture = capture
+        self._setting = threading.Lock()  # held while the camera is set; guards `_asked`
+        self._asked: CameraSettings | None = None  # what came while it was being opened
         self._put = put
         self._stopping = threading.Event()
+        self._ends = ""
         threading.Thread(target=self._run, name=f"{origin.name} reader", daemon=True).start()
 
-    def stop(self) -> None:
-        """Ask the thread to end; it does as soon as the driver returns from what it is at."""
+    def stop(self, why: str = "stopped") -> None:
+        """Ask the thread to end; it does as soon as the driver returns from what it is at. `why` is what it tells."""
+        self._ends = why
         self._stopping.set()
 
     def software_trigger(self) -> None:
@@ -68,6 +76,21 @@ class Reader:
         if not hasattr(capture, "software_trigger"):
             raise UserError("a software trigger needs a GenICam camera", name, "--camera genicam:ID")
         capture.software_trigger()
+
+    def adjust(self, settings: CameraSettings) -> None:
+        """Set the camera, as soon as it is open. Raises `UserError` for what an open one does not take."""
+        with self._setting:
+            if self._capture is None:  # it is being opened, perhaps by what was asked for before
+                self._asked = settings
+            else:
+                self._capture.adjust(settings)
+
+    def _open(self) -> None:
+        capture = self._origin.open()
+        with self._setting:
+            self._capture = capture
+            if self._asked is not None:
+                capture.adjust(self._asked)
 
     def _run(self) -> None:
         try:
@@ -84,7 +107,7 @@ class Reader:
 
     def _read_all(self) -> None:
         if self._capture is None:
-            self._capture = self._origin.open()
+            self._open()
         while not self._stopping.is_set():
             ok, pixels = self._capture.read()
             if not ok:
@@ -98,7 +121,7 @@ class Reader:
             if self.encoding is None:
                 self.encoding = self._encoding()
             self._put(self, to_rgb(pixels))
-        self.why = "stopped"
+        self.why = self._ends
 
     def _encoding(self) -> Encoding:
         with contextlib.suppress(Exception):  # a driver that does not say

@@ -8,7 +8,8 @@ class TriggerCounts:
     """Counts since the start; a trigger that asks several sources counts once for each, but a refused one once.
 
     `answered` includes the `late`, whose answer was given at the deadline; of a `lost` one no verdict ever came (no
-    frame, or too late for the engine to begin). `waiting` have no answer yet. `p50_ms` and `p99_ms` are from trigger
+    frame, or too late for the engine to begin). `waiting` have no answer yet. Of a camera that its own line triggers
+    `unnamed` frames came without a part's id, and `unused` ids without a frame. `p50_ms` and `p99_ms` are from trigger
     to answer, of the newest; None before the first.
     """
 
@@ -18,6 +19,8 @@ class TriggerCounts:
     refused: int = 0
     lost: int = 0
     waiting: int = 0
+    unnamed: int = 0
+    unused: int = 0
     p50_ms: float | None = None
     p99_ms: float | None = None
 
@@ -30,6 +33,8 @@ class TriggerCounts:
         """Return one line for a person."""
         line = f"{self.taken} triggers: {self.answered} answered, {self.late} late, {self.lost} lost"
         line += f", {self.refused} refused" if self.refused else ""
+        line += f", {self.unnamed} without an id" if self.unnamed else ""
+        line += f", {self.unused} ids unused" if self.unused else ""
         if self.p50_ms is None or self.p99_ms is None:
             return line
         return f"{line}; trigger to answer {self.p50_ms:.2f} ms (p50), {self.p99_ms:.2f} ms (p99)"

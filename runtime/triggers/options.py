@@ -13,7 +13,8 @@ class TriggerOptions:
 
     Each within `deadline_s`; at most `queue` wait for their answer at a time. `delay_s` and `skip`: see
     `runtime.triggers.station`. With `each_frame` nothing else triggers: every frame of a camera whose line triggers
-    it asks for its own verdict, its parts counted.
+    it asks for its own verdict. Its parts are counted or, if `named`, have the ids that are given for them
+    (`runtime.triggers.part_ids`).
     """
 
     deadline_s: float = 1.0
@@ -21,6 +22,7 @@ class TriggerOptions:
     delay_s: float = 0.0
     skip: int = 2
     each_frame: bool = False
+    named: bool = False
 
 
 @dataclass(frozen=True)

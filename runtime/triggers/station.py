@@ -29,6 +29,7 @@ class Order:
     trigger: Trigger
     source: str
     due_s: float
+    recipe: str = ""  # in force when the trigger came
     fired_s: float | None = None  # when the camera was told to take its picture
     first: int | None = None  # number of the first frame that was read after the trigger
     bound: bool = False  # to a frame

@@ -18,13 +18,15 @@ class Trigger:
 
     `part` is the id that came with it, or empty: then it is counted. `asked_s` is when it arrived, of the monotonic
     clock. `origin` says how it came: "http", "mqtt", "opcua", "modbus" or "camera". `source` names the one source
-    that is asked; empty: each of them.
+    that is asked; empty: each of them. Of a camera that its own line triggers `asked_s` is when the frame was read, and
+    `named_by` what gave the part's id, if anything did.
     """
 
     part: str
     asked_s: float
     origin: str
     source: str = ""
+    named_by: "Trigger | None" = None
 
 
 class TriggerInput(Closing, Protocol):

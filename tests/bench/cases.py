@@ -20,6 +20,7 @@ from PIL import Image
 Sample = Callable[[], dict[str, float]]
 SIZES = {"640x480": (480, 640), "1080p": (1080, 1920)}
 LINE_FRAMES = 25
+LABELLED, CALIBRATION = 40, 48  # images
 
 
 class Case(NamedTuple):
@@ -39,11 +40,11 @@ def milliseconds(work: Callable[[], object], times: int = 1) -> float:
     return float(np.median(taken))
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Return a smooth picture with some noise, uint8 (H, W, 3)."""
     import cv2
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 40, width // 40, 3), np.uint8)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return cv2.add(smooth, rng.integers(0, 8, smooth.shape, np.uint8))
@@ -84,27 +85,20 @@ def resize(_: Path | None) -> Sample:
     }
 
 
-def start(engine: Path | None) -> Sample:
-    """Return what one image costs `runtime.infer` from its start to its end, at least the second time."""
-    folder = TemporaryDirectory()
-    environment = {**os.environ, "CFLOW_CACHE": folder.name}
-    Image.fromarray(picture(480, 640)).save(Path(folder.name, "frame.png"))
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "runtime.infer",
-        "--engine",
-        str(engine),
-        "--source",
-        f"{folder.name}/frame.png",
-    ]
+def command(folder: "TemporaryDirectory[str]", module: str, *arguments: str) -> Sample:
+    """Return what gives the seconds of a command from its start to its end; `folder` keeps what it compiles."""
+    line = [sys.executable, "-P", "-m", module, *arguments]
+    kept = {
+        "CFLOW_CACHE": folder.name,
+        "PYTHONPYCACHEPREFIX": f"{folder.name}/compiled",
+    }  # as a user's first run leaves
+    environment = {**{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}, **kept}
 
     def sample() -> dict[str, float]:
         _ = folder  # stays as long as this does
         before, started = os.times(), time.perf_counter()
-        run = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if run.returncode not in (0, 1):  # 1: the frame got no verdict
+        run = subprocess.run(line, env=environment, capture_output=True, text=True)
+        if run.returncode not in (0, 1):  # 1: the frame got no verdict, a form misses its budget
             raise SystemExit(run.stderr)
         after = os.times()
         used = after.children_user + after.children_system - before.children_user - before.children_system
@@ -113,15 +107,85 @@ def start(engine: Path | None) -> Sample:
     return sample
 
 
-def network(_: Path | None) -> Sample:
-    """Return the CPU milliseconds of a frame in OpenVINO, and the file's megabytes, of detectors as each makes them."""
-    from decoders import ROWS, runner, write_graph
+def start(engine: Path | None) -> Sample:
+    """Return what one image costs `runtime.infer` from its start to its end, at least the second time."""
+    folder = TemporaryDirectory()
+    Image.fromarray(picture(480, 640)).save(Path(folder.name, "frame.png"))
+    return command(folder, "runtime.infer", "--engine", str(engine), "--source", f"{folder.name}/frame.png")
 
-    with TemporaryDirectory() as folder:
-        graphs = {name: write_graph(*row, Path(folder)) for name, row in ROWS.items()}
-        sizes = {f"{name}, MB": graph.stat().st_size / 1e6 for name, graph in graphs.items()}
-        runs = {f"{name} FP32 256x256, CPU ms": runner(graph) for name, graph in graphs.items()}
-    return lambda: {name: milliseconds(run, 3) for name, run in runs.items()} | sizes
+
+def labelled(root: Path) -> None:
+    """Write `LABELLED` pictures of 512 x 512 below `root`, every other one with a bright square and its mask."""
+    for number in range(LABELLED):
+        kind, image, mask = ("spot", "good")[number % 2], picture(512, 512, number), np.zeros((512, 512), np.uint8)
+        if kind == "spot":
+            mask[200:260, 10 * number : 10 * number + 60] = 255
+            image[mask > 0] = 255
+            (root / "ground_truth" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(root / "ground_truth" / kind / f"{number:03}_mask.png")
+        (root / "test" / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / "test" / kind / f"{number:03}.png")
+
+
+def verify(engine: Path | None) -> Sample:
+    """Return the seconds of `export.verify` on `LABELLED` images, with all forms that stand beside the engine."""
+    labelled(Path((folder := TemporaryDirectory()).name))
+    return command(folder, "export.verify", str(engine), "--data", folder.name)
+
+
+def evaluate(engine: Path | None) -> Sample:
+    """Return the seconds of `train.evaluate` on `LABELLED` images."""
+    labelled(Path((folder := TemporaryDirectory()).name))
+    return command(folder, "train.evaluate", str(engine), "--data", folder.name)
+
+
+def int8_search(engine: Path | None) -> Sample:
+    """Return the seconds of choosing what INT8 leaves out of a fused FP32 graph, with a budget that needs a search."""
+    from export.graph.onnx_files import load_model
+    from export.precisions.parity import Budget
+    from export.precisions.typed_graph import TypingOptions, type_graph
+
+    assert engine is not None
+    folder, model = TemporaryDirectory(), load_model(engine)
+    for number in range(CALIBRATION):
+        Image.fromarray(picture(512, 512, number)).save(Path(folder.name, f"{number:03}.png"))
+    budget = Budget(1e-3, 1e-3)
+    options = TypingOptions("int8", Path(folder.name), budget=budget, allow_miss=True, allow_anomalous=True)
+
+    def sample() -> dict[str, float]:
+        _ = folder  # stays as long as this does
+        started, before = time.perf_counter(), time.process_time()
+        type_graph(model, options, lambda line: None)
+        return {"s": time.perf_counter() - started, "CPU s": time.process_time() - before}
+
+    return sample
+
+
+def network(_: Path | None) -> Sample:
+    """Return the CPU milliseconds of a frame, and the files' megabytes, of detectors as each checkout makes them."""
+    import decoders as made
+
+    with TemporaryDirectory() as name:
+        folder, runs, sizes = Path(name), {}, {}
+        for row, detector in made.ROWS.items():
+            graph = made.write_graph(*detector, folder)
+            runs[f"{row}: FP32, CPU ms"] = made.openvino_runner(graph)
+            runs[f"{row}: INT8, CPU ms"] = made.openvino_runner(made.write_int8(graph, picture))
+        products = made.write_graph(*made.ROWS["ResNet-18, slimmest"], folder, "gemm")
+        runs["ResNet-18, slimmest: FP32, ONNX Runtime, CPU ms"] = made.onnxruntime_runner(products)
+        encoders = {row: made.write_encoder(*made.ROWS[row][:2], folder) for row in made.ROWS if "slimmest" in row}
+        alone = {row: made.openvino_runner(graph) for row, graph in encoders.items()}
+        sizes["ResNet-18, slimmest, layer2 to layer4: MB"] = made.write_graph(*made.COARSE, folder).stat().st_size / 1e6
+
+    def sample() -> dict[str, float]:
+        taken = {row: milliseconds(run, 3) for row, run in runs.items()}
+        shares = {
+            f"{row}: FP32, full over encoder, fps": milliseconds(run, 3) / taken[f"{row}: FP32, CPU ms"]
+            for row, run in alone.items()
+        }
+        return taken | shares | sizes
+
+    return sample
 
 
 def pixel_curves(_: Path | None) -> Sample:
@@ -190,4 +254,7 @@ CASES = {
     "pixel_curves": Case(pixel_curves),
     "start": Case(start, engine=True),
     "line": Case(line, engine=True),
+    "evaluate": Case(evaluate, engine=True),
+    "verify": Case(verify, engine=True),
+    "int8_search": Case(int8_search, engine=True),
 }

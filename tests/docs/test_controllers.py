@@ -2,6 +2,7 @@
 
 from runtime.controller import modbus_map, opcua_nodes
 from runtime.controller.answer import VERDICT_CODES, Why
+from runtime.controller.trigger_address import LARGEST_NUMBER, LAST_COIL
 from tests.support.documentation import read
 
 PAGE = "docs/controllers.md"
@@ -25,6 +26,7 @@ def test_the_nodes_are_those_of_the_server():
         [node.name, node.kind] for node in opcua_nodes.SOURCE
     ]
     text = read(PAGE)
+    assert f"`ns={opcua_nodes.INDEX}` or `nsu={opcua_nodes.NAMESPACE}`" in text
     assert opcua_nodes.NAMESPACE in text and f"{opcua_nodes.ROOT}.{opcua_nodes.METHOD}(" in text
 
 
@@ -44,5 +46,7 @@ def test_the_bits_and_the_numbers_are_those_of_the_server():
     assert [row[:3] for row in _rows("| bit |")] == [
         [str(place), name, _by(place == modbus_map.TRIGGER)] for place, name in enumerate(modbus_map.BITS)
     ]
+    told = f"not one that the server sets (1 to {len(modbus_map.BITS) - 1})"
+    assert told in read(PAGE) and f"at most {LAST_COIL}" in read(PAGE) and f"at most {LARGEST_NUMBER}" in read(PAGE)
     assert {row[0]: int(row[1]) for row in _rows("| verdict |")} == VERDICT_CODES
     assert [int(row[0]) for row in _rows("| `ReasonCode` |")] == list(Why)

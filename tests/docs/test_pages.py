@@ -107,7 +107,9 @@ def test_the_fields_of_an_event_are_those_of_the_table(tmp_path: Path):
     assert set(json.loads(written.read_text())) <= set(named)
 
 
-@pytest.mark.parametrize("table", ["inspections", "runs", "audit"])
+@pytest.mark.parametrize(
+    "table", ["inspections", "runs", "recipes", "audit", "checks", "marks", "comparisons", "shadow"]
+)
 def test_the_columns_of_the_log_are_those_of_the_page(table: str, tmp_path: Path):
     Log(tmp_path / "i.db").close()
     columns = [row[1] for row in asked(tmp_path / "i.db", f"PRAGMA table_info({table})")]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.documentation import example
 from tests.support.paths import ROOT
@@ -54,6 +55,19 @@ def test_the_configuration_is_one(name: str, tmp_path: Path):
     assert (ended.returncode, ended.stderr) == (0, "") and "cam" in ended.stdout
 
 
+def test_the_recipes_are_some(tmp_path: Path):
+    """Every line of it goes through the command, though its engines are not there."""
+    mask = tmp_path / "mask.png"
+    Image.new("L", (8, 8), 255).save(mask)
+    path = tmp_path / "recipes.toml"
+    path.write_text(example("recipes.toml").read_text().replace("plug_mask.png", str(mask)))
+    words = ["--recipes", str(path), "--camera", "genicam", "--dry-run"]
+    ended = subprocess.run([sys.executable, "-m", "runtime.infer", *words], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "recipe 1 cable: " in ended.stdout and "recipe 2 plug: engine plug.onnx, threshold manual" in ended.stdout
+    assert "recipe 3 socket, pins: engine pins.onnx, threshold strict" in ended.stdout
+
+
 @dataclass(frozen=True)
 class Proxy:
     """A running nginx with our file: TLS on `port`, the page of `rig` behind it."""
@@ -65,7 +79,7 @@ class Proxy:
     def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> http.client.HTTPResponse:
         """Ask as a browser at https://line1.example/ would; `headers` with _ for -."""
         tls = ssl.create_default_context(cafile=str(self.certificate))
-        connection = _Connection("127.0.0.1", self.port, timeout=15, context=tls)
+        connection = _Connection("127.0.0.1", self.port, timeout=60, context=tls)
         sent = {"Host": SITE} | {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, sent)
         response = connection.getresponse()
@@ -85,7 +99,7 @@ class _Connection(http.client.HTTPSConnection):
     """A connection to an address that is asked for, and must prove to be, `SITE`."""
 
     def connect(self) -> None:
-        plain = socket.create_connection((self.host, self.port), timeout=15)
+        plain = socket.create_connection((self.host, self.port), timeout=60)
         self.sock = self._context.wrap_socket(plain, server_hostname=SITE)
 
 

@@ -25,9 +25,26 @@ from tests.support.export_fixtures import (
 # FP32 rounding over 8 blocks measures 3e-7 to 2e-6 in score units; the criterion leaves a few times that.
 MAP_TOLERANCE = 1e-5
 
-STEM, CONDITION, LAST, GATHER, AFFINE, FACTOR, MERGED, HALVES, BEFORE, MAPS, IMAGES, UNREAD, CARRIED = (
+(
+    STEM,
+    CONDITION,
+    PARTS,
+    LAST,
+    GATHER,
+    AFFINE,
+    FACTOR,
+    MERGED,
+    HALVES,
+    BEFORE,
+    UNJOINED,
+    MAPS,
+    IMAGES,
+    UNREAD,
+    CARRIED,
+) = (
     "normalisation into the stem",
     "condition into row and column bias",
+    "norm of factored channels by parts",
     "last permutation dropped",
     "hard permutation into gather",
     "global affine into permutation",
@@ -35,11 +52,13 @@ STEM, CONDITION, LAST, GATHER, AFFINE, FACTOR, MERGED, HALVES, BEFORE, MAPS, IMA
     "log-determinants and constants merged",
     "halves as separate results",
     "global affine before its coupling",
+    "halves of a coupling not joined",
     "maps upsampled by products",
     "fibers into images (1 x 1 convolutions)",
     "unread initializers (inverse permutations)",
     "what is not finite carried to the score",
 )
+FACTORED = {"factored": ("layer1", "layer2")}
 # (encoder, input size, blocks, nodes before and after the rewrites), each on 3 taps
 EVERY_ENCODER = [
     ("resnet18", (128, 192), 8, (612, 410)),
@@ -59,6 +78,8 @@ def of_three_taps(blocks):
     return {
         UNREAD: 0,
         STEM: 1,
+        PARTS: 0,
+        UNJOINED: 0,
         LAST: 3,
         GATHER: 0,
         MERGED: 3,
@@ -163,6 +184,18 @@ class TestEveryEncoder:
         pytest.param({"coupling_blocks": 4}, {CONDITION: 8, AFFINE: 6, FACTOR: 8, HALVES: 14}, marks=pytest.mark.slow),
         ({"coupling_blocks": 1}, {CONDITION: 2, AFFINE: 0, FACTOR: 2, HALVES: 2}),
         (
+            {"factored": ("layer2",), "coupling_blocks": 1},
+            {PARTS: 1, CONDITION: 4, AFFINE: 1, FACTOR: 4, HALVES: 5, BEFORE: 3, UNJOINED: 1},
+        ),
+        (
+            {**FACTORED, "conditional": False, "clamp": "tanh(a/c)"},
+            {PARTS: 2, CONDITION: 0, AFFINE: 4, FACTOR: 8, HALVES: 12, BEFORE: 4, UNJOINED: 2},
+        ),
+        (
+            {**FACTORED, "soft_permutation": False, "pooled": ("layer1", "layer2"), "halved": ("layer1",)},
+            {PARTS: 2, CONDITION: 8, GATHER: 4, AFFINE: 0, FACTOR: 8, HALVES: 12, BEFORE: 8, UNJOINED: 2, MAPS: 1},
+        ),
+        (
             {"taps": ("layer2",)},
             {
                 CONDITION: 2,
@@ -184,7 +217,8 @@ def test_variations_match_and_agree(changes, expected):
     case = exported(small_config(**changes))
     assert_agrees(case)
     of_two_taps = {CONDITION: 4, LAST: 2, GATHER: 0, AFFINE: 2, FACTOR: 4, MERGED: 2, HALVES: 6, BEFORE: 2, MAPS: 2}
-    assert case.counts == {UNREAD: 0, STEM: 1, IMAGES: 2, CARRIED: 2} | of_two_taps | expected
+    always = {UNREAD: 0, STEM: 1, IMAGES: 2, CARRIED: 2, PARTS: 0, UNJOINED: 0}
+    assert case.counts == always | of_two_taps | expected
 
 
 def test_clamps_differ():
@@ -204,9 +238,10 @@ def test_hard_permutations_cost_no_arithmetic():
     )
 
 
+@pytest.mark.parametrize("changes", [{}, FACTORED], ids=str)
 @pytest.mark.parametrize("layout", ["convolution", "gemm"])
-def test_layouts_agree_with_float64(layout):
-    case = exported(small_config())
+def test_layouts_agree_with_float64(layout, changes):
+    case = exported(small_config(**changes))
     fused, _ = fuse(case.unfused, case.info, layout)
     anomaly_map, score = run_model(fused, case.frames)
     assert np.abs(anomaly_map - case.anomaly_map).max() <= MAP_TOLERANCE

@@ -8,14 +8,16 @@ import pytest
 from export import sensitivity
 from export.graph.onnx_files import save_model
 from export.images.parity_images import good_images
+from export.precisions.answers import Reference
 from export.precisions.int8 import permutation_layers, weighted_layers
 from export.precisions.opt_out import Search, left_out_by_default
-from export.precisions.parity import Budget, measure_parity
+from export.precisions.parity import Budget
 from export.precisions.ranking import int8_share, layer_groups, multiply_adds, rank_groups, ranking_table
 from export.precisions.typing import to_fp16, to_int8
 from runtime.common.errors import UserError
 from tests.export.precisions.test_int8 import small_ranges
 from tests.support.export_fixtures import CALIBRATION_DATA, exported, small_config
+from tests.support.measured_parity import measure_parity
 from tests.support.onnx_inspection import SIZE, mobilenet, nodes_of, small_model
 
 
@@ -27,7 +29,7 @@ def images():
 
 @functools.cache
 def ranked():
-    return rank_groups(small_model(), small_ranges(), images(), 1.0)
+    return rank_groups(Reference(small_model()), small_ranges(), images(), 1.0)
 
 
 class TestGroups:
@@ -100,7 +102,7 @@ class TestRanking:
 def search(budget, model=None, always=None):
     model = model or small_model()
     always = permutation_layers(model) if always is None else always
-    return Search(model, small_ranges(), images(), 1.0, Budget(budget, budget), frozenset(always))
+    return Search(Reference(model), small_ranges(), images(), 1.0, Budget(budget, budget), frozenset(always))
 
 
 class TestChoice:

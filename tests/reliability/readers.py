@@ -180,8 +180,12 @@ def _configuration(folder: Path) -> Reader:
 
     repeatable = {"camera", "source", "watch", "roi", "mask", "rotate", "flip"}
     values = {name: values if name in repeatable else values[0] for name, values in EXAMPLES.items()}
-    values = {name: value for name, value in values.items() if name not in ("camera", "watch")}  # or a source
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+
+    def lines(*without: str) -> bytes:
+        others = ("camera", "watch", *without)  # or a source
+        kept = {name: value for name, value in values.items() if name not in others}
+        text = "\n".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in kept.items())
+        return text.replace("\x7f", "").encode()
 
     def read(path: Path) -> object:
         arguments = config.parse_args(build_parser, ["--config", str(path)])
@@ -190,9 +194,30 @@ def _configuration(folder: Path) -> Reader:
 
     return Reader(
         "configuration",
-        {"line.toml": "\n".join(lines).replace("\x7f", "").encode()},
+        {"line.toml": lines("recipes", "recipe", "recipe-topic"), "recipes_line.toml": lines("engine", "threshold")},
         (bytes_changed, toml_changed, toml_changed),
         read,
+    )
+
+
+def _recipes(folder: Path) -> Reader:
+    from runtime.common.config_file import options_of
+    from runtime.infer import build_parser
+    from runtime.recipes.file import read_recipes
+
+    parser = build_parser()
+    line = parser.parse_args(["--recipes", "recipes.toml", "--source", "images"])
+    entries = [
+        '[[recipe]]\nname = "cable"\nengine = "cable.onnx"\nthreshold = "strict"\nexposure = 4\nroi = "100,50,640,480"',
+        '[[recipe]]\nname = "plug"\nnumber = 7\nmask = ["mask.png"]\nexposure = 4\nrotate = 90',
+        '[[recipe.inspect]]\nname = "left"\nengine = "plug.onnx"\nthreshold = 1.5\nroi = "0,0,320,240"',
+        '[[recipe.inspect]]\nname = "right"\nengine = "plug.onnx"\nroi = "320,0,320,240"',
+    ]
+    return Reader(
+        "recipes",
+        {"recipes.toml": "\n".join(entries).encode()},
+        (bytes_changed, toml_changed, toml_changed),
+        lambda path: read_recipes(path, line, options_of(parser)),
     )
 
 
@@ -203,4 +228,5 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "onnx": _onnx,
     "calibration": _calibration,
     "configuration": _configuration,
+    "recipes": _recipes,
 }

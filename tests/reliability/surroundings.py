@@ -116,7 +116,7 @@ def viewer(port: int, every_s: float = 1.0) -> Iterator[list[int]]:
         while not ended.wait(every_s):
             with contextlib.suppress(OSError, http.client.HTTPException):
                 for path in ("/", "/api/state", "/live/0.jpg", "/metrics", "/health"):
-                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                     try:
                         connection.request("GET", path)
                         answer = connection.getresponse()

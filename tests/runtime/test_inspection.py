@@ -262,7 +262,7 @@ def test_each_source_has_its_view(detector):
     assert first.result.image_score == pytest.approx(2 * second.result.image_score)
     assert second.view.describe() == {}
     assert list(first.result.latency_ms)[:2] == ["capture", "view"]
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="1 views for 2 sources"):
         Inspection(sources, detector, views=[Whole()])
 
 

@@ -2,12 +2,16 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import runtime
 from runtime import overhead, soak
 from runtime.common.errors import run_command
 from runtime.common.soak_result import SAMPLES, Held, SoakResult, before_and_after
+from runtime.images.regions import regions_above
+from runtime.overheads.log import BOXES, LOGGED, with_boxes
+from runtime.result import Result
 from tests.support.tiny_engine import write_tiny_engine
 
 GOOD = SoakResult(60.0, 1000, 1000, 1000, 300_000_000, 302_000_000, 20.0, 29.0, 25.0, "a device", 12, 12, 9, 9)
@@ -59,7 +63,7 @@ def test_what_waits_in_queues_is_no_growth_and_what_is_never_given_back_is(leak:
 
 def test_the_soak_command_keeps_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     engine = write_tiny_engine(tmp_path)
-    arguments = ["--engine", str(engine), "--minutes", "0.02", "--out", str(tmp_path / "out")]
+    arguments = ["--engine", str(engine), "--minutes", "0.1", "--out", str(tmp_path / "out")]
     assert run_command(soak.main, arguments) in (0, 1)  # as this machine's load has it
     assert "lost results: 0 of" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "soak.json").read_text())["frames_read"] > 0
@@ -69,10 +73,16 @@ def test_the_soak_command_keeps_what_it_measured(tmp_path: Path, capsys: pytest.
         run_command(soak.main, ["--engine", str(engine), "--minutes", "nan"])
 
 
+def test_a_soak_that_judges_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["--engine", str(write_tiny_engine(tmp_path)), "--minutes", "1e-9", "--out", str(tmp_path / "out")]
+    assert run_command(soak.main, words) == 2
+    assert "a soak must judge frames after its warm-up; found none; give it more --minutes" in capsys.readouterr().err
+
+
 def test_a_soak_gives_every_sink_every_frame_and_serves_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     engine, out = write_tiny_engine(tmp_path), tmp_path / "out"
     files = ["--output", out / "folder", "--json-file", out / "lines.jsonl", "--video", out / "line.avi"]
-    words = ["--engine", engine, "--minutes", 0.02, "--out", out, *files, "--events", out / "events", "--serve", 0]
+    words = ["--engine", engine, "--minutes", 0.1, "--out", out, *files, "--events", out / "events", "--serve", 0]
     assert run_command(soak.main, [str(word) for word in words]) in (0, 1)
     said = capsys.readouterr()
     assert "page: http" in said.err
@@ -105,6 +115,19 @@ def test_the_time_from_trigger_to_written_verdict_is_told(tmp_path: Path, capsys
     assert lines[5].startswith("p99 of the trigger to its verdict is ")
 
 
+def test_what_a_candidate_beside_costs_is_told_with_the_frames_that_it_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    engine, other = (str(write_tiny_engine(tmp_path, name)) for name in ("tiny", "other"))
+    arguments = ["--engine", engine, "--shadow", other, "--frames", "5", "--rounds", "1", "--threads", "1"]
+    assert run_command(overhead.main, arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:20].strip() for line in lines[1:3]] == ["no candidate", "a candidate beside"]
+    assert all(float(line[20:].split()[0]) > 0 for line in lines[1:3]) and lines[3].startswith("ratio ")
+    told = re.search(r"(\d+) compared, .*; (\d+) skipped, (\d+) without", lines[4])
+    assert told and sum(map(int, told.groups())) == 10  # a round to warm up, and one that counts
+
+
 def test_what_the_page_costs_is_told_by_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["--engine", str(write_tiny_engine(tmp_path)), "--frames", "5", "--serve", "--rounds", "1"]
     assert run_command(overhead.main, [*arguments, "--viewers", "3"]) == 0
@@ -112,3 +135,31 @@ def test_what_the_page_costs_is_told_by_case(tmp_path: Path, capsys: pytest.Capt
     cases = ["no page", "nobody looks", "1 looks", "3 look", "3 do not read"]
     assert len(lines) == 6 and all(line.startswith(case) for line, case in zip(lines[1:], cases, strict=True))
     assert all(float(line[18:].split()[0]) > 0 for line in lines[1:])
+
+
+def test_a_log_is_asked_for_a_thousand_rows_a_second_or_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--engine", str(write_tiny_engine(tmp_path)), "--frames", "20", "--log", "--rounds", "2"]
+    assert run_command(overhead.main, arguments) == 0
+    head, none, *beside = capsys.readouterr().out.splitlines()
+    assert "medians of 2 rounds in turn" in head and none.startswith("no log") and len(beside) == 4
+    for boxes, ratio, told in zip((0, BOXES), beside[:2], beside[2:], strict=True):
+        assert re.match(rf"{boxes} boxes a row +[\d.]+ +[\d.]+   ratio [\d.]+, of the best rounds [\d.]+$", ratio)
+        found = re.match(rf"{boxes} boxes a row: asked for (\d+) a second, written \d+ a second; ", told)
+        assert found is not None and int(found[1]) >= LOGGED
+
+
+@pytest.mark.parametrize("boxes", [0, 1, BOXES])
+def test_rows_of_the_log_have_as_many_boxes_as_they_should(boxes: int):
+    result = Result(np.ones((16, 24), np.float32), 1.0, "good", 1.0, 1.0, {})
+    boxed = with_boxes(result, boxes)
+    assert len(regions_above(boxed.anomaly_map, boxed.map_threshold, (48, 64))) == boxes
+
+
+def test_what_the_drift_watch_costs_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--engine", str(write_tiny_engine(tmp_path)), "--drift", "--frames", "50", "--rounds", "1"]
+    assert run_command(overhead.main, arguments) == 0
+    plain, watched, ratio = capsys.readouterr().out.splitlines()[1:]
+    assert float(plain.split()[-2]) > 0 and float(watched.split()[-2]) > 0
+    assert float(ratio.split()[1].rstrip(",")) == pytest.approx(
+        float(watched.split()[-2]) / float(plain.split()[-2]), rel=0.05
+    )

@@ -67,6 +67,24 @@ def test_all_of_a_part_is_found_the_newest_first(log: Path, capsys: pytest.Captu
     assert older.split()[6:] == ["f000003", "5.0", "20.0", "tiny.onnx", "a" * 12]
 
 
+def test_recipes_are_a_column_where_there_are_some_and_one_can_be_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "i.db"
+    names = ["plug 7", "", "none", "Stück «Ä»", "'; DROP TABLE runs"]
+    with LogSink(Log(path)) as sink:
+        for index, name in enumerate(names):
+            sink.write(replace(_part(index, "SN"), recipe=name))
+    head, *lines = _said(capsys, "--log", path).splitlines()
+    assert head.split()[:4] == ["time", "part", "recipe", "verdict"]
+    place = head.index("recipe")
+    assert [line[place:].partition("  ")[0] for line in reversed(lines)] == [name or "-" for name in names]
+    for index, name in enumerate(names):
+        assert [one["frame"] for one in _records(capsys, "--log", path, "--recipe", name)] == [index]
+    assert "recipe" not in _said(capsys, "--log", path, "--recipe", "").splitlines()[0]
+    assert _said(capsys, "--log", path, "--recipe", "plug", status=1) == ""
+
+
 @pytest.mark.parametrize(
     ("words", "frames"),
     [

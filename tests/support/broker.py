@@ -45,7 +45,7 @@ class Broker:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(120)
 
     def url(self, topic: str = "line1/verdicts") -> str:
         return f"mqtt://127.0.0.1:{self.port}/{topic}"

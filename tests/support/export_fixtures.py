@@ -14,6 +14,7 @@ from export.graph.onnx_files import ExportInfo, set_info
 from export.model.cflow import CFlow, DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint
 from export.model.encoder import ENCODERS, calibrate_batch_norm
+from export.model.flow import FACTORED_AFTER
 from export.model.score import freeze_constants, freeze_places
 from export.to_onnx import export_detector
 from runtime.engines.sidecar import Sidecar, Threshold
@@ -72,7 +73,12 @@ def info_of(config):
         score=config.score,
     )
     return ExportInfo(
-        sidecar, config.coupling_blocks, config.conditional, config.soft_permutation, one_grid=config.one_grid
+        sidecar,
+        config.coupling_blocks,
+        config.conditional,
+        config.soft_permutation,
+        one_grid=config.one_grid,
+        more_blocks=(FACTORED_AFTER,) * len(config.factored),
     )
 
 
@@ -120,6 +126,7 @@ def normalise_states(model, frames):
     for index, (tap, decoder) in enumerate(zip(model.features(frames), model.decoders, strict=True)):
         x, condition = model.fibers(tap, index)
         for block in decoder.blocks:
+            x = x[:, : block.global_scale.shape[1]]  # half of them may have been factored out
             (y,), _ = block([x], c=[] if condition is None else [condition])
             rms = y.pow(2).mean().sqrt()
             scale = block.global_scale_activation(block.global_scale) / rms

@@ -16,7 +16,7 @@ FOLDER = ROOT / "docs" / "slim"
 SETS = ("screw", "magnetic tile")
 PANEL_IN = 2.3
 LEAST_RANGE = 2.0  # points that an axis shows at least
-COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.PURPLE)
+COLOURS = (style.VERMILION, style.BLUE, style.GREEN)
 
 
 def drawn() -> bytes:
@@ -44,7 +44,7 @@ def _figure(content: dict[str, Any]) -> Figure:
             low, high = axes.get_ylim()
             spare = max(LEAST_RANGE - (high - low), 0.0) / 2
             axes.set(ylim=(low - spare, high + spare), xlim=(0, None), title=f"{name}, {words} %", xlabel="ms, FP32")
-    style.add_title(figure, "What fewer positions cost", list(keys.values()))
+    style.add_title(figure, "What slim decoders cost", list(keys.values()))
     return figure
 
 

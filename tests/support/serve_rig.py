@@ -14,6 +14,9 @@ import numpy as np
 
 import runtime
 from runtime.detector import Detector
+from runtime.drift.watch import DriftWatch
+from runtime.recipes.book import Recipes
+from runtime.recipes.recipe import Recipe
 from runtime.records.log import Log
 from runtime.serve.address import Address
 from runtime.serve.limits import Limits
@@ -75,7 +78,7 @@ class Rig:
 
     def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> "Answer":
         """Send one request; `headers` with _ for -. A dict as body is sent as JSON, a str as a form."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.address.port, timeout=15)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.address.port, timeout=60)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if isinstance(body, str):
             sent.setdefault("Content-Type", "application/x-www-form-urlencoded")
@@ -93,7 +96,7 @@ class Rig:
 
     def connect(self) -> socket.socket:
         """Return a bare connection."""
-        return socket.create_connection(("127.0.0.1", self.server.address.port), timeout=15)
+        return socket.create_connection(("127.0.0.1", self.server.address.port), timeout=60)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,11 @@ class Answer:
         return json.loads(self.body)
 
 
+def plain(detector: Detector, engine: Path) -> Recipes:
+    """Return what judges in a run without recipes."""
+    return Recipes([Recipe.plain(detector, engine)])
+
+
 @contextmanager
 def serving(
     folder: Path,
@@ -115,22 +123,27 @@ def serving(
     limits: Limits = AT_ONCE,
     log: Log | None = None,
     orders: Orders | None = None,
+    recipes: Recipes | None = None,
+    drift: Callable[[Recipes], DriftWatch] | None = None,
+    engine: Path | None = None,
     **load: Any,
 ) -> Iterator[Rig]:
-    """Serve a tiny engine's page on a free port of this machine."""
-    engine = write_tiny_engine(folder)
+    """Serve the page of an engine, a tiny one where none is named, on a free port of this machine."""
+    engine = engine or write_tiny_engine(folder)
     with runtime.load(engine, backend="onnxruntime", threads=1, **load) as detector:
         shown: list[Rig] = []
         options = ServeOptions(Address("127.0.0.1", 0), token, health_after_s, limits)
         sources = lambda: shown[0].sources if shown else ()  # noqa: E731
         deliveries = lambda: shown[0].deliveries if shown else ()  # noqa: E731
-        with Server(options, detector, engine, sources, deliveries, log, orders) as server:
+        recipes = recipes or plain(detector, engine)
+        watch = None if drift is None else drift(recipes)
+        with Server(options, recipes, sources, deliveries, log, orders, drift=watch) as server:
             shown.append(Rig(server, detector, engine))
             shown[0].ask("/health")  # the page's process has begun
             yield shown[0]
 
 
-def until(true: Callable[[], Any], within_s: float = 10.0) -> Any:
+def until(true: Callable[[], Any], within_s: float = 120.0) -> Any:
     """Wait for `true()` and return what it gave; fail loudly if it never comes."""
     end = time.monotonic() + within_s
     while not (value := true()):

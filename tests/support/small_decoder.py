@@ -9,7 +9,13 @@ GRID = (5, 7)  # rows, columns
 
 
 def decoder_of(
-    dims: int = 8, blocks: int = 3, *, conditional: bool = True, soft: bool = True, clamp: Clamp = "tanh(a)"
+    dims: int = 8,
+    blocks: int = 3,
+    *,
+    conditional: bool = True,
+    soft: bool = True,
+    clamp: Clamp = "tanh(a)",
+    factored: bool = False,
 ) -> Decoder:
     """Return a decoder in float64; soft permutations are orthogonal to float64's rounding."""
     torch.manual_seed(0)
@@ -20,11 +26,15 @@ def decoder_of(
         condition_dims=128 if conditional else 0,
         clamp=clamp,
         soft_permutation=soft,
+        factored=factored,
         generator=generator,
     ).double()
     for block in decoder.blocks:
-        if soft:  # drawn in float32, orthogonal to its rounding only; the last one is left out by us
-            block.w_perm.data = torch.linalg.qr(torch.randn(dims, dims, dtype=torch.float64, generator=generator))[0]
+        if (
+            soft and block.w_perm is not None
+        ):  # drawn in float32, orthogonal to its rounding; the last is left out by us
+            drawn = torch.randn(block.w_perm.shape, dtype=torch.float64, generator=generator)
+            block.w_perm.data = torch.linalg.qr(drawn)[0]
         block.global_scale.data += torch.randn(block.global_scale.shape, generator=generator)
         block.global_offset.data += torch.randn(block.global_offset.shape, generator=generator)
         for parameter in block.subnet.parameters():

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import run_command
 from runtime.engines.sidecar import read_sidecar
 from runtime.images.preprocess import read_image, resize
+from tests.support.paths import ROOT
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 from tests.support.tiny_engine import write_tiny_engine
 from train import evaluate
@@ -154,6 +157,20 @@ def test_an_engine_is_evaluated_at_its_own_threshold_beside_the_paper(
     assert measured.split()[1:5] == ["tiny.onnx", "resnet18,", "32x64,", "layer2+layer3+layer4"]
     assert measured.split()[5] == "77.78"
     assert "98.40" in out and "do not follow" not in out
+
+
+def test_an_engine_is_evaluated_without_torch(graded: Path, tmp_path: Path) -> None:
+    """Of a small set most of the time went into its import."""
+    engine = write_tiny_engine(tmp_path, name="cable", size=(8, 8))
+    program = """
+import sys
+from train import evaluate
+evaluate.main([sys.argv[1], "--data", sys.argv[2], "--save-best-f1"])
+print({"torch", "torchvision", "FrEIA", "onnx"} & set(sys.modules))
+"""
+    command = [sys.executable, "-c", program, str(engine), str(graded)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.splitlines()[-1] == "set()"
 
 
 def constant_maps(root: Path) -> tuple[np.ndarray, np.ndarray]:

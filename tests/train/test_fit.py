@@ -27,7 +27,7 @@ from runtime.sources.arguments import sources_from
 from tests.support.paths import ROOT
 from tests.support.small_disk import small_disk
 from train import fit
-from train.data.open import open_dataset
+from train.data.open import open_dataset, split_held_out
 from train.judging.judged_set import judge
 from train.loop.schedule import Recipe
 from train.loop.training import STATE_FORMAT
@@ -98,14 +98,18 @@ def test_a_run_goes_on_to_the_same_bits_from_a_pass_that_went_wrong(
     assert resumed.history == whole.history
 
 
-def test_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
+def config_of(data: Path, *options: str) -> ModelConfig:
+    """The configuration that these options ask for, of three taps where they name none."""
     parser = argparse.ArgumentParser()
     fit.add_size_argument(parser)
     fit.add_training_arguments(parser)
+    words = ["--taps", "layer1,layer2,layer3", "--size", "64", *options]
+    return fit.config_from(parser.parse_args(words), open_dataset(data))
 
+
+def test_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
     def pooled(*options: str) -> tuple[str, ...]:
-        words = ["--taps", "layer1,layer2", "--size", "64", *options]
-        return fit.config_from(parser.parse_args(words), open_dataset(data)).pooled
+        return config_of(data, "--taps", "layer1,layer2", *options).pooled
 
     assert pooled("--schedule", "fast") == pooled("--schedule", "fast", "--decoder", "paper") == ("layer1", "layer2")
     assert pooled("--schedule", "paper") == pooled("--schedule", "fast", "--pool", "none") == ()
@@ -115,32 +119,35 @@ def test_taps_are_pooled_except_by_the_papers_schedule(data: Path) -> None:
 
 
 def test_a_slim_decoder_judges_every_second_row_and_column_of_pooled_taps(data: Path) -> None:
-    parser = argparse.ArgumentParser()
-    fit.add_size_argument(parser)
-    fit.add_training_arguments(parser)
-
     def of(*options: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        words = ["--taps", "layer1,layer2,layer3", "--size", "64", *options]
-        config = fit.config_from(parser.parse_args(words), open_dataset(data))
+        config = config_of(data, *options)
         return config.pooled, config.halved
 
     taps = ("layer1", "layer2", "layer3")
     assert of("--schedule", "fast") == (taps, ("layer1",))
-    assert of("--schedule", "fast", "--decoder", "slimmest") == (taps, ("layer1", "layer2"))
-    assert of("--schedule", "fast", "--decoder", "slimmest", "--pool", "layer2") == (("layer2",), ("layer2",))
+    assert of("--schedule", "fast", "--decoder", "slimmest") == (taps, ("layer1",))
+    assert of("--schedule", "fast", "--decoder", "slimmest", "--pool", "layer2") == (("layer2",), ())
     assert of("--schedule", "fast", "--decoder", "paper") == (taps, ())
     assert of("--schedule", "paper") == of("--schedule", "paper", "--decoder", "slim") == ((), ())
     assert of("--schedule", "paper", "--pool", "layer1", "--decoder", "slim") == (("layer1",), ("layer1",))
 
 
-def test_hidden_units_are_a_share_of_the_papers(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    fit.add_size_argument(parser)
-    fit.add_training_arguments(parser)
+def test_the_slimmest_decoder_factors_half_of_the_coarser_taps_channels_out(data: Path) -> None:
+    def of(*options: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        config = config_of(data, *options)
+        return config.factored, config.hidden_units
 
+    slimmest = ("--decoder", "slimmest")
+    for schedule in ("fast", "paper"):
+        assert of("--schedule", schedule) == ((), ())
+        assert of("--schedule", schedule, *slimmest) == (("layer2", "layer3"), ())
+    # half of the usual: 320 and, where channels are factored out, twice the channels, 256 and 512
+    assert of("--schedule", "fast", *slimmest, "--hidden", "0.5") == (("layer2", "layer3"), (160, 128, 256))
+
+
+def test_hidden_units_are_a_share_of_the_papers(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def units(*options: str) -> tuple[int, ...]:
-        words = ["--taps", "layer1,layer2,layer3", "--size", "64", *options]
-        return fit.config_from(parser.parse_args(words), open_dataset(data)).hidden_units
+        return config_of(data, *options).hidden_units
 
     assert units() == units("--hidden", "1") == ()
     assert units("--hidden", "0.5") == (160, 192, 256)  # of 320, 384 and 512
@@ -205,6 +212,8 @@ def test_the_checkpoint_says_where_it_comes_from(data: Path, tmp_path: Path) -> 
     assert {"python", "torch", "torchvision", "FrEIA"} <= set(checkpoint.versions)
     assert [entry["pass"] for entry in checkpoint.history] == [1, 2]
     assert 0 <= checkpoint.thresholds["good_quantile"].value <= 1  # one tap: S lies in [0, 1]
+    held_out = split_held_out(open_dataset(data).train, RECIPE.held_out, RECIPE.seed)[1]
+    assert checkpoint.population is not None and checkpoint.population.count == len(held_out)
 
 
 def test_random_weights_take_any_number_of_images(data: Path) -> None:

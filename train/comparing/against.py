@@ -15,10 +15,11 @@ from runtime.common.errors import UserError
 
 EXPECTED = "--against must name a checkout of this project that trains"
 HERE = Path(__file__).parents[2]
-# What every checkout since the first fast schedule understands. A line on its input asks for one pass.
+# What every checkout since the first fast schedule understands. A line on its input asks for one pass. Its steps are
+# those of the schedule, but for what only the newer one may know: all positions are taken, and without noise.
 WORKER = """
 import sys, time, torch
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from export.model.cflow import ModelConfig
 from train.data.open import ImageCache, open_dataset
@@ -29,7 +30,9 @@ data, encoder, taps, height, width, weights, schedule, count, parameters = sys.a
 config = ModelConfig(encoder, tuple(taps.split(",")), (int(height), int(width)))
 images = ImageCache(open_dataset(Path(data)).train[:int(count)], config.input_size)
 model, _ = build_model(config, weights, images)
-trainer = Trainer(model, images, SCHEDULES[schedule])
+known = {field.name for field in fields(SCHEDULES[schedule])}
+same = {name: 0 for name in ("positions", "feature_noise") if name in known}
+trainer = Trainer(model, images, replace(SCHEDULES[schedule], **same))
 for number, _ in enumerate(sys.stdin):
     started = time.perf_counter(), time.process_time()
     trainer.train_pass()

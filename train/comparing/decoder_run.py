@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from train.loop.augmentation import AS_IT_IS, image_batches
 from train.loop.feature_store import FeatureStore, FiberSource
 from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.normal import Normal, evenly_spread, fit_normal
+from train.loop.precision import products_type
 from train.loop.processes import Processes
 from train.loop.schedule import Recipe, learning_rate
 from train.loop.tap_training import Fibers, TapTraining
@@ -62,20 +62,20 @@ class DecoderJob:
     processes: Processes
     after_batch: Callable[[], None] = lambda: None
 
-    def fiber_order(self, epoch: int, index: int, count: int) -> Tensor:
-        """Return the order in which `count` fibers of image batch `index` of pass `epoch` are taken."""
-        seeds = np.random.SeedSequence([self.recipe.seed, epoch, self.processes.rank, index, self.tap])
-        generator = torch.Generator(self.processes.device).manual_seed(int(seeds.generate_state(1)[0]))
-        return torch.randperm(count, generator=generator, device=self.processes.device)
+    def fibers(self, values: Tensor, epoch: int, index: int, most: int | None) -> Fibers:
+        """Return the features (N, D) of image batch `index` of pass `epoch` in the order in which `most` are taken."""
+        generator = self.processes.generator(self.recipe.seed, epoch, index, self.tap)
+        return Fibers.shuffled(values, self.grid[0] * self.grid[1], self.recipe.feature_noise, generator, most)
 
 
 def train_decoder(decoder: Decoder, job: DecoderJob, features: Features) -> DecoderRun:
     """Train `decoder` to the recipe's end, and judge with it.
 
-    Of all passes the one with the highest held-out likelihood counts. Raises `UserError` if every pass went wrong.
+    Of all passes the one that held-out images like best counts. Raises `UserError` if every pass went wrong.
     """
     started = time.monotonic()
-    training = TapTraining(decoder.to(job.processes.device), job.grid, job.recipe.learning_rate)
+    products = products_type(job.recipe)
+    training = TapTraining(decoder.to(job.processes.device), job.grid, job.recipe.learning_rate, products)
     kept = KeptWeights(training)
     if job.recipe.standardised_start:
         training.flow.begin_as(_normal(job, features.train))
@@ -102,9 +102,8 @@ def _train_pass(kept: KeptWeights, job: DecoderJob, source: FiberSource, epoch: 
     batches = list(image_batches(recipe, epoch, len(source)))
     for index, (indices, variations) in enumerate(batches):
         values = source.fibers(job.tap, indices, variations)
-        order = job.fiber_order(epoch, index, len(values))[: recipe.fibers_of(len(indices))]
-        fibers = Fibers(values, order)
-        steps = max(1, len(order) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
+        fibers = job.fibers(values, epoch, index, recipe.fibers_of(len(indices)))
+        steps = max(1, len(fibers.order) // recipe.fiber_batch)  # an incomplete last fiber batch is left out
         rate = learning_rate(recipe, epoch, index / len(batches)) * kept.share
         losses.append(kept.tap.train(fibers, steps, recipe.fiber_batch, rate, job.processes))
         job.after_batch()

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from export.bench.detector import detector_entries
 from export.build_engine import BuildRequest, build_engine
 from export.graph.onnx_files import load_model, save_model
 from export.graph.parts import encoder_taps, up_to
@@ -55,10 +54,14 @@ class BuiltDetector:
 
 
 def build_detector(dataset: Dataset, config: ModelConfig, recipe: Recipe, weights: str, folder: Path) -> BuiltDetector:
-    """Train on at most 64 good images of `dataset`, evenly spread; build FP32 and INT8 in `folder`, judge with both."""
+    """Train on at most 64 good images of `dataset`, evenly spread; build FP32 and INT8 in `folder`, judge with both.
+
+    With the `weights` "random" one pass is enough and nothing is judged: what a graph computes takes the same time.
+    """
     folder.mkdir(parents=True)
     few = replace(dataset, train=tuple(dataset.train[index] for index in evenly_spread(len(dataset.train))))
-    fit(few, config, recipe, weights, folder / "detector.pt")
+    trained = weights != "random"
+    fit(few, config, recipe if trained else replace(recipe, meta_epochs=1), weights, folder / "detector.pt")
     calibration = folder / "good"
     calibration.mkdir()
     for path in few.train[:CALIBRATION_IMAGES]:
@@ -71,17 +74,8 @@ def build_detector(dataset: Dataset, config: ModelConfig, recipe: Recipe, weight
     graph = load_model(whole)
     save_model(up_to(graph, encoder_taps(graph)), folder / "encoder.onnx")
     graphs = dict(zip(FORMS, (folder / "encoder.onnx", whole, folder / "detector.int8.onnx"), strict=True))
-    return BuiltDetector(graphs, (_areas(graphs["fp32"], dataset), _areas(graphs["int8"], dataset)))
-
-
-def random_detector(config: ModelConfig, folder: Path) -> BuiltDetector:
-    """Build FP32 and INT8 with random weights in `folder`: what a graph computes takes the same time."""
-    folder.mkdir(parents=True)
-    made = list(detector_entries(folder, config.encoder, config.input_size, ("fp32", "int8"), taps=config.taps))
-    files = {(entry.kind, entry.precision): entry for entry in made}
-    encoder, fp32, int8 = (files[key] for key in (("encoder", "fp32"), ("cflow", "fp32"), ("cflow", "int8")))
-    assert encoder.network and fp32.verdict and int8.verdict
-    return BuiltDetector(dict(zip(FORMS, (encoder.network.path, fp32.verdict.path, int8.verdict.path), strict=True)))
+    areas = (_areas(graphs["fp32"], dataset), _areas(graphs["int8"], dataset)) if trained else None
+    return BuiltDetector(graphs, areas)
 
 
 def _areas(engine: Path, dataset: Dataset) -> Areas:

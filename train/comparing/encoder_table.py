@@ -18,10 +18,11 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.encoder import check_taps
 from runtime.common.errors import UserError
 from runtime.common.text_table import align
-from train.comparing.encoder_cost import FORMS, ROUNDS, BuiltDetector, build_detector, random_detector, times_in_turn
+from train.comparing.encoder_cost import FORMS, ROUNDS, BuiltDetector, build_detector, times_in_turn
 from train.comparing.memory_bank import bank_scores, fill_bank
 from train.data.open import Dataset, ImageCache
 from train.fit import build_model
+from train.fit_options import default_config
 from train.loop.schedule import Recipe
 
 DEFAULT_ROWS = (
@@ -106,7 +107,7 @@ def print_detector_table(rows: Sequence[str], dataset: Dataset, size: tuple[int,
     with tempfile.TemporaryDirectory() as folder:
         made: list[tuple[list[str], BuiltDetector]] = []
         for number, row in enumerate(wanted):
-            config = ModelConfig(row.encoder, row.taps, size)
+            config = default_config(row.encoder, row.taps, size)
             try:
                 built, bank = _built(row, dataset, config, recipe, Path(folder, str(number)))
             except UserError as error:
@@ -131,9 +132,7 @@ def _built(
     row: EncoderRow, dataset: Dataset, config: ModelConfig, recipe: Recipe, folder: Path
 ) -> tuple[BuiltDetector, float]:
     """Return a row's detector and the image AUROC of its memory bank."""
-    if row.weights == "random":
-        return random_detector(config, folder), 0.0
-    bank, _ = row_auroc(row, dataset, config.input_size)
+    bank = 0.0 if row.weights == "random" else row_auroc(row, dataset, config.input_size)[0]
     return build_detector(dataset, config, recipe, row.weights, folder), bank
 
 

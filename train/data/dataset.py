@@ -17,7 +17,8 @@ class Dataset:
 
     `mean` and `std` (of RGB in [0, 1]) are what the paper normalises such images with, empty where that is what the
     encoder's weights were trained with. `paper_size` is the (height, width) in pixels that it trains on, where it says
-    so. `part` is what of `root` this is, if not all.
+    so. `part` is what of `root` this is, if not all. `added` are more good images to train on, from elsewhere:
+    frames of the line that people called good.
     """
 
     root: Path
@@ -27,6 +28,12 @@ class Dataset:
     std: tuple[float, ...] = ()
     paper_size: tuple[int, int] | None = None
     part: str = ""
+    added: tuple[Path, ...] = ()
+
+    @property
+    def good(self) -> tuple[Path, ...]:
+        """All good images to train on."""
+        return (*self.train, *self.added)
 
     @property
     def origin(self) -> str:
@@ -39,7 +46,7 @@ class Dataset:
     def sha256(self) -> str:
         """Hash the training images' names and bytes, so that a checkpoint can say what it was trained on."""
         digest = hashlib.sha256()
-        for path in self.train:
+        for path in self.good:
             inside = path.is_relative_to(self.root)  # a list may name others: where they lie says nothing of them
             name = path.relative_to(self.root).as_posix() if inside else path.name
             digest.update(os.fsencode(name) + b"\0")

@@ -12,6 +12,7 @@ from export.images.layouts import good_folder
 from export.images.list_places import ImageList, find_list
 from export.images.lists import read_list
 from export.images.pairs import check_no_masks_among
+from export.images.repeats import different
 from runtime.common.errors import UserError
 from runtime.images.folders import describe_ignored, list_folders, list_images
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
@@ -28,6 +29,7 @@ __all__ = [
     "open_dataset",
     "read_mask",
     "rotate",
+    "split_good",
     "split_held_out",
     "split_selection",
 ]
@@ -96,6 +98,23 @@ def split_held_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[l
     held_out = set(order[:count].tolist())
     train = [path for index, path in enumerate(paths) if index not in held_out]
     return train, [paths[index] for index in sorted(held_out)]
+
+
+def split_good(dataset: Dataset, fraction: float, seed: int) -> tuple[list[Path], list[Path], list[Path]]:
+    """Split a dataset's good images, each once, into those that are trained on, that select, that choose the threshold.
+
+    Of the images that were added the same fraction is held out, at least one of two: without any, the weights that like
+    the others best would be kept. The rest is split as without them.
+    """
+    good, added = different(dataset.good), set(dataset.added)
+    train, held_out = split_held_out([path for path in good if path not in added], fraction, seed)
+    selection, of_threshold = split_selection(held_out)
+    more = [path for path in good if path in added]
+    if len(more) < 2:
+        return train + more, selection, of_threshold
+    more_train, more_held_out = split_held_out(more, fraction, seed)
+    more_selection, more_of_threshold = split_selection(more_held_out) if of_threshold else (more_held_out, [])
+    return train + more_train, selection + more_selection, of_threshold + more_of_threshold
 
 
 class ImageCache:

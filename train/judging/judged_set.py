@@ -6,19 +6,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 import runtime
 from export.images.labelled import read_masks
-from export.model.checkpoint import Checkpoint, load_checkpoint
 from runtime.common.notices import say_once
-from runtime.images.facts import unfit
+from runtime.common.side_by_side import one_ahead
+from runtime.images.facts import ImageFacts, unfit
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
 from train.data.open import ImageCache, LabelledImage
 from train.judging.curves import PixelCurves, pixel_curves
-from train.judging.scores import score_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +69,11 @@ Judgement = tuple[NDArray[np.float32], NDArray[np.float32], ReadOptions, list[st
 class _Watched(ImageCache):
     """Images that are looked at, whether they show anything, on their way to the detector's size."""
 
-    def __init__(self, images: Sequence[LabelledImage], checkpoint: Checkpoint, read: ReadOptions) -> None:
-        super().__init__([each.path for each in images], checkpoint.model.config.input_size, limit_bytes=0, read=read)
-        self._facts = checkpoint.image_facts
+    def __init__(
+        self, images: Sequence[LabelledImage], size: tuple[int, int], facts: ImageFacts | None, read: ReadOptions
+    ) -> None:
+        super().__init__([each.path for each in images], size, limit_bytes=0, read=read)
+        self._facts = facts
         self.reasons = [""] * len(images)
 
     def decoded(self, index: int) -> NDArray[np.uint8]:
@@ -83,9 +83,15 @@ class _Watched(ImageCache):
 
 
 def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> Judgement:
+    import torch  # here: an engine is judged without it, and it takes seconds
+
+    from export.model.checkpoint import load_checkpoint
+    from train.judging.scores import score_images
+
     checkpoint = load_checkpoint(path)
-    read = ReadOptions(checkpoint.model.config.white)
-    cache = _Watched(images, checkpoint, read)
+    config = checkpoint.model.config
+    read = ReadOptions(config.white)
+    cache = _Watched(images, config.input_size, checkpoint.image_facts, read)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return *score_images(checkpoint.model.to(device), cache, checkpoint.constants, device), read, cache.reasons
 
@@ -93,7 +99,8 @@ def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> Judgement:
 def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> Judgement:
     with runtime.load(path) as detector:
         read = ReadOptions(detector.sidecar.white)
-        results = [detector(read_image(image.path, read)) for image in tqdm(images, unit="img", disable=None)]
+        frames = one_ahead(read_image(image.path, read) for image in images)
+        results = [detector(frame) for frame in tqdm(frames, total=len(images), unit="img", disable=None)]
     maps = np.stack([r.anomaly_map for r in results])
     scores = np.array([r.image_score for r in results], dtype=np.float32)
     return maps, scores, read, [r.reason for r in results]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.model.checkpoint import load_checkpoint, save_checkpoint
 from runtime.common.errors import UserError
 from runtime.common.locks import one_writer
 from runtime.engines.sidecar import Threshold
@@ -41,6 +40,8 @@ class ModelDescription:
 def read_facts(path: Path) -> ModelDescription:
     """Read what the model at `path` says of itself. Raises `UserError` if it, or its sidecar, is not whole."""
     if _is_checkpoint(path):
+        from export.model.checkpoint import load_checkpoint  # here: of an engine nothing needs torch
+
         checkpoint = load_checkpoint(path)
         config = checkpoint.model.config
         shape = (config.encoder, config.taps, config.input_size)
@@ -61,6 +62,8 @@ def store_threshold(path: Path, name: str, threshold: Threshold, *, default: boo
     """
     check_name(name)
     if _is_checkpoint(path):
+        from export.model.checkpoint import load_checkpoint, save_checkpoint
+
         with one_writer(path, path.name, "try again in a moment", PATIENCE_S):
             checkpoint = load_checkpoint(path)
             checkpoint.thresholds[name] = on_scale(threshold, float(len(checkpoint.model.config.taps)))

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from export.model.encoder import REFLECT
+from export.model.encoders.spec import REFLECT
 from runtime.common.text_table import align, percent
 from train.data.mvtec import PAPER_INPUT_SIDES
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from export.model.cflow import CFlow, DetectorModule
 from export.model.score import freeze_constants, freeze_places
+from runtime.common.side_by_side import one_ahead
 from runtime.engines.sidecar import Threshold
 from train.data.open import ImageCache
 from train.judging.false_alarms import from_good_images
@@ -23,8 +24,8 @@ def log_likelihood_batches(
     """Yield, batch by batch, one (B, h, w) map of log-likelihoods per tap (nats per dimension); of all, or `chosen`."""
     model.eval()
     indices = range(len(images)) if chosen is None else chosen
-    for start in range(0, len(indices), BATCH):
-        frames = torch.from_numpy(images.batch(indices[start : start + BATCH])).to(device)
+    for batch in one_ahead(images.batch(indices[start : start + BATCH]) for start in range(0, len(indices), BATCH)):
+        frames = torch.from_numpy(batch).to(device)
         with torch.inference_mode():
             yield model.log_likelihoods(frames)
 

@@ -8,6 +8,9 @@ A pass went wrong where a held-out image has no finite likelihood, or where half
 held-out ones can lose any amount in a healthy run. Where we have looked, healthy passes lost at most 0.01, and
 those that diverged 4 nats to thousands (`python -m train.benchmark robust`).
 
+The best pass has the highest mean, in which no image counts for less than `MOST_COUNTED` below the middle one: an odd
+image, which is as unlikely in every pass, chooses nothing, and one that a pass lost counts against it.
+
 A pass can also go astray and half come back before it ends, so that the held-out images show little of it. The images
 that it trained on do: it went wrong, too, where it is not the best and its mean training loss lies more than
 `CLEAR_RISE` above that of the best pass, and that of the best weights' likelihood. Healthy passes, the first one too,
@@ -26,6 +29,7 @@ from runtime.common.errors import UserError
 from train.loop.tap_training import TapTraining
 
 CLEAR_FALL = 0.3  # nats per dimension
+MOST_COUNTED = 3.0  # nats per dimension below the middle one of the held-out images
 CLEAR_RISE = 0.3  # of the training loss
 LOWER = 1 / 3  # of the rate, every time that a pass went wrong
 WARM_UP_STEPS = 50  # Adam's first steps move every weight by the whole rate, whatever the gradient
@@ -72,10 +76,17 @@ class KeptWeights:
             self.tap.begin_anew()
             self.rate_share *= LOWER
             return True
-        if float(logps.mean()) > self.logp:
+        if self._better(logps):
             self.weights, self.logps, self.best_pass = self.tap.flow.parameters.clone(), logps.clone(), number
             self.loss = loss
         return False
+
+    def _better(self, logps: Tensor) -> bool:
+        return self.logps is None or self._bounded_mean(logps) > self._bounded_mean(self.logps)
+
+    def _bounded_mean(self, logps: Tensor) -> float:
+        assert self.logps is not None
+        return float(logps.clamp_min(float(self.logps.median()) - MOST_COUNTED).mean())
 
     def _went_wrong(self, logps: Tensor) -> bool:
         if not bool(torch.isfinite(logps).all()):
@@ -83,9 +94,10 @@ class KeptWeights:
         return self.logps is not None and float((logps - self.logps).quantile(0.5)) < -CLEAR_FALL
 
     def _strayed(self, logps: Tensor, loss: float) -> bool:
-        if self.logps is None or float(logps.mean()) > self.logp:
+        if self._better(logps):
             return False
-        usual = max(self.loss, float(softplus(-self.logps.mean())))
+        assert self.logps is not None
+        usual = max(self.loss, float(softplus(torch.tensor(-self._bounded_mean(self.logps)))))
         return not loss <= usual + CLEAR_RISE  # also for NaN
 
     def take_best(self) -> None:

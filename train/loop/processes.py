@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -29,6 +30,11 @@ class Processes:
     def first(self) -> bool:
         """Whether this process is the one that writes and reports."""
         return self.rank == 0
+
+    def generator(self, seed: int, epoch: int, *stream: int) -> torch.Generator:
+        """Return a generator on the device for a stream of random numbers of a pass, this process's own."""
+        seeds = np.random.SeedSequence([seed, epoch, self.rank, *stream])
+        return torch.Generator(self.device).manual_seed(int(seeds.generate_state(1)[0]))
 
     def average(self, tensor: Tensor) -> None:
         """Replace `tensor` by its mean over the processes, in place."""

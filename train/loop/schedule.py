@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from runtime.common.errors import UserError
 
 VARIATIONS = ("rotation_degrees", "light", "blur", "shift")  # of the training images
+HISTORY = (
+    *VARIATIONS,
+    "feature_noise",
+    "held_out",
+    "false_alarm_rate",
+)  # what a checkpoint's history keeps of a recipe
 LARGEST_MOVE = 64  # pixels of blur or shift: past it an image is no longer the part's
-MATMUL_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
+AUTO_PRECISION = "auto"
+MATMUL_PRECISIONS = (AUTO_PRECISION, "highest", "high", "medium")
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Recipe:
     smooth_cosine: bool = False  # the paper's cosine steps once a meta-epoch; ours can with every image batch
     standardised_start: bool = False  # data-dependent start of the global affines; ours
     positions: int = 0  # of an image and tap in a pass, drawn anew each time; 0: all. Ours: neighbours are much alike
-    matmul_precision: str = "highest"  # on a GPU: "high" is TF32, "medium" bfloat16 products; ours
+    feature_noise: float = 0.0  # added to features in training, of a channel's deviation (`noise_of`); ours
+    matmul_precision: str = "highest"  # "high" is TF32 on a GPU, "medium" bfloat16 products; ours
 
     def __post_init__(self) -> None:
         for name in ("meta_epochs", "sub_epochs", "batch", "fiber_batch"):
@@ -46,6 +54,7 @@ class Recipe:
         _require(0 < rate < math.inf, "--learning-rate must be above 0", rate)
         _require(0 <= angle <= 180, "--rotation must be 0 to 180 degrees", angle)
         _require(0 <= self.light < 1, "--light must be 0 or more and below 1", self.light)
+        _require(0 <= self.feature_noise < math.inf, "--feature-noise must be 0 or more", self.feature_noise)
         for name in ("blur", "shift"):
             value = getattr(self, name)
             _require(0 <= value <= LARGEST_MOVE, f"--{name} must be 0 to {LARGEST_MOVE} pixels", value)
@@ -115,5 +124,7 @@ FAST = Recipe(
     positions=1024,
     smooth_cosine=True,
     standardised_start=True,
+    feature_noise=0.2,
+    matmul_precision=AUTO_PRECISION,
 )
 SCHEDULES = {"paper": PAPER, "fast": FAST}

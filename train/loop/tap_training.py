@@ -11,23 +11,64 @@ from train.loop.processes import Processes
 
 CHUNK = 4096  # fibers evaluated at a time: bounds the memory
 LARGEST_GRADIENT = 1.0  # its norm; nearly all healthy steps stay below, one that goes astray has hundreds
+OF_PLACE = 2.5  # with the usual share, 0.2, noise is at most half of what a place varies by itself
 
 
 @dataclass(frozen=True, eq=False)
 class Fibers:
-    """One tap's feature vectors over an image batch, (N, D), and the order to take them in, (N,)."""
+    """One tap's feature vectors over an image batch, (N, D), and the order to take them in, (N,).
+
+    Each is taken with noise from `generator`, of the deviation `noise` (P, D) at its place in the grid (`noise_of`).
+    """
 
     values: Tensor
     order: Tensor
+    noise: Tensor | None = None
+    generator: torch.Generator | None = None
+
+    @classmethod
+    def shuffled(
+        cls, values: Tensor, positions: int, noise: float, generator: torch.Generator, most: int | None = None
+    ) -> "Fibers":
+        """Return `most` of the features (N, D) of images of so many positions, in an order that `generator` draws."""
+        order = torch.randperm(len(values), generator=generator, device=generator.device)
+        return cls(values, order[:most], noise_of(values, positions, noise), generator)
+
+    def take(self, part: slice) -> Tensor:
+        """Return those that the order has at `part`, (n, D)."""
+        order = self.order[part]
+        chosen = self.values.index_select(0, order)
+        if self.noise is None:
+            return chosen
+        drawn = torch.randn(chosen.shape, generator=self.generator, dtype=chosen.dtype, device=chosen.device)
+        return chosen.addcmul_(drawn, self.noise.index_select(0, order % len(self.noise)))
+
+
+def noise_of(values: Tensor, positions: int, share: float) -> Tensor | None:
+    """Return the deviation of the noise for each place and channel, (positions, D); None for no noise.
+
+    It is `share` of the channel's deviation over all places and images, and nowhere more than `OF_PLACE` times `share`
+    of the one at its place over the images. `values` (N, D) are whole images in grid order. With noise a flow cannot
+    make ever sharper what few images show, so that good ones which it has not seen fall through. The bound is there
+    because where all images show the same, any noise would be a defect.
+    """
+    if not share:
+        return None
+    of_places = values.view(-1, positions, values.shape[1]).std(0, correction=0)
+    return share * torch.minimum(values.std(0, correction=0), OF_PLACE * of_places)
 
 
 class TapTraining:
     """Fits `decoder` to the fibers of a tap whose grid is (height, width), by Adam.
 
+    Its products are computed in the type `products`, None for the parameters' own; what `log_likelihood` says is not.
     A gradient longer than `LARGEST_GRADIENT` is made that long, and a step whose gradient is not finite is not taken.
     """
 
-    def __init__(self, decoder: Decoder, grid: tuple[int, int], learning_rate: float) -> None:
+    def __init__(
+        self, decoder: Decoder, grid: tuple[int, int], learning_rate: float, products: torch.dtype | None = None
+    ) -> None:
+        self.products = products
         self.flow = FlowGradient(decoder, *grid)
         self.width = grid[1]
         self.positions = grid[0] * grid[1]
@@ -49,8 +90,7 @@ class TapTraining:
         with torch.no_grad():
             for start in range(0, steps * fiber_batch, fiber_batch):
                 part = slice(start, min(start + fiber_batch, len(fibers.order)))
-                chosen = fibers.values.index_select(0, fibers.order[part])
-                logp = self.flow.log_likelihood(chosen, rows[part], columns[part])
+                logp = self.flow.log_likelihood(fibers.take(part), rows[part], columns[part], self.products)
                 total += nn.functional.softplus(-logp).mean()  # -logsigmoid(logp)
                 self.flow.backward(torch.sigmoid(-logp) / -len(logp))
                 processes.average(self.flow.gradient)

@@ -19,12 +19,13 @@ from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
 from runtime.common.interrupts import lasting_interrupt
 from runtime.common.machine import memory_bytes
+from runtime.common.side_by_side import one_ahead
 from train.data.open import ImageCache
 from train.loop.augmentation import Variation, image_batches
 from train.loop.feature_store import FeatureStore, stored_bytes
 from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.normal import fit_normals
-from train.loop.prefetch import prefetch
+from train.loop.precision import products_type, settle
 from train.loop.processes import Processes, one_process
 from train.loop.schedule import Recipe, learning_rate
 from train.loop.tap_training import Fibers, TapTraining
@@ -44,7 +45,7 @@ class Trainer:
     """Fits the decoders of `model`; the encoder is frozen.
 
     Every pass draws from its own random streams (seed, pass), so that a resumed run takes the same steps as
-    an uninterrupted one. Of every tap the weights of the pass with the highest log-likelihood of held-out good images
+    an uninterrupted one. Of every tap the weights of the pass that held-out good images like best
     are what is left in the model; a tap that a pass led astray goes back to them (`KeptWeights`). With several
     `processes` each takes its share of every image batch, and their gradients are averaged.
     """
@@ -54,13 +55,13 @@ class Trainer:
         self.device = self.processes.device
         self.model = model.to(self.device)
         self.images = images
-        self.recipe = recipe
+        self.recipe = recipe = settle(recipe, self.device)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.losses = [0.0 for _ in model.config.taps]  # of the last pass, a tap each
-        torch.set_float32_matmul_precision(recipe.matmul_precision)
+        products = products_type(recipe)
         self.taps = [
-            TapTraining(decoder, (height, width), recipe.learning_rate)  # type: ignore[arg-type]
+            TapTraining(decoder, (height, width), recipe.learning_rate, products)  # type: ignore[arg-type]
             for decoder, (_, height, width) in zip(model.decoders, model.config.tap_sizes, strict=True)
         ]
         for tap in self.taps:
@@ -147,7 +148,7 @@ class Trainer:
         """Yield the features of this process's share of every image batch of the pass, one (B·h·w, D) per tap."""
         kept = self._kept_features
         if kept is None:
-            yield from map(self._fibers, prefetch(self._image_batches()))
+            yield from map(self._fibers, one_ahead(self._image_batches()))
         else:
             for indices, _ in self._shares():
                 yield [kept.fibers(tap, indices) for tap in range(len(self.taps))]
@@ -189,8 +190,8 @@ class Trainer:
 
     def _shuffled(self, features: Tensor, index: int, tap: int, most: int | None = None) -> Fibers:
         """Return the features (N, D) of the pass's image batch `index` in the order in which `most` are taken."""
-        order = torch.randperm(len(features), generator=self._generator(index, tap), device=self.device)
-        return Fibers(features, order[:most])
+        generator = self.processes.generator(self.recipe.seed, self.epoch, index, tap)
+        return Fibers.shuffled(features, self.taps[tap].positions, self.recipe.feature_noise, generator, most)
 
     def _fibers(self, frames: Tensor) -> list[Tensor]:
         """Return the features of frames (B, H, W, 3) as one (B·h·w, D) per tap."""
@@ -198,10 +199,6 @@ class Trainer:
         with torch.no_grad():
             features = model.features(frames.to(self.device, non_blocking=True))
             return [tap.permute(0, 2, 3, 1).reshape(-1, tap.shape[1]) for tap in features]
-
-    def _generator(self, *stream: int) -> torch.Generator:
-        seeds = np.random.SeedSequence([self.recipe.seed, self.epoch, self.processes.rank, *stream])
-        return torch.Generator(self.device).manual_seed(int(seeds.generate_state(1)[0]))
 
     def _for_every_tap(self, work: Callable[[int], Tensor]) -> list[Tensor]:
         """Return `work(k)` of all taps: on a CPU side by side, because small products hardly use a second core."""
@@ -281,7 +278,7 @@ class Trainer:
         content = read_tensors(state, STATE_FORMAT)
         wanted = self._identity(sources)
         cure = "drop --resume (train.fit_classes: --force)"
-        changed = [key for key in wanted if content["identity"].get(key) != wanted[key]]
+        changed = [key for key in wanted if content["identity"].get(key, "") != wanted[key]]
         if changed:
             raise UserError(f"{state} must come from the same run", f"another {', '.join(changed)}", cure)
         self.model.load_state_dict(content["model"])  # copies into the vectors that the parameters are views of

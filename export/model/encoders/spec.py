@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:  # what is known of an encoder is read without torch, too
+    from torch import nn
 
+REFLECT = "_reflect"  # a residual network's name with this suffix pads by reflection
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -36,8 +38,8 @@ class EncoderSpec:
     `std` are of RGB in [0, 1].
     """
 
-    build: Callable[..., nn.Module]
-    cut: Callable[[Any, tuple[str, ...]], nn.Module]
+    build: "Callable[..., nn.Module]"
+    cut: "Callable[[Any, tuple[str, ...]], nn.Module]"
     weights: str | WeightsPackage
     taps: Mapping[str, Tap]
     default_taps: tuple[str, ...]

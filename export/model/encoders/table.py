@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from export.model.encoders.efficientnet_lite import LITE_ENCODERS
-from export.model.encoders.spec import EncoderSpec
-from export.model.encoders.torchvision_networks import REFLECT, TORCHVISION_ENCODERS
+from export.model.encoders.spec import REFLECT, EncoderSpec
+from export.model.encoders.torchvision_networks import TORCHVISION_ENCODERS
 from runtime.common.errors import UserError
 
 ENCODERS: dict[str, EncoderSpec] = {**TORCHVISION_ENCODERS, **LITE_ENCODERS}

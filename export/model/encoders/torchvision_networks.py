@@ -17,10 +17,9 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from export.model.encoders.spec import EncoderSpec, Tap
+from export.model.encoders.spec import REFLECT, EncoderSpec, Tap
 
 WEIGHTS = "IMAGENET1K_V1"  # the paper's, of every encoder but EfficientNet (timm's there)
-REFLECT = "_reflect"  # a residual network's name with this suffix pads by reflection
 
 
 class ResNetEncoder(nn.Module):

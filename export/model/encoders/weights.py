@@ -8,9 +8,8 @@ import torchvision
 from torch import Tensor, nn
 
 from export.model.encoders.random_weights import draw_weights
-from export.model.encoders.spec import WeightsPackage
+from export.model.encoders.spec import REFLECT, WeightsPackage
 from export.model.encoders.table import ENCODERS
-from export.model.encoders.torchvision_networks import REFLECT
 from export.model.tensor_files import read_torch_file, unwrapped
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of

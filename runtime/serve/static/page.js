@@ -8,10 +8,13 @@ const $ = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 let report = null; // the last answer of /api/state
-let points = []; // [number, time, source, score or null, threshold, verdict: 0 good, 1 anomalous, 2 none], oldest first
+let points = []; // [number, time, source, score or null, threshold, verdict: 0 good, 1 anomalous, 2 none, recipe], oldest first
 let range = "recent";
 let shown = 0; // number of the source in the live view
 let lastPicture = 0; // number of the judgement in the live view
+let recipeShown = null; // the name of the recipe in the last report
+let marking = { kept: false, why: "", marks: [] }; // the last answer of /api/marks
+let liveShown = { number: 0, verdict: "none" }; // the judgement of the live picture
 let tried = null; // the threshold on the slider, null while it is the present one
 
 const NUMBER = new Intl.NumberFormat("en-GB");
@@ -34,6 +37,11 @@ function element(name, content = "", state = "") {
   made.textContent = content;
   if (state) made.dataset.state = state;
   return made;
+}
+
+// Whether a list has other entries than `names`: the inspection may have been started anew, with as many of others.
+function changed(list, names) {
+  return list.childElementCount !== names.length || names.some((name, i) => list.children[i].textContent !== name);
 }
 
 function signIn() {
@@ -65,6 +73,13 @@ async function askChanges() {
   if (response.ok) showChanges(await response.json());
 }
 
+async function askMarks() {
+  const response = await fetch("/api/marks", { signal: AbortSignal.timeout(8000) });
+  if (!response.ok) return;
+  marking = await response.json();
+  showMarks();
+}
+
 async function poll() {
   let asked = -Infinity; // when the changes were asked for
   for (;;) {
@@ -74,6 +89,7 @@ async function poll() {
         if (performance.now() - asked > CHANGES_MS) {
           asked = performance.now();
           await askChanges();
+          await askMarks();
         }
       } catch {
         text("health", "No connection");
@@ -86,11 +102,14 @@ async function poll() {
 
 function show() {
   showHeader();
+  showDrift();
+  showRecipe();
   showTabs();
   showTrial();
   drawChart();
   showAnomalies();
   showParts();
+  showShadow();
   showTables();
 }
 
@@ -102,6 +121,7 @@ function showHeader() {
   $("health").dataset.state = ok ? "ok" : "failing";
   text("fps", report.fps.toFixed(1));
   text("device", report.device);
+  showCheck();
   $("sign-out").hidden = !report.sign_in;
   const { good, anomalous, none } = report.counts;
   text("good", count(good));
@@ -109,6 +129,100 @@ function showHeader() {
   text("none", count(none));
   const share = anomalous / (good + anomalous);
   text("share", good + anomalous ? `${(100 * share).toFixed(share < 0.1 ? 2 : 1)} %` : "–");
+}
+
+function showCheck() {
+  const { check } = report; // of reference parts; null where the line goes by none
+  $("check").hidden = !check;
+  if (!check) return;
+  const minutes = Math.max(0, Math.round(check.due_s / 60));
+  const due = minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
+  text("check", check.reason ? `No verdicts: ${check.reason}` : `Next check in ${due}`);
+  $("check").dataset.state = check.reason || check.due_s < 1800 ? "failing" : "ok";
+}
+
+let driftShown = "";
+
+function showDrift() {
+  const alarms = report.drift?.alarms ?? []; // null where nobody watches for drift
+  $("drift").hidden = !alarms.length && !$("drift-said").textContent;
+  const now = JSON.stringify(alarms);
+  if (now === driftShown) return; // what somebody is about to press stays
+  driftShown = now;
+  $("drift-alarms").replaceChildren(
+    ...alarms.map((alarm) => {
+      const item = element("li", alarm.text + (alarm.acknowledged_by ? `; acknowledged by ${alarm.acknowledged_by}` : ""));
+      item.dataset.state = alarm.acknowledged_by ? "known" : "new";
+      const press = (words, renew) => {
+        const button = element("button", words);
+        button.addEventListener("click", () => acknowledge(alarm, renew));
+        item.append(button);
+      };
+      if (!alarm.acknowledged_by) press("Acknowledge", false);
+      press("This is the new normal", true);
+      return item;
+    }),
+  );
+}
+
+async function acknowledge(alarm, renew) {
+  const name = $("drift-name").value;
+  if (name) localStorage.setItem("name", name);
+  try {
+    const said = { alarm: alarm.number, new_normal: renew, ...(name ? { name } : {}) };
+    const response = await send("/api/drift", said);
+    if (response.status === 401) return signIn();
+    text("drift-said", renew ? "Later frames are held against those of now." : "Acknowledged; it stands until the frames are as before.");
+    await Promise.all([ask(), askChanges()]);
+  } catch (error) {
+    text("drift-said", `Not acknowledged: ${error.message}`);
+  }
+  setTimeout(() => text("drift-said", ""), 8000);
+}
+
+function showRecipe() {
+  const { recipe } = report;
+  $("recipes").hidden = !recipe;
+  if (!recipe) return;
+  text("recipe-name", recipe.name);
+  const choice = $("recipe-choice");
+  const others = changed(choice, recipe.names);
+  if (others) {
+    choice.replaceChildren(...recipe.names.map((name) => Object.assign(element("option", name), { value: name })));
+  }
+  if (others || recipeShown !== recipe.name) {
+    choice.value = recipe.name;
+    if (recipeShown !== null && recipeShown !== recipe.name) tried = null; // a threshold was tried on what the other one judged
+    recipeShown = recipe.name;
+  }
+  $("recipe-use").disabled = choice.value === recipe.name;
+}
+
+async function useRecipe() {
+  const recipe = $("recipe-choice").value;
+  $("recipe-use").disabled = true;
+  let words = `${recipe} judges from the next frame on.`;
+  try {
+    const response = await send("/api/recipe", { recipe });
+    if (response.status === 401) return signIn();
+    await ask();
+  } catch (error) {
+    words = `Not changed: ${error.message}`;
+  }
+  text("recipe-said", words);
+  showRecipe();
+}
+
+// An action: its answer, or an error with the words of the refusal.
+async function send(address, body) {
+  const response = await fetch(address, {
+    method: "POST",
+    headers: { ...HEADERS, "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  if (response.ok || response.status === 401) return response;
+  const told = response.headers.get("Content-Type").startsWith("application/json");
+  throw new Error(told ? (await response.json()).error : await response.text());
 }
 
 // Of the picture that is shown, not of the newest report: the words fit what is seen.
@@ -127,7 +241,8 @@ function showVerdict(headers, wanted) {
 function showTabs() {
   const names = report.source_names;
   $("tabs").hidden = names.length < 2;
-  if ($("tabs").childElementCount !== names.length) {
+  if (changed($("tabs"), names)) {
+    shown = Math.max(0, Math.min(shown, names.length - 1));
     $("tabs").replaceChildren(
       ...names.map((name, number) => {
         const tab = element("button", name);
@@ -179,7 +294,11 @@ function showTables() {
   if (triggers) {
     const bad = (n) => element("td", count(n), n ? "failing" : "");
     const answer = triggers.p99_ms === null ? "–" : triggers.p99_ms.toFixed(2);
-    const cells = [element("td", count(triggers.taken)), bad(triggers.late), bad(triggers.lost), bad(triggers.refused)];
+    const taken = element("td", count(triggers.taken));
+    for (const [number, words] of [[triggers.unnamed, "without an id"], [triggers.unused, "ids unused"]]) {
+      if (number) taken.append(element("small", `${count(number)} ${words}`, "failing"));
+    }
+    const cells = [taken, bad(triggers.late), bad(triggers.lost), bad(triggers.refused)];
     $("triggers").replaceChildren(row(...cells, element("td", answer)));
   }
   $("stages").replaceChildren(
@@ -209,7 +328,17 @@ function showParts() {
     ...report.parts.map((part) => {
       const verdict = element("td", part.verdict === "none" ? "no verdict" : part.verdict, part.verdict === "good" ? "" : "failing");
       if (part.reason) verdict.append(element("small", part.reason));
-      return row(element("td", part.part), verdict, element("td", part.score === null ? "–" : score(part.score)), element("td", part.answer_ms.toFixed(1)));
+      for (const one of part.parts) {
+        if (one.verdict !== "good") verdict.append(element("small", `${one.name}: ${one.verdict === "none" ? "no verdict" : one.verdict}`));
+      }
+      const name = element("td", part.part);
+      if (part.recipe) name.append(element("small", part.recipe));
+      const correction = document.createElement("td");
+      const button = element("button");
+      button.className = "mark";
+      showMark(button, part);
+      correction.append(button);
+      return row(name, verdict, element("td", part.score === null ? "–" : score(part.score)), element("td", part.answer_ms.toFixed(1)), correction);
     }),
   );
 }
@@ -241,6 +370,8 @@ async function watch() {
         canvas.getContext("2d").drawImage(picture, 0, 0);
         picture.close();
         showVerdict(response.headers, wanted);
+        liveShown = { number: lastPicture, verdict: response.headers.get("X-Verdict") };
+        showMark($("mark-live"), liveShown);
         $("no-picture").hidden = true;
       } else if (response.status !== 204) {
         await pause(RETRY_MS);
@@ -408,7 +539,8 @@ function drawThresholdsOf(pen, { x, y, colour }) {
 function effectOf(value) {
   let toGood = 0;
   let toAnomalous = 0;
-  const judged = points.filter((point) => point[5] !== 2); // no threshold gives the others a verdict
+  const recipe = report.recipe ? report.recipe.names.indexOf(report.recipe.name) : -1;
+  const judged = points.filter((point) => point[5] !== 2 && point[6] === recipe); // no threshold gives the others a verdict
   for (const [, , , s, , verdict] of judged) {
     if (verdict === 1 && s <= value) toGood += 1;
     else if (verdict === 0 && s > value) toAnomalous += 1;
@@ -444,7 +576,7 @@ function showTrial() {
   text("effect", effectWords(effectOf(value)));
   text("method", `Present threshold ${score(present)}: ${report.threshold.method}.`);
   const same = tried === null;
-  $("use").disabled = same || !$("value").validity.valid;
+  $("use").disabled = same || !$("value").validity.valid || Boolean(report.threshold.fixed);
   $("reset").disabled = same;
 }
 
@@ -467,14 +599,9 @@ async function write() {
   $("write").disabled = true;
   const value = tried;
   try {
-    const response = await fetch("/api/threshold", {
-      method: "POST",
-      headers: { ...HEADERS, "Content-Type": "application/json" },
-      body: JSON.stringify({ value, instead_of: report.threshold.value }),
-    });
+    const of = report.recipe ? { recipe: report.recipe.name } : {};
+    const response = await send("/api/threshold", { value, instead_of: report.threshold.value, ...of });
     if (response.status === 401) return signIn();
-    const answer = response.headers.get("Content-Type").startsWith("application/json") ? await response.json() : { error: await response.text() };
-    if (!response.ok) throw new Error(answer.error);
     tried = null;
     await ask();
     done(`Written. ${value} decides now.`, "ok");
@@ -495,11 +622,12 @@ function done(words, state) {
 
 const tiles = new Map(); // by picture, so that a picture is fetched once
 
-function tileOf(anomaly) {
+// A picture with two lines of words and the button of a mark; it opens large, with the button's data-words beside it.
+function tileOf(address) {
   const tile = document.createElement("li");
   const button = document.createElement("button");
   const image = document.createElement("img");
-  image.src = `/anomalies/${anomaly.picture}.jpg`;
+  image.src = address;
   image.alt = "";
   const when = element("span");
   when.className = "quiet";
@@ -507,9 +635,13 @@ function tileOf(anomaly) {
   button.addEventListener("click", () => {
     $("closer-image").src = image.src;
     text("closer-title", button.dataset.words);
+    showMark($("closer-mark"), tile.judged);
     $("closer").showModal();
   });
-  tile.append(button);
+  const mark = element("button");
+  mark.className = "mark";
+  mark.hidden = true;
+  tile.append(button, mark);
   return tile;
 }
 
@@ -522,19 +654,192 @@ function showAnomalies() {
   const kept = new Set(report.anomalies.map((anomaly) => anomaly.picture));
   for (const number of tiles.keys()) if (!kept.has(number)) tiles.delete(number);
   const now = report.anomalies.map((anomaly) => {
-    if (!tiles.has(anomaly.picture)) tiles.set(anomaly.picture, tileOf(anomaly));
+    if (!tiles.has(anomaly.picture)) tiles.set(anomaly.picture, tileOf(`/anomalies/${anomaly.picture}.jpg`));
     const tile = tiles.get(anomaly.picture);
     const button = tile.firstChild;
     const frames = anomaly.frames > 1 ? `, ${count(anomaly.frames)} frames` : "";
     button.dataset.words = `${day(anomaly.time)}${clock(anomaly.time)}  ${anomaly.source}  ${anomaly.name}: ${scoreWords(anomaly)}, threshold ${score(anomaly.threshold)}${frames}`;
+    tile.judged = { number: anomaly.picture, verdict: anomaly.reason ? "none" : "anomalous" };
+    showMark(tile.lastChild, tile.judged);
     button.setAttribute("aria-label", `Anomaly ${button.dataset.words}`);
     const [value, when] = button.querySelectorAll("span");
     value.textContent = `${anomaly.reason ? "no verdict" : score(anomaly.score)}${frames}`;
     when.textContent = day(anomaly.time) + clock(anomaly.time);
     return tile;
   });
-  const list = $("thumbnails");
+  showTiles($("thumbnails"), now);
+}
+
+function showTiles(list, now) {
   if (now.length !== list.childElementCount || now.some((tile, i) => list.children[i] !== tile)) list.replaceChildren(...now);
+}
+
+// ---- a candidate in shadow ----
+
+const differing = new Map(); // tiles of disagreements by picture
+
+function showShadow() {
+  const { shadow } = report; // null where no engine is in shadow
+  $("shadow").hidden = !shadow;
+  if (!shadow) return;
+  const { counts, marks } = shadow;
+  const promotes = shadow.action === "promote";
+  text("shadow-candidate", shadow.candidate);
+  text("shadow-running", shadow.running + (shadow.recipe ? ` (recipe ${shadow.recipe})` : ""));
+  text("shadow-thresholds", `, thresholds ${score(shadow.candidate_threshold)} and ${score(shadow.threshold)}`);
+  text("shadow-compared", count(shadow.compared));
+  text("shadow-agree", count(shadow.agree));
+  text("shadow-running-only", count(counts.running_only));
+  text("shadow-candidate-only", count(counts.candidate_only));
+  text("shadow-running-only-of", `Anomalous by ${shadow.running} only`);
+  text("shadow-candidate-only-of", `Anomalous by ${shadow.candidate} only`);
+  const [alone, other] = [counts.running_events, counts.candidate_events];
+  const p = shadow.p_value < 0.001 ? "p < 0.001" : `p = ${shadow.p_value.toFixed(3)}`;
+  const told = shadow.p_value < 0.05 ? "that is no chance" : "that may be chance";
+  text("shadow-test", alone + other ? `Parts called anomalous by one alone: ${count(alone)} by ${shadow.running}, ${count(other)} by ${shadow.candidate}. McNemar’s exact test: ${p}, ${told}.` : "");
+  const said = [];
+  if (marks.false_alarms_gone + marks.false_alarms_stay) said.push(`of ${count(marks.false_alarms_gone + marks.false_alarms_stay)} marked false alarms ${shadow.candidate} calls ${count(marks.false_alarms_gone)} good`);
+  if (marks.misses_found + marks.misses_stay) said.push(`of ${count(marks.misses_found + marks.misses_stay)} marked misses it finds ${count(marks.misses_found)}`);
+  text("shadow-marks", said.length ? `By what people marked: ${said.join(", ")}.` : "");
+  const not = { skipped: "skipped, for it is slower", unjudged: "without a verdict in force", candidate_none: "without a verdict in shadow", failed: "failed" };
+  const left = Object.entries(not).filter(([name]) => counts[name]).map(([name, words]) => `${count(counts[name])} ${words}`);
+  text("shadow-not", left.length ? `Frames not compared: ${left.join(", ")}.` : "");
+  text("shadow-trouble", shadow.trouble ? `It does not judge now: ${shadow.trouble}` : "");
+  showList("shadow-against", shadow.against);
+  text("shadow-change", promotes ? `Promote ${shadow.candidate}…` : `Back to ${shadow.candidate}…`);
+  $("shadow-change").disabled = Boolean(shadow.fixed);
+  $("shadow-change").title = shadow.fixed;
+  showDisagreements(shadow);
+  if ($("promotion").open && changing.candidate_sha256 === shadow.candidate_sha256 && changing.action === shadow.action) {
+    changing = shadow;
+    showAgainst();
+  }
+}
+
+function showList(id, lines) {
+  if (changed($(id), lines)) $(id).replaceChildren(...lines.map((line) => element("li", line)));
+}
+
+function showDisagreements(shadow) {
+  const kept = new Set(shadow.disagreements.map((one) => one.picture));
+  for (const number of differing.keys()) if (!kept.has(number)) differing.delete(number);
+  const now = shadow.disagreements.map((one) => {
+    if (!differing.has(one.picture)) differing.set(one.picture, differenceOf(one, shadow));
+    const tile = differing.get(one.picture);
+    tile.judged = { number: one.markable ? one.picture : 0, verdict: one.verdict };
+    showMark(tile.lastChild, tile.judged);
+    return tile;
+  });
+  showTiles($("shadow-pictures"), now);
+}
+
+function differenceOf(one, shadow) {
+  const tile = tileOf(`/shadow/${one.picture}.jpg`);
+  const button = tile.firstChild;
+  const by = one.verdict === "anomalous" ? shadow.running : shadow.candidate;
+  button.dataset.words = `${day(one.time)}${clock(one.time)}  ${one.source}  ${one.name}: anomalous by ${by} only, ${score(one.score)} against ${score(shadow.threshold)}, in shadow ${score(one.candidate_score)} against ${score(shadow.candidate_threshold)}`;
+  button.children[1].textContent = `${by} only`;
+  button.children[2].textContent = day(one.time) + clock(one.time);
+  button.setAttribute("aria-label", `Disagreement ${button.dataset.words}`);
+  return tile;
+}
+
+let changing = null; // what the dialog asks about
+
+function askToPromote() {
+  changing = report.shadow;
+  const promotes = changing.action === "promote";
+  text("promotion-title", promotes ? "Promote?" : "Go back?");
+  text("promotion-do", promotes ? "Promote" : "Go back");
+  text("promotion-new", changing.candidate);
+  text("promotion-old", changing.running);
+  $("promotion-word").value = "";
+  showAgainst();
+  $("promotion").showModal();
+}
+
+// What speaks against it may become more while somebody thinks about it.
+function showAgainst() {
+  showList("promotion-against", changing.against);
+  $("promotion-anyway").hidden = !changing.against.length;
+  showWord();
+}
+
+function showWord() {
+  $("promotion-do").disabled = changing.against.length > 0 && $("promotion-word").value.trim().toLowerCase() !== "anyway";
+}
+
+async function changeEngine() {
+  const { action, candidate, candidate_sha256, against } = changing;
+  const body = { candidate: candidate_sha256, ...(against.length && { override: "anyway" }) };
+  if ($("mark-name").value) body.name = $("mark-name").value;
+  $("promotion-do").disabled = true;
+  let words = `${candidate} judges from the next frame on.`;
+  try {
+    const response = await send(`/api/${action}`, body);
+    if (response.status === 401) return signIn();
+    tried = null;
+    await ask();
+  } catch (error) {
+    words = `Not changed: ${error.message}`;
+  }
+  text("shadow-said", words);
+  $("promotion").close();
+}
+
+// ---- verdicts that people correct ----
+
+const KINDS = { anomalous: ["false_alarm", "False alarm"], good: ["missed", "Missed: bad part"] };
+const markOf = (number) => number && marking.marks.find((mark) => mark.number === number);
+
+// A button that corrects a judgement of the page, or takes the correction back; hidden where there is nothing to correct.
+function showMark(button, { number, verdict }) {
+  const mark = markOf(number);
+  const [kind, words] = KINDS[verdict] ?? [];
+  button.hidden = !marking.kept || !number || !kind;
+  const label = mark ? "Undo" : words;
+  if (button.textContent !== label && label) button.textContent = label;
+  button.dataset.state = mark ? "marked" : "";
+  button.onclick = () => (mark ? correct("/api/withdraw", { judgement: mark.judgement }) : correct("/api/mark", { number, kind }));
+}
+
+async function correct(address, body) {
+  const said = {};
+  if ($("mark-reason").value) said.reason = $("mark-reason").value;
+  if ($("mark-name").value) said.name = $("mark-name").value;
+  localStorage.setItem("name", $("mark-name").value);
+  try {
+    const response = await send(address, { ...body, ...said });
+    if (response.status === 401) return signIn();
+    $("mark-reason").value = "";
+    text("mark-said", address === "/api/mark" ? "Noted in the log." : "Taken back; both stay in the log.");
+    await Promise.all([askMarks(), askChanges()]);
+    show();
+  } catch (error) {
+    text("mark-said", `Not noted: ${error.message}`);
+  }
+}
+
+function showMarks() {
+  $("marking").hidden = !marking.kept;
+  $("marking-off").hidden = marking.kept;
+  text("marking-off", marking.why);
+  const words = { false_alarm: "false alarm", missed: "missed" };
+  $("mark-rows").replaceChildren(
+    ...marking.marks.map((mark) => {
+      const what = element("td", words[mark.kind]);
+      if (mark.reason) what.append(element("small", mark.reason));
+      const at = Date.parse(mark.time) / 1000;
+      what.append(element("small", `${day(at)}${clock(at)}, ${mark.who}`));
+      const undo = document.createElement("td");
+      const button = element("button", "Undo");
+      button.setAttribute("aria-label", `Undo the correction of judgement ${mark.judgement}`);
+      button.addEventListener("click", () => correct("/api/withdraw", { judgement: mark.judgement }));
+      undo.append(button);
+      return row(what, element("td", `${mark.part ?? mark.name}, number ${mark.judgement}`), undo);
+    }),
+  );
+  showMark($("mark-live"), liveShown);
 }
 
 // ---- what a person does ----
@@ -565,6 +870,12 @@ $("use").addEventListener("click", askToConfirm);
 $("cancel").addEventListener("click", () => $("confirm").close());
 $("write").addEventListener("click", write);
 $("closer-close").addEventListener("click", () => $("closer").close());
+$("recipe-choice").addEventListener("change", showRecipe);
+$("shadow-change").addEventListener("click", askToPromote);
+$("promotion-word").addEventListener("input", showWord);
+$("promotion-cancel").addEventListener("click", () => $("promotion").close());
+$("promotion-do").addEventListener("click", changeEngine);
+$("recipe-use").addEventListener("click", useRecipe);
 $("sign-out").addEventListener("click", async () => {
   await fetch("/logout", { method: "POST", headers: HEADERS });
   signIn();
@@ -572,6 +883,9 @@ $("sign-out").addEventListener("click", async () => {
 document.addEventListener("visibilitychange", () => !document.hidden && ask().catch(() => {}));
 new ResizeObserver(() => report && drawChart()).observe($("chart"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => report && drawChart());
+
+$("mark-name").value = $("drift-name").value = localStorage.getItem("name") ?? "";
+$("closer-mark").addEventListener("click", () => $("closer").close());
 
 poll();
 watch();

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from runtime.common.errors import UserError
@@ -13,6 +14,7 @@ from runtime.sources.genicam.capture import GenicamCapture, Manner, stop_quietly
 from runtime.sources.genicam.settings import SOFTWARE, apply
 from runtime.sources.losses import Losses
 from runtime.sources.reader import Origin
+from runtime.sources.settings import CameraSettings
 from runtime.sources.urls import file_prefix
 
 HEARTBEAT_S = 5.0  # after which a camera has forgotten a program that was killed
@@ -40,19 +42,26 @@ def genicam_origin(
     by_software = (request.trigger or "").lower() == SOFTWARE
     manner = Manner(name, by_software, triggered, read.white, losses, say)
 
-    chosen = camera_id
+    chosen, asked = camera_id, request
+
+    def adjust(settings: CameraSettings) -> None:
+        nonlocal asked
+        named = dict(settings.nodes)
+        kept = tuple((name, value) for name, value in request.nodes if name not in named)
+        exposure_ms = request.exposure_ms if settings.exposure_ms is None else settings.exposure_ms
+        asked = replace(request, exposure_ms=exposure_ms, nodes=(*kept, *settings.nodes))
 
     def open_camera() -> GenicamCapture:
         nonlocal chosen
         chosen = chosen or _only_one()  # once: after a loss, another one that is there by then is not it
         camera = _controlled(name, chosen)
         stop_quietly(camera)  # a program that was killed left it running, and then it takes no size
-        given = apply(camera, request)
-        if request != CameraRequest():
+        given = apply(camera, asked)
+        if asked != CameraRequest():
             told(f"{name}: {given}")
         return GenicamCapture(camera, manner)
 
-    return Origin(name, file_prefix(name), open_camera, "camera", losses, triggered, by_software)
+    return Origin(name, file_prefix(name), open_camera, "camera", losses, triggered, by_software, adjust)
 
 
 def _only_one() -> str:

@@ -11,7 +11,9 @@ from runtime.images.encoding import Encoding
 from runtime.images.pixel_formats import decode, format_of
 from runtime.images.pixels import Image8
 from runtime.sources.genicam.aravis import aravis, asking, library_error
+from runtime.sources.genicam.settings import adjust
 from runtime.sources.losses import FrameIds, Losses
+from runtime.sources.settings import CameraSettings
 
 BUFFERS = 8  # frames that may arrive while one is decoded
 POLL_US = 200_000  # how soon a request to stop is seen while no frame comes
@@ -160,6 +162,15 @@ class GenicamCapture:
                 raise UserError(f"{name} must wait for a software trigger", "it does not", "--camera-trigger software")
             with asking(f"{name} must take a trigger", "check cable and power"):
                 self._camera.software_trigger()
+
+    def adjust(self, settings: CameraSettings) -> None:
+        """Set the camera while it runs; one that is lost is set when it is opened again.
+
+        Raises `UserError` for what it does not take, or not while it runs.
+        """
+        with self._open:
+            if self._camera is not None and not self._lost.is_set():
+                adjust(self._camera, settings)
 
     def release(self) -> None:
         """Stop the camera and let go of it, so that others may open it; a second call does nothing."""

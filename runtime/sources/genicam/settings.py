@@ -7,6 +7,7 @@ from runtime.common.errors import UserError
 from runtime.sources.camera import CameraRequest
 from runtime.sources.genicam.aravis import aravis, asking
 from runtime.sources.genicam.nodes import check_range, choices_of, set_node, value_of
+from runtime.sources.settings import CameraSettings
 
 PACKET_SIZE = "GevSCPSPacketSize"
 SOFTWARE = "software"
@@ -29,6 +30,13 @@ def apply(camera: Any, request: CameraRequest) -> str:
         _set_trigger(camera, request.trigger)
     _set_nodes(device, [node for node in request.nodes if node not in stored])
     return _given(camera, request)
+
+
+def adjust(camera: Any, settings: CameraSettings) -> None:
+    """Set what may change while the camera runs. Raises `UserError` as `apply` does."""
+    if settings.exposure_ms:
+        _set_exposure(camera, settings.exposure_ms)
+    _set_nodes(camera.get_device(), settings.nodes)
 
 
 def _set_nodes(device: Any, nodes: Sequence[tuple[str, str]]) -> None:

@@ -25,7 +25,7 @@ FACTS = ImageFacts(
 def test_everything_that_a_model_says_of_itself_comes_back(tmp_path: Path):
     sidecar = tiny_sidecar(write_tiny_engine(tmp_path), (32, 48), ("a", "b"))
     sidecar = replace(sidecar, image_facts=FACTS, white=4095, network_sha256="a" * 64, versions={"torch": "2.6"})
-    info = ExportInfo(sidecar, 2, False, False, "here", True, "fp16", one_grid=True)
+    info = ExportInfo(sidecar, 2, False, False, "here", True, "fp16", one_grid=True, more_blocks=(2, 2))
     for field in fields(ExportInfo):
         assert getattr(info, field.name) != field.default
     model = tiny_model((32, 48), 2.0)

@@ -61,6 +61,7 @@ def test_no_field_of_the_configuration_falls_back_to_its_default(tmp_path: Path)
         pooled=("layer2",),
         halved=("layer2",),
         hidden_units=(96,),
+        factored=("layer2",),
     )
     for field in fields(ModelConfig):
         if field.default is not MISSING:
@@ -85,7 +86,7 @@ def test_a_checkpoint_of_the_first_format_keeps_the_papers_score(saved: Path) ->
 def test_a_checkpoint_without_the_newer_fields_is_the_detector_that_it_was(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
     config = asdict(ModelConfig("resnet18", ("layer1",), (64, 96), coupling_blocks=1, clamp="tanh(a/c)"))
-    assert config.pop("pooled") == config.pop("halved") == config.pop("hidden_units") == ()
+    assert all(config.pop(name) == () for name in ("pooled", "halved", "hidden_units", "factored"))
     assert config["score"] == "deviation"
     del content["config"]["pooled"]
     assert "halved" not in content["config"]  # so that a release without it reads the paper's form
@@ -201,7 +202,7 @@ def test_hidden_units_that_the_state_has_not_are_refused_before_memory_is_taken(
     content = torch.load(saved, weights_only=True)
     content["config"]["hidden_units"] = (1 << 14,)
     torch.save(content, saved)
-    with pytest.raises(UserError, match=r"\[320\] hidden units in the state, not 16384"):
+    with pytest.raises(UserError, match=r"\[320\] hidden units in the state, not \[16384\]"):
         load_checkpoint(saved)
 
 

@@ -14,6 +14,7 @@ from export.model.flow import (
     Decoder,
     log_likelihood,
     orthogonal_matrix,
+    paper_units,
     permutation_matrix,
     position_code,
 )
@@ -33,8 +34,9 @@ def disturb(module: nn.Module, seed: int = 0) -> None:
             parameter.data += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
 
 
-def our_block(clamp: str = "tanh(a)") -> CouplingBlock:
-    block = CouplingBlock(DIMS, CONDITION, clamp, orthogonal_matrix(DIMS, torch.Generator().manual_seed(1))).double()
+def our_block(clamp: str = "tanh(a)", permuted: bool = True) -> CouplingBlock:
+    permutation = orthogonal_matrix(DIMS, torch.Generator().manual_seed(1)) if permuted else None
+    block = CouplingBlock(DIMS, CONDITION, clamp, permutation, paper_units(DIMS, CONDITION)).double()
     disturb(block)
     return block
 
@@ -84,9 +86,10 @@ def test_a_block_is_the_designs_formula_and_its_log_determinant_autograds(clamp:
     torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian)[1], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("permuted", [True, False])
 @pytest.mark.parametrize("clamp", ["tanh(a)", "tanh(a/c)"])
-def test_a_block_inverts(clamp: str) -> None:
-    block = our_block(clamp)
+def test_a_block_inverts(clamp: str, permuted: bool) -> None:
+    block = our_block(clamp, permuted)
     x, c = inputs()
     (y,), log_det = block([x], c=[c])
     (back,), back_log_det = block([y], c=[c], rev=True)
@@ -134,3 +137,26 @@ def test_unconditional_decoders_take_no_condition() -> None:
     u, log_det = decoder(torch.randn(3, DIMS), None)
     assert u.shape == (3, DIMS)
     assert log_det.shape == (3,)
+
+
+def test_channels_that_are_factored_out_leave_after_two_blocks_and_the_likelihood_is_exact() -> None:
+    decoder = Decoder(8, 3, factored=True, generator=torch.Generator().manual_seed(0)).double()
+    for block in decoder.blocks:
+        disturb(block)
+    x = torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    c = torch.randn(1, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    u, log_det = decoder(x[None], c)
+    wide, narrow = decoder.stages
+    assert [block.global_scale.shape[1] for block in decoder.blocks] == [8, 8, 4, 4, 4]
+    assert [block.subnet[0].out_features for block in decoder.blocks] == [16, 16, 8, 8, 8]
+    state = x[None]
+    for block in wide:
+        (state,), _ = block([state], c=[c])
+    assert torch.equal(u[:, 4:], state[:, 4:])  # as they left
+    state = state[:, :4]
+    for block in narrow:
+        (state,), _ = block([state], c=[c])
+    assert torch.equal(u[:, :4], state)
+    jacobian = torch.autograd.functional.jacobian(lambda v: decoder(v[None], c)[0][0], x)
+    # each of the permutations, float32 QRs, has a determinant of 1 within 1e-6
+    torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian)[1], rtol=0, atol=1e-5)

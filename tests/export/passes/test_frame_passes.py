@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import from_numpy
 
 from export.passes import maps_as_products, normalisation_into_stem
+from runtime.images.interpolation import interpolation
 from tests.support.graph_text import assert_rewritten, assert_untouched, model_of, normal
 
 
@@ -119,6 +120,6 @@ class TestMapsAsProducts:
     @pytest.mark.parametrize(("inputs", "outputs"), [((4, 6), (16, 23)), ((1, 3), (5, 3)), ((7, 2), (7, 64))])
     def test_the_matrices_are_torchs(self, rng, inputs, outputs):
         image = normal(rng, 1, 1, *inputs).astype(np.float64)
-        rows, columns = (maps_as_products.interpolation(o, i) for i, o in zip(inputs, outputs, strict=True))
+        rows, columns = (interpolation(o, i) for i, o in zip(inputs, outputs, strict=True))
         expected = F.interpolate(from_numpy(image), outputs, mode="bilinear", align_corners=True).numpy()
         np.testing.assert_allclose(rows @ image[0, 0] @ columns.T, expected[0, 0], rtol=0, atol=1e-12)

@@ -313,9 +313,11 @@ class TestUnreadInitializers:
 
 
 def test_expected_counts_follow_the_structure():
-    soft, hard = ModelFacts(3, 8, True, True, 2), ModelFacts(2, 4, False, False, 1)
-    assert [rewrite.expected(soft) for rewrite in rewrites()] == [1, 24, 3, 0, 21, 24, 3, 45, 3, 2, 3]
-    assert [rewrite.expected(hard) for rewrite in rewrites()] == [1, 0, 2, 6, 0, 8, 2, 14, 8, 1, 2]
+    soft, hard = ModelFacts(3, 24, 3, True, True, 2), ModelFacts(2, 8, 2, False, False, 1)
+    factored = ModelFacts(3, 30, 6, True, True, 2)
+    assert [rewrite.expected(soft) for rewrite in rewrites()] == [1, 24, 0, 3, 0, 21, 24, 3, 45, 3, 0, 2, 3]
+    assert [rewrite.expected(hard) for rewrite in rewrites()] == [1, 0, 0, 2, 6, 0, 8, 2, 14, 8, 0, 1, 2]
+    assert [rewrite.expected(factored) for rewrite in rewrites()] == [1, 30, 3, 3, 0, 24, 30, 3, 54, 6, 3, 2, 3]
 
 
 def test_the_gemm_layout_stops_before_the_images():

@@ -12,7 +12,8 @@ from PIL import Image
 from export.calibration_data import main as fill
 from export.graph.onnx_files import get_info, set_info
 from export.images.parity_images import good_images
-from export.precisions.parity import Budget, answers_of
+from export.precisions.answers import answers_of
+from export.precisions.parity import Budget
 from export.precisions.typed_graph import TypingOptions, type_graph
 from runtime.common.errors import UserError, run_command
 from runtime.images.preprocess import read_image, resize

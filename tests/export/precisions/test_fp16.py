@@ -90,8 +90,9 @@ class TestFp16Values:
     # more; logp is a mean over the channels of about 1 nat, so that the error in score units stays within 1e-2.
     TOLERANCE = 1e-2
 
-    def test_agrees_with_fp32(self):
-        case = exported(small_config())
+    @pytest.mark.parametrize("changes", [{}, {"factored": ("layer1", "layer2")}], ids=str)
+    def test_agrees_with_fp32(self, changes):
+        case = exported(small_config(**changes))
         anomaly_map, score = run_model(to_fp16(case.fused), case.frames)
         assert np.abs(anomaly_map - case.anomaly_map).max() <= self.TOLERANCE
         assert np.abs(score - case.image_score).max() <= self.TOLERANCE

@@ -9,19 +9,18 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from export.images.parity_images import Images, good_images
+from export.precisions.answers import Answers, answers_of
 from export.precisions.parity import (
     PIXEL_STEP,
     POINTS_PER_NOISE,
-    Answers,
     Budget,
-    answers_of,
     areas,
     compare_answers,
-    measure_parity,
 )
 from export.precisions.typing import to_fp16
 from runtime.common.errors import UserError
 from tests.support.export_fixtures import run_model
+from tests.support.measured_parity import measure_parity
 from tests.support.onnx_inspection import SIZE, small_model
 
 

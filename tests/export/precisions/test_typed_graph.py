@@ -11,12 +11,13 @@ from export.calibration_data import read_calibration_data
 from export.graph.onnx_files import get_info
 from export.images.parity_images import good_images
 from export.precisions import typed_graph
-from export.precisions.parity import Budget, measure_parity
+from export.precisions.parity import Budget
 from export.precisions.typed_graph import HELD_OUT_EVERY, TypingOptions, type_graph
 from export.precisions.typing import to_fp16
 from runtime.common.errors import UserError
 from runtime.images.preprocess import read_image, resize
 from tests.support.export_fixtures import CALIBRATION_DATA, run_model
+from tests.support.measured_parity import measure_parity
 from tests.support.onnx_inspection import SIZE, nodes_of, small_model
 
 

@@ -14,6 +14,7 @@ from runtime import capture, infer
 from runtime.common import config
 from runtime.common.config_file import options_of
 from runtime.common.errors import run_command
+from runtime.recipes.arguments import BELONGS
 from tests.support.tiny_engine import write_tiny_engine
 
 if sys.version_info >= (3, 11):
@@ -25,6 +26,9 @@ NEEDED = 'engine = "cable.onnx"\nsource = ["images"]\n'
 # a value of every option that takes one, as words of a command line; those that may be repeated have two
 EXAMPLES = {
     "engine": ['a folder/cäble "7".onnx'],
+    "recipes": ["recipes.toml"],
+    "recipe": ["plug 7"],
+    "recipe-topic": ["line1/recipe"],
     "threshold": ["1.25"],
     "limit": ["5"],
     "max-pixels": ["1000000"],
@@ -59,12 +63,19 @@ EXAMPLES = {
     "event-before": ["2s"],
     "event-after": ["20"],
     "disk-cap": ["750MB"],
+    "check-every": ["8h"],
+    "shadow": ["cable2.onnx"],
+    "shadow-recipe": ["plug 7"],
+    "drift": ["off"],
+    "drift-rate": ["0.5"],
+    "drift-state": ["drift.json"],
     "mqtt": ["mqtt://broker/line1"],
     "mqtt-credentials": ["credentials"],
     "mqtt-ca": ["ca.pem"],
     "webhook": ["http://host/hook"],
     "webhook-token": ["token"],
-    "trigger": ["http", "mqtt:line1/trigger"],
+    "trigger": ["mqtt:line1/trigger", "opcua:ns=2;s=Line1.Trigger"],
+    "part-from": ["modbus:100"],
     "deadline": ["80"],
     "trigger-queue": ["8"],
     "trigger-delay": ["12.5"],
@@ -84,12 +95,13 @@ EXAMPLES = {
     "safe-after": ["3"],
     "verdict-valid": ["60"],
 }
+ENGINES = {"engine", "recipes"}
 SOURCES = {"camera", "source", "watch"}
 OPTIONS = options_of(infer.build_parser())
 
 
 def _parse(*words: object) -> dict[str, Any]:
-    return vars(config.parse_args(infer.build_parser, [str(word) for word in words]))
+    return vars(config.parse_args(infer.build_parser, [str(word) for word in words], BELONGS))
 
 
 def _shown(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -116,7 +128,7 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_every_option_goes_into_a_file_and_back(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     values = EXAMPLES[name] if OPTIONS[name].nargs != 0 else []
     words = [f"--{name}={value}" for value in values] or [f"--{name}"]
-    words += [] if name == "engine" else ["--engine=cable.onnx"]
+    words += [] if name in ENGINES else ["--engine=cable.onnx"]
     words += [] if name in SOURCES else ["--source=images"]
     wanted = _parse(*words)
     text = _shown(capsys, *words)
@@ -147,6 +159,19 @@ def test_the_command_line_wins(tmp_path: Path):
     assert _parse("--config", path)["source"] == ["a", "b"]
 
 
+def test_the_command_line_wins_with_what_belongs_to_its_engine_or_recipes(tmp_path: Path):
+    file = 'source = ["a"]\nmqtt = "mqtt://host/a"\nrecipes = "r.toml"\nrecipe = "plug"\nrecipe-topic = "a/b"\n'
+    path = _file(tmp_path, file)
+    args = _parse("--config", path, "--engine", "a.onnx", "--threshold", 0.5)
+    assert (args["engine"], args["threshold"], args["mqtt"]) == (Path("a.onnx"), 0.5, "mqtt://host/a")
+    assert args["recipes"] is args["recipe"] is args["recipe_topic"] is None
+    args = _parse("--config", path, "--recipes", "other.toml")
+    assert (args["recipes"], args["recipe"]) == (Path("other.toml"), "plug")
+    path.write_text('source = ["a"]\nengine = "a.onnx"\nthreshold = 0.5\n', encoding="utf-8")
+    args = _parse("--config", path, "--recipes", "r.toml")
+    assert args["engine"] is args["threshold"] is None and args["recipes"] == Path("r.toml")
+
+
 def test_one_value_may_stand_without_its_list(tmp_path: Path):
     assert _parse("--config", _file(tmp_path, 'engine = "a.onnx"\nsource = "images"\n'))["source"] == ["images"]
 
@@ -156,7 +181,7 @@ def test_what_is_required_may_stand_in_either_place(tmp_path: Path, capsys: pyte
     assert _parse("--config", path, "--engine", "a.onnx")["engine"] == Path("a.onnx")
     with pytest.raises(SystemExit) as ended:
         _parse("--config", path)
-    assert ended.value.code == 2 and "required: --engine" in capsys.readouterr().err
+    assert ended.value.code == 2 and "--engine --recipes is required" in capsys.readouterr().err
 
 
 def test_a_run_from_a_file_judges_and_counts_paths_from_where_it_runs(

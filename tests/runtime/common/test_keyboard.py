@@ -13,7 +13,7 @@ from runtime.common.keyboard import key_reader
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # makes the terminal this session's own
 with key_reader() as pressed:
     print("ready", flush=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     seen = ""
     while "q" not in seen and time.monotonic() < deadline:
         seen += pressed()

@@ -3,10 +3,7 @@
 import asyncio
 import contextlib
 import socket
-import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,23 +17,11 @@ from runtime.common.errors import UserError
 from runtime.controller import modbus_map
 from runtime.controller.board import Board, Limits
 from runtime.controller.modbus import ModbusOptions, ModbusServer
-from runtime.controller.modbus_map import BLOCK, LINE, SIZE, SOURCE, WRITABLE
+from runtime.controller.modbus_map import BLOCK, LINE, RECIPE_REQUEST, SIZE, SOURCE, WRITABLE
 from runtime.controller.modbus_server import CONNECTIONS, is_allowed
-from runtime.result import Result
-from runtime.sinks.delivery import Delivery
-from runtime.sinks.judgement import Judgement
 from runtime.triggers.trigger import Trigger
-from tests.support.judgements import judgement
+from tests.support.controllers import PATIENT, judged
 from tests.support.modbus import decoded
-from tests.support.waiting import wait_until
-
-PATIENT = Limits(safe_after_s=60.0, valid_s=60.0)
-
-
-def _judged(source: str = "a", trigger: Trigger | None = None, score: float = 0.5, reason: str = "") -> Judgement:
-    one = judgement(0, score, source)
-    result: Result = one.result.without_verdict(reason) if reason else one.result
-    return replace(one, result=result, trigger=trigger, late=reason.startswith("late"), judged_s=time.monotonic())
 
 
 @contextlib.contextmanager
@@ -79,7 +64,7 @@ async def _bits(client: AsyncModbusTcpClient) -> dict[str, bool]:
 
 
 def test_an_answer_is_read_by_the_documented_map(server: ModbusServer):
-    server.write(_judged("b", Trigger("SN-7", 1.0, "http"), 1.5))
+    server.write(judged("b", Trigger("SN-7", 1.0, "http"), 1.5))
     first, second = (_ask(server, lambda client, n=n: _source(client, n)) for n in (1, 2))
     assert (first["Sequence"], first["Verdict"], first["ReasonCode"], first["AgeMs"]) == (0, 0, 3, 0)
     assert first["Score"] != first["Score"]  # NaN: there is no score
@@ -88,14 +73,6 @@ def test_an_answer_is_read_by_the_documented_map(server: ModbusServer):
     }  # fmt: skip
     assert (second["Total"], second["Good"], second["Anomalous"], second["None"], second["Late"]) == (1, 0, 1, 0, 0)
     assert second["AgeMs"] < 60_000
-
-
-def test_none_and_late_are_told_apart(server: ModbusServer):
-    server.write(_judged(reason="the picture is black", trigger=Trigger("SN1", 1.0, "http")))
-    plain = _ask(server, _source)
-    server.write(_judged(reason="late: no verdict within 80 ms", trigger=Trigger("SN2", 2.0, "http")))
-    late = _ask(server, _source)
-    assert [(one["Verdict"], one["ReasonCode"], one["Late"]) for one in (plain, late)] == [(0, 1, 0), (0, 2, 1)]
 
 
 def test_both_kinds_of_registers_and_of_bits_are_the_same(server: ModbusServer):
@@ -114,7 +91,7 @@ def test_both_kinds_of_registers_and_of_bits_are_the_same(server: ModbusServer):
     assert (line["MapVersion"], line["Sources"], line["State"], line["Heartbeat"]) == (1, 2, 0, 1)
 
 
-@pytest.mark.parametrize(("address", "count"), [(36, 1), (30, 7), (99, 2), (135, 2), (300, 1), (236, 1), (65535, 1)])
+@pytest.mark.parametrize(("address", "count"), [(37, 1), (30, 8), (99, 2), (136, 2), (300, 1), (237, 1), (65535, 1)])
 def test_an_address_that_is_none_is_an_illegal_address(server: ModbusServer, address: int, count: int):
     answer = _ask(server, lambda client: client.read_holding_registers(address, count=count))
     assert isinstance(answer, ExceptionResponse) and answer.exception_code == 2
@@ -137,173 +114,21 @@ def test_only_what_is_the_controllers_can_be_written(server: ModbusServer):
         return refused
 
     refused = _ask(server, write)
-    assert set(refused) == set(range(SIZE)) - WRITABLE
+    assert set(refused) == (set(range(SIZE)) - WRITABLE) | {RECIPE_REQUEST}  # here are no recipes
     assert _ask(server, _source)["Verdict"] == 0 and not _ask(server, _bits)["Trigger"]
-
-
-async def _inspect(client: AsyncModbusTcpClient, part: str) -> dict[str, Any]:
-    """Ask for one part with the whole handshake and return its answer."""
-    await client.write_registers(modbus_map.TRIGGER_PART, modbus_map.text_registers(part))
-    await client.write_coil(modbus_map.TRIGGER, True)
-    deadline = time.monotonic() + 30
-    while not (bits := await _bits(client))["Done"]:
-        assert bits["Busy"] and not bits["Refused"] and time.monotonic() < deadline
-        await asyncio.sleep(0.001)
-    answer = await _source(client)
-    await client.write_coil(modbus_map.TRIGGER, False)
-    assert not (await _bits(client))["Done"]
-    return answer
-
-
-def test_two_hundred_parts_each_get_their_own_answer(server: ModbusServer):
-    """Through a queue of its own, as every sink has."""
-    with contextlib.closing(Delivery(server)) as delivery:
-
-        def judge(trigger: Trigger) -> None:
-            score = 1.5 if int(trigger.part.removeprefix("SN")) % 3 == 0 else 0.5
-            for source in ("b", "a"):
-                delivery.offer(_judged(source, trigger, score))
-
-        def take(trigger: Trigger) -> str:
-            threading.Thread(target=judge, args=(trigger,)).start()
-            return ""
-
-        server.triggers["modbus"].start(take)
-
-        async def line(client: AsyncModbusTcpClient) -> list[dict[str, Any]]:
-            return [await _inspect(client, f"SN{number}") for number in range(200)]
-
-        answers = _ask(server, line)
-    assert [answer["PartId"] for answer in answers] == [f"SN{number}" for number in range(200)]
-    assert [answer["Verdict"] for answer in answers] == [2 if number % 3 == 0 else 1 for number in range(200)]
-    assert [answer["Sequence"] for answer in answers] == list(range(1, 201))
-
-
-def test_a_refused_trigger_is_told(server: ModbusServer):
-    async def trigger(client: AsyncModbusTcpClient) -> dict[str, bool]:
-        await client.write_coil(modbus_map.TRIGGER, True)
-        bits = await _bits(client)
-        await client.write_coil(modbus_map.TRIGGER, False)
-        assert not (await _bits(client))["Refused"]
-        return bits
-
-    assert _ask(server, trigger) == {
-        "Trigger": True, "Ready": False, "Busy": False, "Done": False, "Refused": True, "Running": True,
-    }  # fmt: skip
-    server.triggers["modbus"].start(lambda trigger: "too many wait")
-    bits = _ask(server, trigger)
-    assert bits["Ready"] and bits["Refused"] and not bits["Busy"]
-
-
-def test_no_reader_sees_a_verdict_beside_another_parts_id(server: ModbusServer):
-    stop = threading.Event()
-
-    def write() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            server.write(_judged("a", Trigger(f"SN{number}", 1.0, "http"), 1.5 if number % 2 else 0.5))
-
-    async def read(client: AsyncModbusTcpClient) -> int:
-        seen = set()
-        for _ in range(300):
-            one = await _source(client)
-            if one["Sequence"]:
-                assert one["PartId"] == f"SN{one['Sequence']}"
-                assert one["Verdict"] == (2 if one["Sequence"] % 2 else 1) and one["Total"] == one["Sequence"]
-                seen.add(one["Sequence"])
-        return len(seen)
-
-    async def all_at_once() -> list[int]:
-        async def one() -> int:
-            async with _connected(server) as client:
-                return await read(client)
-
-        return await asyncio.gather(*(one() for _ in range(4)))
-
-    writing = threading.Thread(target=write)
-    writing.start()
-    try:
-        assert min(asyncio.run(all_at_once())) > 1
-    finally:
-        stop.set()
-        writing.join()
-
-
-def test_the_safe_state_is_read_by_everybody():
-    with _serving(limits=Limits(safe_after_s=0.5, valid_s=60.0)) as server:
-        server.write(_judged())
-        assert _ask(server, _source)["Verdict"] == 1
-        time.sleep(0.6)  # the inspection does not go on
-        one = _ask(server, _source)
-        assert (one["Verdict"], one["ReasonCode"], one["Sequence"]) == (0, 4, 1)
-        assert not _ask(server, _bits)["Running"]
-
-
-def test_a_controller_that_is_lost_and_comes_back():
-    with _serving(limits=Limits(safe_after_s=0.6, valid_s=60.0)) as server:
-        running = threading.Event()
-
-        def inspect() -> None:
-            while not running.wait(0.05):
-                server.board.beat()
-                server.write(_judged())
-
-        thread = threading.Thread(target=inspect)
-        thread.start()
-        try:
-
-            async def beat(client: AsyncModbusTcpClient, value: int) -> int:
-                await client.write_register(modbus_map.CONTROLLER_BEAT, value)
-                await asyncio.sleep(0.2)
-                return int((await _source(client))["Verdict"])
-
-            assert _ask(server, lambda client: beat(client, 1)) == 1
-            wait_until(lambda: _ask(server, _source)["ReasonCode"] == 6)  # it has gone
-            assert _ask(server, lambda client: beat(client, 2)) == 1
-        finally:
-            running.set()
-            thread.join()
-
-
-def test_the_last_that_is_served_is_no_verdict():
-    with _serving() as server:
-        server.write(_judged())
-
-        async def until_the_end() -> list[int]:
-            seen = []
-            async with _connected(server) as client:
-                seen.append((await _source(client))["Verdict"])
-                threading.Thread(target=server.close).start()
-                with contextlib.suppress(Exception):
-                    while True:
-                        seen.append((await _source(client))["Verdict"])
-                        await asyncio.sleep(0.01)
-            return seen
-
-        seen = asyncio.run(until_the_end())
-        assert seen[0] == 1 and seen[-1] == 0
 
 
 def test_a_restart_listens_at_once_on_the_same_port():
     with _serving() as server:
         port = server.address.port
-        server.write(_judged())
+        server.write(judged())
         _ask(server, _source)
     with _serving(str(port)) as server:
         assert _ask(server, _source)["Sequence"] == 0
 
 
-def test_a_port_that_is_taken_is_one_line():
-    with _serving() as server:
-        before = threading.active_count()
-        with pytest.raises(UserError, match=rf"--modbus must be able to listen on 127.0.0.1:{server.address.port}"):
-            ModbusServer(ModbusOptions.parse(str(server.address.port)), Board(["a"]))
-        assert threading.active_count() == before
-
-
 def test_what_is_no_modbus_ends_nothing(server: ModbusServer, capfd: pytest.CaptureFixture[str]):
-    server.write(_judged())
+    server.write(judged())
     for data in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 600, b"\xff" * 7, bytes(range(256)) * 20, b"\0\1\0\0\0\2\1\x63"):
         with socket.create_connection(("127.0.0.1", server.address.port), timeout=20) as connection:
             connection.sendall(data)

@@ -39,7 +39,7 @@ async def _inspect(client: AsyncModbusTcpClient, part: str) -> tuple[str, int, i
     """Ask for one part with the whole handshake; return the answer's part, verdict and reason."""
     await client.write_registers(modbus_map.TRIGGER_PART, modbus_map.text_registers(part))
     await client.write_coil(modbus_map.TRIGGER, True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (await client.read_discrete_inputs(3)).bits[0]:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)

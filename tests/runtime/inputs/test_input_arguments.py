@@ -8,6 +8,7 @@ from runtime.inputs import arguments
 from runtime.inputs.registry import TriggerSpec
 from runtime.triggers.options import DecideOptions, TriggerOptions
 
+FORMS = "http, mqtt:TOPIC, opcua, opcua:NODE, modbus, modbus:COIL, camera"
 NEEDED = ["--engine", "cable.onnx", "--camera", "0"]
 
 
@@ -38,11 +39,23 @@ def refused(capsys, *words):
         (["--trigger", "mqtt:a"], "--trigger mqtt:TOPIC needs --mqtt URL"),
         (["--trigger", "camera", "--trigger", "http", "--serve", "0"], "--trigger camera stands alone"),
         (["--trigger", "camera", "--decide", "3of5"], "--decide is for cameras that run by themselves"),
-        (["--trigger", "mqtt"], "expected one of http, opcua, modbus, camera, mqtt:TOPIC, found 'mqtt'"),
-        (["--trigger", "http:8080"], "expected one of http, opcua, modbus, camera, mqtt:TOPIC, found 'http:8080'"),
+        (["--trigger", "mqtt"], f"expected one of {FORMS}, found 'mqtt'"),
+        (["--trigger", "mqtt:"], f"expected one of {FORMS}, found 'mqtt:'"),
+        (["--trigger", "modbus:"], f"expected one of {FORMS}, found 'modbus:'"),
+        (["--trigger", "http:8080"], f"expected one of {FORMS}, found 'http:8080'"),
+        (["--trigger", "modbus:7"], "--trigger modbus needs --modbus [HOST:]PORT"),
+        (["--trigger", "modbus", "--trigger", "modbus:7", "--modbus", "0"], "--trigger modbus stands once"),
+        (["--trigger", "http", "--trigger", "http", "--serve", "0"], "--trigger http stands once"),
         (["--trigger", "camera", "--deadline", "0"], "expected a number above 0, found '0'"),
         (["--trigger", "camera", "--trigger-queue", "0"], "expected a whole number from 1 up, found '0'"),
         (["--trigger", "camera", "--trigger-skip", "-1"], "expected a whole number from 0 up, found '-1'"),
+        (["--part-from", "http", "--serve", "0"], "--part-from needs --trigger camera"),
+        (["--part-from", "http", "--serve", "0", "--trigger", "http"], "--part-from needs --trigger camera"),
+        (["--part-from", "camera", "--trigger", "camera"], "--part-from needs --trigger camera, and names another way"),
+        (["--part-from", "modbus:7", "--trigger", "camera"], "--part-from modbus needs --modbus [HOST:]PORT"),
+        (["--part-from", "modbus:3", "--trigger", "camera", "--modbus", "0"], "found 3, where it tells Done"),
+        (["--part-from", "mqtt:a", "--trigger", "camera"], "--part-from mqtt:TOPIC needs --mqtt URL"),
+        (["--part-from", "serial", "--trigger", "camera"], f"expected one of {FORMS}, found 'serial'"),
         (["--decide", "5of3"], "--decide takes NofM, N of the last M frames; found '5of3'; for example 3of5"),
     ],
 )
@@ -58,14 +71,18 @@ def test_a_camera_of_its_own_line_needs_a_camera(capsys, tmp_path):
 
 
 def test_options_become_what_the_inspection_takes():
-    args = parsed("--trigger", "http", "--trigger", "mqtt:line1/trigger", "--deadline", "80", "--trigger-skip", "0")
-    assert args.trigger == [TriggerSpec("http"), TriggerSpec("mqtt", "line1/trigger")]
+    triggers = ("http", "mqtt:line1/trigger", "opcua:ns=2;s=Line1:Trigger", "modbus:100")
+    args = parsed(*(f"--trigger={text}" for text in triggers), "--deadline", "80", "--trigger-skip", "0")
+    assert args.trigger == [TriggerSpec(*text.split(":", 1)) for text in triggers]
+    assert [*map(str, args.trigger)] == [*triggers]
     orders = arguments.orders_from(args)
     assert orders is not None and orders.options == TriggerOptions(deadline_s=0.08, skip=0)
     assert arguments.orders_from(parsed()) is None and arguments.decide_from(parsed()) is None
     assert arguments.decide_from(parsed("--decide", "3of5", "--debounce", "2")) == DecideOptions(3, 5, 2)
     camera = arguments.orders_from(parsed("--trigger", "camera"))
-    assert camera is not None and camera.options.each_frame
+    assert camera is not None and camera.options == TriggerOptions(each_frame=True)
+    named = arguments.orders_from(parsed("--trigger", "camera", "--part-from", "http"))
+    assert named is not None and named.options == TriggerOptions(each_frame=True, named=True)
 
 
 def test_an_input_twice_and_one_that_nothing_gives_are_refused():

@@ -48,7 +48,7 @@ def taking(url, answer=""):
 
     with MqttTriggers(MqttOptions.parse(url), TOPIC) as triggers:
         triggers.start(take)
-        assert triggers.subscribed.wait(30)
+        assert triggers.subscribed.wait(120)
         yield taken, triggers
 
 
@@ -98,7 +98,7 @@ def test_it_is_there_again_when_the_broker_is(broker, capsys):
         broker.kill()
         wait_until(lambda: not triggers.subscribed.is_set())
         broker.start()
-        assert triggers.subscribed.wait(60)
+        assert triggers.subscribed.wait(120)
         listener = Listener(broker)
         publish(listener, "SN1")
         wait_until(lambda: taken)

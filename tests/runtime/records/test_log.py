@@ -68,6 +68,7 @@ def test_a_judgement_is_there_with_everything_that_is_known_of_it(tmp_path: Path
         "camera_s": 2.0**40 + 2.0**-10,
         "boxes": '[{"x": 30, "y": 20, "width": 10, "height": 10, "peak": 1.5}]',
         "latency_ms": '{"execute": 1.5}',
+        "parts": None,
         "run": "run-1",
         "version": RUN.version,
         "engine": "tiny.onnx",
@@ -142,7 +143,7 @@ def test_what_was_counted_as_delivered_is_there_after_kill_9(tmp_path: Path):
             last = int(child.stdout.readline())
         time.sleep(rng.uniform(0, 0.1))
         os.kill(child.pid, signal.SIGKILL)
-        told, _ = child.communicate(timeout=60)
+        told, _ = child.communicate(timeout=120)
         delivered = max([last, *map(int, told.split()[:-1])])  # the last may be cut
         now = frames(path)
         assert len(now) - there >= delivered >= 500
@@ -288,18 +289,43 @@ def test_what_is_no_log_is_refused_in_one_line_and_stays_as_it_is(kind: str, tmp
 def test_an_older_log_is_brought_up_to_date_and_a_newer_one_is_not_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    path = tmp_path / "i.db"
+    path, known = tmp_path / "i.db", len(schema.MIGRATIONS)
     with Log(path) as log:
         log.append(rows(0, 3))
     with monkeypatch.context() as newer:
-        newer.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE marks (id INTEGER PRIMARY KEY)"))
+        newer.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE newer (id INTEGER PRIMARY KEY)"))
         with Log(path) as log:
             log.append(rows(3, 1))
-        assert asked(path, "SELECT count(*) FROM marks") == [(0,)] and frames(path) == [0, 1, 2, 3]
-    with pytest.raises(UserError, match=r"of version 1 or older; found version 2; use the newer release"):
+        assert asked(path, "SELECT count(*) FROM newer") == [(0,)] and frames(path) == [0, 1, 2, 3]
+    with pytest.raises(UserError, match=rf"of version {known} or older; found version {known + 1}; use the newer"):
         Log(path)
-    with pytest.raises(UserError, match=r"version 2"), open_to_read(path):
+    with pytest.raises(UserError, match=rf"version {known + 1}"), open_to_read(path):
         pass
+
+
+def test_each_recipe_of_a_run_has_the_hashes_of_what_judged_in_every_file_of_the_log(tmp_path: Path):
+    recipes = (("red", "red.onnx", "c" * 64, "d" * 64), ("blue", "blue.onnx", "e" * 64, "f" * 64))
+    path = tmp_path / "i.db"
+    judged = [replace(judgement(i, 0.5), run=RUN.id, recipe=name) for i, name in enumerate(("red", "blue", ""))]
+    with LogSink(Log(path)) as sink:
+        sink.log.begin(replace(RUN, recipes=recipes))
+        path.unlink()  # begun anew
+        sink.write_batch(judged)
+    known = [(one["recipe"], one["engine"], one["sidecar_sha256"]) for one in judgements(path, Query())]
+    assert known == [("", "tiny.onnx", "b" * 64), ("blue", "blue.onnx", "f" * 64), ("red", "red.onnx", "d" * 64)]
+
+
+def test_a_file_from_before_recipes_is_read_beside_newer_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        columns = schema.INSPECTION_COLUMNS[:-1]
+        older.setattr("runtime.records.log.INSERT_INSPECTION", schema._insert("inspections", columns))
+        with Log(tmp_path / "i.000001.db") as log:
+            log.append([row[: len(columns)] for row in rows(0, 3)])
+    with Log(tmp_path / "i.db") as log:
+        log.append(rows(3, 1))
+    assert frames(tmp_path / "i.db") == [0, 1, 2, 3]
+    assert {one["parts"] for one in judgements(tmp_path / "i.db", Query())} == {None}
 
 
 def test_a_step_that_fails_leaves_the_log_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

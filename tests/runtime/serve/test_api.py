@@ -55,7 +55,7 @@ def test_every_address_answers_as_the_page_describes_it(
     @given(case=seen.as_strategy(generation_mode=mode))
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     def ask(case: schemathesis.Case) -> None:
-        case.call_and_validate(headers=known, timeout=15, excluded_checks=lenient, allow_redirects=False)
+        case.call_and_validate(headers=known, timeout=60, excluded_checks=lenient, allow_redirects=False)
 
     ask()
     assert rig.server.troubles.counts() == {}

@@ -13,9 +13,16 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from runtime.engines.sidecar import read_sidecar
+from runtime.recipes.book import Standing
+from runtime.records.log import Log
+from runtime.records.marks import marks
+from runtime.serve.changes import Changes
+from runtime.sinks.inspection_log import LogSink
 from runtime.triggers.options import TriggerOptions
 from runtime.triggers.orders import Orders
 from runtime.triggers.trigger import Trigger
+from tests.support.drifting import standing
+from tests.support.recipes import TWO, opened
 from tests.support.serve_rig import TOKEN, ADelivery, ASource, Rig, serving, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -92,6 +99,68 @@ def test_the_page_opens_and_its_picture_changes(tmp_path: Path, browser: Browser
         expect(rows.first.locator("td").nth(1)).to_have_text(re.compile(r"^\d+\.\d\d$"))
 
 
+def test_the_page_says_when_a_check_is_due(tmp_path: Path, browser: Browser):
+    with opened(tmp_path, TWO) as recipes, serving(tmp_path, recipes=recipes) as rig, looking(browser, rig) as page:
+        expect(page.locator("#engine")).to_have_text("low")
+        expect(page.locator("#check")).to_be_hidden()
+        recipes.checks = lambda: [Standing("low", "", 1200.0)]
+        expect(page.locator("#check")).to_have_text("Next check in 20 min")
+        recipes.checks = lambda: [Standing("low", "the check of reference parts is too old", None)]
+        expect(page.locator("#check")).to_have_text("No verdicts: the check of reference parts is too old")
+
+
+def test_a_recipe_is_chosen_from_the_list(tmp_path: Path, browser: Browser):
+    text = TWO + '[[recipe]]\nname = "number"\nengine = "{folder}/low.onnx"\nthreshold = 1.5\n'
+    with opened(tmp_path, text) as recipes, serving(tmp_path, recipes=recipes) as rig, looking(browser, rig) as page:
+        expect(page.locator("#recipe-name")).to_have_text("low")
+        use = page.get_by_role("button", name="Use this recipe")
+        expect(use).to_be_disabled()
+        page.get_by_label("Recipe to use").select_option("high")
+        use.click()
+        expect(page.locator("#recipe-name")).to_have_text("high")
+        expect(page.locator("#recipe-said")).to_have_text("high judges from the next frame on.")
+        assert recipes.name_in_force() == "high"
+        expect(page.get_by_role("heading", level=1)).to_have_text("high")
+        expect(page.locator("#method")).to_contain_text("Present threshold 2.000")
+        assert recipes.use("number", "a controller", "modbus") == ""
+        expect(page.locator("#recipe-name")).to_have_text("number")
+        expect(page.get_by_label("Recipe to use")).to_have_value("number")
+        page.get_by_label("Threshold to try, as a number").fill("1.2")
+        expect(page.get_by_role("button", name="Use this threshold")).to_be_disabled()
+        expect(page.locator("#method")).to_contain_text("number has a number of its own")
+
+
+def test_the_list_has_the_recipes_of_an_inspection_that_was_started_anew(tmp_path: Path, browser: Browser):
+    with opened(tmp_path) as recipes, serving(tmp_path, recipes=recipes) as rig:
+        port = rig.server.address.port
+        with browser.new_context() as context:
+            page = context.new_page()
+            page.goto(f"http://127.0.0.1:{port}")
+            expect(page.locator("#recipe-choice option")).to_have_text(["low", "high"])
+            answer = page.request.get(f"http://127.0.0.1:{port}/api/state").json()
+            other = {**answer, "run": "another", "recipe": {"name": "<b>cap</b>", "names": ["<b>cap</b>", "plug"]}}
+            page.route("**/api/state*", lambda route: route.fulfill(json=other))
+            expect(page.locator("#recipe-choice option")).to_have_text(["<b>cap</b>", "plug"])
+            expect(page.locator("#recipe-choice")).to_have_value("<b>cap</b>")
+
+
+@pytest.mark.parametrize("size", [PHONE, MONITOR], ids=["phone", "monitor"])
+def test_a_long_name_of_a_recipe_stays_in_its_place(tmp_path: Path, browser: Browser, size: dict[str, int]):
+    name = "W" * 64
+    text = f'{TWO}[[recipe]]\nname = "{name}"\nengine = "{{folder}}/low.onnx"\nthreshold = 1.5\n'
+    with opened(tmp_path, text) as recipes, Log(tmp_path / "i.db") as log:
+        recipes.told.append(Changes(log, lambda error: pytest.fail(str(error))).recipe)
+        assert recipes.use(name, "me", "test") == ""
+        with serving(tmp_path, recipes=recipes, log=log) as rig, looking(browser, rig, size) as page:
+            expect(page.locator("#recipe-name")).to_have_text(name)
+            expect(page.locator("#method")).to_contain_text(name)
+            expect(page.locator("#change-rows tr").first).to_be_visible()
+            sections = "[...document.querySelectorAll('section')]"
+            wide = f"{sections}.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.id)"
+            assert page.evaluate(wide) == []
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_the_slider_tries_a_threshold_and_only_confirming_writes_it(tmp_path: Path, browser: Browser):
     with serving(tmp_path) as rig:
         for level in (30, 60, 80, 84, 120, 150, 240):  # scores 0.35 0.71 0.94 0.99 | 1.41 1.76 2.82
@@ -158,6 +227,33 @@ def test_a_wrong_token_is_refused_and_the_right_one_lets_in(tmp_path: Path, brow
         assert "cflow_session" not in page.evaluate("document.cookie")  # HttpOnly: no script reads it
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_a_false_alarm_is_marked_and_undone_in_a_click_each_and_words_stay_words(tmp_path: Path, browser: Browser):
+    words = "<img src=x onerror=alert(1)> & 'shadow'"
+    with LogSink(Log(tmp_path / "i.db")) as sink, serving(tmp_path, log=sink.log) as rig:
+        sink.write(rig.judge(200))
+        with looking(browser, rig) as page:
+            page.fill("#mark-reason", words)
+            page.fill("#mark-name", "<b>Ann</b>")
+            page.click("#thumbnails .mark")
+            expect(page.locator("#mark-said")).to_have_text("Noted in the log.")
+            expect(page.locator("#mark-rows")).to_contain_text(words)
+            expect(page.locator("#mark-rows")).to_contain_text("<b>Ann</b>, page, open to all")
+            assert page.locator("#mark-rows img, #mark-rows b").count() == 0
+            assert [mark["reason"] for mark in marks(tmp_path / "i.db")] == [words]
+            page.click("#thumbnails .mark:text('Undo')")
+            expect(page.locator("#mark-rows tr")).to_have_count(0)
+            expect(page.locator("#thumbnails .mark")).to_have_text("False alarm")
+
+
+def test_without_a_log_there_is_no_button_and_the_page_says_why(tmp_path: Path, browser: Browser):
+    with serving(tmp_path) as rig:
+        rig.judge(200)
+        with looking(browser, rig) as page:
+            expect(page.locator("#thumbnails li")).to_have_count(1)
+            expect(page.locator("#marking-off")).to_contain_text("--log FILE.db")
+            assert page.locator(".mark:visible, #marking:visible").count() == 0
 
 
 def test_anomalies_have_thumbnails_that_open(tmp_path: Path, browser: Browser):
@@ -243,7 +339,39 @@ def test_triggers_are_counted_on_the_page(browser: Browser, tmp_path: Path):
         expect(page.locator("#triggers td").nth(0)).to_have_text("1")
         expect(page.locator("#triggers td").nth(3)).to_have_text("2")
         expect(page.locator("#triggers td").nth(3)).to_have_attribute("data-state", "failing")
+        expect(page.locator("#triggers td").nth(0).locator("small")).to_have_count(0)
+        orders.close()
+    orders = Orders(TriggerOptions(deadline_s=60.0, each_frame=True, named=True))
+    with serving(tmp_path, orders=orders) as rig, looking(browser, rig) as page:
+        orders.open({"camera:0": "free"}, lambda order, reason: None)
+        assert orders.claim("camera:0", time.monotonic(), 1)
+        for part in ("SN1", "SN2", "SN3"):
+            assert orders.take(Trigger(part, time.monotonic(), "http")) == ""
+        order = orders.claim("camera:0", time.monotonic() + 1.0, 2)
+        assert order is not None and order.trigger.part == "SN3"
+        notes = page.locator("#triggers td").nth(0).locator("small")
+        expect(notes).to_have_text(["1 without an id", "2 ids unused"])
+        expect(notes.first).to_have_attribute("data-state", "failing")
         orders.close()
     with serving(tmp_path) as rig, looking(browser, rig) as page:
         expect(page.locator("#engine")).not_to_be_empty()
         expect(page.locator("#trigger-table")).to_be_hidden()
+
+
+def test_a_drift_is_a_banner_that_is_acknowledged_or_taken_for_normal(browser: Browser, tmp_path: Path):
+    with (
+        Log(tmp_path / "i.db") as log,
+        serving(tmp_path, log=log, drift=standing(log)) as rig,
+        running(rig),
+        looking(browser, rig, PHONE) as page,
+    ):
+        banner = page.get_by_label("Drift", exact=True)
+        expect(banner).to_contain_text("camera:0: drift of light, from 131.0 to 124.6 grey levels")
+        page.get_by_label("Who acknowledges").fill("<b>Ann</b>")
+        page.get_by_role("button", name="Acknowledge").click()
+        expect(banner).to_contain_text("acknowledged by <b>Ann</b>, page, open to all")
+        expect(page.get_by_role("button", name="Acknowledge")).to_have_count(0)
+        page.get_by_role("button", name="This is the new normal").click()
+        expect(banner).not_to_contain_text("drift of light")
+        expect(page.locator("#change-rows")).to_contain_text("taken for the new normal")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -22,7 +22,7 @@ from runtime.serve.server import ServeOptions, Server
 from runtime.triggers.options import TriggerOptions
 from runtime.triggers.orders import FULL, NO_SOURCE, STOPPED, TWICE, Orders
 from tests.support.paths import ROOT
-from tests.support.serve_rig import AT_ONCE, TOKEN, Rig, serving, until
+from tests.support.serve_rig import AT_ONCE, TOKEN, Rig, plain, serving, until
 from tests.support.tiny_engine import write_tiny_engine
 from tests.support.triggered_sources import OnDemand
 
@@ -61,7 +61,7 @@ def line(tmp_path):
         sources = [OnDemand(f"gig:{number}") for number in range(cameras)]
         inspection = Inspection(sources, detector, orders=orders)
         serve = ServeOptions(Address("127.0.0.1", 0), token, limits=AT_ONCE)
-        server = Server(serve, detector, engine, inspection.states, orders=orders)
+        server = Server(serve, plain(detector, engine), inspection.states, orders=orders)
         inspection.add(server)
         if started:
             server.triggers["http"].start(orders.take)
@@ -75,7 +75,7 @@ def line(tmp_path):
     yield start
     for inspection, thread, server, detector in running:
         inspection.stop()
-        thread.join(60)
+        thread.join(120)
         inspection.close()
         server.close()
         detector.close()
@@ -195,7 +195,8 @@ def test_counts_and_answer_times_are_in_report_and_metrics(line):
     assert 0 < counts["p50_ms"] <= counts["p99_ms"]
     families = {f.name: f for f in parser.text_string_to_metric_families(running.ask("/metrics").body.decode())}
     by_result = {sample.labels["result"]: sample.value for sample in families["cflow_triggers"].samples}
-    assert by_result == {"taken": 5, "answered": 5, "late": 0, "refused": 0, "lost": 0}
+    none = dict.fromkeys(("late", "refused", "lost", "unnamed", "unused"), 0)
+    assert by_result == {"taken": 5, "answered": 5, **none}
     quantiles = {sample.labels["quantile"]: sample.value for sample in families["cflow_answer_seconds"].samples}
     assert quantiles["0.99"] == pytest.approx(counts["p99_ms"] / 1e3)
 

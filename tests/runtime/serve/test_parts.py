@@ -13,6 +13,8 @@ import pytest
 import runtime
 from runtime.common.errors import UserError
 from runtime.engines.sidecar import Threshold
+from runtime.recipes.book import Recipes
+from runtime.recipes.recipe import Recipe
 from runtime.result import Result
 from runtime.serve import history as history_module
 from runtime.serve.access import SESSION_S, Access, same_origin
@@ -331,15 +333,16 @@ def test_the_command_line_opens_the_page(tmp_path: Path, monkeypatch: pytest.Mon
     args = parse("--serve", "0")
     args.engine = engine
     with runtime.load(engine, backend="onnxruntime", threads=1) as detector:
-        server = server_from(args, detector)
+        recipes = Recipes([Recipe.plain(detector, engine)])
+        server = server_from(args, recipes)
         assert server is not None and server.address.loopback and server.address.port > 0
         server.close()
         args.serve = "0.0.0.0:0"
         with pytest.raises(UserError, match="needs a token"):
-            server_from(args, detector)
+            server_from(args, recipes)
         monkeypatch.setattr("runtime.serve.arguments.find_spec", lambda name: None)
         with pytest.raises(UserError, match=r"pip install '\.\[serve\]'"):
-            server_from(parse("--serve", "0"), detector)
+            server_from(parse("--serve", "0"), recipes)
 
 
 def test_its_command_line_loads_no_web_library():

@@ -18,7 +18,7 @@ import runtime
 from runtime.serve.address import Address
 from runtime.serve.server import ServeOptions, Server
 from tests.support.paths import ROOT
-from tests.support.serve_rig import TOKEN, Rig, serving, until
+from tests.support.serve_rig import TOKEN, Rig, plain, serving, until
 from tests.support.tiny_engine import write_tiny_engine
 
 
@@ -94,7 +94,7 @@ def test_the_page_ends_with_the_inspection(tmp_path: Path, end: signal.Signals):
     else:
         os.killpg(process.pid, end)  # as a terminal and systemd do: to all of them
     said = process.stderr.read()
-    assert process.wait(20) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[end]
+    assert process.wait(120) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[end]
     until(lambda: not Path(f"/proc/{page}").exists() or "\nState:\tZ" in Path(f"/proc/{page}/status").read_text())
     assert "Traceback" not in said and said.count("interrupted") <= 1 and "page's process" not in said
 
@@ -105,5 +105,5 @@ def test_a_port_that_is_let_go_in_a_moment_is_waited_for(tmp_path: Path):
     address = Address("127.0.0.1", held.getsockname()[1])
     threading.Timer(0.5, held.close).start()
     engine = write_tiny_engine(tmp_path)
-    with runtime.load(engine) as detector, Server(ServeOptions(address), detector, engine) as server:
+    with runtime.load(engine) as detector, Server(ServeOptions(address), plain(detector, engine)) as server:
         assert server.address == address

@@ -28,7 +28,7 @@ from runtime.serve.address import Address
 from runtime.serve.limits import Limits
 from runtime.serve.server import ServeOptions, Server
 from runtime.triggers.trigger import Trigger
-from tests.support.serve_rig import TAPS, TOKEN, ADelivery, Answer, ASource, Rig, serving, until
+from tests.support.serve_rig import TAPS, TOKEN, ADelivery, Answer, ASource, Rig, plain, serving, until
 
 OURS = {"X_Requested_By": "cflow-edge"}
 TCP_CLOSED = b"\x07"
@@ -141,7 +141,7 @@ def test_a_confirmed_threshold_goes_into_the_sidecar_and_into_the_running_detect
         result = rig.judge(100).result
         assert (result.verdict, result.threshold, result.map_threshold) == ("good", 1.5, 1.5)
         assert rig.state()["threshold"] == {
-            "value": 1.5, "method": "set by hand", "maximum": 3.0, "overridden": False
+            "value": 1.5, "method": "set by hand", "maximum": 3.0, "overridden": False, "fixed": ""
         }  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_a_maps_own_threshold_stays(tmp_path: Path):
         write_sidecar(rig.engine, replace(sidecar, thresholds={"good_quantile": own}))
     with runtime.load(rig.engine) as detector:
         options = ServeOptions(Address("127.0.0.1", 0))
-        with Server(options, detector, rig.engine) as server:
+        with Server(options, plain(detector, rig.engine)) as server:
             again = Rig(server, detector, rig.engine)
             assert again.ask("/api/threshold", "POST", {"value": 0.5, "instead_of": 1.0}, **OURS).status == 200
         assert (detector.threshold, detector.map_threshold) == (0.5, 2.25)
@@ -267,8 +267,8 @@ def test_an_address_that_others_reach_needs_a_token(tmp_path: Path):
     with serving(tmp_path) as rig:
         for host in ("0.0.0.0", "::", "192.168.0.7", "cabinet-7"):
             with pytest.raises(UserError, match="needs a token"):
-                Server(ServeOptions(Address(host, 0)), rig.detector, rig.engine)
-        with Server(ServeOptions(Address("0.0.0.0", 0), TOKEN), rig.detector, rig.engine) as server:
+                Server(ServeOptions(Address(host, 0)), plain(rig.detector, rig.engine))
+        with Server(ServeOptions(Address("0.0.0.0", 0), TOKEN), plain(rig.detector, rig.engine)) as server:
             open_to_all = Rig(server, rig.detector, rig.engine)
             assert open_to_all.ask("/api/state", Host="cabinet-7:8080").status == 401
             assert open_to_all.ask("/api/state", Host="cabinet-7:8080", **BEARER).status == 200
@@ -276,7 +276,7 @@ def test_an_address_that_others_reach_needs_a_token(tmp_path: Path):
 
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path):
     with serving(tmp_path) as rig, pytest.raises(UserError, match=r"listen on http://127\.0\.0\.1:.*in use"):
-        Server(ServeOptions(rig.server.address), rig.detector, rig.engine)
+        Server(ServeOptions(rig.server.address), plain(rig.detector, rig.engine))
 
 
 def test_every_answer_keeps_browsers_from_doing_more(tmp_path: Path):

@@ -105,7 +105,7 @@ def test_readers_that_stand_still_do_not_stop_the_inspection(infer: Program, tmp
                       "--webhook-all", stdout=out, stderr=error)  # fmt: skip
         wait_until(lambda: _lines(tmp_path / "out") == FRAMES, "the console held the inspection up")
         child.kill()
-        child.wait(60)
+        child.wait(120)
 
 
 def test_a_log_that_has_gone_ends_nothing(infer: Program, tmp_path: Path):

@@ -1,4 +1,6 @@
 import json
+import math
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -109,11 +111,20 @@ def test_a_run_without_frames_has_no_contact_sheet(tmp_path: Path):
     assert not (tmp_path / "contact_sheet.png").exists()
 
 
-def test_the_worst_are_kept_highest_first_and_ties_in_order():
-    worst = Worst(count=3)
-    for name, score in [("a", 1.0), ("b", 3.0), ("c", 0.5), ("d", 2.0), ("e", 2.0), ("f", 2.0)]:
-        worst.add(name, score, np.zeros((4, 4, 3), np.uint8))
-    assert [tile.caption for tile in worst.tiles()] == ["b  3.000", "d  2.000", "e  2.000"]
+def test_the_worst_are_kept_highest_first_by_their_thresholds_and_ties_in_order():
+    worst = Worst(count=4)
+    scores = [
+        ("a", 1.0, 1),
+        ("b", 3.0, 1),
+        ("c", 0.5, 1),
+        ("d", 2.0, 1),
+        ("e", 1.0, 0.5),
+        ("f", math.nan, 1),
+        ("g", 2.9, 3),
+    ]
+    for name, score, threshold in scores:
+        worst.add(name, replace(_result(score), threshold=threshold), np.zeros((4, 4, 3), np.uint8))
+    assert [tile.caption for tile in worst.tiles()] == ["f  no score", "b  3.000", "d  2.000", "e  1.000"]
 
 
 def test_no_two_images_of_a_folder_share_an_overlay():

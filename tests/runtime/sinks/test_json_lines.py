@@ -233,7 +233,7 @@ def _printing(*arguments: object) -> "subprocess.Popen[bytes]":
 
 def test_lines_on_stdout_are_one_object_a_frame():
     with _printing(3, 60) as child:
-        out, error = child.communicate(timeout=60)
+        out, error = child.communicate(timeout=120)
     assert child.returncode == 0 and error == b"3 0 0 0\n"
     assert [json.loads(line) for line in out.splitlines()] == [as_json(judgement(i)) for i in range(3)]
 
@@ -243,7 +243,7 @@ def test_a_reader_that_has_gone_ends_nothing():
     assert child.stdout is not None and child.stderr is not None
     child.stdout.close()
     error = child.stderr.read()
-    assert child.wait(60) == 0 and error.count(b"\n") == 2  # what went wrong, once, and the counts
+    assert child.wait(120) == 0 and error.count(b"\n") == 2  # what went wrong, once, and the counts
     assert error.startswith(b"JSON lines: cannot deliver: Broken pipe") and error.endswith(b"\n0 0 300 0\n")
     child.stderr.close()
 
@@ -252,7 +252,7 @@ def test_a_reader_that_stands_still_loses_lines_but_the_program_ends():
     with _printing(1000, 0.3) as child:  # about 300 kB, where a pipe holds 64
         assert child.stderr is not None
         delivered, lost, failed, queued = map(int, child.stderr.read().split()[-4:])
-        assert child.wait(60) == 0
+        assert child.wait(120) == 0
         assert 0 < delivered < 1000 and delivered + lost == 1000 and failed == queued == 0
         assert child.stdout is not None and os.read(child.stdout.fileno(), 1) == b"{"
 

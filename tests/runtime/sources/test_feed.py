@@ -22,7 +22,7 @@ def take_all(feed):
 
 def until(condition):
     """Wait for what another thread does; fails after a time that no machine needs."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)

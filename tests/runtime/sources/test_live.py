@@ -99,7 +99,7 @@ def test_closing_a_lost_camera_ends_its_iteration(camera: FakeCamera, said: list
         reading.start()
         camera.put(None)
         wait_until(lambda: said)
-    reading.join(30)
+    reading.join(120)
     assert not reading.is_alive() and not seen
 
 

@@ -58,6 +58,33 @@ def test_a_frame_without_its_number_is_not_missing_too():
     assert ids.came(6) == (0, False) and ids.end() == 0 and ids.end() == 0
 
 
+def test_a_last_frame_without_its_number_is_incomplete_beyond_all_numbers():
+    ids = FrameIds()
+    assert [ids.came(number) for number in (1, 2)] == [(0, False)] * 2
+    ids.came_nameless()  # 3: so three frames are accounted for, and the numbers span two
+    assert ids.end() == 0
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("seed", range(40))
+def test_no_frame_is_counted_twice_or_left_out_where_some_lose_their_numbers(seed: int, lost: int):
+    chance = random.Random(seed)
+    fates = chance.choices(("came", "nameless", "lost"), (8, 3, lost), k=300)
+    ids, named, nameless, missing = FrameIds(), list[int](), list[int](), 0
+    for number, fate in enumerate(fates, 1):
+        if fate == "came":
+            named.append(number)
+            missing += ids.came(number)[0]
+        elif fate == "nameless":
+            nameless.append(number)
+            ids.came_nameless()
+    counted = len(named) + len(nameless) + missing + ids.end()
+    span = named[-1] - named[0] + 1
+    beyond = sum(not named[0] < number < named[-1] for number in nameless)
+    # one that came without its number behind the last is taken for one that was lost before, if there is any
+    assert span + beyond * (not lost) <= counted <= span + beyond
+
+
 def test_every_set_of_lost_frames_around_the_wrap_is_counted():
     sent = [*range(65530, 65536), *range(1, 8)]
     for lost in range(1, 2 ** (len(sent) - 2)):

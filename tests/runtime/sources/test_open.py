@@ -128,7 +128,7 @@ def test_a_video_without_frames_is_refused(tmp_path: Path):
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "the capture thread did not get there"
         time.sleep(0.001)

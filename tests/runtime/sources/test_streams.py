@@ -42,11 +42,22 @@ def _free_port(kind: socket.SocketKind) -> int:
 
 
 def _send_mpeg_ts(port: int, colour: str) -> "subprocess.Popen[bytes]":
-    """Send an endless picture of one colour, a key frame in five, at 25 frames per second."""
+    """Send an endless picture of one colour, a key frame in five, at 25 frames per second.
+
+    On a busy machine ffmpeg takes seconds to start: `_heard` says when it sends.
+    """
     picture = ["-re", "-f", "lavfi", "-i", f"color={colour}:size=160x120:rate=25"]
     coding = ["-c:v", "mpeg2video", "-g", "5", "-f", "mpegts"]
     target = f"udp://127.0.0.1:{port}?pkt_size=1316"
     return subprocess.Popen(["ffmpeg", "-nostdin", "-loglevel", "quiet", *picture, *coding, target])
+
+
+def _heard(port: int) -> None:
+    """Return when something is sent to `port`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", port))
+        listener.settimeout(120)
+        listener.recv(2048)
 
 
 def _channel(image: np.ndarray) -> int:
@@ -59,7 +70,8 @@ def test_mpeg_ts_over_udp_survives_its_sender():
     port, said = _free_port(socket.SOCK_DGRAM), []
     sender = _send_mpeg_ts(port, "red")
     try:
-        with _open(f"udp://127.0.0.1:{port}", said, stall_after_s=3.0) as source:
+        _heard(port)
+        with _open(f"udp://127.0.0.1:{port}", said, stall_after_s=10.0) as source:
             frames = iter(source)
             first = [next(frames) for _ in range(5)]
             assert (

@@ -36,7 +36,7 @@ class Watching:
 
     def close(self) -> None:
         self.source.close()
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive()
 
 

@@ -76,7 +76,7 @@ def test_a_file_gives_its_frames_in_the_order_of_the_triggers(opened):
     reader.start()
     for part in "abc":
         assert ask(orders, part) == ""
-    reader.join(30)
+    reader.join(120)
     assert got == ["a", "b", "c"]
 
 
@@ -86,7 +86,7 @@ def test_a_file_whose_part_went_without_its_frame_is_owed_to_nobody_else(opened)
     wait_until(lambda: answered)
     assert answered == [("gone", "late: no verdict within 20 ms")]
     assert orders.claim_next("folder", 0.0, 0) is None  # it was gone's
-    ask(orders, "next", asked_s=time.monotonic() + 60)
+    ask(orders, "next", asked_s=time.monotonic() + 120)
     assert part_of(orders.claim_next("folder", 0.0, 1)) == "next"
 
 
@@ -183,7 +183,7 @@ def test_closing_answers_what_waits_and_wakes_who_waits(opened):
     ask(orders, "a", "cam")
     reader.start(), firing.start()
     orders.close()
-    reader.join(30), firing.join(30)
+    reader.join(120), firing.join(30)
     assert not reader.is_alive() and not firing.is_alive()
     assert answered == [("a", "stopped: the inspection ended before the verdict")]
     orders.close()

@@ -11,7 +11,7 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.flow import log_likelihood, position_code
 from tests.support.small_decoder import GRID, decoder_of
 from train.loop.processes import one_process
-from train.loop.tap_training import CHUNK, LARGEST_GRADIENT, Fibers, TapTraining
+from train.loop.tap_training import CHUNK, LARGEST_GRADIENT, Fibers, TapTraining, noise_of
 
 
 def test_a_step_is_adams_on_autograds_bounded_gradient_and_leaves_an_incomplete_batch_out() -> None:
@@ -72,3 +72,28 @@ def test_positions_are_those_of_the_detector(conditional: bool) -> None:
     ours = TapTraining(decoder, (5, 9), 1e-3).log_likelihood(fibers)
     # soft permutations are drawn in float32, and the last one, which we leave out, changes the norm by its rounding
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_noise_is_a_share_of_a_channels_deviation_bounded_by_its_places_and_drawn_by_its_generator() -> None:
+    draw = torch.Generator().manual_seed(3)
+    spread = torch.rand(35, 8, generator=draw).double() * torch.arange(8)  # a place and channel
+    middle = 9 * torch.randn(35, 8, dtype=torch.float64, generator=draw)  # places differ by far more than one varies
+    middle[:, :4] = 5  # but for these channels
+    values = (middle + spread * torch.randn(1000, 35, 8, dtype=torch.float64, generator=draw)).flatten(0, 1)
+    order = torch.randperm(len(values), generator=draw)
+    noise = noise_of(values, 35, 0.2)
+    assert noise is not None
+    of_all = 0.2 * (spread.square().mean(0) + middle.var(0, correction=0)).sqrt()
+    expected = torch.minimum(of_all, 0.5 * spread)
+    assert ((expected == of_all).sum(0)[1:4] > 0).all() and (expected == 0.5 * spread)[:, 4:].sum() > 50  # both occur
+    torch.testing.assert_close(noise, expected, rtol=0.1, atol=0)  # of 1000 images: 2 %
+
+    def taken(seed: int) -> torch.Tensor:
+        return Fibers(values, order, noise, torch.Generator().manual_seed(seed)).take(slice(0, len(values)))
+
+    added = torch.empty_like(values).index_copy_(0, order, taken(1) - values[order]).view(1000, 35, 8)
+    torch.testing.assert_close(added.std(0), noise, rtol=0.15, atol=0)
+    assert torch.equal(added[..., 0], torch.zeros(1000, 35, dtype=torch.float64))  # what never changes stays as it is
+    assert torch.equal(taken(1), taken(1)) and not torch.equal(taken(1), taken(2))
+    assert torch.equal(Fibers(values, order).take(slice(5, 9)), values[order[5:9]])
+    assert noise_of(values, 35, 0.0) is None

@@ -15,7 +15,7 @@ from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import run_command
 from tests.support.paths import ROOT
 from train import evaluate, fit
-from train.data.open import ImageCache
+from train.data.open import ImageCache, split_held_out
 from train.loop import training
 from train.loop.schedule import FAST, VARIATIONS
 from train.loop.training import Trainer
@@ -49,7 +49,7 @@ def test_it_learns_and_leaves_the_encoder_alone(data: Path, tmp_path: Path, caps
     logps = [entry["held_out_logp"] for entry in checkpoint.history]
     assert losses == sorted(losses, reverse=True)
     assert logps == sorted(logps)
-    images = fit.ImageCache(fit.split_held_out(fit.open_dataset(data).train, 0.25, 0)[0], (64, 64))
+    images = fit.ImageCache(split_held_out(fit.open_dataset(data).train, 0.25, 0)[0], (64, 64))
     untrained, _ = fit.build_model(checkpoint.model.config, "random", images)
     encoder = untrained.encoder.state_dict()
     assert all(torch.equal(value, encoder[key]) for key, value in checkpoint.model.encoder.state_dict().items())
@@ -71,9 +71,12 @@ def test_a_pass_takes_as_many_positions_of_every_tap_as_it_is_told(data: Path) -
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "more", [(), ("--schedule", "fast", "--taps", "layer1,layer2", "--decoder", "slimmest", "--accept-poor")], ids=len
+)
+def test_a_killed_run_resumes_to_the_same_bits(data: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
-    more = ("--meta-epochs", "3")
+    more = ("--meta-epochs", "3", *more)
     fit.main(arguments(data, whole, *more))
     state = tmp_path / "killed.training.pt"
     process = subprocess.Popen([sys.executable, "-m", "train.fit", *arguments(data, killed, *more)], cwd=ROOT)
@@ -89,7 +92,7 @@ def test_a_killed_run_resumes_to_the_same_bits(data: Path, tmp_path: Path) -> No
 
 
 def trainer_of(data: Path, **changes: object) -> tuple[Trainer, ImageCache]:
-    train, held_out = fit.split_held_out(fit.open_dataset(data).train, 0.25, 0)
+    train, held_out = split_held_out(fit.open_dataset(data).train, 0.25, 0)
     config = ModelConfig("resnet18", ("layer1", "layer2"), (64, 64), coupling_blocks=1)
     images = ImageCache(train, config.input_size)
     model, _ = fit.build_model(config, "random", images)

@@ -1,17 +1,22 @@
 """What a GenICam camera is asked for, on the library's own camera within the process."""
 
 import itertools
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from runtime.common.errors import UserError
+from runtime import infer
+from runtime.common.errors import UserError, run_command
 from runtime.sources.camera import CameraRequest
 from runtime.sources.genicam.aravis import aravis
 from runtime.sources.genicam.nodes import value_of
 from runtime.sources.live import Live
+from runtime.sources.settings import CameraSettings
 from tests.support.genicam import needs_aravis, opened, within_the_process
+from tests.support.recipes import TWO, write_recipes
 from tests.support.waiting import wait_until
 
 pytestmark = needs_aravis
@@ -141,3 +146,48 @@ def test_a_trigger_needs_a_camera_that_waits_for_it():
             source.software_trigger()
     with pytest.raises(UserError, match="must be connected for a trigger"):
         source.software_trigger()
+
+
+def test_a_camera_that_runs_is_set_anew_and_keeps_that_when_it_is_opened_again():
+    request = CameraRequest((101, 51), 50, 4, nodes=(("GainRaw", "3"), ("OffsetX", "13")))
+    names = ("ExposureTimeAbs", "GainRaw", "OffsetX")
+    with opened(within_the_process(), request) as source:
+        next(iter(source))
+        assert source.adjustable
+        source.adjust(CameraSettings(8.0, (("GainRaw", "5"),)))
+        assert [_value(source, name) for name in names] == ["8000", "5", "13"]
+        next(iter(source))
+        with pytest.raises(UserError, match="GainRow"):
+            source.adjust(CameraSettings(8.0, (("GainRow", "5"),)))
+        with pytest.raises(UserError, match="--exposure must be a number"):
+            source.adjust(CameraSettings(1e9))
+        source.adjust(CameraSettings(2.0, (("GainRaw", "7"),)))
+        assert source._reader is not None
+        before = source._reader
+        before._capture._lost.set()  # as a pulled cable does
+        wait_until(lambda: source.reconnects == 1)
+        next(iter(source))
+        assert source._reader is not before
+        assert [_value(source, name) for name in names] == ["2000", "7", "13"]
+
+
+def test_a_run_sets_the_camera_with_its_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Both recipes are tried on the camera before the first frame; one that it refuses ends the start."""
+    text = TWO.replace('name = "low"', 'name = "low"\nexposure = 4') + "exposure = {ms}\n"
+    words = [
+        "--camera",
+        f"genicam:{within_the_process()}",
+        "--backend",
+        "onnxruntime",
+        "--threads",
+        "1",
+        "--limit",
+        "2",
+    ]
+    path = write_recipes(tmp_path, text.replace("{ms}", "8"))
+    run_command(infer.main, ["--recipes", str(path), *words, "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["recipe"] for line in lines] == ["low", "low"]
+    path = write_recipes(tmp_path, text.replace("{ms}", "100000"))
+    assert run_command(infer.main, ["--recipes", str(path), *words]) == 2
+    assert "error: recipe high: --exposure must be a number from" in capsys.readouterr().err

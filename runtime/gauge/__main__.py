@@ -1,0 +1,7 @@
+"""`python -m runtime.gauge`."""
+
+import sys
+
+from runtime.gauge.main import command
+
+sys.exit(command())

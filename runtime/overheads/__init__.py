@@ -1,0 +1,1 @@
+"""What the runtime costs around the session: a file for each measurement of `runtime.overhead`."""

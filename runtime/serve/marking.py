@@ -1,0 +1,112 @@
+"""Marks that people make on the page: which judgement is meant, and its frame as it was judged."""
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+from runtime.common.files import write_bytes
+from runtime.images.opencv import opencv
+from runtime.records.log import Log
+from runtime.records.marks import WITHDRAWN, Mark, Unknown, judgement, pictures_of, standing
+from runtime.records.read import Query, judgements
+from runtime.sinks.judgement import Judgement
+
+KEPT = 32  # judgements of a kind, with their frames: what the page shows
+KEPT_BYTES = 64 << 20  # of a kind
+WRITTEN_S = 3.0  # that a judgement may take on its way into the log
+POLL_S = 0.1
+SHOWN = 20  # marks, the newest
+NO_LOG = "Verdicts cannot be corrected here: this inspection keeps no log. Start it with --log FILE.db."
+GONE = "only what the page shows now can be marked; found nothing of that number"
+
+
+class Marking:
+    """Keeps what the page shows, where there is a `log`, so that a click can mark it; any thread may call."""
+
+    def __init__(self, log: Log | None) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+        self._kept: dict[str, OrderedDict[int, Judgement]] = {}
+        self._numbers: dict[int, int] = {}  # of the page, by the log's
+
+    def keep(self, kind: str, number: int, shown: Judgement) -> None:
+        """Remember judgement `number` of the page; the oldest of its kind go."""
+        if self._log is None:
+            return
+        with self._lock:
+            kept = self._kept.setdefault(kind, OrderedDict())
+            kept[number] = shown
+            while len(kept) > 1 and (len(kept) > KEPT or sum(one.nbytes for one in kept.values()) > KEPT_BYTES):
+                kept.popitem(last=False)
+
+    def mark(self, number: int, kind: str, said: dict[str, str]) -> int:
+        """Mark judgement `number` of the page and return its number in the log; `said` has reason, who and origin.
+
+        Raises `Unknown`, `Refused`, `UserError` or `OSError`, with nothing marked.
+        """
+        with self._lock:
+            shown = next((kept[number] for kept in self._kept.values() if number in kept), None)
+        if shown is None or self._log is None:
+            raise Unknown(GONE if self._log else NO_LOG)
+        record = self._recorded(self._log, shown)
+        picture = f"{record['id']:09d}.png"
+        size = list(shown.frame.image.shape[:2])
+        path = pictures_of(self._log.path) / picture
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, _png(shown))
+        self._log.mark(Mark({**record, "size": size}, kind, picture=picture, **said))
+        with self._lock:
+            self._numbers[record["id"]] = number
+        return int(record["id"])
+
+    def withdraw(self, number: int, said: dict[str, str]) -> None:
+        """Undo the mark of the log's judgement `number`. Raises as `mark`."""
+        if self._log is None:
+            raise Unknown(NO_LOG)
+        self._log.mark(Mark(judgement(self._log.path, number), WITHDRAWN, **said))
+
+    def report(self) -> dict[str, Any]:
+        """Return the last marks that stand, the newest first, each with its number on this page, 0 without one."""
+        if self._log is None:
+            return {"kept": False, "why": NO_LOG, "marks": []}
+        newest = list(standing(self._log.path).values())[: -SHOWN - 1 : -1]
+        with self._lock:
+            numbers = dict(self._numbers)
+        return {"kept": True, "why": "", "marks": [_shown(mark, numbers) for mark in newest]}
+
+    def _recorded(self, log: Log, shown: Judgement) -> dict[str, Any]:
+        """Return the log's record of what is shown, which may still be on its way."""
+        moment, end = shown.frame.captured_s, time.monotonic() + WRITTEN_S
+        then = Query(since_s=moment, until_s=math.nextafter(moment, math.inf))
+        while True:
+            if found := _same(judgements(log.path, then), shown):
+                return found
+            if time.monotonic() > end:
+                raise Unknown("the judgement must be in the log", "none", "look whether the log can be written")
+            time.sleep(POLL_S)
+
+
+def _same(records: Iterable[dict[str, Any]], shown: Judgement) -> dict[str, Any] | None:
+    wanted = (shown.run, shown.source, shown.frame.index, shown.result.verdict)
+    of = ("run", "source", "frame", "verdict")
+    return next((record for record in records if tuple(record[name] for name in of) == wanted), None)
+
+
+def _shown(mark: dict[str, Any], numbers: dict[int, int]) -> dict[str, Any]:
+    about, number = mark["about"], mark["judgement"]
+    said = {name: mark[name] for name in ("judgement", "kind", "time", "who", "reason")}
+    named = {name: about.get(name) for name in ("part", "source", "name", "score")}
+    return {**said, **named, "number": numbers.get(number, 0)}
+
+
+def _png(shown: Judgement) -> bytes:
+    """Return the frame as it was judged, without loss: a model may learn from it."""
+    cv2 = opencv()
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(shown.frame.image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError("the frame is no PNG")
+    return bytes(encoded)

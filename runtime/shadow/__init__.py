@@ -1,0 +1,1 @@
+"""A candidate judges the same frames in a process of its own, is compared, promoted, and taken back."""

@@ -1,0 +1,3 @@
+"""The word that an engine is promoted by in spite of what speaks against it; importing this loads no library."""
+
+ANYWAY = "anyway"
