@@ -1,5 +1,6 @@
 """The detector: encoder, one decoder per tap, and the score that a camera can use (frozen constants)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from export.model.flow import CONDITION_DIMS, Clamp, Decoder, log_likelihood, po
 from export.model.score import SCORES, Score, anomaly_map, image_score, likelihood_ratios
 from export.model.threads import use_available_cores
 from runtime.common.errors import UserError
+from runtime.images.tiles import TileGrid
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class ModelConfig:
     (`ReadOptions`). The features of the taps `pooled` are averaged over 3 x 3 positions before their decoder sees them;
     of those that are `halved` every second row and column is judged, a quarter of the positions. `hidden_units` are
     those of every subnet in a block that maps all channels, tap by tap; left out, `hidden_units_of`. Half of the
-    channels of the taps that are `factored` leave their decoder on the way (`Decoder`).
+    channels of the taps that are `factored` leave their decoder on the way (`Decoder`). With `tiles` the network sees
+    tiles of `input_size`, cut from frames that `tiles.frame` says the size of.
     Raises `UserError` for a value that no detector can have.
     """
 
@@ -43,6 +46,7 @@ class ModelConfig:
     halved: tuple[str, ...] = ()
     hidden_units: tuple[int, ...] = ()
     factored: tuple[str, ...] = ()
+    tiles: TileGrid | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -55,6 +59,8 @@ class ModelConfig:
             raise UserError("white (--white) must be 255 to 65535", str(self.white))
         if self.score not in SCORES:
             raise UserError(f"the score must be {' or '.join(SCORES)}", repr(self.score))
+        if self.tiles is not None and self.tiles.tile != self.input_size:
+            raise UserError(f"tiles must have the input size, {self.input_size}", str(self.tiles.tile))
 
     def _check_decoders(self) -> None:
         if self.coupling_blocks < 1:
@@ -69,12 +75,22 @@ class ModelConfig:
             raise UserError(f"hidden units must be {len(self.taps)} numbers, one a tap", str(self.hidden_units))
 
     @property
+    def judged_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of what one score is for: the frame of a tiled detector, else the input."""
+        return self.input_size if self.tiles is None else self.tiles.frame
+
+    @property
+    def tap_strides(self) -> list[int]:
+        """Pixels of the input from one judged position of each tap to the next."""
+        return [ENCODERS[self.encoder].taps[name].stride * (2 if name in self.halved else 1) for name in self.taps]
+
+    @property
     def tap_sizes(self) -> list[tuple[int, int, int]]:
         """(channels, height, width) of what is judged of each tap; a stride-2 layer rounds up, so does this."""
         height, width = self.input_size
-        taps = [(ENCODERS[self.encoder].taps[name], 2 if name in self.halved else 1) for name in self.taps]
-        strides = [(tap.channels, tap.stride * times) for tap, times in taps]
-        return [(channels, -(-height // stride), -(-width // stride)) for channels, stride in strides]
+        channels = [ENCODERS[self.encoder].taps[name].channels for name in self.taps]
+        strides = zip(channels, self.tap_strides, strict=True)
+        return [(count, -(-height // stride), -(-width // stride)) for count, stride in strides]
 
     @property
     def one_grid(self) -> bool:
@@ -86,8 +102,8 @@ class ModelConfig:
 
         So what a model, an engine or an interrupted training is known by stays as it was.
         """
-        fields = asdict(self)
-        younger = ("halved", "hidden_units", "factored")
+        fields = asdict(self) | {"tiles": None if self.tiles is None else self.tiles.to_json()}
+        younger = ("halved", "hidden_units", "factored", "tiles")
         return {name: value for name, value in fields.items() if value or name not in younger}
 
 
@@ -158,21 +174,37 @@ class CFlow(nn.Module):
         stride = 2 if name in self.config.halved else 1
         return F.avg_pool2d(tap, 3, stride, padding=1, count_include_pad=False)
 
-    def fibers(self, features: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
-        """Lay one tap's (B, D, h, w) out as fibers (B·h·w, D) with their condition vectors (B·h·w, C)."""
+    def code_at(self, index: int, corner: tuple[int, int] = (0, 0)) -> Tensor:
+        """Return a tap's condition vectors (h, w, C) for an input that begins at (top, left) of its frame."""
+        if corner == (0, 0):
+            return self.get_buffer(f"code{index}")
+        _, height, width = self.config.tap_sizes[index]
+        top, left = (pixel / self.config.tap_strides[index] for pixel in corner)
+        return position_code(height, width, origin=(top, left)).to(self.mean)
+
+    def fibers(
+        self, features: Tensor, index: int, corners: Sequence[tuple[int, int]] = ()
+    ) -> tuple[Tensor, Tensor | None]:
+        """Lay one tap's (B, D, h, w) out as fibers (B·h·w, D) with their condition vectors (B·h·w, C).
+
+        `corners` are the (top, left) of the inputs in their frames, in pixels; none where they are whole frames.
+        """
         batch, channels = features.shape[:2]
         fibers = features.permute(0, 2, 3, 1).reshape(-1, channels)
         if not self.config.conditional:
             return fibers, None
-        code = self.get_buffer(f"code{index}")
-        return fibers, code.expand(batch, -1, -1, -1).reshape(-1, code.shape[-1])
+        code = self.code_at(index)
+        if not corners:
+            return fibers, code.expand(batch, -1, -1, -1).reshape(-1, code.shape[-1])
+        codes = [self.code_at(index, corner) for corner in corners]
+        return fibers, torch.cat([code.reshape(-1, code.shape[-1]) for code in codes])
 
-    def log_likelihoods(self, frames: Tensor) -> list[Tensor]:
-        """Map uint8 frames (B, H, W, 3) to one (B, h, w) per tap: nats per dimension."""
+    def log_likelihoods(self, frames: Tensor, corners: Sequence[tuple[int, int]] = ()) -> list[Tensor]:
+        """Map uint8 inputs (B, H, W, 3), tiles at `corners` or frames, to (B, h, w) per tap: nats per dimension."""
         maps = []
         for index, (tap, decoder) in enumerate(zip(self.features(frames), self.decoders, strict=True)):
             _, height, width = self.config.tap_sizes[index]
-            logp = log_likelihood(*decoder(*self.fibers(tap, index)))
+            logp = log_likelihood(*decoder(*self.fibers(tap, index, corners)))
             maps.append(logp.reshape(-1, height, width))
         return maps
 

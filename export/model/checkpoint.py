@@ -20,11 +20,12 @@ from export.model.flow import FACTORED_AFTER
 from export.model.score import constant_shape
 from export.model.tensor_files import read_torch_file, save_torch_file
 from runtime.common.errors import UserError
-from runtime.engines.fields import items, number, record, table, text, whole, yes_or_no
+from runtime.engines.fields import items, number, optional, record, table, text, whole, yes_or_no
 from runtime.engines.sidecar import LARGEST_SIDE, Threshold
 from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.facts import ImageFacts
 from runtime.images.population import Population
+from runtime.images.tiles import TileGrid
 
 FORMAT = "cflow-edge/checkpoint/2"
 EARLIER = "cflow-edge/checkpoint/1"  # the paper's score alone: one maximum per tap
@@ -36,7 +37,7 @@ class Checkpoint:
 
     `constants` (`constant_shape`) are the score's, frozen over held-out good images: a level and a spread per tap,
     and the weights of its image score. `image_facts` is what the good images are like as pictures, `golden` one of
-    them, uint8 (H, W, 3) in the input size, `population` the distribution of the held-out ones' numbers.
+    them, uint8 (H, W, 3) in the size that is judged, `population` the distribution of the held-out ones' numbers.
     """
 
     model: CFlow
@@ -184,7 +185,7 @@ def _check_places(model: CFlow) -> None:
 
 def _golden(golden: Any, config: ModelConfig) -> Tensor | None:
     """Return the golden image, if there is one. Raises `ValueError` for what is none."""
-    shape = (*config.input_size, 3)
+    shape = (*config.judged_size, 3)
     if golden is None or (isinstance(golden, Tensor) and golden.dtype == torch.uint8 and golden.shape == shape):
         return golden
     raise ValueError(f"the golden image must be uint8 {shape}, not {type(golden).__name__}")
@@ -200,8 +201,8 @@ def _check_thresholds(thresholds: dict[str, Threshold], default: str, taps: int)
 def _config(values: Any) -> ModelConfig:
     config = ModelConfig(**_model(values))
     check_taps(config.encoder, config.taps)
-    if math.prod(config.input_size) > LARGEST_AREA:
-        raise ValueError(f"input_size must be of at most {LARGEST_AREA} pixels, not {config.input_size}")
+    if math.prod(config.judged_size) > LARGEST_AREA:
+        raise ValueError(f"what is judged must be of at most {LARGEST_AREA} pixels, not {config.judged_size}")
     return config
 
 
@@ -244,6 +245,7 @@ _model = record(
         "halved": items(text, 0, 64),
         "hidden_units": items(whole(1, 1 << 14), 0, 64),
         "factored": items(text, 0, 64),
+        "tiles": optional(TileGrid.from_json),
     },
     {"encoder", "taps"},
 )

@@ -21,21 +21,22 @@ FACTORED_AFTER = 2  # blocks: the first turns to the principal axes, the second 
 Clamp = Literal["tanh(a)", "tanh(a/c)"]
 
 
-def position_code(height: int, width: int, dims: int = CONDITION_DIMS) -> Tensor:
+def position_code(height: int, width: int, dims: int = CONDITION_DIMS, origin: tuple[float, float] = (0, 0)) -> Tensor:
     """Return the condition vectors of a grid, (height, width, dims), float32.
 
     The first half of the channels encodes the column w, the second the row h; even channels are
-    sin(p·f_j), odd ones cos(p·f_j), f_j = exp(-ln(10^4)·2j/(dims/2)).
+    sin(p·f_j), odd ones cos(p·f_j), f_j = exp(-ln(10^4)·2j/(dims/2)). `origin` is the (row, column) that the grid
+    begins at, in positions and parts of them: of a tile, its place in the frame.
     """
     half = dims // 2
     frequency = torch.exp(torch.arange(0, half, 2, dtype=torch.float64) * -(math.log(1e4) / half))
 
-    def encode(count: int) -> Tensor:
-        phase = torch.arange(count, dtype=torch.float64)[:, None] * frequency
+    def encode(count: int, first: float) -> Tensor:
+        phase = (first + torch.arange(count, dtype=torch.float64))[:, None] * frequency
         return torch.stack([phase.sin(), phase.cos()], dim=-1).flatten(1)  # (count, half)
 
-    columns = encode(width)[None].expand(height, width, half)
-    rows = encode(height)[:, None].expand(height, width, half)
+    columns = encode(width, origin[1])[None].expand(height, width, half)
+    rows = encode(height, origin[0])[:, None].expand(height, width, half)
     return torch.cat([columns, rows], dim=-1).float()
 
 

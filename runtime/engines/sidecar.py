@@ -29,6 +29,7 @@ from runtime.engines.fields import (
 from runtime.engines.golden import Golden
 from runtime.images.facts import ImageFacts
 from runtime.images.population import Population
+from runtime.images.tiles import TileGrid
 
 SCHEMA = "cflow-edge/sidecar/1"
 INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB; H and W are the frame size where the resize is inside
@@ -171,6 +172,7 @@ class Sidecar:
     population: Population | None = None  # of held-out good images, for `runtime.drift`; None: not measured
     golden: Golden | None = None  # frames whose scores are known; None: there was no picture to take
     white: int = 65535
+    tiles: TileGrid | None = None  # of a tiled detector, whose `input_size` is the frame that it cuts; None: one input
     schema: str = SCHEMA
     replaced_by: "Sidecar | None" = None
 
@@ -196,6 +198,10 @@ class Sidecar:
             value["image_facts"] = self.image_facts.to_json()
         if self.population is not None:
             value["population"] = self.population.to_json()
+        if self.tiles is None:
+            del value["tiles"]
+        else:
+            value["tiles"] = self.tiles.to_json()
         if self.replaced_by is None:
             del value["replaced_by"]
         else:
@@ -285,6 +291,7 @@ _fields = record(
         "image_facts": optional(ImageFacts.from_json),
         "population": optional(Population.from_json),
         "golden": optional(Golden.from_json),
+        "tiles": optional(TileGrid.from_json),
     },
     {f.name for f in fields(Sidecar) if f.default is MISSING and f.default_factory is MISSING},
 )
@@ -295,6 +302,8 @@ def _sidecar(value: Any) -> Sidecar:
     sidecar = Sidecar(**_fields(value))
     for name, threshold in sidecar.thresholds.items():
         threshold.check_scale(sidecar.score_maximum, f"thresholds.{name}.")
+    if sidecar.tiles is not None and sidecar.tiles.frame != sidecar.input_size:
+        raise WrongField(f"of a frame of {sidecar.input_size}", sidecar.tiles.frame, "tiles")
     if sidecar.default_threshold not in sidecar.thresholds:
         raise WrongField(f"one of {', '.join(sidecar.thresholds)}", sidecar.default_threshold, "default_threshold")
     return sidecar

@@ -19,6 +19,7 @@ from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import Checkpoint, load_checkpoint, network_sha256, save_checkpoint
 from runtime.common.errors import UserError, run_command
 from runtime.engines.sidecar import Threshold
+from runtime.images.tiles import TileGrid
 from tests.support.small_disk import small_disk
 
 
@@ -62,6 +63,7 @@ def test_no_field_of_the_configuration_falls_back_to_its_default(tmp_path: Path)
         halved=("layer2",),
         hidden_units=(96,),
         factored=("layer2",),
+        tiles=TileGrid((200, 300), (64, 96), 16),
     )
     for field in fields(ModelConfig):
         if field.default is not MISSING:
@@ -86,7 +88,7 @@ def test_a_checkpoint_of_the_first_format_keeps_the_papers_score(saved: Path) ->
 def test_a_checkpoint_without_the_newer_fields_is_the_detector_that_it_was(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
     config = asdict(ModelConfig("resnet18", ("layer1",), (64, 96), coupling_blocks=1, clamp="tanh(a/c)"))
-    assert all(config.pop(name) == () for name in ("pooled", "halved", "hidden_units", "factored"))
+    assert not any(config.pop(name) for name in ("pooled", "halved", "hidden_units", "factored", "tiles"))
     assert config["score"] == "deviation"
     del content["config"]["pooled"]
     assert "halved" not in content["config"]  # so that a release without it reads the paper's form
