@@ -11,6 +11,7 @@ from runtime.common.errors import UserError
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
+    from runtime.images.view import View
     from runtime.recipes.book import Recipes
     from runtime.recipes.promoted import Standing
     from runtime.recipes.recipe import Inspect
@@ -63,19 +64,26 @@ def recipe_of(args: argparse.Namespace, recipes: "Recipes") -> str:
     return name
 
 
-def candidate_of(args: argparse.Namespace, recipe: str, recipes: "Recipes", standing: "Standing") -> "Candidate":
+def candidate_of(
+    args: argparse.Namespace,
+    recipe: str,
+    recipes: "Recipes",
+    standing: "Standing",
+    masked: "Mapping[str, View] | None" = None,
+) -> "Candidate":
     """Return the engine that judges in shadow: that of `--shadow`; where that judges already, the one before it.
 
-    Raises `UserError` for one that cannot stand beside the engine that judges.
+    What it sees by masks of its own is `masked`, by source. Raises `UserError` for one that cannot stand beside the
+    engine that judges.
     """
     from runtime.shadow.candidate import Candidate
 
     one = recipes[recipe].first
     path: Path = args.shadow
     itself = path.exists() and path.resolve() == one.engine.resolve()
-    if args.shadow_mask is not None:
+    if masked:
         found = Candidate.of_inspect(one) if itself else Candidate.of_file(path)
-        return _checked(_with_masks(found, args), one)
+        return _checked(replace(found, views=masked), one)
     if itself:
         if standing.before is None:
             raise UserError("--shadow must be another engine than the one that judges", str(path), "name another file")
@@ -95,14 +103,6 @@ def _checked(found: "Candidate", one: "Inspect") -> "Candidate":
     for view in found.views.values() or one.views:
         view.check_map(found.sidecar.input_size, found.sidecar.score)
     return found
-
-
-def _with_masks(found: "Candidate", args: argparse.Namespace) -> "Candidate":
-    """Return the candidate seeing each source with its mask of --shadow-mask."""
-    from runtime.sources.arguments import names_from, views_from
-
-    views = views_from(argparse.Namespace(**{**vars(args), "mask": args.shadow_mask}))
-    return replace(found, views=dict(zip(names_from(args), views, strict=True)))
 
 
 def _as_named(found: "Candidate", standing: "Standing", recipe: str) -> "Candidate":
@@ -157,10 +157,12 @@ def open_shadow(
     log: "Log | None",
     live: Collection[str],
     stack: contextlib.ExitStack,
+    masked: "Mapping[str, View] | None" = None,
 ) -> "Promotion | None":
     """Return the candidate beside the line, with what promotes it; None where none was asked for. `stack` closes it.
 
-    Raises `UserError` for one that cannot be opened, or not stand beside the engine that judges.
+    `masked` are the views of `--shadow-mask`, by source. Raises `UserError` for one that cannot be opened, or not stand
+    beside the engine that judges.
     """
     if args.shadow is None:
         return None
@@ -171,7 +173,7 @@ def open_shadow(
 
     recipe = recipe_of(args, recipes)
     standing = standings[recipe]
-    candidate = candidate_of(args, recipe, recipes, standing)
+    candidate = candidate_of(args, recipe, recipes, standing, masked)
     options: Mapping[str, Any] = load_options(args)
     kept = stack.enter_context(contextlib.ExitStack())
     shadow = stack.enter_context(Shadow(candidate, recipe, recipes, options, log, live))

@@ -26,9 +26,6 @@ class LeftHalf(ControlledSource):
             yield replace(frame, image=image)
 
 
-CAM = ("--name", "cam")
-
-
 def _mask(folder: Path, name: str, seen: slice, size: tuple[int, int] = (32, 48)) -> str:
     mask = np.zeros(size, np.uint8)
     mask[:, seen] = 255
@@ -39,7 +36,7 @@ def _mask(folder: Path, name: str, seen: slice, size: tuple[int, int] = (32, 48)
 def test_the_engine_itself_is_compared_with_a_mask_and_cannot_be_promoted(folder: Path):
     camera = LeftHalf("cam", True)
     words = ["--shadow", str(folder / "cable.onnx"), "--shadow-mask", _mask(folder, "right.png", slice(24, 48))]
-    with shadowing(folder, *CAM, *words, sources=[camera]) as rig:
+    with shadowing(folder, *words, sources=[camera]) as rig:
         rig.camera = camera
         rig.judge(GOOD, BAD)
         found = rig.state()
@@ -54,7 +51,7 @@ def test_the_engine_itself_is_compared_with_a_mask_and_cannot_be_promoted(folder
 def test_it_takes_the_place_of_the_line_s_mask_for_each_source(folder: Path):
     left, right = _mask(folder, "left.png", slice(0, 24)), _mask(folder, "right.png", slice(24, 48))
     cameras = [LeftHalf("a", True), LeftHalf("b", True)]
-    words = ["--source", str(folder), "--name", "a", "--name", "b", "--mask", right]
+    words = ["--source", str(folder), "--mask", right]
     shadow = ["--shadow", str(folder / "cable.onnx"), "--shadow-mask", left, "--shadow-mask", "none"]
     with shadowing(folder, *words, *shadow, sources=cameras) as rig:
         for camera in cameras:
@@ -69,7 +66,7 @@ def test_another_picture_of_the_same_name_begins_another_comparison(folder: Path
     words = ["--shadow", str(folder / "cable.onnx"), "--shadow-mask", _mask(folder, "m.png", slice(0, 40))]
     for seen in (slice(0, 40), slice(0, 30)):
         _mask(folder, "m.png", seen)
-        with shadowing(folder, *CAM, *words) as rig:
+        with shadowing(folder, *words) as rig:
             rig.judge(GOOD)
             assert rig.state()["compared"] == 1
     assert len(asked(folder / "i.db", "SELECT id FROM comparisons")) == 2
@@ -77,7 +74,7 @@ def test_another_picture_of_the_same_name_begins_another_comparison(folder: Path
 
 def test_a_mask_that_does_not_fit_the_camera_is_a_failure_of_the_candidate_alone(folder: Path):
     mask = _mask(folder, "large.png", slice(0, 40), (64, 96))
-    with shadowing(folder, *CAM, "--shadow", str(folder / "cable.onnx"), "--shadow-mask", mask) as rig:
+    with shadowing(folder, "--shadow", str(folder / "cable.onnx"), "--shadow-mask", mask) as rig:
         process = rig.promotion.shadow._keeper.process
         rig.judge(GOOD, BAD)
         assert rig.state()["counts"]["failed"] == 2 and "as large as the camera's frame" in rig.state()["trouble"]
