@@ -52,9 +52,9 @@ def _milliseconds(text: str) -> float:
 
 def _size(text: str) -> tuple[int, int]:
     """Return (height, width) for S or HxW."""
-    height, _, width = text.lower().partition("x")
+    height, between, width = text.lower().partition("x")
     try:
-        return count(height), count(width or height)
+        return count(height), count(width if between else height)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"expected a size such as 256 or 272x240, found {text!r}") from None
 
