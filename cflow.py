@@ -60,6 +60,7 @@ GROUPS: dict[str, dict[str, Subcommand]] = {
         "gauge": Subcommand("runtime.gauge.main", "repeatability of the score: %GRR, kappa, a plot", "statistics"),
         "soak": Subcommand("runtime.soak", "run for long: is memory flat, is nothing lost?", LINE),
         "overhead": Subcommand("runtime.overhead", "time what the runtime costs around the engine", LINE),
+        "plant": Subcommand("runtime.report.plant", "how many boxes for so many cameras, from a report", LINE),
     },
 }
 SUBCOMMANDS = {name: subcommand for group in GROUPS.values() for name, subcommand in group.items()}

@@ -212,12 +212,12 @@ def load(
     precision: CpuPrecision = "float32",
     cuda_graph: bool = True,
 ) -> Detector:
-    """Open the engine at `path`: a `.plan` with TensorRT, an `.onnx` with OpenVINO or ONNX Runtime on the CPU.
+    """Open the engine at `path`: a `.plan` with TensorRT, an `.onnx` with OpenVINO or ONNX Runtime.
 
     Its sidecar (`cable.json` beside `cable.plan`) is read first and must describe this very file.
     `threshold` overrides the sidecar's. The rest concerns an `.onnx`: `threads` is the number of CPU threads
     (None: all cores), `backend` the library ("auto": OpenVINO where it is installed and gives the sidecar's golden
-    frames their scores, else ONNX Runtime), and
+    frames their scores, else ONNX Runtime; "onnxruntime-rtx": TensorRT-RTX on an RTX GPU), and
     `precision` "bfloat16" trades exactness for speed where OpenVINO and the CPU have it. `cuda_graph` concerns a
     `.plan`: False launches its kernels one by one, as a profiler may want them.
 

@@ -1,4 +1,4 @@
-"""Which library judges with an `.onnx` on the CPU; importing this loads none of them, so that `--help` stays light."""
+"""Which library judges with an `.onnx`; importing this loads none of them, so that `--help` stays light."""
 
 import argparse
 from importlib.util import find_spec
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from runtime.engines.session import CpuPrecision
     from runtime.engines.sidecar import Sidecar
 
-Backend = Literal["auto", "onnxruntime", "openvino"]
+Backend = Literal["auto", "onnxruntime", "openvino", "onnxruntime-rtx"]
 
-BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "openvino")
+CPU_BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "openvino")
+BACKENDS: tuple[Backend, ...] = (*CPU_BACKENDS, "onnxruntime-rtx")
 PRECISIONS: tuple["CpuPrecision", ...] = ("float32", "bfloat16")
 
 
@@ -30,17 +31,24 @@ def open_cpu_session(
 
     `digest` is the file's SHA-256; empty: not known yet.
     """
-    if choose_backend(backend, precision) == "openvino":
+    chosen = choose_backend(backend, precision)
+    if chosen == "openvino":
         from runtime.engines.openvino_session import OpenVinoSession
 
         return OpenVinoSession(path, threads, sidecar, precision, keep=True, digest=digest)
+    if chosen == "onnxruntime-rtx":
+        from runtime.engines.onnxruntime_rtx_session import OnnxRuntimeRtxSession
+
+        return OnnxRuntimeRtxSession(path, threads, sidecar)
     from runtime.engines.onnxruntime_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(path, threads, sidecar)
 
 
-def choose_backend(backend: Backend, precision: "CpuPrecision") -> Literal["onnxruntime", "openvino"]:
-    """Return the library for an `.onnx`: "auto" is OpenVINO where it is installed, else ONNX Runtime.
+def choose_backend(
+    backend: Backend, precision: "CpuPrecision"
+) -> Literal["onnxruntime", "openvino", "onnxruntime-rtx"]:
+    """Return the library for an `.onnx`: "auto" is OpenVINO where it is installed, else ONNX Runtime, on the CPU.
 
     OpenVINO was the faster in every precision where both were measured in turn (x86-64 with AVX-512;
     `python -m runtime.report --backend` measures either). Raises `UserError` for values that are not known and for
@@ -52,10 +60,10 @@ def choose_backend(backend: Backend, precision: "CpuPrecision") -> Literal["onnx
         raise UserError(f"the precision on a CPU must be one of {', '.join(PRECISIONS)}", repr(precision))
     if backend == "auto":
         backend = "openvino" if find_spec("openvino") else "onnxruntime"
-    if backend == "onnxruntime" and precision == "bfloat16":
+    if backend != "openvino" and precision == "bfloat16":
         raise UserError(
             "bfloat16 needs OpenVINO, ONNX Runtime has no such products on a CPU",
-            "ONNX Runtime",
+            "ONNX Runtime" if backend == "onnxruntime" else backend,
             "pip install openvino, or leave bfloat16 out",
         )
     return backend
@@ -67,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         choices=BACKENDS,
         default="auto",
-        help="what runs an .onnx (default: auto, OpenVINO where it is installed, else ONNX Runtime)",
+        help="what runs an .onnx (default: auto, OpenVINO where it is installed, else ONNX Runtime; "
+        "onnxruntime-rtx: TensorRT-RTX on an RTX GPU)",
     )
     parser.add_argument(
         "--bf16",

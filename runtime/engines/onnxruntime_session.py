@@ -22,6 +22,9 @@ class OnnxRuntimeSession(CpuSession):
         refuse_external_data(path)
         options, onnxruntime = session_options(self.threads), import_onnxruntime()
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return self._signature()
+
+    def _signature(self) -> Signature:
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
         return {
             tensor.name: (

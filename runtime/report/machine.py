@@ -20,6 +20,7 @@ GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.me
 PACKAGES = {
     *("numpy", "pillow", "opencv-python-headless", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino"),
     *("tensorrt", "tensorrt-rtx", "pycuda", "torch", "torchvision", "onnx", "anomalib"),
+    *("tensorrt-lean-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx"),
 }
 BOARD = "/proc/device-tree/model"  # boards such as Jetson say here what they are
 GOVERNOR = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"

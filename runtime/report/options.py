@@ -9,7 +9,7 @@ from pathlib import Path
 from runtime.common.argument_types import output_folder
 from runtime.common.errors import UserError
 from runtime.common.program import program_name
-from runtime.engines.backends import BACKENDS
+from runtime.engines.backends import CPU_BACKENDS
 from runtime.period.main import PERIODS
 from runtime.report.rounds import MOST_ROUNDS
 from runtime.report.tables import FORMATS
@@ -123,7 +123,7 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
     precision = "beside fp32; repeat for several (bf16: OpenVINO)"
     group.add_argument("--precision", action="append", choices=PRECISIONS, help=precision)
     backend = "what runs an .onnx (default: as runtime.infer)"
-    group.add_argument("--backend", choices=BACKENDS, default="auto", help=backend)
+    group.add_argument("--backend", choices=CPU_BACKENDS, default="auto", help=backend)
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     seconds = "for each encoder and size (%(default)g)"
     group.add_argument("--seconds", type=float, default=MeasureBudget.seconds, metavar="S", help=seconds)

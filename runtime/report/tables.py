@@ -73,14 +73,15 @@ def to_markdown(report: Report, pictures: Sequence[str] = ()) -> str:
     for table in _tables(report):
         parts.append(f"## {table.title}")
         if table.rows:
-            parts.append(_pipes(table))
+            parts.append(pipes(table))
         if table.prose:
             parts.append("\n".join(f"- {line}" for line in table.prose) if len(table.prose) > 1 else table.prose[0])
     parts += [f"![{name.rpartition('.')[0]}]({name})" for name in pictures]
     return "\n\n".join(parts) + "\n"
 
 
-def _pipes(table: ReportTable) -> str:
+def pipes(table: ReportTable) -> str:
+    """Return the table's cells in Markdown."""
     header, *rows = table.cells()
     rule = ["---" if index < table.left else "---:" for index in range(len(header))]
     lines = ([cell.replace("|", "\\|") for cell in row] for row in (header, rule, *rows))

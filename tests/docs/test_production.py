@@ -16,30 +16,21 @@ from PIL import Image
 from tests.support.documentation import example
 from tests.support.paths import ROOT
 from tests.support.serve_rig import Rig, serving, until
+from tests.support.systemd import needs_systemd, verify
 
 TOKEN = "correct-horse-battery-staple"
 SITE = "line1.example"
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze")
 needs_nginx = pytest.mark.skipif(not (NGINX and shutil.which("openssl")), reason="nginx and openssl")
-
-
-def _verify(text: str, folder: Path) -> str:
-    """Return what systemd says of a unit whose program this machine has."""
-    program = "/opt/cflow-edge/.venv/bin/cflow"
-    assert f"ExecStart={program} infer --config line.toml" in text
-    unit = folder / "cflow-line.service"
-    unit.write_text(text.replace(program, sys.executable))
-    ended = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
-    said = [line for line in ended.stderr.splitlines() if unit.name in line]
-    return "\n".join(said) or ("" if ended.returncode == 0 else ended.stderr)
 
 
 @needs_systemd
 def test_systemd_takes_the_unit(tmp_path: Path):
     text = example("cflow-line.service").read_text()
-    assert _verify(text, tmp_path) == ""
-    assert "Unknown key" in _verify(text.replace("ProtectHome=", "ProtectHom="), tmp_path)
+    assert "ExecStart=/opt/cflow-edge/.venv/bin/cflow infer --config line.toml\n" in text
+    name, programs = "cflow-line.service", ("/opt/cflow-edge/.venv/bin/cflow",)
+    assert verify(name, text, tmp_path, programs) == ""
+    assert "Unknown key" in verify(name, text.replace("ProtectHome=", "ProtectHom="), tmp_path, programs)
 
 
 def test_the_unit_ends_as_the_command_does():

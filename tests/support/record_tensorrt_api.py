@@ -105,7 +105,7 @@ def record(wheel):
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with zipfile.ZipFile(wheel) as archive:
-            names = [name for name in archive.namelist() if re.search(r"/tensorrt(_rtx)?\.so$", name)]
+            names = [name for name in archive.namelist() if re.search(r"/tensorrt(_rtx|_lean)?\.so$", name)]
             extension = Path(archive.extract(names[0], folder))
         stand_ins = make_stand_ins(extension, folder)
         executable = sys.executable if python == "python{}.{}".format(*sys.version_info) else python

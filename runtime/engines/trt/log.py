@@ -4,6 +4,7 @@ TensorRT keeps the first logger that it is given for as long as anything made wi
 ignores the next. So there is one: whoever wants to know what was said clears it first.
 """
 
+import ctypes
 import sys
 from collections import deque
 from functools import cache
@@ -48,16 +49,19 @@ def library_log(module: Any) -> Any:
     return LibraryLog()
 
 
-def make(kind: Any, log: Any, what: str) -> Any:
+def make(kind: Any, log: Any, what: str, errors_end_it: bool = False) -> Any:
     """Return `kind(log)`, a library's builder or runtime. Raises `UserError` where it does not start.
 
     The library then logs why ("CUDA initialization failure with error: 35") and returns nothing, which the binding
-    tells as a `TypeError`.
+    tells as a `TypeError`. With `errors_end_it` what was made is not trusted after a logged error.
     """
     log.clear()
     try:
         made = kind(log)
     except TypeError:
+        made = None
+    if made is not None and errors_end_it and any("ERROR" in severity for severity, _ in log.entries):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))  # its destructor would end the process
         made = None
     if made is None:
         cure = "see nvidia-smi: the driver must be as new as the library's CUDA, and the device have free memory"

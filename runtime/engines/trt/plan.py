@@ -12,6 +12,7 @@ from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
 from runtime.engines.trt.log import make
 
 ACROSS_MAJORS = ((8, 10), (10, 11))  # where a version-compatible plan of one major version opens in another
+LEAN = "tensorrt_lean"  # the runtime without a builder, as it is called in records
 AMPERE = (8, 0)  # a hardware-compatible plan runs on this compute capability and later ones
 
 
@@ -24,20 +25,23 @@ class PlanFile:
     artefact: Artefact
 
 
-def check_built_for(path: Path, artefact: Artefact, version: str, capability: str) -> None:
+def check_built_for(path: Path, artefact: Artefact, version: str, capability: str, library: str = "") -> None:
     """Refuse a plan that this library version or GPU does not open, before its bytes are opened.
 
-    Raises `UserError` with both values and the command that rebuilds.
+    `library` is what has that version (empty: the one that built the plan). Raises `UserError` with both values and
+    the command that rebuilds.
     """
     if _opens_in(artefact, version) and _runs_on(artefact, capability):
         return
     versions = f"{artefact.version} and later" if artefact.version_compatible else artefact.version
     gpus = f"{artefact.compute_capability} and others from 8.0 on" if artefact.hardware_compatible else ""
+    command = f"python -m export.build_engine {sidecar_path(path).stem}.pt"
+    lean = f"{command} --version-compatible, on a GPU like this one, by a tensorrt that is no newer"
     raise UserError(
         f"{path.name} was built by {artefact.library} {artefact.version} for compute capability "
         f"{artefact.compute_capability} and opens only " + _where(artefact, versions, gpus),
-        f"{artefact.library} {version} on compute capability {capability}",
-        f"rebuild it here with: python -m export.build_engine {sidecar_path(path).stem}.pt",
+        f"{library or artefact.library} {version} on compute capability {capability}",
+        f"rebuild it with: {lean}" if library == LEAN else f"rebuild it here with: {command}",
     )
 
 
@@ -73,7 +77,10 @@ def create_runtime(library: Any, log: Any, artefact: Artefact) -> Any:
     A version-compatible plan carries its own runtime as code. It is allowed to run because the plan is the very
     file that the sidecar names by its hash.
     """
-    runtime = make(library.Runtime, log, f"{artefact.library} {artefact.version}")
+    is_lean = not hasattr(library, "Builder")
+    what = f"{LEAN} {library.__version__}" if is_lean else f"{artefact.library} {artefact.version}"
+    # where the driver is too old the lean binding logs it and returns an object all the same, which must not be used
+    runtime = make(library.Runtime, log, what, errors_end_it=is_lean)
     if artefact.version_compatible:
         runtime.engine_host_code_allowed = True
     if artefact.dla_core is not None:

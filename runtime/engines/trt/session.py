@@ -4,7 +4,6 @@ The session owns its CUDA context: it is current only while a method of the sess
 sessions, or another user of CUDA in this process, do not disturb each other.
 """
 
-import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,21 +14,12 @@ import numpy as np
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.engines.session import Frames, Maps, Run, Scores
-from runtime.engines.sidecar import Artefact, Sidecar, sidecar_path
+from runtime.engines.sidecar import Artefact, Sidecar
 from runtime.engines.trt import cuda
 from runtime.engines.trt.engine import LoadedEngine
+from runtime.engines.trt.libraries import import_libraries
 from runtime.engines.trt.pipeline import SLOTS, Pipeline, Slot
 from runtime.engines.trt.plan import PlanFile, check_built_for
-
-INSTALL = {"tensorrt": "pip install 'cflow-edge[tensorrt]'", "tensorrt_rtx": "pip install 'cflow-edge[rtx]' pycuda"}
-
-
-def cpu_alternative(path: Path) -> str:
-    """Return the cure for a machine that cannot run the plan at `path`: the `.onnx` beside it, or how to get one."""
-    for onnx_path in (path.with_suffix(".onnx"), sidecar_path(path).with_suffix(".onnx")):
-        if onnx_path.is_file():
-            return f"use --engine {onnx_path.name}, which runs on the CPU"
-    return f"copy {sidecar_path(path).stem}.onnx beside it and use --engine with that, which runs on the CPU"
 
 
 class TensorRTSession(Closing):
@@ -52,10 +42,10 @@ class TensorRTSession(Closing):
         self.input_size = sidecar.input_size
         self.frame_size = sidecar.engine_frame_size
         self._stage_ms: dict[str, float] = {}
-        self._driver, self._library = _import_libraries(path, artefact.library)
-        version = str(self._library.__version__)
-        check_built_for(path, artefact, version, cuda.compute_capability())
-        self.device = f"{cuda.device_name()}, {artefact.library} {version}"
+        self._driver, library = import_libraries(path, artefact)
+        self._library = library.module
+        check_built_for(path, artefact, library.version, cuda.compute_capability(), library.name)
+        self.device = f"{cuda.device_name()}, {library.name} {library.version}"
         self._engine: LoadedEngine | None = None
         self._context = _make_context(self._driver)  # and makes it current
         try:
@@ -185,24 +175,6 @@ class SubmittedRun:
     def _taken(self) -> Slot | None:
         slot, self._slot = self._slot, None
         return slot
-
-
-def _import_libraries(path: Path, library: str) -> tuple[Any, Any]:
-    """Return pycuda's driver module and the TensorRT module. Raises `UserError` for what is missing here."""
-    if library not in INSTALL:
-        raise UserError(f"{path.name} must be of tensorrt or tensorrt_rtx", repr(library), "rebuild it")
-    if problem := cuda.device_problem():
-        raise UserError(f"{path.name} needs a CUDA device", problem, cpu_alternative(path))
-    driver = _import("pycuda.driver", path, "pip install pycuda")
-    driver.init()
-    return driver, _import(library, path, INSTALL[library])
-
-
-def _import(name: str, path: Path, cure: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError) as error:  # OSError: the bindings are there, the libraries are not
-        raise UserError(f"{path.name} needs {name}", str(error), f"{cure}, or {cpu_alternative(path)}") from None
 
 
 def _make_context(driver: Any) -> Any:

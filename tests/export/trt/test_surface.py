@@ -7,7 +7,7 @@ import ast
 
 import pytest
 
-from tests.support.fake_tensorrt import FLAGS_FOR_TYPES, RECORDED, RTX, RTX_1_4, V8, V10_3, V10_13
+from tests.support.fake_tensorrt import EVERY, FLAGS_FOR_TYPES, LEAN, RECORDED, RTX, RTX_1_4, V8, V10_3, V10_13
 from tests.support.paths import ROOT
 
 SOURCES = sorted([*ROOT.glob("export/trt/*.py"), *ROOT.glob("runtime/engines/trt/*.py")])
@@ -47,6 +47,9 @@ EXCEPT = {
     ("runtime/engines/trt/pipeline.py", "engine"): None,
     ("runtime/engines/trt/pipeline.py", "_engine"): None,
     ("runtime/engines/trt/session.py", "error"): None,  # an exception
+    ("runtime/engines/trt/session.py", "library"): None,  # a Library
+    ("runtime/engines/trt/libraries.py", "library"): None,
+    ("runtime/engines/trt/libraries.py", "error"): None,
     ("export/trt/compat.py", "error"): None,
 }
 ALL = frozenset(RECORDED)
@@ -90,9 +93,9 @@ def owner_of(node, file):
     return CLASS_OF.get(name)
 
 
-def touched():
+def touched(sources):
     found = {}
-    for path in SOURCES:
+    for path in sources:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and node.attr not in NOT_RECORDED:
                 owner = owner_of(node.value, path.relative_to(ROOT).as_posix())
@@ -102,15 +105,16 @@ def touched():
 
 
 def releases_with(owner, name):
-    def has(record):
-        if owner == "module":
-            return name in record["enums"] or name in record["classes"]
-        return name in (record["enums"] | record["classes"]).get(owner, ())
-
-    return {version for version, record in RECORDED.items() if has(record)}
+    return {version for version in RECORDED if has(EVERY[version], owner, name)}
 
 
-TOUCHED = touched()
+def has(record, owner, name):
+    if owner == "module":
+        return name in record["enums"] or name in record["classes"]
+    return name in (record["enums"] | record["classes"]).get(owner, ())
+
+
+TOUCHED = touched(SOURCES)
 
 
 def test_the_walk_finds_what_is_touched():
@@ -131,3 +135,17 @@ def test_the_releases_differ_where_the_table_says():
     assert releases_with("BuilderFlag", "STRIP_PLAN") == SINCE_10
     assert releases_with("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") == SINCE_10
     assert releases_with("IBuilderConfig", "max_aux_streams") == ALL
+
+
+def test_the_lean_runtime_has_what_opens_a_plan():
+    """What it lacks is asked for first, or is for plans without their weights, which it is never given."""
+    used = touched(sorted(ROOT.glob("runtime/engines/trt/*.py")))
+    assert ("ICudaEngine", "create_execution_context") in used
+    lacks = {key for key in used if not has(EVERY[LEAN], *key)}
+    asked_first = {
+        ("module", "DynamicShapesKernelSpecializationStrategy"),
+        ("DynamicShapesKernelSpecializationStrategy", "EAGER"),
+        ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"),
+        ("IExecutionContext", "is_stream_capturable"),
+    }
+    assert {key for key in lacks if "OnnxParserRefitter" not in key} == asked_first

@@ -57,3 +57,13 @@ def test_a_builder_that_does_not_start_tells_why(log):
     with pytest.raises(UserError, match="must start; found no reason given"):
         make(lambda given: None, log, "tensorrt 8.6.0")
     assert make(lambda given: (given,), log, "") == (log,)
+
+
+def test_what_is_made_in_spite_of_an_error_is_not_trusted_where_that_is_asked_for(log):
+    def made_with(severity):
+        return lambda given: say(given, severity, "CUDA initialization failure with error: 35") or "dead"
+
+    assert make(made_with("ERROR"), log, "tensorrt_rtx 1.7.1") == "dead"
+    with pytest.raises(UserError, match=r"tensorrt_lean 11\.4 must start; found CUDA initialization failure"):
+        make(made_with("ERROR"), log, "tensorrt_lean 11.4", errors_end_it=True)
+    assert make(made_with("WARNING"), log, "tensorrt_lean 11.4", errors_end_it=True) == "dead"

@@ -9,9 +9,10 @@ from runtime.common.files import sha256_of
 from runtime.engines.sidecar import Artefact
 from runtime.engines.trt import cuda
 from runtime.engines.trt import engine as tensorrt_engine
-from runtime.engines.trt.session import TensorRTSession, cpu_alternative
+from runtime.engines.trt.libraries import cpu_alternative, find_library
+from runtime.engines.trt.session import TensorRTSession
 from tests.support.fake_cuda_device import FakeDevice, fake_captured_graph, fake_driver, fake_library
-from tests.support.fake_tensorrt import RECORDED, TENSORRT, V10_3
+from tests.support.fake_tensorrt import LEAN, RECORDED, TENSORRT, V10_3
 from tests.support.small_graphs import MAX_BATCH, SIZE, frames_of, sidecar_for, small_model
 
 ARTEFACT = Artefact("plan", "fp16", "0" * 64, "tensorrt", "10.3.0", "8.6+8.7")
@@ -66,10 +67,10 @@ def open_on(plan, monkeypatch):
     """Return a function that opens the plan on a `FakeDevice` with a recorded release."""
 
     def open_session(
-        device, version=V10_3, step=1, frame_size=None, outputs=None, judges=True, cuda_graph=True, **changes
+        device, release=V10_3, step=1, frame_size=None, outputs=None, judges=True, cuda_graph=True, **changes
     ):
-        name, text = version.split()
-        library = fake_library(device, SIZE, MAX_BATCH, version, step, outputs)
+        name, text = release.split()
+        library = fake_library(device, SIZE, MAX_BATCH, release.replace("_bindings", ""), step, outputs)
         monkeypatch.setitem(sys.modules, "pycuda.driver", fake_driver(device))
         monkeypatch.setitem(sys.modules, name, library)
         monkeypatch.setattr(cuda, "device_problem", lambda: None)
@@ -107,6 +108,64 @@ def test_a_version_compatible_plan_may_run_its_own_runtime_and_a_dla_plan_gets_i
     with open_on(device, version, version_compatible=True, dla_core=1):
         assert ("host code", True) in device.told
         assert ("DLA core", 1) in device.told
+
+
+BUILT = {"library": "tensorrt", "version": "11.0.0.114", "version_compatible": True}
+
+
+@pytest.fixture
+def no_tensorrt(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+
+@pytest.mark.parametrize("library", ["tensorrt_lean", "tensorrt_lean_bindings"])
+def test_where_tensorrt_is_absent_the_lean_runtime_opens_a_version_compatible_plan(
+    library, open_on, no_tensorrt, monkeypatch
+):
+    device, frames = FakeDevice(), frames_of(2)
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", None)
+    with open_on(device, LEAN.replace("tensorrt_lean", library), **BUILT) as session:
+        np.testing.assert_array_equal(session.run(frames)[0], expected_maps(frames))
+        assert session.device == "Stand-in, tensorrt_lean 11.4.0.106"  # what ran, not what built the plan
+    assert ("host code", True) in device.told
+    assert device.live == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"version_compatible": False},
+            r"cable\.plan must be built with --version-compatible to open in the lean runtime",
+        ),
+        ({"version_compatible": False, "version": "11.4.0.106"}, "must be built with --version-compatible"),
+        ({"weights_sha256": "1" * 64}, "must be built with its weights to open in the lean runtime"),
+        ({"version": "11.5.0.1"}, r"opens only in 11\.5\.0\.1 and later on .*; found tensorrt_lean 11\.4.*no newer"),
+        ({"version": "8.6.1"}, r"opens only in 8\.6\.1 and later.*; found tensorrt_lean 11\.4\.0\.106 on"),
+    ],
+)
+def test_what_the_lean_runtime_cannot_open_is_one_line(changes, message, open_on, no_tensorrt):
+    device = FakeDevice()
+    with pytest.raises(UserError, match=message):
+        open_on(device, LEAN, **(BUILT | changes))
+    assert device.live == device.calls == []
+
+
+def test_the_lean_runtime_is_named_as_a_cure_where_it_would_open_the_plan(plan, no_tensorrt, monkeypatch):
+    for name in ("tensorrt_lean", "tensorrt_lean_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    artefact = replace(ARTEFACT, **BUILT)
+    with pytest.raises(UserError, match=r"cable\.plan needs tensorrt; .*'cflow-edge\[tensorrt-lean\]'"):
+        find_library(plan, artefact)
+    with pytest.raises(UserError) as caught:
+        find_library(plan, replace(artefact, version_compatible=False))
+    assert "lean" not in str(caught.value)
+
+
+def test_tensorrt_itself_is_taken_before_the_lean_runtime(open_on, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", object())  # which has nothing that a session needs
+    with open_on(FakeDevice(), V10_3, version_compatible=True) as session:
+        assert session.device == f"Stand-in, {V10_3}"
 
 
 def test_a_stripped_plan_is_filled_from_the_onnx_of_its_hash(open_on, plan):
