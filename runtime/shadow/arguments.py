@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.common.errors import UserError
+from runtime.engines.remote.address import EngineAt, RemoteEngine, engine, there
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("a candidate beside the engine")
     group.add_argument(
         "--shadow",
-        type=Path,
+        type=engine,
         metavar="FILE",
         help="an engine that judges the same frames beside the one in force and is compared with it, to be promoted",
     )
@@ -76,22 +77,22 @@ def candidate_of(
     What it sees by masks of its own is `masked`, by source. Raises `UserError` for one that cannot stand beside the
     engine that judges.
     """
+    from runtime.engines.remote.options import options_of
     from runtime.shadow.candidate import Candidate
 
     one = recipes[recipe].first
-    path: Path = args.shadow
-    itself = path.exists() and path.resolve() == one.engine.resolve()
-    if masked:
-        found = Candidate.of_inspect(one) if itself else Candidate.of_file(path)
-        return _checked(replace(found, views=masked), one)
+    path: EngineAt = args.shadow
+    itself = there(path) and path.resolve() == one.engine.resolve()
+    if itself and masked:
+        return _checked(replace(Candidate.of_inspect(one), views=masked), one)
     if itself:
         if standing.before is None:
             raise UserError("--shadow must be another engine than the one that judges", str(path), "name another file")
         path = standing.before
-    found = Candidate.of_file(path)
+    found = Candidate.of_server(path, options_of(args)) if isinstance(path, RemoteEngine) else Candidate.of_file(path)
     if standing.steps and path.resolve() == standing.named.resolve():
         found = _as_named(found, standing, recipe)
-    return _checked(found, one)
+    return _checked(replace(found, views=masked or {}), one)
 
 
 def _checked(found: "Candidate", one: "Inspect") -> "Candidate":
@@ -117,7 +118,7 @@ def _as_named(found: "Candidate", standing: "Standing", recipe: str) -> "Candida
     )
 
 
-def loader(args: argparse.Namespace) -> "Callable[[Path], Detector]":
+def loader(args: argparse.Namespace) -> "Callable[[EngineAt], Detector]":
     """Return what opens an engine as the line does."""
     from runtime.detector import load
     from runtime.engines.backends import load_options
@@ -145,8 +146,8 @@ def describe(args: argparse.Namespace) -> list[str]:
         return []
     from runtime.common.files import printable
 
-    there = "" if args.shadow.is_file() else ", would not open: no such file"
-    return [f"shadow: {printable(str(args.shadow))}{there}"]
+    missing = "" if there(args.shadow) else ", would not open: no such file"
+    return [f"shadow: {printable(str(args.shadow))}{missing}"]
 
 
 def open_shadow(
@@ -177,4 +178,6 @@ def open_shadow(
     options: Mapping[str, Any] = load_options(args)
     kept = stack.enter_context(contextlib.ExitStack())
     shadow = stack.enter_context(Shadow(candidate, recipe, recipes, options, log, live))
-    return Promotion(Line(recipes, run, loader(args), log, kept), shadow, standing, sha256_of(standing.named))
+    named = standing.named
+    digest = sha256_of(named) if isinstance(named, Path) else recipes[recipe].first.detector.hashes.engine
+    return Promotion(Line(recipes, run, loader(args), log, kept), shadow, standing, digest)
