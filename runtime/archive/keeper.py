@@ -24,6 +24,7 @@ from runtime.common.errors import UserError
 OPEN_S = 600.0  # that an engine may take to be opened
 IMAGE_S = 120.0  # that an image may take, with all waits for a network
 GOODBYE_S = 2.0
+OPENINGS = 3  # that are tried, where the process ends before it has opened the engine
 DEATHS = 2  # of its process, with an image alone: then that one has no verdict
 DEATHS_IN_A_ROW = 12  # with no image judged between: then it is not the images
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,22 @@ class Keeper(Closing):
         return rows
 
     def _opened(self) -> "_Child":
+        """Return the process, begun and open. Raises `UserError` where it cannot be opened."""
+        for _ in range(OPENINGS):
+            child = self._begun()
+            try:
+                if not child.opened:
+                    child.open(self._setup)
+                return child
+            except Gone as gone:
+                why = str(gone)
+                self._discard()
+            except BaseException:
+                self._discard()
+                raise
+        raise UserError(f"{self._setup.engine} must open in a process of its own", f"{why}, {OPENINGS} times")
+
+    def _begun(self) -> "_Child":
         with self._lock:
             if self._closed:
                 raise Stopped
@@ -92,17 +109,7 @@ class Keeper(Closing):
                 self._child = None
             if self._child is None:
                 self._child = _Child()
-            child = self._child
-        if not child.opened:
-            try:
-                child.open(self._setup)
-            except Gone as gone:
-                self._discard()
-                raise UserError(f"{self._setup.engine} must open in a process of its own", str(gone)) from None
-            except BaseException:
-                self._discard()
-                raise
-        return child
+            return self._child
 
     def _discard(self) -> None:
         with self._lock:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.archive.items import Shard
-from runtime.archive.shelf import PARTS, SUFFIX, check_same
+from runtime.archive.shelf import PARTS, SUFFIX, check_same, tables_in
 from runtime.archive.table import Heading, heading_of, read_batches, write_batches
 from runtime.common.errors import UserError
 
@@ -29,7 +29,7 @@ def merge(scores: Path, out: Path) -> tuple[int, int]:
 
 def whole_shards(scores: Path) -> list[Path]:
     """Return the files of all shards in a folder, in order. Raises `UserError` where one is missing."""
-    files = sorted(scores.glob(f"*{SUFFIX}")) if scores.is_dir() else []
+    files = tables_in(scores)
     if not files:
         raise UserError(f"{scores} must be a folder of scores", "no shard that is finished", "cflow judge writes them")
     headings = {file: heading_of(file) for file in files}

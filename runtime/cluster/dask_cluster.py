@@ -19,8 +19,10 @@ Task = TypeVar("Task")
 
 
 @contextmanager
-def dask_cluster(spec: ClusterSpec) -> Iterator[tuple[Any, int]]:
+def dask_cluster(spec: ClusterSpec, cpus: int = 1) -> Iterator[tuple[Any, int]]:
     """Yield a client and how many workers (threads of processes) there are; both go at the end.
+
+    A cluster of this machine alone has as many as `cpus` CPUs for each allow.
 
     Raises `UserError` without Dask, for a scheduler that does not answer, or one without any worker.
     """
@@ -30,7 +32,7 @@ def dask_cluster(spec: ClusterSpec) -> Iterator[tuple[Any, int]]:
         raise UserError("--dask needs dask and distributed", "none", INSTALL) from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told by us, in one line
     if spec.local:
-        workers = spec.workers or available_cores()
+        workers = spec.workers or max(1, available_cores() // cpus)
         plain = {
             "threads_per_worker": 1,
             "dashboard_address": None,

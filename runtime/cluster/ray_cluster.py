@@ -22,8 +22,10 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # te
 
 
 @contextmanager
-def ray_cluster(spec: ClusterSpec, cpus: int = 1) -> Iterator[tuple[Any, int]]:
+def ray_cluster(spec: ClusterSpec, cpus: int = 1, reader_cpus: int = READER_CPUS) -> Iterator[tuple[Any, int]]:
     """Yield the library, connected, and how many workers of `cpus` CPUs there are to be; disconnected at the end.
+
+    `reader_cpus` are left to what Ray Data reads with.
 
     Raises `UserError` without Ray, for a cluster that does not answer, or one that is too small.
     """
@@ -43,12 +45,12 @@ def ray_cluster(spec: ClusterSpec, cpus: int = 1) -> Iterator[tuple[Any, int]]:
         if spec.local:
             workers = spec.workers or max(1, available_cores() // cpus)
             more = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-            ray.init(address="local", num_cpus=workers * cpus + READER_CPUS, **more, **quiet)
+            ray.init(address="local", num_cpus=workers * cpus + reader_cpus, **more, **quiet)
         else:
             check_reachable(spec.address, "--ray")
             ray.init(address=spec.address, **quiet)
-            workers = _fitting(spec.workers, int(ray.cluster_resources().get("CPU", 0)), cpus)
-            _say_if_busy(int(ray.available_resources().get("CPU", 0)), workers * cpus + READER_CPUS)
+            workers = _fitting(spec.workers, int(ray.cluster_resources().get("CPU", 0)), cpus, reader_cpus)
+            _say_if_busy(int(ray.available_resources().get("CPU", 0)), workers * cpus + reader_cpus)
     except (ConnectionError, RuntimeError, ValueError) as error:
         ray.shutdown()
         found = str(error).splitlines()[0]
@@ -62,14 +64,15 @@ def ray_cluster(spec: ClusterSpec, cpus: int = 1) -> Iterator[tuple[Any, int]]:
         ray.shutdown()
 
 
-def _fitting(wanted: int | None, has: int, cpus: int) -> int:
+def _fitting(wanted: int | None, has: int, cpus: int, reader_cpus: int) -> int:
     """Return how many workers fit into a cluster of `has` CPUs beside its reader; says so where that is fewer."""
-    most = (has - READER_CPUS) // cpus
+    most = (has - reader_cpus) // cpus
     if most < 1:
-        needed = cpus + READER_CPUS
-        raise UserError(f"Ray needs {needed} CPUs, {READER_CPUS} of them to read with", f"{has}", "add a node")
+        needed = f"{cpus + reader_cpus} CPUs" + (f", {reader_cpus} of them to read with" if reader_cpus else "")
+        raise UserError(f"Ray needs {needed}", f"{has}", "add a node")
     if wanted is not None and wanted > most:
-        say(f"--workers {wanted} would leave Ray no CPU to read with, of its {has}: {most} it is")
+        why = "would leave Ray no CPU to read with" if reader_cpus else "are more than Ray has CPUs for"
+        say(f"--workers {wanted} {why}, of its {has}: {most} it is")
     return most if wanted is None else min(wanted, most)
 
 
