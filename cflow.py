@@ -52,6 +52,7 @@ GROUPS: dict[str, dict[str, Subcommand]] = {
     "line": {
         "infer": Subcommand("runtime.infer", "judge the frames of cameras, streams, videos and folders", LINE),
         "capture": Subcommand("runtime.capture", "take good images to train on", LINE),
+        "judge": Subcommand("runtime.judge", "judge a whole archive again, on this machine or on many", LINE),
         "check": Subcommand("runtime.check", "known parts at shift start: as they were recorded?", LINE),
         "trace": Subcommand("runtime.trace", "find in the log what was judged and what was changed", LINE),
         "review": Subcommand("runtime.review", "correct verdicts in the log, or list what was corrected", LINE),

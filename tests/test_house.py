@@ -55,6 +55,8 @@ ROOMS: dict[str, set[str]] = {
     "gauge": {"common", "records"},
     "improve": {"common", "detector", "engines", "images", "records", "result"},
     "checks": {"common", "images", "recipes", "records", "result", "sources"},
+    "cluster": {"common"},
+    "archive": {"cluster", "common", "detector", "engines", "images", "improve", "records", "result"},
     "overheads": {
         "common",
         "detector",
@@ -72,11 +74,13 @@ ROOMS: dict[str, set[str]] = {
         "triggers",
     },
 }
-ROOMS["line"] = ROOMS.keys() - {"report", "line", "gauge", "improve", "overheads"}  # puts all of them together
+APART = {"report", "line", "gauge", "improve", "overheads", "archive", "cluster"}
+ROOMS["line"] = ROOMS.keys() - APART  # puts all of them together
 COMMANDS = {
     "infer",
     "capture",
     "check",
+    "judge",
     "soak",
     "overhead",
     "trace",

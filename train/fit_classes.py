@@ -1,58 +1,33 @@
-"""Train and evaluate class after class of a data set, or scene after scene of STC, with a table at the end.
+"""Train and evaluate the classes of a data set, or the scenes of STC, with a table at the end.
 
     python -m train.fit_classes --data MVTEC_ROOT --out-dir models [--classes cable,screw] [--size paper]
 
-What an earlier run has finished is kept, what it was interrupted in goes on. A class that fails does not stop
-the others. Started by torchrun, its processes train each class together; an error in training then ends them all.
+One after another here, or with --ray or --dask each as a task of a cluster, whose machines see the folders under the
+same names. What an earlier run has finished is kept, what it was interrupted in goes on. A class that fails does not
+stop the others. Started by torchrun, its processes train each class together; an error in training then ends them all.
 """
 
 import argparse
+import os
 import sys
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from export.model.cflow import ModelConfig
-from export.model.checkpoint import load_checkpoint
-from runtime.common.argument_types import output_folder
+from runtime.cluster import arguments as cluster_arguments
+from runtime.cluster.arguments import ClusterSpec
+from runtime.common.argument_types import count, output_folder
 from runtime.common.errors import UserError, run_command
-from runtime.common.files import sha256_of
 from runtime.common.notices import say
 from runtime.common.program import program_name
-from train import fit, fit_options
-from train.data.input_size import check_size
-from train.data.open import Dataset, list_classes, open_dataset
-from train.evaluate import evaluate
+from train import fit_options
+from train.data.open import list_classes
 from train.judging.class_table import ClassResult, format_table, paper_averages, read_results, write_results
 from train.loop.processes import Processes, one_process, processes
-from train.loop.training import resume_path
+from train.one_class import Job, attempt, evaluated, job_from, learn, train_or_keep
 
 RESULTS_NAME = "classes.json"
-PAPER = "paper"  # the size that the paper trains each class at
-Outcome = TypeVar("Outcome")
-
-
-@dataclass(frozen=True)
-class Job:
-    """How the classes in the folder `root` become `out_dir`/NAME.pt.
-
-    `config_of` says which model a class's images ask for, `train_one` writes its checkpoint to a path, going on
-    from the state of an interrupted run if its last argument says so. With `force` nothing that stands is kept.
-    """
-
-    root: Path
-    out_dir: Path
-    config_of: Callable[[Dataset], ModelConfig]
-    train_one: Callable[[Dataset, ModelConfig, Path, bool], object]
-    force: bool = False
-
-    def checkpoint(self, name: str) -> Path:
-        """Return where the checkpoint of the class `name` stands."""
-        return self.out_dir / f"{name}.pt"
 
 
 def fit_classes(job: Job, names: Sequence[str], group: Processes | None = None) -> list[ClassResult]:
@@ -66,95 +41,18 @@ def fit_classes(job: Job, names: Sequence[str], group: Processes | None = None) 
     record = job.out_dir / RESULTS_NAME
     results = read_results(record)
     for name in names:
-        results[name] = _train_or_keep(job, results.get(name, ClassResult(name)), group)
+        results[name] = train_or_keep(job, results.get(name, ClassResult(name)), group)
         if not group.first:
             continue
         write_results(record, _sorted(results))
         if not results[name].error:
-            results[name] = _attempt(results[name], partial(_evaluate, job, results[name]))
+            results[name] = attempt(results[name], partial(evaluated, job, results[name]))
             write_results(record, _sorted(results))
     return group.agree(lambda: [results[name] for name in names])
 
 
 def _sorted(results: dict[str, ClassResult]) -> list[ClassResult]:
     return [results[name] for name in sorted(results)]
-
-
-def _attempt(before: ClassResult, work: Callable[[], Outcome]) -> Outcome | ClassResult:
-    """Return what `work` returns, or `before` with the error that it raised."""
-    try:
-        return work()
-    except (UserError, OSError) as error:
-        print(f"{before.name}: {error}", file=sys.stderr)
-        return replace(before, error=str(error), figures={})
-    except Exception as error:  # a defect in one class is no reason to lose a night's other classes
-        traceback.print_exc()
-        return replace(before, error=repr(error), figures={})
-
-
-def _train_or_keep(job: Job, earlier: ClassResult, group: Processes) -> ClassResult:
-    """Return the class's result without figures, or with those of the checkpoint that stands."""
-    kept = group.agree(lambda: _attempt(earlier, lambda: _kept(job, earlier)))
-    if kept is not None:
-        return kept
-    state = resume_path(job.checkpoint(earlier.name))
-    train = partial(_train, job, earlier.name, group.agree(lambda: state.is_file() and not job.force), group)
-    if group.count > 1:  # the others would wait for ever for one that goes on after an error: torchrun ends them
-        return train()
-    return _attempt(earlier, train)
-
-
-def _kept(job: Job, earlier: ClassResult) -> ClassResult | None:
-    """Return the result of the checkpoint that stands; None if there is one to be trained.
-
-    Raises `UserError` if it is of another model, or if the class cannot be trained as the job asks.
-    """
-    wanted = job.config_of(open_dataset(job.root / earlier.name))
-    out = job.checkpoint(earlier.name)
-    if job.force or not out.is_file():
-        return None
-    _check_kept(out, load_checkpoint(out).model.config, wanted)
-    print(f"{out} stands: kept (--force trains it anew)")
-    digest = sha256_of(out)
-    unchanged = digest == earlier.checkpoint_sha256
-    return replace(earlier, error="") if unchanged else ClassResult(earlier.name, digest, wanted.input_size)
-
-
-def _train(job: Job, name: str, resume: bool, group: Processes) -> ClassResult:
-    dataset, out = open_dataset(job.root / name), job.checkpoint(name)
-    config = job.config_of(dataset)
-    start = time.monotonic()
-    job.train_one(dataset, config, out, resume)
-    minutes = (time.monotonic() - start) / 60
-    return ClassResult(name, group.agree(lambda: sha256_of(out)), config.input_size, minutes)
-
-
-def _check_kept(out: Path, found: ModelConfig, wanted: ModelConfig) -> None:
-    """Raise `UserError` naming the first thing in which a checkpoint that stands is not what is asked for."""
-    for field in fields(ModelConfig):
-        has, wants = getattr(found, field.name), getattr(wanted, field.name)
-        if has != wants:
-            expected = f"{out} must be trained with {field.name} {_words(wants)}"
-            raise UserError(expected, _words(has), "--force trains it anew, --out-dir elsewhere")
-
-
-def _words(value: object) -> str:
-    if isinstance(value, tuple):
-        return ("x" if all(isinstance(part, int) for part in value) else ", ").join(map(str, value))
-    return str(value)
-
-
-def _evaluate(job: Job, trained: ClassResult) -> ClassResult:
-    folder = job.root / trained.name
-    if trained.figures or not open_dataset(folder).test:
-        return trained
-    return replace(trained, figures=asdict(evaluate(job.checkpoint(trained.name), folder)))
-
-
-def _paper_size(dataset: Dataset) -> tuple[int, int]:
-    if dataset.paper_size is None:
-        raise UserError("--size paper needs a class of MVTec AD or a scene of STC", dataset.origin, "give --size 256")
-    return dataset.paper_size
 
 
 def choose_classes(root: Path, wanted: str) -> tuple[str, ...]:
@@ -184,26 +82,55 @@ def _parser() -> argparse.ArgumentParser:
     fit_options.add_acceptance_argument(parser)
     parser.add_argument("--force", action="store_true", help="train anew what stands in --out-dir")
     fit_options.add_file_arguments(parser)
+    cluster_arguments.add_arguments(parser, "with one class at a time, on a cluster")
+    parser.add_argument(
+        "--class-cpus", type=count, default=1, metavar="N", help="CPUs of a class on a cluster (default: 1)"
+    )
     fit_options.add_training_arguments(parser)
     return parser
 
 
-def _job(options: argparse.Namespace, group: Processes, poor: list[str]) -> Job:
-    """Return the job of the command line: training by train.fit. Who turns out `poor` is added there."""
-    recipe = fit_options.recipe_from(options)
-    if options.size != PAPER:
-        check_size(options.size)  # refused now, not once for every class
+def fit_on_cluster(
+    spec: ClusterSpec, options: argparse.Namespace, names: Sequence[str]
+) -> tuple[list[ClassResult], list[str]]:
+    """Train the classes `names` on a cluster and return what became of each, and who turned out poor, a line each.
 
-    def config_of(dataset: Dataset) -> ModelConfig:
-        return fit_options.config_from(options, dataset, _paper_size(dataset) if options.size == PAPER else None)
+    `out_dir`/classes.json is rewritten after every class. A class whose worker is lost goes on with another one.
+    """
+    from runtime.cluster.tasks import Lost, run_tasks
 
-    def train_one(dataset: Dataset, config: ModelConfig, out: Path, resume: bool) -> None:
-        limit = options.max_pixels
-        weights = options.weights
-        done = fit.fit(dataset, config, recipe, weights, out, resume=resume, group=group, max_pixels=limit)
-        poor.extend(f"{out.stem}: {line}" for line in fit.faults_of(done))
+    record = options.out_dir / RESULTS_NAME
+    results = read_results(record)
+    poor: list[str] = []
+    job_from(options, one_process(), [])  # what no class can have is refused here, not once for every class
+    tasks = [results.get(name, ClassResult(name)) for name in names]
+    for earlier, done in run_tasks(spec, partial(learn, _everywhere(options)), tasks, options.class_cpus):
+        if isinstance(done, Lost):
+            results[earlier.name] = replace(earlier, error=f"its worker was lost: {done.why}", figures={})
+        else:
+            results[earlier.name] = done.result
+            poor.extend(done.poor)
+        say(f"{earlier.name}: {results[earlier.name].error or 'done'}")
+        write_results(record, _sorted(results))
+    return [results[name] for name in names], poor
 
-    return Job(options.data, options.out_dir, config_of, train_one, options.force)
+
+def _everywhere(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options as a process in another folder can read them."""
+    absolute = {"data": options.data.absolute(), "out_dir": options.out_dir.absolute()}
+    if Path(options.weights).is_file():
+        absolute["weights"] = str(Path(options.weights).absolute())
+    return argparse.Namespace(**{**vars(options), **absolute})
+
+
+def _cluster(options: argparse.Namespace) -> ClusterSpec | None:
+    """Return the cluster to train on, None for none; what only a cluster has a use for is refused without one."""
+    spec = cluster_arguments.spec_from(options)
+    if spec is None and (options.workers is not None or options.class_cpus != 1):
+        raise UserError("--workers and --class-cpus are a cluster's", "neither --ray nor --dask", "add one of them")
+    if spec is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("a class on several GPUs is torchrun's, without --ray and --dask", "both", "leave one out")
+    return spec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -214,10 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     poor: list[str] = []
     options = _parser().parse_args(argv)
     names = choose_classes(options.data, options.classes)
-    with processes() as group:
-        results = fit_classes(_job(options, group, poor), names, group)
+    first = True
+    if spec := _cluster(options):
+        results, poor = fit_on_cluster(spec, options, names)
+    else:
+        with processes() as group:
+            results, first = fit_classes(job_from(options, group, poor), names, group), group.first
     status = 1 if poor and not options.accept_poor else 0
-    if not group.first:
+    if not first:
         return status
     tables = [format_table(results), paper_averages(options.data, names)]
     print("\n\n".join(filter(None, tables)))
