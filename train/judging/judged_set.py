@@ -13,9 +13,9 @@ import runtime
 from export.images.labelled import read_masks
 from runtime.common.notices import say_once
 from runtime.common.side_by_side import one_ahead
-from runtime.images.facts import ImageFacts, unfit
+from runtime.images.facts import unfit
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image
-from train.data.open import ImageCache, LabelledImage
+from train.data.open import LabelledImage
 from train.judging.curves import PixelCurves, pixel_curves
 
 
@@ -66,34 +66,24 @@ def judge(path: Path, images: Sequence[LabelledImage]) -> JudgedSet:
 Judgement = tuple[NDArray[np.float32], NDArray[np.float32], ReadOptions, list[str]]
 
 
-class _Watched(ImageCache):
-    """Images that are looked at, whether they show anything, on their way to the detector's size."""
-
-    def __init__(
-        self, images: Sequence[LabelledImage], size: tuple[int, int], facts: ImageFacts | None, read: ReadOptions
-    ) -> None:
-        super().__init__([each.path for each in images], size, limit_bytes=0, read=read)
-        self._facts = facts
-        self.reasons = [""] * len(images)
-
-    def decoded(self, index: int) -> NDArray[np.uint8]:
-        frame = super().decoded(index)
-        self.reasons[index] = "" if self._facts is None else unfit(frame, self._facts)
-        return frame
-
-
 def _judge_checkpoint(path: Path, images: Sequence[LabelledImage]) -> Judgement:
     import torch  # here: an engine is judged without it, and it takes seconds
 
     from export.model.checkpoint import load_checkpoint
+    from train.data.frame_tiles import open_inputs
     from train.judging.scores import score_images
 
     checkpoint = load_checkpoint(path)
     config = checkpoint.model.config
-    read = ReadOptions(config.white)
-    cache = _Watched(images, config.input_size, checkpoint.image_facts, read)
+    read, facts, reasons = ReadOptions(config.white), checkpoint.image_facts, [""] * len(images)
+
+    def look(index: int, frame: NDArray[np.uint8]) -> None:
+        reasons[index] = "" if facts is None else unfit(frame, facts)
+
+    cache = open_inputs(config, [each.path for each in images], read, limit_bytes=0)
+    cache.look = look
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return *score_images(checkpoint.model.to(device), cache, checkpoint.constants, device), read, cache.reasons
+    return *score_images(checkpoint.model.to(device), cache, checkpoint.constants, device), read, reasons
 
 
 def _judge_engine(path: Path, images: Sequence[LabelledImage]) -> Judgement:
