@@ -117,7 +117,7 @@ def _kept(job: Job, earlier: ClassResult) -> ClassResult | None:
     print(f"{out} stands: kept (--force trains it anew)")
     digest = sha256_of(out)
     unchanged = digest == earlier.checkpoint_sha256
-    return replace(earlier, error="") if unchanged else ClassResult(earlier.name, digest, wanted.input_size)
+    return replace(earlier, error="") if unchanged else ClassResult(earlier.name, digest, wanted.judged_size)
 
 
 def _train(job: Job, name: str, resume: bool, group: Processes) -> ClassResult:
@@ -126,7 +126,7 @@ def _train(job: Job, name: str, resume: bool, group: Processes) -> ClassResult:
     start = time.monotonic()
     job.train_one(dataset, config, out, resume)
     minutes = (time.monotonic() - start) / 60
-    return ClassResult(name, group.agree(lambda: sha256_of(out)), config.input_size, minutes)
+    return ClassResult(name, group.agree(lambda: sha256_of(out)), config.judged_size, minutes)
 
 
 def _check_kept(out: Path, found: ModelConfig, wanted: ModelConfig) -> None:
@@ -181,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out-dir", type=output_folder, required=True, help=f"folder for CLASS.pt and {RESULTS_NAME}")
     parser.add_argument("--classes", default="all", help="comma-separated, or all (default: all)")
     fit_options.add_size_argument(parser, more="paper: the paper's of each class, ")
+    fit_options.add_tile_arguments(parser)
     fit_options.add_acceptance_argument(parser)
     parser.add_argument("--force", action="store_true", help="train anew what stands in --out-dir")
     fit_options.add_file_arguments(parser)
@@ -193,6 +194,7 @@ def _job(options: argparse.Namespace, group: Processes, poor: list[str]) -> Job:
     recipe = fit_options.recipe_from(options)
     if options.size != PAPER:
         check_size(options.size)  # refused now, not once for every class
+    fit_options.tiles_from(options, fit_options.taps_from(options))
 
     def config_of(dataset: Dataset) -> ModelConfig:
         return fit_options.config_from(options, dataset, _paper_size(dataset) if options.size == PAPER else None)

@@ -6,8 +6,6 @@ then read from there alone. Several processes have such a file each.
 """
 
 import math
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.model.cflow import ModelConfig
-from runtime.common.errors import UserError
 from runtime.images.preprocess import PLAIN, ReadOptions, resize
 from runtime.images.tiles import TileGrid
+from train.data.disk_arrays import DiskArrays
 from train.data.open import MOST_SPREAD, ImageCache
 
 GOLDEN_SHARE = (5**0.5 - 1) / 2  # of the tiles: steps of about so many come by all of them, and near each late
@@ -38,7 +36,7 @@ class TileCache(ImageCache):
         self._corners = list(grid.corners())
         self._newest: tuple[int, NDArray[np.uint8]] | None = None
         self._stored = [False] * len(self.paths)
-        self._frames = None if scratch is None else _file_of((len(self.paths), *grid.frame, 3), scratch)
+        self._frames = None if scratch is None else _on_disk((len(self.paths), *grid.frame, 3), scratch)
 
     def __len__(self) -> int:
         return len(self.paths) * self.per_image
@@ -52,7 +50,8 @@ class TileCache(ImageCache):
         if not self._stored[number]:
             self._frames.store(number, resize(self.decoded(number), self.grid.frame))
             self._stored[number] = True
-        return self._frames.read(number)
+        frame: NDArray[np.uint8] = self._frames.whole[number]
+        return frame
 
     def cut(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """Return what `frame` shows where tile `index` is cut, (h, w, 3), as a copy."""
@@ -98,37 +97,9 @@ def open_inputs(
     return TileCache(paths, config.tiles, read, scratch)
 
 
-class _FrameFile:
-    """Frames of one shape in a file without a name, which ends with it."""
-
-    def __init__(self, shape: tuple[int, ...], folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, prefix=".frames-")  # noqa: SIM115  # closed with it
-        self._file.truncate(math.prod(shape))
-        self._mapped = np.memmap(self._file, np.uint8, "r", shape=shape)
-
-    def store(self, number: int, frame: NDArray[np.uint8]) -> None:
-        """Write a frame: not through the map, where a full disk would end the process."""
-        self._file.seek(number * frame.nbytes)
-        try:
-            self._file.write(np.ascontiguousarray(frame).data)
-            self._file.flush()
-        except OSError as error:
-            raise UserError("frames must fit the disk while they are trained on", str(error), "free some") from None
-
-    def read(self, number: int) -> NDArray[np.uint8]:
-        """Return a frame that was stored, mapped: its pixels are read when they are looked at."""
-        frame: NDArray[np.uint8] = self._mapped[number]
-        return frame
-
-
-def _file_of(shape: tuple[int, ...], folder: Path) -> _FrameFile:
-    """Return a file for frames of `shape` in `folder`. Raises `UserError` where there is no room for them."""
+def _on_disk(shape: tuple[int, ...], folder: Path) -> DiskArrays:
     folder.mkdir(parents=True, exist_ok=True)
-    needed, free = math.prod(shape), shutil.disk_usage(folder).free
-    if needed > free:
-        expected = f"{shape[0]} frames of {shape[1]}x{shape[2]} need {needed / 1e9:.1f} GB beside --out in training"
-        raise UserError(expected, f"{free / 1e9:.1f} GB free in {folder}", "free some, or name another --out")
-    return _FrameFile(shape, folder)
+    return DiskArrays(shape, np.uint8, folder, "frames", "free some of it, or name another --out")
 
 
 def _step(count: int) -> int:

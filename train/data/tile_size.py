@@ -71,7 +71,7 @@ class TileRequest:
         given = parse_tiles(self.tiles, self.stride)
         by_count = max(given) < SMALLEST_SIDE
         grid = _counted(frame, given, self.stride, self.overlap) if by_count else self._grid(frame, given)
-        say_once(f"{_words(grid)}")
+        say_once(str(grid))
         return grid.tile, grid
 
     def _grid(self, frame: Size, tile: Size) -> TileGrid:
@@ -91,7 +91,7 @@ class TileRequest:
             say_once(f"no tiles are needed: {why}, where all of it is reduced to {_text(tile)}")
             return tile, None
         grid = self._grid(reduced, tile)
-        say_once(f"{_words(grid)}: {why}")
+        say_once(f"{grid}: {why}")
         return tile, grid
 
 
@@ -167,12 +167,6 @@ def _counted(frame: Size, counts: Size, stride: int, overlap: int | None) -> Til
 def _side_within(side: int, stride: int) -> int:
     """Return a tile's side: `AUTO_SIDE`, or the largest multiple of `stride` within a frame's side."""
     return max(stride, min(AUTO_SIDE, side) // stride * stride)
-
-
-def _words(grid: TileGrid) -> str:
-    rows, columns = len(grid.tops), len(grid.lefts)
-    cut = f"frames of {_text(grid.frame)} (height x width) are cut into {rows}x{columns} tiles of {_text(grid.tile)}"
-    return f"{cut}, neighbours share {grid.overlap} pixels or more"
 
 
 def _text(size: Size) -> str:

@@ -14,6 +14,7 @@ from runtime.common.side_by_side import one_ahead
 from runtime.engines.sidecar import Threshold
 from train.data.open import ImageCache
 from train.judging.false_alarms import from_good_images
+from train.judging.kept_maps import KeptMaps
 
 BATCH = 8
 
@@ -79,8 +80,9 @@ def score_images(
     model: CFlow, images: ImageCache, constants: Tensor, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the anomaly maps (N, H, W) and image scores (N,) of all images."""
-    maps, scores = zip(*Judge(model, constants, device).each(images), strict=True)
-    return np.stack(maps), np.array(scores, np.float32)
+    kept = KeptMaps(len(images.paths), model.config.judged_size)
+    scores = [kept.take(anomaly_map, score) for anomaly_map, score in Judge(model, constants, device).each(images)]
+    return kept.maps, np.array(scores, np.float32)
 
 
 def freeze(
