@@ -107,6 +107,13 @@ def _readable(module: str, taps: Sequence[str]) -> str:
     return "/".join(parts).replace("blocks/", "block").replace("subnet/", "subnet")
 
 
+def golden_of(checkpoint: Checkpoint) -> Golden | None:
+    """Return the golden frames of a checkpoint's image, without scores yet; of a tiled detector that is a tile."""
+    if checkpoint.golden is None:
+        return None
+    return Golden.of(checkpoint.golden.numpy(), mirrored=checkpoint.model.config.tiles is not None)
+
+
 def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
     """Return what a sidecar says of the checkpoint at `path`, before any engine is built from it."""
     config = checkpoint.model.config
@@ -126,7 +133,7 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
         checkpoint_sha256=sha256_of(path),
         image_facts=checkpoint.image_facts,
         population=checkpoint.population,
-        golden=None if checkpoint.golden is None else Golden.of(checkpoint.golden.numpy()),
+        golden=golden_of(checkpoint),
         network_sha256=network_sha256(checkpoint),
         versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},
     )

@@ -32,18 +32,21 @@ from runtime.images.folders import describe_use
 from runtime.images.preprocess import ReadOptions
 from train.data.brightness import say_if_dark
 from train.data.facts import facts_of
+from train.data.frame_tiles import open_inputs
 from train.data.input_size import check_size
 from train.data.open import Dataset, ImageCache, open_dataset, split_good
 from train.fit_options import (
     add_acceptance_argument,
     add_file_arguments,
     add_size_argument,
+    add_tile_arguments,
     add_training_arguments,
     config_from,
     hidden_units_from,
     pooled_from,
     recipe_from,
     taps_from,
+    tiles_from,
 )
 from train.judging.fit_report import Standing, describe_images, is_poor, poor_line
 from train.judging.gaussian import gaussian_logps
@@ -67,7 +70,8 @@ def build_model(config: ModelConfig, weights: str, images: ImageCache) -> tuple[
     loaded = load_encoder_weights(model.encoder, config.encoder, weights, config.seed)
     if weights == "random":
         count = min(len(images), CALIBRATION_IMAGES)
-        batches = np.array_split(np.arange(count), -(-count // 8))  # of like size: they are averaged with like weight
+        chosen = np.arange(count) if config.tiles is None else np.array(images.spread(count))
+        batches = np.array_split(chosen, -(-count // 8))  # of like size: they are averaged with like weight
         frames = (torch.from_numpy(images.batch(batch.tolist())) for batch in batches)
         calibrate_batch_norm(model.encoder, (model.normalise(batch) for batch in frames))
     return model, loaded
@@ -123,9 +127,8 @@ def _fit(
 ) -> Checkpoint:
     train, selection, of_threshold = split_good(dataset, recipe.held_out, recipe.seed)
     read = ReadOptions(config.white, max_pixels)
-    images, kept, apart = (
-        ImageCache(paths, config.input_size, read=read) for paths in (train, selection, of_threshold)
-    )
+    images, kept = (open_inputs(config, paths, read, scratch=out.parent) for paths in (train, selection))
+    apart = open_inputs(config, of_threshold, read)
     if group.first:
         say_once(describe_use(dataset.good))
         say_if_dark(dataset.good, read)
@@ -147,7 +150,7 @@ def _fit(
     trainer.history[-1] |= {name: float(getattr(recipe, name)) for name in HISTORY}
     trainer.history[-1]["bfloat16_products"] = float(trainer.recipe.matmul_precision == "medium")
     constants, threshold = freeze(model, kept, recipe.false_alarm_rate, trainer.device, apart, images)
-    both = ImageCache([*selection, *of_threshold], config.input_size, read=read)
+    both = open_inputs(config, [*selection, *of_threshold], read)
     population = population_of(model, constants, both, trainer.device)
     if group.first:
         say(describe_images(dataset.good, len(train), len(selection), len(of_threshold)))
@@ -165,7 +168,7 @@ def _fit(
         history=trainer.history,
         image_facts=facts_of(dataset.good, read),
         population=population,
-        golden=torch.from_numpy(kept.image(0).copy()),
+        golden=torch.from_numpy(kept.image(kept.per_image // 2).copy()),
         versions=installed_versions("torch", "torchvision", "FrEIA", "pillow", "opencv-python-headless"),
     )
     if group.first:
@@ -225,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     parser.add_argument("--out", type=output_file, required=True, help="the checkpoint to write, e.g. cable.pt")
     add_size_argument(parser)
+    add_tile_arguments(parser)
     add_acceptance_argument(parser)
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run's state beside --out")
     add_file_arguments(parser)
@@ -241,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if start is None:
         pooled_from(options, taps_from(options))  # said before the data is looked at
         hidden_units_from(options, taps_from(options))
+        tiles_from(options, taps_from(options))
     dataset = open_dataset(options.data)
     if start is None:
         config = config_from(options, dataset)

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out-dir", type=output_folder, required=True, help=f"folder for CLASS.pt and {RESULTS_NAME}")
     parser.add_argument("--classes", default="all", help="comma-separated, or all (default: all)")
     fit_options.add_size_argument(parser, more="paper: the paper's of each class, ")
+    fit_options.add_tile_arguments(parser)
     fit_options.add_acceptance_argument(parser)
     parser.add_argument("--force", action="store_true", help="train anew what stands in --out-dir")
     fit_options.add_file_arguments(parser)

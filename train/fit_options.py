@@ -7,12 +7,13 @@ from export.model.cflow import ModelConfig
 from export.model.encoder import ENCODERS, IMAGENET_MEAN, check_taps
 from export.model.flow import CONDITION_DIMS, hidden_units_of
 from export.model.score import SCORES
-from runtime.common.argument_types import count, white
+from runtime.common.argument_types import count, white, whole
 from runtime.common.errors import UserError
 from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.preprocess import ReadOptions
 from train.data.input_size import AUTO, choose_size, coarsest_stride
 from train.data.open import Dataset
+from train.data.tile_size import FORMS, TileRequest
 from train.loop.schedule import SCHEDULES, Recipe
 
 DECODERS = ("slim", "slimmest", "paper")
@@ -71,6 +72,30 @@ def add_size_argument(parser: argparse.ArgumentParser, more: str = "") -> None:
     """Add `--size`; `more` names what else it may be."""
     words = f"input size in pixels: 256, HEIGHTxWIDTH, {more}or auto: the images' shape, as many pixels as 256x256"
     parser.add_argument("--size", default=AUTO, help=f"{words} (auto:512: as 512x512) (default: auto)")
+
+
+def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what cuts frames into tiles."""
+    tiles = parser.add_argument_group("tiles, for small defects in large frames (--size is then the frames' size)")
+    tiles.add_argument("--tiles", metavar="SIZE", help=FORMS)
+    shared = "pixels that neighbouring tiles share (default: an eighth of a tile's shorter side)"
+    tiles.add_argument("--overlap", type=whole, metavar="PIXELS", help=shared)
+    defect = "with --tiles auto: the smallest defect's width, such as 5px or 0.2mm"
+    tiles.add_argument("--smallest-defect", metavar="LENGTH", help=defect)
+    tiles.add_argument(
+        "--pixel-size", metavar="LENGTH", help="what a pixel of the camera's frame shows, such as 0.05mm"
+    )
+
+
+def tiles_from(options: argparse.Namespace, taps: tuple[str, ...]) -> TileRequest | None:
+    """Return what `add_tile_arguments`' options ask for; None for no tiles, and `UserError` for what none can be."""
+    others = ("overlap", "smallest_defect", "pixel_size")
+    given = {name: getattr(options, name, None) for name in others}
+    if getattr(options, "tiles", None) is not None:
+        return TileRequest(options.tiles, options.size, coarsest_stride(options.encoder, taps), **given)
+    if alone := next((name for name in others if given[name] is not None), None):
+        raise UserError(f"--{alone.replace('_', '-')} is for tiles", "no --tiles", "add --tiles 512")
+    return None
 
 
 def add_acceptance_argument(parser: argparse.ArgumentParser) -> None:
@@ -156,11 +181,15 @@ def _usual_decoder(schedule: str) -> str:
 def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, int] | None = None) -> ModelConfig:
     """Return the model that `add_training_arguments`' options describe, normalised as the dataset asks.
 
-    Without a `size` it is the one of `--size`, which may have to look at the dataset's images.
+    Without a `size` it is the one of `--size`, which may have to look at the dataset's images. With tiles both are the
+    frames' size.
     """
     taps = taps_from(options)
-    if size is None:
-        read = ReadOptions(options.white, getattr(options, "max_pixels", None))
+    read, tiles = ReadOptions(options.white, getattr(options, "max_pixels", None)), None
+    if request := tiles_from(options, taps):
+        named = request if size is None else replace(request, size=f"{size[0]}x{size[1]}")
+        size, tiles = named.choose(dataset.train, read)
+    elif size is None:
         size = choose_size(options.size, dataset.train, coarsest_stride(options.encoder, taps), read)
     pooled = pooled_from(options, taps)
     as_paper = ENCODERS[options.encoder].mean == IMAGENET_MEAN  # another encoder is lost on the paper's pixels
@@ -180,4 +209,5 @@ def config_from(options: argparse.Namespace, dataset: Dataset, size: tuple[int, 
         halved=halved_by(decoder_from(options), options.encoder, pooled),
         hidden_units=hidden_units_from(options, taps),
         factored=factored_by(decoder_from(options), options.encoder, taps),
+        tiles=tiles,
     )

@@ -86,7 +86,7 @@ def _kept(job: Job, earlier: ClassResult) -> ClassResult | None:
     print(f"{out} stands: kept (--force trains it anew)")
     digest = sha256_of(out)
     unchanged = digest == earlier.checkpoint_sha256
-    return replace(earlier, error="") if unchanged else ClassResult(earlier.name, digest, wanted.input_size)
+    return replace(earlier, error="") if unchanged else ClassResult(earlier.name, digest, wanted.judged_size)
 
 
 def _train(job: Job, name: str, resume: bool, group: Processes) -> ClassResult:
@@ -95,7 +95,7 @@ def _train(job: Job, name: str, resume: bool, group: Processes) -> ClassResult:
     start = time.monotonic()
     job.train_one(dataset, config, out, resume)
     minutes = (time.monotonic() - start) / 60
-    return ClassResult(name, group.agree(lambda: sha256_of(out)), config.input_size, minutes)
+    return ClassResult(name, group.agree(lambda: sha256_of(out)), config.judged_size, minutes)
 
 
 def _check_kept(out: Path, found: ModelConfig, wanted: ModelConfig) -> None:
@@ -132,6 +132,7 @@ def job_from(options: argparse.Namespace, group: Processes, poor: list[str]) -> 
     recipe = fit_options.recipe_from(options)
     if options.size != PAPER:
         check_size(options.size)  # refused now, not once for every class
+    fit_options.tiles_from(options, fit_options.taps_from(options))
 
     def config_of(dataset: Dataset) -> ModelConfig:
         return fit_options.config_from(options, dataset, _paper_size(dataset) if options.size == PAPER else None)

@@ -57,8 +57,8 @@ def from_good_folder(model: Path, folder: Path, false_alarm_rate: float) -> Thre
     shown = np.array([not reason for reason in judged.reasons])
     if not shown.any():
         raise UserError(f"{folder} must hold images that show something", judged.reasons[0], "take others")
-    scores, peaks = judged.scores[shown], judged.maps[shown].max(axis=(1, 2))
-    threshold = _judged_with(model, from_good_images(scores.tolist(), false_alarm_rate, peaks.tolist()))
+    scores, peaks = judged.scores[shown], [float(judged.maps[index].max()) for index in np.flatnonzero(shown)]
+    threshold = _judged_with(model, from_good_images(scores.tolist(), false_alarm_rate, peaks))
     if threshold.value >= (end := float(len(read_facts(model).taps))):
         worst = judged.images[int(np.argmax(np.where(shown, judged.scores, -1)))].path
         expected = f"good images must score below {end:g}, the end of the scale, or nothing could be anomalous"

@@ -13,6 +13,7 @@ from typing import Any
 from export.model.cflow import ModelConfig
 from export.model.checkpoint import Checkpoint
 from runtime.common.errors import UserError
+from train.data.input_size import AUTO
 from train.data.open import Dataset
 from train.fit_options import DECODERS, config_from, factored_by, halved_by
 from train.loop.schedule import HISTORY, Recipe
@@ -21,6 +22,7 @@ KEPT = (*HISTORY, "seed")  # of a recipe, unless they are given
 # the option that names what of a model's configuration
 OPTIONS = {
     "input_size": "--size",
+    "tiles": "--tiles",
     "coupling_blocks": "--blocks",
     "conditional": "--unconditional",
     "soft_permutation": "--hard-permutation",
@@ -56,7 +58,7 @@ def config_like(
             f"--start-from {where} has the encoder's weights in it", "--weights too", "leave one of them out"
         )
     wanted = _wanted(old, options, given, dataset)
-    for field in fields(ModelConfig):
+    for field in sorted(fields(ModelConfig), key=lambda field: field.name != "tiles"):  # what --size is depends on them
         mine, theirs = getattr(wanted, field.name), getattr(old, field.name)
         if mine != theirs:
             option = OPTIONS.get(field.name, f"--{field.name}")
@@ -79,6 +81,11 @@ def _wanted(old: ModelConfig, options: argparse.Namespace, given: set[str], data
         "score": old.score,
         "white": old.white,
     }
+    if old.tiles is not None:
+        tile, frame = (f"{size[0]}x{size[1]}" for size in (old.tiles.tile, old.tiles.frame))
+        like_old |= {"tiles": tile, "size": frame, "overlap": old.tiles.overlap}
+    if options.tiles == AUTO:  # chooses the frames' size, and what they share
+        like_old = {name: value for name, value in like_old.items() if name not in ("size", "overlap")}
     merged = {name: value for name, value in like_old.items() if name not in given}
     if "encoder" in given and options.encoder != old.encoder:  # its taps have other names
         return replace(old, encoder=options.encoder)

@@ -1,7 +1,7 @@
 """Labelled images with their masks, and the AUROC over them; `export.images.layouts` says where they lie."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +65,14 @@ def _whole_mask(image: LabelledImage) -> NDArray[np.bool_] | None:
     return mask
 
 
-def read_masks(images: Sequence[LabelledImage], size: tuple[int, int]) -> list[NDArray[np.bool_] | None]:
+def read_masks(
+    images: Sequence[LabelledImage],
+    size: tuple[int, int],
+    keep: Callable[[NDArray[np.bool_]], NDArray[np.bool_]] = lambda mask: mask,
+) -> list[NDArray[np.bool_] | None]:
     """Return the ground truth of many images at `size`, as `read_mask` does, and say what is wrong with it.
 
+    `keep` returns what stands for a mask that marks a pixel: the same from elsewhere, where many do not fit memory.
     A mask that marks no pixel of an image with a defect tells nothing: it is None, as if there were none.
     """
     masks: list[NDArray[np.bool_] | None] = []
@@ -82,6 +87,7 @@ def read_masks(images: Sequence[LabelledImage], size: tuple[int, int]) -> list[N
                 full.append(image)
             if _turned_alone(image):
                 turned.append(image)
+            mask = None if mask is None else keep(mask)
         masks.append(mask)
     missing = [image for image, mask in zip(images, masks, strict=True) if mask is None]
     for which, what in (

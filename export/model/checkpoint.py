@@ -37,7 +37,8 @@ class Checkpoint:
 
     `constants` (`constant_shape`) are the score's, frozen over held-out good images: a level and a spread per tap,
     and the weights of its image score. `image_facts` is what the good images are like as pictures, `golden` one of
-    them, uint8 (H, W, 3) in the size that is judged, `population` the distribution of the held-out ones' numbers.
+    them, uint8 (H, W, 3) in the input size (of a tiled detector a tile of one), `population` the distribution of the
+    held-out ones' numbers.
     """
 
     model: CFlow
@@ -185,7 +186,7 @@ def _check_places(model: CFlow) -> None:
 
 def _golden(golden: Any, config: ModelConfig) -> Tensor | None:
     """Return the golden image, if there is one. Raises `ValueError` for what is none."""
-    shape = (*config.judged_size, 3)
+    shape = (*config.input_size, 3)
     if golden is None or (isinstance(golden, Tensor) and golden.dtype == torch.uint8 and golden.shape == shape):
         return golden
     raise ValueError(f"the golden image must be uint8 {shape}, not {type(golden).__name__}")

@@ -27,11 +27,18 @@ class TiledDetector(nn.Module):
 
     def _judge(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         corners, (height, width) = list(self.grid.corners()), self.grid.tile
-        maps, scores = [], []
+        batches = []
         for start in range(0, len(corners), TILES_AT_ONCE):
             some = corners[start : start + TILES_AT_ONCE]
             tiles = torch.stack([frame[top : top + height, left : left + width] for top, left in some])
-            tile_maps, tile_scores = self.detector.judge(self.detector.model.log_likelihoods(tiles, some))
+            batches.append(self.detector.model.log_likelihoods(tiles, some))
+        return self.judge([torch.cat(tap) for tap in zip(*batches, strict=True)])
+
+    def judge(self, log_likelihoods: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the map (H, W) and the score of a frame, from its tiles' log-likelihoods, (count, h, w) per tap."""
+        maps, scores = [], []
+        for some in zip(*(torch.split(tap, TILES_AT_ONCE) for tap in log_likelihoods), strict=True):
+            tile_maps, tile_scores = self.detector.judge(list(some))
             maps.append(tile_maps)
             scores.append(tile_scores)
         blended = self.grid.blend(torch.cat(maps).cpu().numpy())

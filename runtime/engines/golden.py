@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.common.errors import UserError
@@ -34,45 +35,72 @@ class WrongScores(UserError):
 
 @dataclass(frozen=True)
 class Golden:
-    """`png` is a good image, as PNG in base64; `scores` (two) by precision."""
+    """`png` is a good image, as PNG in base64; `scores` (two) by precision.
+
+    Of a tiled engine it is `mirrored`: a part of a good frame, at the frame's own pixels, which is repeated and
+    mirrored until it fills the frame. A whole frame of many megapixels has no room in a sidecar, and a small one,
+    enlarged, would show the network nothing that it has seen: its scores would be the end of the scale.
+    """
 
     png: str
     scores: Mapping[str, tuple[float, float]]
+    mirrored: bool = False
 
     @classmethod
-    def of(cls, image: Image8) -> "Golden":
-        """Return one for uint8 (H, W, 3) RGB, without scores yet."""
+    def of(cls, image: Image8, *, mirrored: bool = False) -> "Golden":
+        """Return one for uint8 (H, W, 3) RGB, without scores yet; `mirrored` of a tile."""
         buffer = io.BytesIO()
-        small = np.ascontiguousarray(every_nth(image, LARGEST_SIDE))
+        small = np.ascontiguousarray(_middle(image) if mirrored else every_nth(image, LARGEST_SIDE))
         Image.fromarray(small).save(buffer, "PNG", optimize=True)
-        return cls(base64.b64encode(buffer.getvalue()).decode("ascii"), {})
+        return cls(base64.b64encode(buffer.getvalue()).decode("ascii"), {}, mirrored)
 
     @classmethod
     def from_json(cls, value: Any) -> "Golden":
         """Rebuild it. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
-        png, scores = value["png"], value["scores"]
+        png, scores, mirrored = value["png"], value["scores"], value.get("mirrored", False)
+        if not isinstance(mirrored, bool):
+            raise TypeError(f"mirrored must be true or false, not {mirrored!r:.40}")
         if not isinstance(png, str) or len(png) > MOST_CHARACTERS:
             raise ValueError(f"png must be a picture in base64 of at most {MOST_CHARACTERS} characters")
         pairs = {str(precision): tuple(float(score) for score in pair) for precision, pair in scores.items()}
         if any(len(pair) != 2 or not np.isfinite(pair).all() for pair in pairs.values()):
             raise ValueError(f"scores must be two finite numbers for each precision, not {scores}")
-        return cls(png, {precision: (pair[0], pair[1]) for precision, pair in pairs.items()})
+        return cls(png, {precision: (pair[0], pair[1]) for precision, pair in pairs.items()}, mirrored)
 
     def frames(self, frame_size: tuple[int, int]) -> Frames:
-        """Return both frames, uint8 (2, H, W, 3), enlarged to the engine's `frame_size` without a filter.
+        """Return both frames, uint8 (2, H, W, 3), of the engine's `frame_size`: enlarged without a filter, or mirrored.
 
         Raises `UserError` for a picture that cannot be read.
         """
         try:
             with Image.open(io.BytesIO(base64.b64decode(self.png, validate=True)), formats=["PNG"]) as picture:
-                good = picture.convert("RGB").resize(frame_size[::-1], Image.Resampling.NEAREST)
+                whole = picture.convert("RGB")
+                good = whole if self.mirrored else whole.resize(frame_size[::-1], Image.Resampling.NEAREST)
         except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError("the sidecar's golden picture must be a PNG", str(error), "rebuild the engine") from None
-        frames = np.repeat(np.asarray(good)[None], 2, axis=0)
         height, width = frame_size
+        pixels = _filled(np.asarray(good), height, width) if self.mirrored else np.asarray(good)
+        frames = np.repeat(pixels[None], 2, axis=0)
         top, left = round(height * (1 - PATCH) / 2), round(width * (1 - PATCH) / 2)
         frames[1, top : height - top, left : width - left] //= 4
         return frames
+
+
+def _middle(image: Image8) -> Image8:
+    """Return the middle of an image, at most `LARGEST_SIDE` pixels a side."""
+    cuts = [slice(max(0, side - LARGEST_SIDE) // 2, (side + LARGEST_SIDE + 1) // 2) for side in image.shape[:2]]
+    return image[cuts[0], cuts[1]][:LARGEST_SIDE, :LARGEST_SIDE]
+
+
+def _filled(image: Image8, height: int, width: int) -> Image8:
+    """Return (height, width, 3) that repeats `image`, every second time mirrored, so that no edge shows."""
+    rows, columns = (_mirrored(side, of) for side, of in ((height, image.shape[0]), (width, image.shape[1])))
+    return image[rows[:, None], columns]
+
+
+def _mirrored(count: int, side: int) -> NDArray[np.int64]:
+    place = np.arange(count) % (2 * side)
+    return np.minimum(place, 2 * side - 1 - place)
 
 
 def check_golden(session: Session, golden: Golden, precision: str, computed: str) -> bool:

@@ -85,6 +85,11 @@ class TileGrid:
             whole_map[top : top + height, left : left + width] += weight * tile
         return whole_map
 
+    def __str__(self) -> str:
+        rows, columns = len(self.tops), len(self.lefts)
+        cut = f"{rows}x{columns} tiles of {_text(self.tile)} from frames of {_text(self.frame)} (height x width)"
+        return f"{cut} that share {self.overlap} pixels or more"
+
     def to_json(self) -> dict[str, Any]:
         """Return a value that `json` can write and `from_json` reads back equal."""
         return {"frame": list(self.frame), "tile": list(self.tile), "overlap": self.overlap}

@@ -18,10 +18,11 @@ from export.model.checkpoint import read_tensors
 from export.model.flow import Decoder
 from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
+from train.data.open import evenly_spread
 from train.loop.augmentation import AS_IT_IS, image_batches
 from train.loop.feature_store import FeatureStore, FiberSource
 from train.loop.kept_weights import KeptWeights, check_learnt
-from train.loop.normal import Normal, evenly_spread, fit_normal
+from train.loop.normal import Normal, fit_normal
 from train.loop.precision import products_type
 from train.loop.processes import Processes
 from train.loop.schedule import Recipe, learning_rate

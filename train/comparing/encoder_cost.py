@@ -25,11 +25,10 @@ from export.precisions.typed_graph import TypingOptions
 from export.trt.options import BuildOptions
 from runtime.engines.openvino_session import compile_options, openvino_core
 from runtime.engines.sidecar import INPUT_NAME
-from train.data.open import Dataset
+from train.data.open import Dataset, evenly_spread
 from train.fit import fit
 from train.judging.judged_set import judge
 from train.judging.metrics import pixel_auroc
-from train.loop.normal import evenly_spread
 from train.loop.schedule import Recipe
 
 FORMS = ("encoder", "fp32", "int8")  # the FP32 graph up to its taps, and whole; the INT8 one

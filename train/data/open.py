@@ -1,6 +1,6 @@
 """Images of a folder: one of the layouts of `export.images.layouts`, STC, good images alone, or a list of images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "Dataset",
     "ImageCache",
     "LabelledImage",
+    "evenly_spread",
     "list_classes",
     "open_dataset",
     "read_mask",
@@ -34,6 +35,7 @@ __all__ = [
     "split_selection",
 ]
 
+MOST_SPREAD = 64  # images that stand for all of a set, where a few are enough
 ENOUGH_TO_SPLIT = 32  # held-out images; half of fewer would select badly and promise little
 
 
@@ -117,8 +119,19 @@ def split_good(dataset: Dataset, fraction: float, seed: int) -> tuple[list[Path]
     return train + more_train, selection + more_selection, of_threshold + more_of_threshold
 
 
+def evenly_spread(count: int, most: int = MOST_SPREAD) -> list[int]:
+    """Return at most `most` indices of `count`, evenly spread."""
+    return [int(index) for index in np.unique(np.linspace(0, count - 1, min(most, count)).round())]
+
+
 class ImageCache:
-    """Resized images by index, decoded once and kept while `limit_bytes` allows."""
+    """Resized images by index, decoded once and kept while `limit_bytes` allows.
+
+    An index is that of an input of the network: an image, or a tile of one (`train.data.frame_tiles`), of which an
+    image has `per_image`.
+    """
+
+    per_image = 1
 
     def __init__(
         self, paths: Sequence[Path], size: tuple[int, int], limit_bytes: int = 4 << 30, read: ReadOptions = PLAIN
@@ -126,6 +139,7 @@ class ImageCache:
         self.paths = list(paths)
         self.read = read
         self.size = size
+        self.look: Callable[[int, NDArray[np.uint8]], None] | None = None  # is called with every image that is decoded
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._limit = limit_bytes // (size[0] * size[1] * 3)
 
@@ -142,12 +156,27 @@ class ImageCache:
         return kept
 
     def decoded(self, index: int) -> NDArray[np.uint8]:
-        """Return image `index` as it is in its file, (H, W, 3) uint8 RGB of any size."""
-        return read_image(self.paths[index], self.read)
+        """Return image file `index` as it is, (H, W, 3) uint8 RGB of any size."""
+        frame = read_image(self.paths[index], self.read)
+        if self.look is not None:
+            self.look(index, frame)
+        return frame
 
     def batch(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Return images (B, H, W, 3)."""
         return np.stack([self.image(index) for index in indices])
+
+    def corners(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the (top, left) of each input in its image, in pixels; none where inputs are whole images."""
+        return []
+
+    def places(self, indices: Sequence[int]) -> NDArray[np.int64] | None:
+        """Return the (row, column) of each input among the tiles of its image, (B, 2); None for whole images."""
+        return None
+
+    def spread(self, most: int = MOST_SPREAD) -> list[int]:
+        """Return at most `most` indices that stand for all."""
+        return evenly_spread(len(self), most)
 
 
 def split_selection(held_out: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -28,7 +28,7 @@ COLUMNS = {  # figures that are tabled; AUPRO-5 and AU-sPRO-5 go to 5 % of false
 class ClassResult:
     """A class that was trained, or the `error` that stopped it.
 
-    `input_size` is (height, width) in pixels. `minutes` are those of the run that finished the training, None
+    `input_size` is (height, width) of what is judged. `minutes` are those of the run that finished the training, None
     where it took place elsewhere. `figures` are the evaluation's, areas in [0, 1], empty until there is one.
     """
 

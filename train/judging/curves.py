@@ -5,7 +5,7 @@ corners matter. They are computed piece by piece from the sorted scores, each ti
 takes the 4 bytes of a normal pixel and the 8 of a defect pixel, whatever their shares.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -14,41 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from train.judging.binned import BinnedCurves
+from train.judging.curve_points import CurvePoints, PixelCurves
 from train.judging.packed import Known, packed_pixels, region_areas, scores_of, weights_of
-from train.judging.thresholds import Scores, best_cut, check_finite
+from train.judging.thresholds import best_cut, check_finite
 
 PIECE = 1 << 13  # defect pixels at a time
-LEVELS = 2000  # of each rate, for a drawing
+EXACT_PIXELS = 1 << 27  # of a set: those of more are counted in bins, for they no longer fit 4 GB with all else
 
 
-@dataclass(frozen=True, eq=False)
-class CurvePoints:
-    """Corners of the curves from the strictest cut on, all of length M, by descending score.
-
-    Entry i is for the pixels whose score is at least `thresholds[i]`: their share of the normal pixels, their share of
-    the anomalous pixels, and the mean over all ground-truth regions of the share of each. Between two entries the
-    curves are straight lines. `below` is the next lower score of any pixel, minus infinity where there is none.
-    """
-
-    false_positive_rate: NDArray[np.float64]
-    true_positive_rate: NDArray[np.float64]
-    region_overlap: NDArray[np.float64]
-    thresholds: Scores
-    below: Scores
-
-    def at(self, places: NDArray[Any]) -> "CurvePoints":
-        """Return the corners at `places`, indices or a choice."""
-        return CurvePoints(
-            self.false_positive_rate[places],
-            self.true_positive_rate[places],
-            self.region_overlap[places],
-            self.thresholds[places],
-            self.below[places],
-        )
-
-
-class PixelCurves:
-    """The curves from the strictest cut to "every pixel", over `normal` and `anomalous` pixels.
+class SortedCurves(PixelCurves):
+    """The curves through every score.
 
     `scores` are the normal pixels', ascending; `packed` the defect pixels' (`train.judging.packed`).
     """
@@ -116,30 +92,6 @@ class PixelCurves:
             below=below,
         )
 
-    def area(self, rate: Callable[[CurvePoints], NDArray[np.float64]], limit: float) -> float:
-        """Return the area under a rate over false-positive rates, from the origin to `limit`, by straight lines."""
-        area, x, y = 0.0, 0.0, 0.0
-        for piece in self.pieces():
-            xs, ys = np.append(x, piece.false_positive_rate), np.append(y, rate(piece))
-            area, x, y = area + area_between(xs, ys, limit), float(xs[-1]), float(ys[-1])
-            if x >= limit:
-                break
-        return area
-
-    @cached_property
-    def drawn(self) -> CurvePoints:
-        """Corners enough for a drawing: one for each of `LEVELS` of each rate, and the last."""
-        kept = [piece.at(_first_of_levels(piece)) for piece in self.pieces()]
-        return CurvePoints(
-            *(np.concatenate(parts) for parts in zip(*(vars(each).values() for each in kept), strict=True))
-        )
-
-
-def _first_of_levels(points: CurvePoints) -> NDArray[np.intp]:
-    rates = (points.false_positive_rate, points.true_positive_rate, points.region_overlap)
-    first = [np.unique((LEVELS * each).astype(np.int64), return_index=True)[1] for each in rates]
-    return np.unique(np.concatenate([*first, [len(points.thresholds) - 1]]))
-
 
 def _sums(carried: float, packed: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Return `carried` and its sums with the weights of the last pixel of `packed`, the last two, and so on."""
@@ -155,11 +107,13 @@ class Rates:
     region_overlap: float
 
 
-def pixel_curves(maps: NDArray[np.float32], masks: Sequence[NDArray[np.bool_] | None]) -> PixelCurves | None:
+def pixel_curves(
+    maps: NDArray[np.float32], masks: Sequence[NDArray[np.bool_] | None], exact_pixels: int = EXACT_PIXELS
+) -> PixelCurves | None:
     """Return the curves over the pixels of all maps (N, H, W) whose mask (H, W) is known.
 
-    None where the masks mark no pixel, or every one. A region is an 8-connected part of one mask. Raises
-    `UserError` for a score that is not finite.
+    None where the masks mark no pixel, or every one. A region is an 8-connected part of one mask. Of more than
+    `exact_pixels` pixels they are binned (`train.judging.binned`). Raises `UserError` for a score that is not finite.
     """
     known = [(scores, mask) for scores, mask in zip(maps, masks, strict=True) if mask is not None]
     anomalous = sum(int(mask.sum()) for _, mask in known)
@@ -168,7 +122,9 @@ def pixel_curves(maps: NDArray[np.float32], masks: Sequence[NDArray[np.bool_] | 
         return None
     for scores, _ in known:
         check_finite(scores, "every score of an anomaly map")
-    return PixelCurves(normal_scores(known), packed_pixels(known))
+    if normal + anomalous > exact_pixels:
+        return BinnedCurves.of(known)
+    return SortedCurves(normal_scores(known), packed_pixels(known))
 
 
 def normal_scores(known: Known) -> NDArray[np.float32]:
@@ -211,13 +167,3 @@ def f1_by_pixel(curves: PixelCurves, recall: Any, false_positive_rate: Any) -> A
     """Return the F1 by pixel, in [0, 1], of cuts with these rates on the curves' set."""
     normal_per_anomalous = curves.normal / curves.anomalous
     return 2 * recall / (recall + normal_per_anomalous * false_positive_rate + 1)
-
-
-def area_between(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
-    """Return the area under `y` from `x[0]`, at most `limit`, along ascending `x` to `limit` or the end, by lines."""
-    inside = int(np.searchsorted(x, limit, side="right"))
-    area = np.sum(np.diff(x[:inside]) * (y[1:inside] + y[: inside - 1])) / 2
-    if inside < len(x):  # the line to the next point, as far as the limit
-        at_limit = np.interp(limit, (x[inside - 1], x[inside]), (y[inside - 1], y[inside]))
-        area += (limit - x[inside - 1]) * (y[inside - 1] + at_limit) / 2
-    return float(area)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from export.images.labelled import auroc
-from train.judging.curves import PixelCurves, best_pixel_f1, f1_by_pixel, rates_above
+from train.judging.curve_points import PixelCurves
+from train.judging.curves import best_pixel_f1, f1_by_pixel, rates_above
 from train.judging.judged_set import JudgedSet
 from train.judging.pimo import aupimo
 from train.judging.saturated import au_spro

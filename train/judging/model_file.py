@@ -17,7 +17,7 @@ SUFFIXES = (".pt", ".onnx", ".plan")
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What evaluation and thresholds need to know of a model; `input_size` is (height, width) in pixels.
+    """What evaluation and thresholds need to know of a model; `input_size` is (height, width) of what it judges.
 
     `data_origin` is the name of what it was trained on and `training_data_sha256` its hash (`Dataset.sha256`), empty
     where the file does not say.
@@ -44,7 +44,7 @@ def read_facts(path: Path) -> ModelDescription:
 
         checkpoint = load_checkpoint(path)
         config = checkpoint.model.config
-        shape = (config.encoder, config.taps, config.input_size)
+        shape = (config.encoder, config.taps, config.judged_size)
         thresholds = (checkpoint.thresholds, checkpoint.default_threshold)
         return ModelDescription(*shape, *thresholds, checkpoint.data_origin, checkpoint.data_sha256)
     sidecar = own_sidecar(path)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from export.images.masks import MaskParts
 from export.images.saturation import Defect, read_defects
-from train.judging.curves import area_between, normal_scores
+from train.judging.curve_points import area_between
+from train.judging.curves import normal_scores
 from train.judging.judged_set import JudgedSet
 from train.judging.thresholds import Scores
 

@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from export.model.cflow import CFlow, DetectorModule
+from export.model.cflow import CFlow
 from runtime.common.files import write_bytes
 from runtime.engines.sidecar import Threshold
-from runtime.images.overlay import Tile, contact_sheet, draw
+from runtime.images.overlay import Tile, contact_sheet, draw, thumbnail
 from runtime.images.preprocess import ReadOptions, read_image
 from runtime.result import result_of
-from train.data.open import ImageCache
-from train.judging.scores import log_likelihood_batches
+from train.data.frame_tiles import open_inputs
+from train.judging.scores import Judge
 
 MOST = 1000  # images that are scored, evenly spread: less than half a pass of training each
 SHOWN = 12
 COLUMNS = 4
+WIDTH = 320  # pixels of a picture on the sheet
+MAP_SIDE = 1024  # positions of a map that is kept: a frame's own may be of tens of MB
 FAR = 5.0  # spreads above the median; of a normal distribution 1 in 3 million
 NORMAL = 1.4826  # median absolute deviation to standard deviation
 
@@ -52,18 +54,23 @@ def find_suspects(
 ) -> Suspects:
     """Score the images `paths`, at most `MOST` of them, and return the highest `SHOWN`."""
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(MOST, len(paths))).round().astype(int)).tolist()
-    images = ImageCache([paths[index] for index in chosen], model.config.input_size, limit_bytes=0, read=read)
-    detector = DetectorModule(model, constants).to(device)
+    images = open_inputs(model.config, [paths[index] for index in chosen], read, limit_bytes=0)
     best: list[tuple[float, int, NDArray[np.float32]]] = []
     scores: list[float] = []
-    for logps in log_likelihood_batches(model, images, device):
-        maps, batch = (part.cpu() for part in detector.judge(logps))
-        best += [(score, len(scores) + i, maps[i].numpy().copy()) for i, score in enumerate(batch.tolist())]
-        scores += batch.tolist()
-        best = sorted(best, key=lambda entry: -entry[0])[:SHOWN]
+    for scored, score in Judge(model, constants, device).each(images):
+        best = sorted([*best, (score, len(scores), _small(scored))], key=lambda entry: -entry[0])[:SHOWN]
+        scores.append(score)
     far = sum(score > _limit(scores) for score in scores)
     found = [images.paths[index] for _, index, _ in best]
     return Suspects(found, [score for score, _, _ in best], [kept for _, _, kept in best], far, len(scores))
+
+
+def _small(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a map with at most `MAP_SIDE` positions a side, of each that it stands for the highest."""
+    for axis, side in enumerate(scores.shape):
+        step = -(-side // MAP_SIDE)
+        scores = np.maximum.reduceat(scores, np.arange(0, side, step), axis=axis) if step > 1 else scores
+    return scores.copy()
 
 
 def _limit(scores: Sequence[float]) -> float:
@@ -77,9 +84,9 @@ def write_sheet(path: Path, suspects: Suspects, threshold: Threshold, maximum: f
     tiles = []
     for file, score, scores in zip(suspects.paths, suspects.scores, suspects.maps, strict=True):
         picture = draw(read_image(file, read), result_of(scores, score, limits, {}, maximum), maximum)
-        tiles.append(Tile(picture, f"{file.name} {score:.3f}"))
+        tiles.append(Tile(thumbnail(picture, WIDTH), f"{file.name} {score:.3f}"))
     buffer = io.BytesIO()
-    Image.fromarray(contact_sheet(tiles, min(COLUMNS, len(tiles)))).save(buffer, "JPEG", quality=90)
+    Image.fromarray(contact_sheet(tiles, min(COLUMNS, len(tiles)), WIDTH)).save(buffer, "JPEG", quality=90)
     write_bytes(path, buffer.getvalue())
 
 

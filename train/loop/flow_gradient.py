@@ -13,6 +13,7 @@ Channels that are factored out count with their own norm, and the blocks that fo
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,21 +23,28 @@ from train.loop.flow_stage import HALF_CODE, Codes, Stage, Where
 from train.loop.normal import Normal
 from train.loop.parameters import flatten
 
+Origins = tuple[Sequence[float], Sequence[float]]
+WHOLE: Origins = ((0,), (0,))
+
 
 class FlowGradient:
     """Log-likelihoods of fibers under `decoder` (equal to its own up to rounding) and their gradient.
 
     The decoder's parameters become views of one vector `parameters`, whose gradient is the vector `gradient`:
-    an optimiser, or a sum over several processes, sees one tensor. `height` and `width` are the tap's grid.
+    an optimiser, or a sum over several processes, sees one tensor. `height` and `width` are the tap's grid. Where
+    inputs are tiles, `origins` are the first row of each row of tiles and the first column of each column of them, in
+    positions of the frame; the positions of the tile in row i and column j then begin at row i·h and column j·w.
     """
 
-    def __init__(self, decoder: Decoder, height: int, width: int) -> None:
+    def __init__(self, decoder: Decoder, height: int, width: int, origins: Origins = WHOLE) -> None:
         self.channels = decoder.dims
         parts = [flatten(blocks) for blocks in decoder.stages]
         self.parameters = torch.cat(parts)
         self.gradient = torch.zeros_like(self.parameters)
-        code = position_code(height, width).to(self.parameters)
-        codes = Codes(code[0, :, :HALF_CODE].contiguous(), code[:, 0, HALF_CODE:].contiguous())
+        tops, lefts = origins
+        columns = torch.cat([position_code(1, width, origin=(0, left))[0, :, :HALF_CODE] for left in lefts])
+        rows = torch.cat([position_code(height, 1, origin=(top, 0))[:, 0, HALF_CODE:] for top in tops])
+        codes = Codes(columns.to(self.parameters), rows.to(self.parameters))
         sizes = [len(part) for part in parts]
         views = zip(torch.split(self.parameters, sizes), torch.split(self.gradient, sizes), strict=True)
         self._stages = [Stage(blocks, *view, codes) for blocks, view in zip(decoder.stages, views, strict=True)]

@@ -27,7 +27,7 @@ HALF_CODE = CONDITION_DIMS // 2
 
 
 class Codes(NamedTuple):
-    """The condition's two halves, a small table each: (w, C/2) by column and (h, C/2) by row."""
+    """The condition's two halves, a table each: (w, C/2) by column and (h, C/2) by row; tiles have theirs in turn."""
 
     column: Tensor
     row: Tensor
@@ -159,21 +159,24 @@ class Stage:
             buffers.hidden.copy_(bias.expand_as(buffers.hidden))
             return
         by_column, by_row = self._condition_weights(self._stacked)
-        columns = torch.addmm(bias, self._codes.column, by_column.t()).to(self._dtype)
-        torch.index_select(columns, 0, self._where.columns, out=buffers.hidden)
-        rows = (self._codes.row @ by_row.t()).to(self._dtype)
-        buffers.hidden.add_(torch.index_select(rows, 0, self._where.rows, out=buffers.looked_up))
+        code, places = _fewer(self._codes.column, self._where.columns)
+        columns = torch.addmm(bias, code, by_column.t()).to(self._dtype)
+        torch.index_select(columns, 0, places, out=buffers.hidden)
+        code, places = _fewer(self._codes.row, self._where.rows)
+        rows = (code @ by_row.t()).to(self._dtype)
+        buffers.hidden.add_(torch.index_select(rows, 0, places, out=buffers.looked_up))
 
     def _condition_gradient(self, buffers: Buffers) -> None:
         if not self._conditional:
             return
         by_column, by_row = self._condition_weights(self._d_stacked)
         hidden = buffers.hidden.to(self._gradient.dtype)
-        for code, positions, out in (
+        for table, positions, out in (
             (self._codes.column, self._where.columns, by_column),
             (self._codes.row, self._where.rows, by_row),
         ):
-            sums = code.new_zeros(len(code), hidden.shape[1]).index_add_(0, positions, hidden)
+            code, places = _fewer(table, positions)
+            sums = code.new_zeros(len(code), hidden.shape[1]).index_add_(0, places, hidden)
             out.copy_(sums.t() @ code)
 
     def _condition_weights(self, stacked: Stacked) -> tuple[Tensor, Tensor]:
@@ -201,6 +204,16 @@ class Stage:
         if products.flat is not self._parameters:
             products.flat.copy_(self._parameters)
         return products
+
+
+def _fewer(table: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a table and where `positions` (N,) stand in it: of one with more rows than N, a copy of those alone.
+
+    The tables of a frame of many tiles are long, and every step multiplies all that they have.
+    """
+    if len(table) <= len(positions):
+        return table, positions
+    return table.index_select(0, positions), torch.arange(len(positions), device=positions.device)
 
 
 class _Products(NamedTuple):

@@ -12,14 +12,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from export.model.cflow import CFlow
 from train.data.open import ImageCache
 
-MOST = 64  # images that it is fitted to: some 10^4 features of every tap
 BATCH = 8
 SMALLEST_SHARE = 0.02  # of the mean deviation: what a constant channel is taken to have
 SMALLEST_MEAN = 0.01  # of the features' size: what the mean deviation of features that never change is taken to be
@@ -89,15 +87,10 @@ def fit_normals(model: CFlow, images: ImageCache, device: torch.device) -> list[
 
 @torch.no_grad()
 def tap_features(model: CFlow, images: ImageCache, device: torch.device) -> list[Tensor]:
-    """Return each tap's features (N, D) of at most `MOST` images, on the host."""
-    chosen = evenly_spread(len(images))
+    """Return each tap's features (N, D) of at most `MOST_SPREAD` images, some 10^4 of every tap, on the host."""
+    chosen = images.spread()
     batches = [_encode(model, images, chosen[i : i + BATCH], device) for i in range(0, len(chosen), BATCH)]
     return [torch.cat(parts) for parts in zip(*batches, strict=True)]
-
-
-def evenly_spread(count: int) -> list[int]:
-    """Return at most `MOST` indices of `count`, evenly spread."""
-    return [int(index) for index in np.unique(np.linspace(0, count - 1, min(MOST, count)).round())]
 
 
 def _encode(model: CFlow, images: ImageCache, indices: list[int], device: torch.device) -> list[Tensor]:

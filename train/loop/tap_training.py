@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from export.model.flow import Decoder
-from train.loop.flow_gradient import FlowGradient
+from train.loop.flow_gradient import WHOLE, FlowGradient, Origins
 from train.loop.processes import Processes
 
 CHUNK = 4096  # fibers evaluated at a time: bounds the memory
@@ -19,20 +19,28 @@ class Fibers:
     """One tap's feature vectors over an image batch, (N, D), and the order to take them in, (N,).
 
     Each is taken with noise from `generator`, of the deviation `noise` (P, D) at its place in the grid (`noise_of`).
+    `places` (B, 2) are the (row, column) of the images among the tiles of their frames; None for whole images.
     """
 
     values: Tensor
     order: Tensor
     noise: Tensor | None = None
     generator: torch.Generator | None = None
+    places: Tensor | None = None
 
     @classmethod
     def shuffled(
-        cls, values: Tensor, positions: int, noise: float, generator: torch.Generator, most: int | None = None
+        cls,
+        values: Tensor,
+        positions: int,
+        noise: float,
+        generator: torch.Generator,
+        most: int | None = None,
+        places: Tensor | None = None,
     ) -> "Fibers":
         """Return `most` of the features (N, D) of images of so many positions, in an order that `generator` draws."""
         order = torch.randperm(len(values), generator=generator, device=generator.device)
-        return cls(values, order[:most], noise_of(values, positions, noise), generator)
+        return cls(values, order[:most], noise_of(values, positions, noise), generator, places)
 
     def take(self, part: slice) -> Tensor:
         """Return those that the order has at `part`, (n, D)."""
@@ -59,18 +67,23 @@ def noise_of(values: Tensor, positions: int, share: float) -> Tensor | None:
 
 
 class TapTraining:
-    """Fits `decoder` to the fibers of a tap whose grid is (height, width), by Adam.
+    """Fits `decoder` to the fibers of a tap whose grid is (height, width), by Adam; `origins` where it is of tiles.
 
     Its products are computed in the type `products`, None for the parameters' own; what `log_likelihood` says is not.
     A gradient longer than `LARGEST_GRADIENT` is made that long, and a step whose gradient is not finite is not taken.
     """
 
     def __init__(
-        self, decoder: Decoder, grid: tuple[int, int], learning_rate: float, products: torch.dtype | None = None
+        self,
+        decoder: Decoder,
+        grid: tuple[int, int],
+        learning_rate: float,
+        products: torch.dtype | None = None,
+        origins: Origins = WHOLE,
     ) -> None:
         self.products = products
-        self.flow = FlowGradient(decoder, *grid)
-        self.width = grid[1]
+        self.flow = FlowGradient(decoder, *grid, origins)
+        self.grid = grid
         self.positions = grid[0] * grid[1]
         self._vector = nn.Parameter(self.flow.parameters)
         self._vector.grad = self.flow.gradient
@@ -85,7 +98,7 @@ class TapTraining:
         """Take `steps` of `fiber_batch` fibers each at learning rate `rate`; return the mean loss, on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        rows, columns = self._grid_positions(fibers.order)
+        rows, columns = self._grid_positions(fibers.order, fibers.places)
         total = fibers.values.new_zeros(())
         with torch.no_grad():
             for start in range(0, steps * fiber_batch, fiber_batch):
@@ -105,12 +118,16 @@ class TapTraining:
         self.optimizer.found_inf = torch.isfinite(norm).logical_not().float()  # type: ignore[attr-defined]
         self.optimizer.step()
 
-    def log_likelihood(self, fibers: Tensor) -> Tensor:
-        """Return the log-likelihoods (N,) of whole images' fibers (N, D) in grid order."""
-        rows, columns = self._grid_positions(torch.arange(len(fibers), device=fibers.device))
+    def log_likelihood(self, fibers: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return the log-likelihoods (N,) of the fibers (N, D) of whole images, or tiles at `places`, in grid order."""
+        rows, columns = self._grid_positions(torch.arange(len(fibers), device=fibers.device), places)
         parts = zip(*(torch.split(whole, CHUNK) for whole in (fibers, rows, columns)), strict=True)
         return torch.cat([self.flow.log_likelihood(*part) for part in parts])
 
-    def _grid_positions(self, order: Tensor) -> tuple[Tensor, Tensor]:
-        position = order % self.positions
-        return torch.div(position, self.width, rounding_mode="floor"), position % self.width
+    def _grid_positions(self, order: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor]:
+        position, (height, width) = order % self.positions, self.grid
+        rows, columns = torch.div(position, width, rounding_mode="floor"), position % width
+        if places is None:
+            return rows, columns
+        tile_rows, tile_columns = places[torch.div(order, self.positions, rounding_mode="floor")].unbind(1)
+        return rows + height * tile_rows, columns + width * tile_columns

@@ -1,7 +1,7 @@
 """The training loop: shuffled fibers of an image batch, one optimisation step per fiber batch and tap."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from export.model.cflow import CFlow
+from export.model.cflow import CFlow, ModelConfig
 from export.model.checkpoint import read_tensors
 from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
@@ -21,8 +21,9 @@ from runtime.common.interrupts import lasting_interrupt
 from runtime.common.machine import memory_bytes
 from runtime.common.side_by_side import one_ahead
 from train.data.open import ImageCache
-from train.loop.augmentation import Variation, image_batches
+from train.loop.augmentation import Variation, image_batches, varied
 from train.loop.feature_store import FeatureStore, stored_bytes
+from train.loop.flow_gradient import WHOLE, Origins
 from train.loop.kept_weights import KeptWeights, check_learnt
 from train.loop.normal import fit_normals
 from train.loop.precision import products_type, settle
@@ -39,6 +40,14 @@ NOT_FINITE = -1e9  # stands in the history for a likelihood that was not finite,
 def resume_path(out: Path) -> Path:
     """Return where an interrupted run's state stands: `cable.training.pt` for `cable.pt`."""
     return out.with_suffix(".training.pt")
+
+
+def origins_of(config: ModelConfig) -> list[Origins]:
+    """Return for each tap where rows and columns of tiles begin in their frame, in positions of the tap."""
+    if config.tiles is None:
+        return [WHOLE] * len(config.taps)
+    tops, lefts = config.tiles.tops, config.tiles.lefts
+    return [([top / stride for top in tops], [left / stride for left in lefts]) for stride in config.tap_strides]
 
 
 class Trainer:
@@ -61,8 +70,10 @@ class Trainer:
         self.losses = [0.0 for _ in model.config.taps]  # of the last pass, a tap each
         products = products_type(recipe)
         self.taps = [
-            TapTraining(decoder, (height, width), recipe.learning_rate, products)  # type: ignore[arg-type]
-            for decoder, (_, height, width) in zip(model.decoders, model.config.tap_sizes, strict=True)
+            TapTraining(decoder, (height, width), recipe.learning_rate, products, origins)  # type: ignore[arg-type]
+            for decoder, (_, height, width), origins in zip(
+                model.decoders, model.config.tap_sizes, origins_of(model.config), strict=True
+            )
         ]
         for tap in self.taps:
             self.processes.broadcast(tap.flow.parameters)
@@ -79,7 +90,7 @@ class Trainer:
             lasting_interrupt() as check,
             tqdm(
                 total=self.recipe.epochs * count,
-                unit="img",
+                unit="img" if self.images.per_image == 1 else "tile",
                 initial=self.epoch * count,
                 disable=None if first else True,
             ) as bar,
@@ -119,9 +130,9 @@ class Trainer:
         """
         batches = -(-len(self.images) // self.recipe.batch)
         losses = []
-        for index, features in enumerate(self._feature_batches()):
+        for index, (features, places) in enumerate(self._feature_batches()):
             rate = learning_rate(self.recipe, self.epoch, index / batches)
-            losses.append(self._train_features(features, rate, index))
+            losses.append(self._train_features(features, rate, index, places))
             if bar is not None:
                 bar.update(min(self.recipe.batch, len(self.images) - index * self.recipe.batch))
                 bar.set_postfix(lr=f"{rate:.1e}", refresh=False)
@@ -144,14 +155,19 @@ class Trainer:
             return None
         return FeatureStore(self.model, self.images, self.device, torch.float32)
 
-    def _feature_batches(self) -> Iterator[list[Tensor]]:
-        """Yield the features of this process's share of every image batch of the pass, one (B·h·w, D) per tap."""
-        kept = self._kept_features
+    def _feature_batches(self) -> Iterator[tuple[list[Tensor], Tensor | None]]:
+        """Yield this process's share of every image batch of the pass: features, one (B·h·w, D) per tap, and places."""
+        kept, places = self._kept_features, (self._places(indices) for indices, _ in self._shares())
         if kept is None:
-            yield from map(self._fibers, one_ahead(self._image_batches()))
+            yield from zip(map(self._fibers, one_ahead(self._image_batches())), places, strict=True)
         else:
-            for indices, _ in self._shares():
-                yield [kept.fibers(tap, indices) for tap in range(len(self.taps))]
+            for (indices, _), place in zip(self._shares(), places, strict=True):
+                yield [kept.fibers(tap, indices) for tap in range(len(self.taps))], place
+
+    def _places(self, indices: Sequence[int], images: ImageCache | None = None) -> Tensor | None:
+        """Return where inputs stand among the tiles of their frames, (B, 2) on the device; None for whole images."""
+        places = (images or self.images).places(indices)
+        return None if places is None else torch.from_numpy(places).to(self.device)
 
     def _shares(self) -> Iterator[tuple[list[int], list[Variation]]]:
         """Yield this process's share of every image batch: indices, and how each image is varied."""
@@ -164,8 +180,8 @@ class Trainer:
     def _image_batches(self) -> Iterator[Tensor]:
         """Yield this process's share of every image batch, (B, H, W, 3) uint8."""
         for share in self._shares():
-            varied = [variation.of(self.images.image(index)) for index, variation in zip(*share, strict=True)]
-            frames = torch.from_numpy(np.stack(varied))
+            chosen = [varied(self.images, index, variation) for index, variation in zip(*share, strict=True)]
+            frames = torch.from_numpy(np.stack(chosen))
             yield frames.pin_memory() if self.device.type == "cuda" else frames
 
     def train_images(self, frames: Tensor, rate: float, index: int) -> Tensor:
@@ -175,23 +191,26 @@ class Trainer:
         """
         return self._train_features(self._fibers(frames), rate, index).mean()
 
-    def _train_features(self, features: list[Tensor], rate: float, index: int) -> Tensor:
+    def _train_features(self, features: list[Tensor], rate: float, index: int, places: Tensor | None = None) -> Tensor:
         """Return the mean loss over the steps of each tap, (K,), on the device."""
         share = max(1, self.recipe.fiber_batch // self.processes.count)
         _, height, width = self.model.config.tap_sizes[0]
         most = self.recipe.fibers_of(len(features[0]) // (height * width))
 
         def train(k: int) -> Tensor:
-            fibers = self._shuffled(features[k], index, k, most)
+            fibers = self._shuffled(features[k], index, k, most, places)
             steps = max(1, len(fibers.order) // share)  # an incomplete last fiber batch is left out
             return self.taps[k].train(fibers, steps, share, rate * self.kept[k].share, self.processes)
 
         return torch.stack(self._for_every_tap(train))
 
-    def _shuffled(self, features: Tensor, index: int, tap: int, most: int | None = None) -> Fibers:
+    def _shuffled(
+        self, features: Tensor, index: int, tap: int, most: int | None = None, places: Tensor | None = None
+    ) -> Fibers:
         """Return the features (N, D) of the pass's image batch `index` in the order in which `most` are taken."""
         generator = self.processes.generator(self.recipe.seed, self.epoch, index, tap)
-        return Fibers.shuffled(features, self.taps[tap].positions, self.recipe.feature_noise, generator, most)
+        noise = self.recipe.feature_noise
+        return Fibers.shuffled(features, self.taps[tap].positions, noise, generator, most, places)
 
     def _fibers(self, frames: Tensor) -> list[Tensor]:
         """Return the features of frames (B, H, W, 3) as one (B·h·w, D) per tap."""
@@ -241,18 +260,21 @@ class Trainer:
     def _held_out_logps(self, held_out: ImageCache) -> Tensor:
         """Return every tap's log-likelihoods of held-out good images, (K, n) in nats per dimension, on the host.
 
-        They decide what every process does next, so that all take the first one's.
+        An image's is the mean of its tiles'. They decide what every process does next: all take the first one's.
         """
         columns = []
         for start in range(0, len(held_out), HELD_OUT_BATCH):
             indices = range(start, min(start + HELD_OUT_BATCH, len(held_out)))
             features = self._fibers(torch.from_numpy(held_out.batch(indices)))
+            places = self._places(indices, held_out)
 
-            def means(k: int, features: list[Tensor] = features, count: int = len(indices)) -> Tensor:
-                return self.taps[k].log_likelihood(features[k]).view(count, -1).double().mean(1)
+            def means(
+                k: int, features: list[Tensor] = features, count: int = len(indices), places: Tensor | None = places
+            ) -> Tensor:
+                return self.taps[k].log_likelihood(features[k], places).view(count, -1).double().mean(1)
 
             columns.append(torch.stack(self._for_every_tap(means)))
-        logps = torch.cat(columns, dim=1)
+        logps = torch.cat(columns, dim=1).view(len(self.taps), -1, held_out.per_image).mean(2)
         self.processes.broadcast(logps)
         return logps.cpu()
 

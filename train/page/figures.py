@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from train.judging.curves import PixelCurves, Rates, rates_above
+from train.judging.curve_points import PixelCurves
+from train.judging.curves import Rates, rates_above
 from train.judging.metrics import FALSE_POSITIVE_LIMIT, Evaluation
 from train.page.cases import Decision
 from train.page.charts import Axis, Curve, Rule, draw_chart, histogram_curve, thin

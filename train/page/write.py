@@ -8,7 +8,7 @@ import numpy as np
 from runtime.common.files import write_text
 from runtime.engines.sidecar import Threshold
 from runtime.images.overlay import score_colours
-from train.judging.curves import PixelCurves
+from train.judging.curve_points import PixelCurves
 from train.judging.judged_set import JudgedSet
 from train.judging.metrics import Evaluation
 from train.page.cases import Decision, defect_types, show_cases, typical_detections, worst_false_alarms, worst_misses

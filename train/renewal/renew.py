@@ -23,6 +23,7 @@ from runtime.improve.proposal import Mistakes, Nothing, Proposal, Row, too_few
 from runtime.improve.rejudge import Frame, Frames, Known
 from runtime.improve.shares import FEWEST, LUCK, by_luck
 from runtime.improve.staging import Stage
+from train.data.frame_tiles import open_inputs
 from train.data.open import Dataset, ImageCache, split_good
 from train.fit import faults_of, fit
 from train.judging.scores import log_likelihood_batches
@@ -126,9 +127,9 @@ class Renewal:
         recipe = recipe_like(self.recipe, old, set())
         _, selection, of_threshold = split_good(self.dataset, recipe.held_out, recipe.seed)
         config = old.model.config
-        images = ImageCache([*selection, *of_threshold], config.input_size, read=ReadOptions(config.white))
+        images = open_inputs(config, [*selection, *of_threshold], ReadOptions(config.white))
         before, after = (_mean_log_likelihood(checkpoint, images) for checkpoint in (old, new))
-        said = f"{len(images)} held-out good images are {after:.3f} nats a dimension likely, {before:.3f} before"
+        said = f"{len(images.paths)} held-out good images are {after:.3f} nats a dimension likely, {before:.3f} before"
         return [f"worse: {said}" if after < before - WORSE else said]
 
 

@@ -13,7 +13,8 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 from export.images.labelled import auroc
 from runtime.common.errors import UserError
 from train.data.open import GOOD, LabelledImage
-from train.judging.curves import PIECE, CurvePoints, PixelCurves, best_pixel_f1, pixel_curves, rates_above
+from train.judging.curve_points import CurvePoints, PixelCurves
+from train.judging.curves import PIECE, best_pixel_f1, pixel_curves, rates_above
 from train.judging.judged_set import JudgedSet
 from train.judging.metrics import aupro, evaluate_judged, pixel_auroc
 
