@@ -17,8 +17,9 @@ from typing import Literal
 from export.calibration_data import DEFAULT_FOLDER
 from export.find_model import find_model
 from export.frame_size import parse_frame_size, resize_file_inside
-from export.fuse import LAYOUT_HELP, fuse_file
+from export.fuse import LAYOUT_HELP, TILES_AT_ONCE_HELP, fuse_file
 from export.graph.onnx_files import foreign_graph, get_info, load_model, save_model
+from export.graph.tiled_frame import put_into_frame, tile_network
 from export.kept_thresholds import keep_thresholds
 from export.passes import LAYOUTS, Layout
 from export.precisions.golden import measured
@@ -31,7 +32,7 @@ from export.trt.build import build_plan
 from export.trt.compat import Backend, check_options, find_backend
 from export.trt.options import BuildOptions, add_plan_arguments, plan_options
 from export.trt.precision import Precision
-from runtime.common.argument_types import output_file
+from runtime.common.argument_types import count, output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import printable, sha256_of, write_bytes
 from runtime.common.program import program_name
@@ -48,6 +49,7 @@ class BuildRequest:
     typing: TypingOptions
     frame_size: tuple[int, int] | None = None  # (height, width) of the camera's frames; None: the input size
     layout: Layout = "convolution"
+    tiles_at_once: int = 1  # of a tiled detector: how many tiles go through the network together
 
     def beside(self, suffix: str) -> Path:
         """Return the path of another file of the same engine."""
@@ -67,13 +69,13 @@ def build_engine(options: BuildRequest, backend: Backend | None) -> Sidecar:
 def _build(options: BuildRequest, backend: Backend | None, staged: StagedEngine) -> Sidecar:
     fused_path = staged.aside(options.beside(".onnx"))
     unfused = _export_and_fuse(options, fused_path, staged)
-    model = load_model(fused_path)
+    model = tile_network(load_model(fused_path))
     info = get_info(model, fused_path.name)
     typed = type_graph(model, options.typing, _say)
     precision, typed_path = options.build.precision, fused_path
     if precision != "fp32":
         typed_path = staged.aside(options.beside(f".{precision}.onnx"))
-        save_model(typed.model, typed_path)
+        save_model(put_into_frame(typed.model, options.tiles_at_once), typed_path)
     size = info.sidecar.input_size
     frame_size = None if options.frame_size == size else options.frame_size
     if frame_size is not None:  # last: ranges and parity are measured on images resized as in training
@@ -119,7 +121,7 @@ def _export_and_fuse(options: BuildRequest, fused_path: Path, staged: StagedEngi
             export_checkpoint(source, unfused)
         source = unfused
     _say(f"fusing {source.name}")
-    _say(fuse_file(source, fused_path, options.layout))
+    _say(fuse_file(source, fused_path, options.layout, options.tiles_at_once))
     return unfused
 
 
@@ -162,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HxW",
         help="height x width of the camera's frames, such as 1080x1920: the engine resizes them itself",
     )
+    parser.add_argument("--tiles-at-once", type=count, default=1, metavar="N", help=TILES_AT_ONCE_HELP)
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=LAYOUT_HELP)
     parser.add_argument("--calibration-data", type=Path, default=DEFAULT_FOLDER, help="good images, for --int8")
     parser.add_argument("--calibrator", choices=METHODS, default="minmax", help="how INT8 ranges are chosen")
@@ -208,7 +211,7 @@ def _options(arguments: argparse.Namespace) -> BuildRequest:
     if out.suffix != ".plan":
         raise UserError("--out must end in .plan", str(out))
     typing = _typing_options(arguments, precision)
-    return BuildRequest(model, out, build, typing, arguments.frame_size, arguments.layout)
+    return BuildRequest(model, out, build, typing, arguments.frame_size, arguments.layout, arguments.tiles_at_once)
 
 
 def _typing_options(arguments: argparse.Namespace, precision: Precision) -> TypingOptions:

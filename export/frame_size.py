@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from export.graph.onnx_files import (
+    ExportInfo,
     check_onnx_path,
     check_takes_input_size,
     cpu_session,
@@ -27,6 +28,7 @@ from export.graph.onnx_files import (
     save_model,
     set_info,
 )
+from export.graph.tiled_front import resize_in_front
 from export.passes.resize_frames import PREFIX, find_front, put_in_front
 from export.precisions.golden import measured
 from export.staging import staged_engine
@@ -70,17 +72,23 @@ def resize_inside(model: onnx.ModelProto, frame_size: tuple[int, int], origin: s
     """
     info = get_info(model, origin)
     check_takes_input_size(info, origin)
-    graph = gs.import_onnx(model)
-    front = find_front(graph)
-    if isinstance(front, str):
-        raise UserError(f"{origin} must start with Cast and Transpose to planes", front, "fuse it with export.fuse")
-    put_in_front(graph, front, frame_size, info.sidecar.input_size)
-    resized = gs.export_onnx(graph)
+    resized = (
+        _resized(model, info, frame_size, origin) if info.sidecar.tiles is None else resize_in_front(model, frame_size)
+    )
     resized.ir_version = model.ir_version
     del resized.graph.value_info[:]
     resized = onnx.shape_inference.infer_shapes(resized, strict_mode=True, data_prop=True)
     set_info(resized, replace(info, sidecar=replace(info.sidecar, frame_size=frame_size)))
     return resized
+
+
+def _resized(model: onnx.ModelProto, info: ExportInfo, frame_size: tuple[int, int], origin: str) -> onnx.ModelProto:
+    graph = gs.import_onnx(model)
+    front = find_front(graph)
+    if isinstance(front, str):
+        raise UserError(f"{origin} must start with Cast and Transpose to planes", front, "fuse it with export.fuse")
+    put_in_front(graph, front, frame_size, info.sidecar.input_size)
+    return gs.export_onnx(graph)  # type: ignore[no-any-return]
 
 
 def check_resize(model: onnx.ModelProto, origin: str) -> ResizeCheck:

@@ -22,13 +22,16 @@ from export.graph.onnx_files import (
     save_model,
     set_info,
 )
+from export.graph.tiled_frame import put_into_frame, tile_network
+from export.images.tile_images import Feed, Place, feed, places_of
 from export.passes import LAYOUTS, Layout, carry_non_finite, opset17, rewrites, unread_initializers
 from export.passes.rewrite import RewriteCount, run
 from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.program import program_name
-from runtime.engines.sidecar import INPUT_NAME, sidecar_path
+from runtime.engines.sidecar import sidecar_path
 
+TILES_AT_ONCE_HELP = "tiles that go through a tiled detector's network together (default: 1)"
 LAYOUT_HELP = "the decoders' products: 1 x 1 convolutions on images, or matrix products on (positions, channels)"
 TOLERANCE = 1e-4  # what float32 rounding leaves, with room for a trained model's less well-conditioned flows
 
@@ -83,14 +86,23 @@ def fuse(
 
 
 def probe_frames(info: ExportInfo, count: int = 2, seed: int = 0) -> NDArray[np.uint8]:
-    """Return seeded frames (count + 1, H, W, 3) to compare graphs on: smooth random ones, and one flat grey."""
-    height, width = info.sidecar.input_size
+    """Return seeded frames (count + 1, H, W, 3), or tiles, to compare graphs on: smooth random ones, one flat grey."""
+    height, width = info.network_size
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3))
     smooth = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
     noise = rng.integers(-8, 9, smooth.shape)
     frames = np.clip(smooth + noise, 0, 255).astype(np.uint8)
     return np.concatenate([frames, np.full((1, height, width, 3), 128, np.uint8)])
+
+
+def probe_places(info: ExportInfo, count: int = 3) -> list[Place]:
+    """Return seeded places for as many tiles, the last one's among them; none where there are no tiles."""
+    grid = info.sidecar.tiles
+    if grid is None:
+        return []
+    chosen = np.random.default_rng(1).integers(0, grid.count, count - 1)
+    return [places_of(grid)[number] for number in (*chosen, grid.count - 1)]
 
 
 def _with_log_likelihoods(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -105,13 +117,15 @@ def _with_log_likelihoods(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _outputs(model: onnx.ModelProto, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    return cpu_session(_with_log_likelihoods(model)).run(None, {INPUT_NAME: frames})  # type: ignore[no-any-return]
+def _outputs(model: onnx.ModelProto, inputs: Feed) -> list[NDArray[np.float32]]:
+    return cpu_session(_with_log_likelihoods(model)).run(None, inputs)  # type: ignore[no-any-return]
 
 
-def compare(reference: onnx.ModelProto, other: onnx.ModelProto, frames: NDArray[np.uint8]) -> Agreement:
-    """Run both on `frames` with ONNX Runtime and return their differences."""
-    left, right = _outputs(reference, frames), _outputs(other, frames)
+def compare(
+    reference: onnx.ModelProto, other: onnx.ModelProto, frames: NDArray[np.uint8], places: Sequence[Place] = ()
+) -> Agreement:
+    """Run both on `frames`, or tiles of some `places`, with ONNX Runtime and return their differences."""
+    left, right = (_outputs(model, feed(frames, places)) for model in (reference, other))
     errors = [np.abs(a - b) for a, b in zip(left, right, strict=True)]
     relative = [np.quantile(error / (1 + np.abs(a)), 0.9) for error, a in zip(errors[2:], left[2:], strict=True)]
     return Agreement(float(errors[0].max()), float(errors[1].max()), float(max(relative)))
@@ -131,18 +145,21 @@ def fusion_table(counts: Sequence[RewriteCount], agreement: Agreement) -> str:
     return "\n".join(lines)
 
 
-def fuse_file(unfused: Path, out: Path, layout: Layout = "convolution") -> str:
-    """Fuse the ONNX at `unfused` into `out` and return the fusion table. Raises `UserError` if they disagree."""
-    model = load_model(unfused)
+def fuse_file(unfused: Path, out: Path, layout: Layout = "convolution", tiles_at_once: int = 1) -> str:
+    """Fuse the ONNX at `unfused` into `out` and return the fusion table. Raises `UserError` if they disagree.
+
+    Of a tiled detector's frame `tiles_at_once` tiles go through the network together.
+    """
+    model = tile_network(load_model(unfused))
     info = get_info(model, unfused.name)
     check_takes_input_size(info, unfused.name)
     check_no_engines(out)
     fused, counts = fuse(model, info, layout)
-    agreement = compare(model, fused, probe_frames(info))
+    agreement = compare(model, fused, probe_frames(info), probe_places(info))
     table = fusion_table(counts, agreement)
     if not agreement.exact:
         raise UserError(f"the fused graph must agree with the unfused one within {TOLERANCE}", str(agreement))
-    save_model(fused, out)
+    save_model(put_into_frame(fused, tiles_at_once), out)
     return table
 
 

@@ -24,6 +24,7 @@ from export.graph.onnx_files import (
     load_model,
     save_model,
 )
+from export.graph.tiled_frame import put_into_frame, tile_network, tiles_at_once
 from export.precisions.calibration_checks import check_different
 from export.precisions.ranges import METHODS
 from export.precisions.typing import calibrated_int8, to_fp16
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = sidecar_path(options.onnx).with_suffix(f".{name}.onnx")
     check_no_engines(out)
     with foreign_graph(options.onnx):
-        model = load_model(options.onnx)
+        whole = load_model(options.onnx)
+        model = tile_network(whole)
         info = get_info(model, options.onnx.name)
         check_takes_input_size(info, options.onnx.name)
         if not info.fused:
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_different(data, info.sidecar.input_size, ReadOptions(info.sidecar.white), print)
             permutations = options.quantise_permutations
             typed = calibrated_int8(model, data, method=options.calibrator, quantise_permutations=permutations)
-        save_model(typed, out)
+        save_model(put_into_frame(typed, tiles_at_once(whole)), out)
         print(f"wrote {out}")
 
 

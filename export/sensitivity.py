@@ -11,6 +11,7 @@ from pathlib import Path
 
 from export.calibration_data import DEFAULT_FOLDER, read_calibration_data
 from export.graph.onnx_files import foreign_graph, get_info, load_model
+from export.graph.tiled_frame import tile_network
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import read_good, read_labelled
 from export.precisions.answers import Reference
@@ -37,17 +38,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--labelled", type=Path, metavar="DIR", help="MVTec-style test images: AUROC as well")
     options = parser.parse_args(argv)
     with foreign_graph(options.onnx):
-        model = load_model(options.onnx)
+        model = tile_network(load_model(options.onnx))
         info = get_info(model, options.onnx.name)
         if not info.fused or info.precision != "fp32":
             found = info.precision if info.fused else "an unfused export"
             raise UserError(f"{options.onnx} must be a fused FP32 graph", found, "name the cable.onnx of export.fuse")
         data, size = read_calibration_data(options.calibration_data), info.sidecar.input_size
-        read = ReadOptions(info.sidecar.white)
+        read, tiles = ReadOptions(info.sidecar.white), info.sidecar.tiles
         check_different(data, size, read, print)
-        ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator, read)
-        good = options.labelled is None
-        images = read_good(data, size, RANKING_IMAGES, read) if good else read_labelled(options.labelled, size, read)
+        ranges = collect_ranges(model, data, size, WEIGHTED, options.calibrator, read, tiles)
+        if options.labelled is None:
+            images = read_good(data, size, RANKING_IMAGES, read, tiles)
+        else:
+            images = read_labelled(options.labelled, size, read, tiles)
         print(ranking_table(rank_groups(Reference(model), ranges, images, info.sidecar.threshold.value)))
 
 

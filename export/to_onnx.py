@@ -14,9 +14,12 @@ import onnx
 import torch
 
 from export.graph.onnx_files import ExportInfo, check_no_engines, save_model, set_info
+from export.graph.tiled_frame import put_into_frame
+from export.images.tile_images import PLACE_NAMES
 from export.model.cflow import DetectorModule, ModelConfig
 from export.model.checkpoint import Checkpoint, installed_versions, load_checkpoint, network_sha256
 from export.model.flow import FACTORED_AFTER
+from export.model.tiled import TileNetwork
 from runtime.common.argument_types import output_file
 from runtime.common.errors import run_command
 from runtime.common.files import printable, sha256_of
@@ -29,34 +32,49 @@ _PACKAGES = ("torch", "torchvision", "FrEIA", "onnx", "onnxscript", "onnx-graphs
 
 
 def export_detector(detector: DetectorModule) -> onnx.ModelProto:
-    """Trace a detector to ONNX: `frames` uint8 [batch, H, W, 3] to `anomaly_map`, `image_score`; batch is symbolic."""
-    height, width = detector.model.config.input_size
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
+    """Trace a detector to ONNX: `frames` uint8 [batch, H, W, 3] to `anomaly_map`, `image_score`; batch is symbolic.
+
+    Of a tiled detector that is what a tile goes through, with its place as further inputs (`TileNetwork`).
+    """
+    config = detector.model.config
+    example = torch.zeros(2, *config.input_size, 3, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
+    places = [torch.zeros(2, dtype=torch.int64) for _ in PLACE_NAMES]  # one tensor for both would be one input
     # Channels-last images, faster in training, would make every pooled mean a gather by computed indices.
     contiguous = detector.model.encoder.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    outputs = [MAP_NAME, SCORE_NAME]
     with contiguous:
-        model = trace(detector, example, [INPUT_NAME], [MAP_NAME, SCORE_NAME])
-    name_nodes(model, detector.model.config.taps)
+        if config.tiles is None:
+            model = trace(detector, [example], [INPUT_NAME], outputs)
+        else:
+            model = trace(TileNetwork(detector), [example, *places], [INPUT_NAME, *PLACE_NAMES], outputs)
+    name_nodes(model, config.taps)
     return model
 
 
 def trace(
-    module: torch.nn.Module, example: torch.Tensor, inputs: Sequence[str], outputs: Sequence[str] | None = None
+    module: torch.nn.Module,
+    examples: Sequence[torch.Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str] | None = None,
 ) -> onnx.ModelProto:
-    """Trace a module of one input to ONNX at opset `OPSET`, the first axis of `example` (its batch, 2 or more) open."""
+    """Trace a module to ONNX at opset `OPSET`, the first axis of the `examples` (their batch, 2 or more) open.
+
+    An input that the module does not read stays one.
+    """
+    batch = torch.export.Dim("batch")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module.eval(),
-            (example,),
+            tuple(examples),
             dynamo=True,
             verbose=False,
             optimize=True,  # folds constants and batch norms
             opset_version=OPSET,
             input_names=inputs,
             output_names=outputs,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=tuple({0: batch} for _ in examples),
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
@@ -119,7 +137,7 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
     config = checkpoint.model.config
     return Sidecar(
         name=printable(path.stem),
-        input_size=config.input_size,
+        input_size=config.judged_size,
         batch=1,
         encoder=config.encoder,
         encoder_weights=checkpoint.encoder_weights,
@@ -135,6 +153,7 @@ def sidecar_of(checkpoint: Checkpoint, path: Path) -> Sidecar:
         population=checkpoint.population,
         golden=golden_of(checkpoint),
         network_sha256=network_sha256(checkpoint),
+        tiles=config.tiles,
         versions={**checkpoint.versions, **installed_versions(*_PACKAGES)},
     )
 
@@ -159,7 +178,7 @@ def export_checkpoint(checkpoint_path: Path, out: Path, name: str | None = None)
     info = info_of(checkpoint, checkpoint_path)
     model = export_detector(DetectorModule(checkpoint.model, checkpoint.constants))
     set_info(model, replace(info, sidecar=replace(info.sidecar, name=name or info.sidecar.name)))
-    save_model(model, out)
+    save_model(put_into_frame(model), out)
     return out
 
 

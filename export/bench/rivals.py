@@ -33,7 +33,7 @@ def baseline_entry(stem: Path, kind: str, encoder: str, size: Size) -> Iterator[
     path, features = (stem.with_name(stem.name + suffix) for suffix in (".pt", ".features.onnx"))
     baseline.save(path)
     images = torch.zeros(2, 3, *baseline.config.crop)  # normalised; a batch of 1 would be taken for a constant
-    graph = trace(baseline.encoder, images, [IMAGES])
+    graph = trace(baseline.encoder, [images], [IMAGES])
     save_model(graph, features)
     flops = count_flops(graph, {IMAGES: images[:1].numpy()}) + baseline.config.flops
     work = Work(flops, weight_bytes(graph) + baseline.config.bytes_read, (3 + FLOAT_BYTES) * size[0] * size[1])

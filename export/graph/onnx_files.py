@@ -46,6 +46,12 @@ class ExportInfo:
         return {**{each.name: getattr(self, each.name) for each in fields(self)}, "sidecar": self.sidecar.to_json()}
 
     @property
+    def network_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of what the network sees: a frame, or a tile of it."""
+        tiles = self.sidecar.tiles
+        return self.sidecar.input_size if tiles is None else tiles.tile
+
+    @property
     def facts(self) -> ModelFacts:
         """What the rewrites should find in the unfused graph."""
         taps = len(self.sidecar.taps)

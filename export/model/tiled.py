@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from export.model.cflow import DetectorModule
+from export.model.cflow import CFlow, DetectorModule
+from export.model.flow import log_likelihood, position_code
 
 TILES_AT_ONCE = 8  # of a frame: bounds the memory of a large one
 
@@ -43,3 +44,47 @@ class TiledDetector(nn.Module):
             scores.append(tile_scores)
         blended = self.grid.blend(torch.cat(maps).cpu().numpy())
         return torch.from_numpy(blended).to(maps[0]), torch.cat(scores).max()
+
+
+def module_of(model: CFlow, constants: Tensor) -> nn.Module:
+    """Return what judges the frames of a detector, of a tiled one or another, in eval mode."""
+    detector = DetectorModule(model, constants)
+    return (detector if model.config.tiles is None else TiledDetector(detector)).eval()
+
+
+class TileNetwork(nn.Module):
+    """What one tile of a detector with `tiles` goes through, for the exporter: its place is an input.
+
+    A place is the numbers of its row and its column of tiles, so that a tile's condition is two rows of two tables.
+    """
+
+    def __init__(self, detector: DetectorModule) -> None:
+        super().__init__()
+        self.model, self.detector = detector.model, detector
+        config = detector.model.config
+        assert config.tiles is not None
+        for index, ((_, height, width), stride) in enumerate(zip(config.tap_sizes, config.tap_strides, strict=True)):
+            down = [position_code(height, 1, origin=(top / stride, 0)) for top in config.tiles.tops]
+            across = [position_code(1, width, origin=(0, left / stride)) for left in config.tiles.lefts]
+            half = down[0].shape[2] // 2  # the columns' part comes first
+            rows, columns = torch.stack(down)[:, :, 0, half:], torch.stack(across)[:, 0, :, :half]
+            self.register_buffer(f"rows{index}", rows.to(self.model.mean), persistent=False)
+            self.register_buffer(f"columns{index}", columns.to(self.model.mean), persistent=False)
+
+    def forward(self, tiles: Tensor, tile_row: Tensor, tile_column: Tensor) -> tuple[Tensor, Tensor]:
+        """Map tiles (B, h, w, 3) uint8 RGB, each of the row and column (B,) int64, to maps (B, h, w), scores (B,)."""
+        maps = []
+        for index, (tap, decoder) in enumerate(zip(self.model.features(tiles), self.model.decoders, strict=True)):
+            fibers = tap.permute(0, 2, 3, 1).reshape(-1, tap.shape[1])
+            code = self._code(index, tile_row, tile_column) if self.model.config.conditional else None
+            _, height, width = self.model.config.tap_sizes[index]
+            maps.append(log_likelihood(*decoder(fibers, code)).reshape(-1, height, width))
+        return self.detector.judge(maps)
+
+    def _code(self, index: int, tile_row: Tensor, tile_column: Tensor) -> Tensor:
+        """Return a tap's condition vectors, (B·h·w, C)."""
+        _, height, width = self.model.config.tap_sizes[index]
+        rows = self.get_buffer(f"rows{index}").index_select(0, tile_row)
+        columns = self.get_buffer(f"columns{index}").index_select(0, tile_column)
+        across, down = columns[:, None].expand(-1, height, -1, -1), rows[:, :, None].expand(-1, -1, width, -1)
+        return torch.cat([across, down], dim=3).reshape(-1, rows.shape[2] + columns.shape[2])

@@ -3,7 +3,8 @@
     (B, D, h, w) -> transpose, reshape -> (B·h·w, D) -> products -> (B·h·w) -> reshape -> (B, h, w)
     is   (B, D, h, w) -> 1 x 1 convolutions -> (B, h, w),   channels being axis 1 in both
 
-The position's bias tables need no reshape either: (h, 1, C) and (1, w, C) become (1, C, h, 1) and (1, C, 1, w).
+The position's bias tables need no reshape either: (h, 1, C) and (1, w, C) become (1, C, h, 1) and (1, C, 1, w), and
+those that a tile's place chooses an entry of, (tiles, h, 1, C), become (tiles, C, h, 1).
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +13,16 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.passes.rewrite import Match, ModelFacts, Rewrite, constant, gemm_bias, gemm_weight, is_over_channels
+from export.passes.rewrite import (
+    Match,
+    ModelFacts,
+    Rewrite,
+    constant,
+    gemm_bias,
+    gemm_weight,
+    is_over_channels,
+    table_behind,
+)
 
 _ANY_LAYOUT = ("Relu", "Tanh", "Exp")
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Sum")
@@ -85,6 +95,9 @@ def _refusal(node: gs.Node, region: _Region) -> str | None:
 
 def _read_constants(node: gs.Node, region: _Region) -> str | None:
     for tensor in node.inputs:
+        table = table_behind(tensor)
+        if table is not None and (table.values.ndim != 4 or len(table.outputs) != 1):
+            return f"a table of shape {table.values.shape}"
         if not isinstance(tensor, gs.Constant) or tensor.values.size == 1:
             continue
         shape = tensor.values.shape
@@ -135,7 +148,9 @@ def _to_convolution(gemm: gs.Node) -> None:
 
 
 def _as_image(node: gs.Node, tensor: gs.Tensor, is_table: bool) -> gs.Tensor:
-    """Return a constant as it must be for channels on axis 1; anything else as it is."""
+    """Return a constant as it must be for channels on axis 1; of what is chosen from a table that; else as it is."""
+    if (table := table_behind(tensor)) is not None:
+        table.values = np.ascontiguousarray(np.moveaxis(table.values, -1, 1))
     if not isinstance(tensor, gs.Constant) or tensor.values.size == 1:
         return tensor
     values: Any = tensor.values

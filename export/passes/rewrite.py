@@ -107,6 +107,14 @@ def constant_and_other(node: gs.Node) -> tuple[Array, gs.Tensor] | None:
     return None
 
 
+def table_behind(tensor: gs.Tensor) -> gs.Constant | None:
+    """Return the constant whose entries along axis 0 a Gather takes to make `tensor`; None if it is made otherwise."""
+    gather = producer(tensor, "Gather")
+    if gather is None or gather.attrs.get("axis", 0) != 0 or not isinstance(gather.inputs[0], gs.Constant):
+        return None
+    return gather.inputs[0]
+
+
 def scalar_and_other(node: gs.Node) -> tuple[float, gs.Tensor] | None:
     """As `constant_and_other`, for a constant of one element."""
     split = constant_and_other(node)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from export.graph.onnx_files import cpu_session
 from export.images.parity_images import Images
+from export.images.tile_images import Feed, feed
 from runtime.common.errors import UserError
 from runtime.common.side_by_side import side_by_side
 from runtime.engines.session import Frames, Maps, Scores
-from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME
+from runtime.engines.sidecar import MAP_NAME, SCORE_NAME
 
 BATCH = 4  # images
 
@@ -47,7 +48,7 @@ def answers_of(model: onnx.ModelProto, images: Images) -> Answers:
     """Judge `images` with ONNX Runtime on the CPU. Raises `UserError` for an answer that is not finite."""
     session = cpu_session(model, threads=1)
     wanted = [MAP_NAME, SCORE_NAME]
-    return joined(side_by_side(lambda batch: session.run(wanted, {INPUT_NAME: batch}), batches(images)))
+    return joined(side_by_side(lambda inputs: session.run(wanted, inputs), feeds(images)))
 
 
 def joined(parts: Iterable[Sequence[Maps | Scores]]) -> Answers:
@@ -61,3 +62,11 @@ def joined(parts: Iterable[Sequence[Maps | Scores]]) -> Answers:
 def batches(images: Images, size: int = BATCH) -> list[Frames]:
     """Return the images in order, `size` at a time, (B, H, W, 3)."""
     return [np.stack(images.frames[start : start + size]) for start in range(0, len(images), size)]
+
+
+def feeds(images: Images) -> list[Feed]:
+    """Return what a graph is given of the images, `BATCH` at a time, in order."""
+    starts = range(0, len(images), BATCH)
+    return [
+        feed(batch, images.places[start : start + BATCH]) for start, batch in zip(starts, batches(images), strict=True)
+    ]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from export.graph.onnx_files import cpu_session
 from export.images.parity_images import Images
-from export.precisions.answers import Answers, batches, joined
+from export.images.tile_images import PLACE_NAMES, Feed
+from export.precisions.answers import Answers, feeds, joined
 from runtime.common.side_by_side import side_by_side
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME
 
@@ -134,14 +135,14 @@ def _bytes_of(value: onnx.ValueInfoProto) -> int:
 
 def _borders(common: onnx.ModelProto, rests: Sequence[Rest], images: Images) -> list[Tensors]:
     """Return what the rests read, batch by batch."""
-    names = sorted({name for rest in rests for name in rest.border} - {INPUT_NAME})
-    waiting = batches(images)
+    names = sorted({name for rest in rests for name in rest.border} - {INPUT_NAME, *PLACE_NAMES})
+    waiting = feeds(images)
     if not names:
-        return [{INPUT_NAME: batch} for batch in waiting]
+        return list(waiting)
     session = cpu_session(_with_outputs(common, names), threads=1)
 
-    def tensors_of(batch: NDArray[np.uint8]) -> Tensors:
-        return {INPUT_NAME: batch, **dict(zip(names, session.run(names, {INPUT_NAME: batch}), strict=True))}
+    def tensors_of(inputs: Feed) -> Tensors:
+        return {**inputs, **dict(zip(names, session.run(names, inputs), strict=True))}
 
     return list(side_by_side(tensors_of, waiting))
 

@@ -109,9 +109,9 @@ def _checkpoint(path: Path) -> DetectorForm:
     def open_it() -> Judge:
         import torch
 
-        from export.model.cflow import DetectorModule
+        from export.model.tiled import module_of
 
-        detector = DetectorModule(checkpoint.model, checkpoint.constants).eval()
+        detector = module_of(checkpoint.model, checkpoint.constants)
 
         def judge(frames: Frames) -> tuple[Maps, Scores]:
             with torch.inference_mode():
@@ -126,7 +126,7 @@ def _checkpoint(path: Path) -> DetectorForm:
         path=path,
         checkpoint_sha256=sha256_of(path),
         encoder=config.encoder,
-        input_size=config.input_size,
+        input_size=config.judged_size,
         threshold=threshold,
         data_origin=checkpoint.data_origin,
         open=open_it,

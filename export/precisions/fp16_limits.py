@@ -13,6 +13,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from export.graph.weighted_layers import is_product, product_bias, product_weight
+from export.passes.rewrite import Array, table_behind
 from runtime.common.errors import UserError
 
 FP16_MAX = float(np.finfo(np.float16).max)
@@ -43,7 +44,7 @@ def product_limits(product: gs.Node) -> ProductLimits | None:
     added = float(np.abs(bias).max(initial=0.0))
     for node in followers:
         if node.op in _ADDITIONS:
-            added += sum(float(np.abs(t.values).max()) for t in node.inputs if isinstance(t, gs.Constant))
+            added += sum(float(np.abs(values).max()) for values in map(_added, node.inputs) if values is not None)
     largest = float(np.abs(weight.astype(np.float64)).sum(axis=1).max())
     if added >= FP16_MAX:
         raise UserError(
@@ -53,13 +54,19 @@ def product_limits(product: gs.Node) -> ProductLimits | None:
     return ProductLimits(min(limit, HEADROOM * FP16_MAX), followers)
 
 
+def _added(tensor: gs.Tensor) -> Array | None:
+    """Return what may be added by an input: a constant's values, or those of the table that a place chooses from."""
+    constant = tensor if isinstance(tensor, gs.Constant) else table_behind(tensor)
+    return None if constant is None else constant.values
+
+
 def _hidden_layer(product: gs.Node) -> tuple[gs.Node, ...]:
     """Return the nodes from `product` to a Relu that products alone read, that included; none if there are none."""
     chain: list[gs.Node] = []
     node = product
     while len(node.outputs[0].outputs) == 1:
         node = node.outputs[0].outputs[0]
-        constant_add = node.op in _ADDITIONS and any(isinstance(tensor, gs.Constant) for tensor in node.inputs)
+        constant_add = node.op in _ADDITIONS and any(_added(tensor) is not None for tensor in node.inputs)
         if node.op not in ("Reshape", "Relu") and not constant_add:
             return ()
         chain.append(node)

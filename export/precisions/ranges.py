@@ -12,9 +12,10 @@ from onnxruntime.quantization.calibrate import create_calibrator
 from tqdm import tqdm
 
 from export.calibration_data import CalibrationData
+from export.images.tile_images import Feed, feeds_of
 from runtime.common.errors import UserError
-from runtime.engines.sidecar import INPUT_NAME
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
+from runtime.images.tiles import TileGrid
 
 Range = tuple[float, float]
 METHODS = {
@@ -33,10 +34,10 @@ def calibration_frames(
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, frame: NDArray[np.uint8]) -> None:
-        self._feeds = iter([{INPUT_NAME: frame}])
+    def __init__(self, inputs: Feed) -> None:
+        self._feeds = iter([inputs])
 
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+    def get_next(self) -> Feed | None:
         return next(self._feeds, None)
 
 
@@ -47,10 +48,12 @@ def collect_ranges(
     op_types: Sequence[str],
     method: str,
     read: ReadOptions = PLAIN,
+    tiles: TileGrid | None = None,
 ) -> dict[str, Range]:
     """Return (lowest, highest) of every tensor that a node of `op_types` reads or writes.
 
-    `method` is a key of `METHODS`. Raises `UserError` if a range is not finite.
+    With `tiles` the graph judges tiles, and some of each frame of `size` are what it is given. `method` is a key of
+    `METHODS`. Raises `UserError` if a range is not finite.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -60,8 +63,9 @@ def collect_ranges(
         frames = tqdm(
             calibration_frames(data, size, read), total=len(data.paths), desc="calibrating", unit="img", disable=None
         )
-        for frame in frames:  # one by one: the calibrator keeps what a call to it produces
-            calibrator.collect_data(_Reader(frame))
+        for number, frame in enumerate(frames):
+            for inputs in feeds_of(frame[0], tiles, number):  # one by one: the calibrator keeps what a call produces
+                calibrator.collect_data(_Reader(inputs))
         measured = calibrator.compute_data()
     ranges = {
         name: (float(np.min(value.range_value[0])), float(np.max(value.range_value[1])))

@@ -53,7 +53,8 @@ def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:
     """Return the multiply-adds that each weighted layer spends on one frame."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
-    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    for each in single.graph.input:
+        each.type.tensor_type.shape.dim[0].dim_value = 1
     del single.graph.value_info[:]  # they name the batch
     graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
     shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.value_info}

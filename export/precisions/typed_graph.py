@@ -8,7 +8,7 @@ from typing import Literal
 import onnx
 
 from export.calibration_data import ENOUGH_IMAGES, REFILL, CalibrationData, read_calibration_data
-from export.fuse import probe_frames
+from export.fuse import probe_frames, probe_places
 from export.graph.onnx_files import ExportInfo, get_info
 from export.graph.weighted_layers import WEIGHTED
 from export.images.parity_images import Images, good_images, read_good, read_labelled
@@ -105,9 +105,12 @@ def type_graph(model: onnx.ModelProto, options: TypingOptions, say: Say = print)
 def _gather(reference: Reference, options: TypingOptions, say: Say) -> _Evidence:
     """Read the images that there are."""
     info = get_info(reference.model, "the fused model")
-    size, read = info.sidecar.input_size, ReadOptions(info.sidecar.white)
+    size, read, tiles = info.sidecar.input_size, ReadOptions(info.sidecar.white), info.sidecar.tiles
     data = _calibration_data(options, info, say)
-    good = good_images(list(probe_frames(info))) if data is None else _held_out(options, data, size, read)
+    if data is None:
+        good = good_images(list(probe_frames(info)), probe_places(info))
+    else:
+        good = _held_out(options, data, info, read)
     foreign = data is not None and data.stands_in_for(info.data_origin)
     if data is not None:
         int8 = options.precision == "int8"
@@ -118,7 +121,7 @@ def _gather(reference: Reference, options: TypingOptions, say: Say) -> _Evidence
         threshold=info.sidecar.threshold.value,
         data=data,
         good=good,
-        labelled=None if options.labelled is None else read_labelled(options.labelled, size, read),
+        labelled=None if options.labelled is None else read_labelled(options.labelled, size, read, tiles),
         foreign=foreign,
     )
 
@@ -190,7 +193,8 @@ def _int8(
     assert data is not None  # INT8 is not typed without
     sidecar = get_info(model, "the fused model").sidecar
     ranged = CalibrationData(_ranged(data), data.sha256, data.origin)
-    ranges = collect_ranges(model, ranged, sidecar.input_size, WEIGHTED, options.calibrator, ReadOptions(sidecar.white))
+    size, read = sidecar.input_size, ReadOptions(sidecar.white)
+    ranges = collect_ranges(model, ranged, size, WEIGHTED, options.calibrator, read, sidecar.tiles)
     left_out = left_out_by_default(model, options.quantise_permutations)
     search = Search(reference, ranges, judged or good_images([]), evidence.threshold, options.held_to, left_out)
     choice = search.choose() if judged is not None else search.default()
@@ -232,11 +236,11 @@ def _ranged(data: CalibrationData) -> tuple[Path, ...]:
     return tuple(path for index, path in enumerate(data.paths) if index % HELD_OUT_EVERY)
 
 
-def _held_out(options: TypingOptions, data: CalibrationData, size: tuple[int, int], read: ReadOptions) -> Images:
+def _held_out(options: TypingOptions, data: CalibrationData, info: ExportInfo, read: ReadOptions) -> Images:
     """Return the images that differences are measured on: for INT8 those that gave no ranges, if there are enough."""
     if options.precision == "int8" and len(data.paths) >= SPLIT_FROM:
         data = CalibrationData(data.paths[::HELD_OUT_EVERY], data.sha256, data.origin)
-    return read_good(data, size, PARITY_FRAMES, read)
+    return read_good(data, info.sidecar.input_size, PARITY_FRAMES, read, info.sidecar.tiles)
 
 
 def _calibration_data(options: TypingOptions, info: ExportInfo, say: Say) -> CalibrationData | None:

@@ -59,6 +59,6 @@ def calibrated_int8(
     model: onnx.ModelProto, data: CalibrationData, *, method: str = "minmax", quantise_permutations: bool = False
 ) -> onnx.ModelProto:
     """Measure ranges on the calibration images and return the INT8 model."""
-    size = get_info(model, "the fused model").sidecar.input_size
-    ranges = collect_ranges(model, data, size, WEIGHTED, method)
+    sidecar = get_info(model, "the fused model").sidecar
+    ranges = collect_ranges(model, data, sidecar.input_size, WEIGHTED, method, tiles=sidecar.tiles)
     return to_int8(model, ranges, left_out=() if quantise_permutations else None)

@@ -8,6 +8,7 @@ from typing import Any
 import onnx.inliner
 
 from export.graph.onnx_files import load_model
+from export.graph.tiled_front import with_floats_cut
 from export.trt import compat
 from export.trt.compat import Backend
 from export.trt.config import configure, keep_timing_cache
@@ -106,10 +107,10 @@ def parse_onnx(parser: Any, network: Any, path: Path, backend: Backend, on_dla: 
     if not path.is_file():
         raise UserError(f"an ONNX file must stand at {path}", "no such file", "export it with export.to_onnx")
     types: dict[str, str] = {}
+    model = with_floats_cut(load_model(path))
     if compat.is_strongly_typed(backend.module, on_dla):
-        parsed = parser.parse_from_file(str(path))
+        parsed = parser.parse(model.SerializeToString(), str(path))
     else:
-        model = load_model(path)
         if model.functions and not compat.has_local_functions(backend.module):
             model = onnx.inliner.inline_local_functions(model)
         types = onnx_tensor_types(model)

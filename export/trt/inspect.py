@@ -144,7 +144,8 @@ def _part(name: str) -> str:
 
 
 def _output_type(layer: Any) -> str:
-    return str(layer.get_output(0).dtype.name).lower()
+    output = layer.get_output(0)  # the end of a loop may have none
+    return "" if output is None else str(output.dtype.name).lower()
 
 
 def _engine_type(text: str) -> str:
