@@ -129,7 +129,7 @@ class Recipe:
         with self.named():
             for one in self.inspects:
                 for view in one.views:
-                    view.check_map(one.detector.session.input_size, one.detector.sidecar.score)
+                    view.check_map(one.detector.session.input_size, one.detector.sidecar.scoring)
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:

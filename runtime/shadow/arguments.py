@@ -71,7 +71,7 @@ def candidate_of(args: argparse.Namespace, recipe: str, recipes: "Recipes", stan
         expected = f"--shadow must be trained with the white of 16-bit files of {one.engine.name}, {white}"
         raise UserError(expected, f"{found.sidecar.white} in {path.name}")
     for view in one.views:
-        view.check_map(found.sidecar.input_size, found.sidecar.score)
+        view.check_map(found.sidecar.input_size, found.sidecar.scoring)
     return found
 
 

@@ -79,6 +79,6 @@ class Keeper(Closing):
         task: dict[str, Any] = {"source": source, "result": shown}
         if source not in self._sent:
             view = judgement.view
-            task["inside"] = None if view is None else view.inside(process.map_size, self._candidate.sidecar.score)
+            task["inside"] = None if view is None else view.inside(process.map_size, self._candidate.sidecar.scoring)
             self._sent.add(source)
         return task

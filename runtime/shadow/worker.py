@@ -47,7 +47,7 @@ def judged(detector: Detector, task: Mapping[str, Any], image: Image8, masks: di
     result = detector(image)
     inside = masks.get(source)
     if inside is not None:
-        result = result_inside(result, inside, detector.sidecar.score)
+        result = result_inside(result, inside, detector.sidecar.scoring)
     differ = "none" != result.verdict != shown["verdict"]
     return {
         "verdict": result.verdict,
