@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.common.closing import Closing
+from runtime.images.overlay import draw, thumbnail
 from runtime.images.parts import Part
 from runtime.images.pixels import Image8, held_bytes
 from runtime.images.reduced_map import empty_map, is_large_map, reduced_map
@@ -120,6 +121,16 @@ class Judgement:
     def overlay(self, maximum: float) -> Image8:
         """Return the frame with its map, outlines and verdict, uint8 (H, W, 3), read-only: drawn once for all sinks."""
         return self._overlay.get(self.frame.image, self.result, self.of_scale(maximum), self.parts)
+
+    def small_overlay(self, maximum: float, width: int) -> Image8:
+        """Return the overlay at most `width` pixels wide, drawn small, so that words and outlines can be read."""
+        image = self.frame.image
+        if image.shape[1] <= width:
+            return self.overlay(maximum)
+        if self.parts:
+            return thumbnail(self.overlay(maximum), width)
+        small = replace(self.result, anomaly_map=reduced_map(self.result.anomaly_map, width))
+        return draw(thumbnail(image, width), small, self.of_scale(maximum))
 
     def of_scale(self, maximum: float) -> float:
         """Return the largest score that its engine can give, `maximum` where it does not say."""
