@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from runtime.images.pixels import held_bytes
 
-LARGE_BYTES = 1 << 20  # of a map: smaller ones are kept as they are
+SMALL_MAP = 512  # positions of the longer side of a map that is not large, whatever its shape
+LARGE_BYTES = SMALL_MAP * SMALL_MAP * 4  # of a map: smaller ones are kept as they are
 
 
 def is_large_map(anomaly_map: NDArray[np.float32]) -> bool:

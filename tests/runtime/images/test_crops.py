@@ -12,10 +12,10 @@ def test_every_box_is_shown_whole_with_a_margin_where_the_frame_has_one():
         x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         across, down = (min(int(rng.integers(1, 500)), left) for left in (width - x, height - y))
         (crop,) = crops_around([Region(x, y, across, down, 1.0)], (height, width))
-        assert 0 <= crop.x and crop.x + crop.width <= width and 0 <= crop.y and crop.y + crop.height <= height
+        assert crop.x >= 0 and crop.x + crop.width <= width and crop.y >= 0 and crop.y + crop.height <= height
         assert crop.holds(Region(x, y, across, down, 1.0))
-        for before, after in ((x - crop.x, crop.x + crop.width - x - across),):
-            assert min(before, after) >= min(MARGIN - 1, x, width - x - across)
+        before, after = x - crop.x, crop.x + crop.width - x - across
+        assert before >= min(MARGIN - 1, x) and after >= min(MARGIN - 1, width - x - across)
         assert crop.width >= min(LEAST, width) and crop.height >= min(LEAST, height)
         assert crop.of(np.zeros((height, width, 3), np.uint8)).shape == (crop.height, crop.width, 3)
 
