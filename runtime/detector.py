@@ -47,7 +47,7 @@ class Detector(Closing):
     Frames of any size are resized as in training, unless the engine does that itself (`Sidecar.frame_size`). Such
     an engine's frames must be of that very size: one resized to it first would meet the network smoothed twice,
     which lowers scores and so hides defects (in a trial by 0.4 of the good images' spread from 720p to 1080p, by 2.4
-    from 256x256).
+    from 256x256). Nor are frames resized for one that cuts them into tiles (`Sidecar.tiles`).
     """
 
     def __init__(
@@ -175,6 +175,13 @@ class Detector(Closing):
         """Raise `UserError` unless `frame` is uint8 (H, W, 3) of a size that the engine can judge."""
         check_frame(frame)
         height, width = self.session.frame_size
+        tiles = self.sidecar.tiles
+        if tiles is not None and frame.shape[:2] != (height, width):
+            raise UserError(
+                f"a frame must be {height}x{width} (height x width), which this engine cuts into {tiles.count} tiles",
+                f"{frame.shape[0]}x{frame.shape[1]}",
+                "give the camera's own frames, or a region of that size by --roi; resized ones hide small defects",
+            )
         if self.session.frame_size != self.session.input_size and frame.shape[:2] != (height, width):
             found = f"{frame.shape[0]}x{frame.shape[1]}"
             raise UserError(

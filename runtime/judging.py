@@ -153,7 +153,7 @@ class Judging:
         if item.unjudged:
             return result.unjudged(item.unjudged)
         view = self._view(one, item.source)
-        judged = result if view is None else view.inspected(result, one.detector.sidecar.score)
+        judged = result if view is None else view.inspected(result, one.detector.sidecar.scoring)
         return judged.without_verdict(item.frozen) if item.frozen else judged
 
     def _notes_on(self, one: Inspect) -> EncodingNotes:

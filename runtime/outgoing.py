@@ -91,6 +91,7 @@ class Outgoing:
             "engine_sha256": recipe.engine_sha256,
             "sidecar_sha256": recipe.sidecar_sha256,
             "maximum": recipe.maximum,
+            "tiles": recipe.tiles,
         }
 
     def _decision(self, source: Source, result: Result, recipe: Recipe) -> Verdict | None:

@@ -95,7 +95,7 @@ class Judge:
 
     def _judged(self, item: Item, image: Image8) -> tuple[Result, list[Region]]:
         """Return the result of an image, and its boxes in the image's own pixels. Raises `UserError` as a detector."""
-        score = self._detector.sidecar.score
+        score = self._detector.sidecar.scoring
         if item.seen is not None:  # it is what was judged, cut and turned already
             result = self._mask(item.seen).inspected(self._detector(image), score)
             return result, _boxes(result, image)

@@ -85,7 +85,8 @@ class DriftWatch(Closing):
         if source not in self._live or judgement.result.verdict == "none" or now_s < self._next_s.get(source, now_s):
             return
         self._next_s[source] = now_s + max(APART_S, self._cost_s * len(self._live) / CORE_SHARE)
-        self._delivery.offer(judgement)
+        # what a tap says is told from maps of one grid; a tiled detector's is of many, and is not kept
+        self._delivery.offer(judgement.without_map() if judgement.tiles else judgement)
 
     def _measure(self, judgement: Judgement) -> None:
         began_s = time.thread_time()
@@ -97,7 +98,7 @@ class DriftWatch(Closing):
         population = None if recipe.several or inside is not None else sidecar.population
         numbers = numbers_of(judgement.frame.image, sidecar.input_size, inside)
         numbers["score"] = judgement.result.image_score
-        if population is not None:
+        if population is not None and not judgement.tiles:
             numbers |= roughness(judgement.result.anomaly_map, population.grids)
         self._cost_s = time.thread_time() - began_s
         seen = "" if view is None else json.dumps(view.describe())

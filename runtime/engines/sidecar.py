@@ -28,6 +28,7 @@ from runtime.engines.fields import (
 )
 from runtime.engines.golden import Golden
 from runtime.images.facts import ImageFacts
+from runtime.images.mask import Scoring
 from runtime.images.population import Population
 from runtime.images.tiles import TileGrid
 
@@ -185,6 +186,11 @@ class Sidecar:
     def engine_frame_size(self) -> tuple[int, int]:
         """(height, width) of the frames that the engine built last takes."""
         return self.input_size if self.frame_size is None else self.frame_size
+
+    @property
+    def scoring(self) -> Scoring:
+        """How an image's score comes about."""
+        return Scoring(self.score, self.tiles)
 
     @property
     def score_maximum(self) -> float:

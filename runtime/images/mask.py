@@ -12,13 +12,24 @@ taps' sum; the map, which is that sum, stands for them all. What remains of that
 
 so that a mask that is all white changes nothing, none ever raises a score, and a defect inside keeps its score: n is
 a share of the whole map, as when the threshold was chosen.
+
+A frame cut into tiles has the largest score of its tiles. There T is made of each tile's piece of the map, and the
+largest of them counts, before and after.
 """
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.images.opencv import opencv
+from runtime.images.tiles import TileGrid
 from runtime.result import Result, result_of
+
+Piece = TypeVar("Piece", np.float32, np.bool_)
 
 # Of positions, for export.model.score too; "paper" takes the single highest.
 TOP_SHARES: dict[str, tuple[float, ...]] = {
@@ -29,22 +40,52 @@ TOP_SHARES: dict[str, tuple[float, ...]] = {
 }
 
 
-def result_inside(result: Result, inside: NDArray[np.bool_], score: str) -> Result:
+@dataclass(frozen=True)
+class Scoring:
+    """How an image's score comes about: the sidecar's `kind` of score, of each of `tiles` or, None, of the frame."""
+
+    kind: str
+    tiles: TileGrid | None = None
+
+    def pieces(self, pixels: NDArray[Piece]) -> Iterator[NDArray[Piece]]:
+        """Yield the pieces of a map (H, W) that have a score of their own, as views."""
+        if self.tiles is None:
+            yield pixels
+            return
+        height, width = self.tiles.tile
+        for top, left in self.tiles.corners():
+            yield pixels[top : top + height, left : left + width]
+
+    def top_count(self, size: tuple[int, int]) -> int:
+        """Return how many positions of a map of `size` (H, W), or of a tile's, decide the score."""
+        height, width = size if self.tiles is None else self.tiles.tile
+        return max(_counts(height * width, self.kind))
+
+    def most_inside(self, inside: NDArray[np.bool_]) -> int:
+        """Return how many positions `inside` (H, W) leaves of the map, or of the tile that it leaves most of."""
+        return max(int(np.count_nonzero(piece)) for piece in self.pieces(inside))
+
+
+def result_inside(result: Result, inside: NDArray[np.bool_], scoring: Scoring) -> Result:
     """Return `result` with map and score of the positions in `inside` (H, W) of the map, and the verdict they give.
 
-    Outside, the map is 0. `score` is the sidecar's kind.
+    Outside, the map is 0.
     """
-    counts = _counts(inside.size, score)
     kept = np.where(inside, result.anomaly_map, np.float32(0))
-    whole = _top_means(result.anomaly_map, counts)
-    image_score = result.image_score * min(1.0, _top_means(kept, counts) / whole) if whole != 0 else result.image_score
+    whole = _highest(result.anomaly_map, scoring)
+    image_score = result.image_score * min(1.0, _highest(kept, scoring) / whole) if whole != 0 else result.image_score
     judged = result_of(kept, image_score, (result.threshold, result.map_threshold), result.latency_ms)
     return judged.without_verdict(result.reason) if result.verdict == "none" else judged
 
 
-def top_count(positions: int, score: str) -> int:
-    """Return how many of a map's `positions` decide the image score of the kind `score`."""
-    return max(_counts(positions, score))
+def _highest(values: NDArray[np.float32], scoring: Scoring) -> float:
+    """Return T of a map, the largest of its pieces'; one whose highest value is less than that need not be sorted."""
+    pieces = sorted(((float(piece.max()), place, piece) for place, piece in enumerate(scoring.pieces(values))))
+    found = -math.inf
+    while pieces and pieces[-1][0] > found:
+        _, _, piece = pieces.pop()
+        found = max(found, _top_means(piece, _counts(piece.size, scoring.kind)))
+    return found
 
 
 def _counts(positions: int, score: str) -> list[int]:

@@ -5,7 +5,7 @@ two overlays can be compared. Well below the threshold nothing is drawn, and a g
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -123,13 +123,12 @@ def _blend(frame: Image8, result: Result, maximum: float) -> Image8:
     picture: Image8 = frame.copy()
     height, width = frame.shape[:2]
     knee = _knee(result.map_threshold, maximum)
-    scores = np.clip(result.anomaly_map, 0, maximum).astype(np.float32, copy=False)
-    rows, columns = _box(scores > VISIBLE_FROM * knee, (height, width))
-    wide = cv2.resize(scores, (width, len(scores)), interpolation=cv2.INTER_LINEAR)[:, columns]
+    rows, columns = _box(result.anomaly_map > VISIBLE_FROM * knee, (height, width))
+    scores_at = _interpolated(result.anomaly_map, (height, width), columns, maximum)
     tint, keep = _colour_table()
     for top in range(rows.start, rows.stop, STRIP):
         part = picture[top : min(top + STRIP, rows.stop), columns]
-        levels = _levels(_rows_between(wide, np.arange(top, top + len(part)), height), knee, maximum)
+        levels = _levels(scores_at(top, top + len(part)), knee, maximum)
         cv2.multiply(part, cv2.cvtColor(cv2.LUT(levels, keep), cv2.COLOR_GRAY2RGB), part, 1 / 255)
         cv2.add(part, cv2.applyColorMap(levels, tint), part)
     return picture
@@ -144,6 +143,18 @@ def _box(visible: NDArray[np.bool_], size: tuple[int, int]) -> tuple[slice, slic
         first, last = (places[0], places[-1]) if len(places) else (0, -2)  # nothing: an empty slice
         slices.append(slice(max(0, math.floor((first - 1) * scale)), min(pixels, math.ceil((last + 2) * scale))))
     return slices[0], slices[1]
+
+
+def _interpolated(
+    anomaly_map: NDArray[np.float32], size: tuple[int, int], columns: slice, maximum: float
+) -> Callable[[int, int], NDArray[np.float32]]:
+    """Return what gives the scores of the frame's rows from one to another: a map as large as the frame has them."""
+    cv2, (height, width) = opencv(), size
+    if anomaly_map.shape == size:
+        return lambda top, end: np.clip(anomaly_map[top:end, columns], 0, maximum, dtype=np.float32)
+    scores = np.clip(anomaly_map, 0, maximum).astype(np.float32, copy=False)
+    wide = cv2.resize(scores, (width, len(scores)), interpolation=cv2.INTER_LINEAR)[:, columns]
+    return lambda top, end: _rows_between(wide, np.arange(top, end), height)
 
 
 def _rows_between(wide: NDArray[np.float32], rows: NDArray[np.intp], height: int) -> NDArray[np.float32]:
@@ -171,10 +182,11 @@ def _levels(scores: NDArray[np.float32], knee: float, maximum: float) -> NDArray
 def _draw_contours(picture: Image8, result: Result) -> None:
     """Outline the map above the threshold, found at the map's resolution so that no region is missed."""
     cv2 = opencv()
-    mask = (result.anomaly_map > result.map_threshold).astype(np.uint8)
-    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    mask = np.asarray(result.anomaly_map > result.map_threshold).view(np.uint8)
+    x, y, across, down = cv2.boundingRect(mask)  # what lies outside need not be looked through
+    contours, _ = cv2.findContours(mask[y : y + down, x : x + across], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     scale = np.array(picture.shape[1::-1]) / np.array(mask.shape[::-1])
-    centres = [(contour + 0.5) * scale - 0.5 for contour in contours]  # pixel centres of the map, in the frame
+    centres = [(contour + (x, y) + 0.5) * scale - 0.5 for contour in contours]  # pixel centres of the map, in the frame
     points = [np.round(centre).astype(np.int32) for centre in centres]
     thickness = max(1, round(min(picture.shape[:2]) / 400))
     dots = [outline[0, 0].tolist() for outline in points if (outline == outline[0]).all()]  # polylines draws none

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.images.regions import Region, regions_above
 from runtime.images.view import View
@@ -23,7 +24,7 @@ NO_PICTURE = (1, 1)  # the size of what a view shows of a frame that does not fi
 class Part:
     """The result of one detector on what its `view` shows of a frame, an image of (height, width) `size`.
 
-    `maximum` is the detector's largest score.
+    `maximum` is the detector's largest score. `found` are its boxes where they are known without the map.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Part:
     view: View
     size: tuple[int, int]
     maximum: float
+    found: tuple[Region, ...] | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -41,6 +43,8 @@ class Part:
     @property
     def boxes(self) -> list[Region]:
         """Where its map is above its threshold, in pixels of the camera's frame; a peak is by that threshold."""
+        if self.found is not None:
+            return list(self.found)
         found = regions_above(self.result.anomaly_map, self.result.map_threshold, self.size)
         return [
             Region(
@@ -49,6 +53,10 @@ class Part:
             )
             for box in found
         ]
+
+    def with_map(self, anomaly_map: NDArray[np.float32]) -> "Part":
+        """Return the same with another map and the boxes that it has."""
+        return replace(self, result=replace(self.result, anomaly_map=anomaly_map), found=tuple(self.boxes))
 
     def without_verdict(self, reason: str) -> "Part":
         """Return the same without a verdict; the first reason stays."""

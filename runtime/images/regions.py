@@ -32,7 +32,7 @@ def regions_above(anomaly_map: NDArray[np.float32], threshold: float, frame_size
     """
     if not anomaly_map.max() > threshold:  # most frames: a twentieth of the time that finding nothing takes
         return []
-    mask = (anomaly_map > threshold).astype(np.uint8)
+    mask = np.asarray(anomaly_map > threshold).view(np.uint8)
     x0, y0, across, down = opencv().boundingRect(mask)  # what lies outside need not be labelled
     near = (slice(y0, y0 + down), slice(x0, x0 + across))
     count, labels, boxes, _ = opencv().connectedComponentsWithStats(mask[near], connectivity=8)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.common.errors import UserError
-from runtime.images.mask import mask_at, result_inside, top_count
+from runtime.images.mask import Scoring, mask_at, result_inside
 from runtime.images.opencv import opencv
 from runtime.images.pixels import Image8
 from runtime.images.preprocess import ReadOptions, check_frame, read_image
@@ -73,22 +73,22 @@ class View:
             seen = opencv().copyTo(np.ascontiguousarray(seen), self._judged_mask, self._paint.copy())
         return np.ascontiguousarray(seen)
 
-    def inspected(self, result: Result, score: str) -> Result:
-        """Return what `result` says of the part inside the mask; `score` is the sidecar's kind."""
+    def inspected(self, result: Result, scoring: Scoring) -> Result:
+        """Return what `result` says of the part inside the mask."""
         height, width = result.anomaly_map.shape
-        inside = self.inside((height, width), score)
-        return result if inside is None else result_inside(result, inside, score)
+        inside = self.inside((height, width), scoring)
+        return result if inside is None else result_inside(result, inside, scoring)
 
-    def inside(self, size: tuple[int, int], score: str) -> NDArray[np.bool_] | None:
+    def inside(self, size: tuple[int, int], scoring: Scoring) -> NDArray[np.bool_] | None:
         """Return where a map of `size` (H, W) is inspected; None: everywhere. Once a frame was seen, any thread may.
 
-        Raises `UserError` where that is too little for a score of the kind `score`.
+        Raises `UserError` where that is too little for a score.
         """
         if self._judged_mask is None:
             return None
         if size not in self._insides:
             inside = mask_at(self._judged_mask > 0, size)
-            self._check_inside(inside, score)
+            self._check_inside(inside, scoring)
             self._insides[size] = inside
         return self._insides[size]
 
@@ -114,19 +114,19 @@ class View:
             found = f"{width}x{height} of it are seen where the camera shows {seen_width}x{seen_height}"
             raise UserError(f"{self.options.mask} must be as large as the camera's frame", found, "draw it on one")
 
-    def check_map(self, size: tuple[int, int], score: str) -> None:
+    def check_map(self, size: tuple[int, int], scoring: Scoring) -> None:
         """Raise `UserError` before the first frame where the mask leaves too little of a map of `size` (H, W)."""
         judged = None if self._mask is None else self._turn(self._mask)
         if judged is not None and judged.any():
-            self._check_inside(mask_at(judged > 0, size), score)
+            self._check_inside(mask_at(judged > 0, size), scoring)
 
-    def _check_inside(self, inside: NDArray[np.bool_], score: str) -> None:
+    def _check_inside(self, inside: NDArray[np.bool_], scoring: Scoring) -> None:
         """Refuse a mask under which not even a frame that is anomalous all over could be found so."""
-        needed, left = top_count(inside.size, score), int(inside.sum())
+        needed, left = scoring.top_count((inside.shape[0], inside.shape[1])), scoring.most_inside(inside)
         if left < needed:
+            of = f"the map's {inside.size} positions" if scoring.tiles is None else "some tile's positions"
             raise UserError(
-                f"{self.options.mask} must leave at least {needed} of the map's {inside.size} positions, "
-                "which make an image's score",
+                f"{self.options.mask} must leave at least {needed} of {of}, which make an image's score",
                 str(left),
                 "draw it larger, or train on that part alone and give it as --roi",
             )

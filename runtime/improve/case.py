@@ -59,7 +59,7 @@ class Case:
 
     def mask(self, source: str, stage: Stage) -> Proposal | Nothing:
         """Return a mask for a source."""
-        found = mask.choose(self.evidence, self.frames, source, self.known, self.sidecar.score, self.camera_size)
+        found = mask.choose(self.evidence, self.frames, source, self.known, self.sidecar.scoring, self.camera_size)
         if isinstance(found, str):
             return Nothing(mask.KIND, found)
         several = len({mark.source for mark in self.evidence.marks}) > 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.images.mask import mask_at, top_count
+from runtime.images.mask import Scoring, mask_at
 from runtime.improve.evidence import Alarm, Evidence
 from runtime.improve.marked import by_part
 from runtime.improve.places import (
@@ -56,12 +56,12 @@ def choose(
     frames: Frames,
     source: str,
     known: Sequence[Known],
-    score: str,
+    scoring: Scoring,
     camera_size: tuple[int, int] | None,
 ) -> Mask | str:
     """Return a mask for `source`, or why there is none.
 
-    `known` are labelled parts, `score` is the sidecar's kind; `camera_size` is the (height, width) of the camera's
+    `known` are labelled parts; `camera_size` is the (height, width) of the camera's
     frame, which a region of interest hides.
     """
     false_alarms = [frame for frame in frames.false_alarms if frame.mark.source == source]
@@ -92,7 +92,7 @@ def choose(
             f"where {source} is wrong again and again lies a missed part, a known defect or an alarm not called false"
         )
     judged = [*false_alarms, *missed]
-    found = _drawn(seen, place, (source, parts, len(hits)), judged, known, score, camera_size)
+    found = _drawn(seen, place, (source, parts, len(hits)), judged, known, scoring, camera_size)
     return replace(found, placeless=Alarm(source, None) in evidence.alarms) if isinstance(found, Mask) else found
 
 
@@ -137,7 +137,7 @@ def _drawn(
     said: tuple[str, int, int],
     frames: Sequence[Frame],
     known: Sequence[Known],
-    score: str,
+    scoring: Scoring,
     camera_size: tuple[int, int] | None,
 ) -> Mask | str:
     """Return the mask that leaves out `place`, and what it does; or why it may not."""
@@ -157,10 +157,10 @@ def _drawn(
     seen.view.put_back(camera, inner)
     masked = replace(seen, mask=np.ascontiguousarray(camera[..., 0]))
     inside = mask_at(inner[..., 0] > 0, (size[0], size[1]))
-    if inside.sum() < top_count(inside.size, score):
+    if scoring.most_inside(inside) < scoring.top_count((size[0], size[1])):
         return f"the mask of {source} would leave too little of the picture to find anything"
     rows = [
-        _row(on, judged_by, (seen, masked), score)
+        _row(on, judged_by, (seen, masked), scoring)
         for on, judged_by in (
             ("marked frames", [(frame.result, not frame.mark.false_alarm) for frame in frames]),
             ("known parts (--data)", [(one.result, one.part.anomalous) for one in known]),
@@ -175,11 +175,11 @@ def _drawn(
     return Mask(source, masked.mask, share, parts, of, rows[0], rows[1] if known else None, False)
 
 
-def _row(on: str, results: Sequence[tuple[Result, bool]], masks: tuple[Seen, Seen], score: str) -> Row:
+def _row(on: str, results: Sequence[tuple[Result, bool]], masks: tuple[Seen, Seen], scoring: Scoring) -> Row:
     """Return the mistakes on results (and whether each part is bad), inside the mask now and inside the new one."""
     ways = []
     for seen in masks:
-        alarms = [(seen.inspected(result, score).verdict == "anomalous", bad) for result, bad in results]
+        alarms = [(seen.inspected(result, scoring).verdict == "anomalous", bad) for result, bad in results]
         ways.append(Mistakes.of([one for one, bad in alarms if not bad], [one for one, bad in alarms if bad]))
     return Row(on, ways[0], ways[1])
 

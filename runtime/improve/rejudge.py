@@ -103,7 +103,7 @@ def _judged(detector: Detector, mark: Marked, seen: Callable[[str], Seen]) -> Fr
         return DAMAGED
     if not _fits(detector, image):
         return UNFIT
-    result = seen(mark.source).inspected(detector(image), detector.sidecar.score)
+    result = seen(mark.source).inspected(detector(image), detector.sidecar.scoring)
     if result.verdict == "none":
         return UNFIT
     if abs(result.image_score - mark.score) > TOLERANCE * max(mark.score, detector.threshold):

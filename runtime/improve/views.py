@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from runtime.common.argument_types import roi
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
-from runtime.images.mask import mask_at, result_inside
+from runtime.images.mask import Scoring, mask_at, result_inside
 from runtime.images.view import View, ViewOptions, read_mask
 from runtime.records.read import options_of_run, settings_of_run
 from runtime.result import Result
@@ -31,10 +31,10 @@ class Seen:
         """Return the mask of the judged frame (H, W)."""
         return None if self.mask is None else self.view.seen(np.dstack([self.mask] * 3))[..., 0]
 
-    def inspected(self, result: Result, score: str) -> Result:
-        """Return what a result says of the part inside the mask; `score` is the sidecar's kind."""
+    def inspected(self, result: Result, scoring: Scoring) -> Result:
+        """Return what a result says of the part inside the mask."""
         mask = self.judged_mask()
-        return result if mask is None else result_inside(result, mask_at(mask > 0, result.anomaly_map.shape), score)
+        return result if mask is None else result_inside(result, mask_at(mask > 0, result.anomaly_map.shape), scoring)
 
 
 def seen_by(log: Path, run: str, recipe: str, source: str) -> Seen:

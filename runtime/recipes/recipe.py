@@ -117,6 +117,12 @@ class Recipe:
         return self.first.detector.sidecar.score_maximum
 
     @property
+    def tiles(self) -> int:
+        """Into how many tiles its engines cut a frame, all of them together; 0: none does."""
+        grids = [one.detector.sidecar.tiles for one in self.inspects]
+        return sum(grid.count for grid in grids if grid is not None)
+
+    @property
     def audited(self) -> dict[str, str]:
         """What an audit compares beside engine and threshold of the frame: of several entries each one's, as it is now.
 
@@ -130,7 +136,7 @@ class Recipe:
         with self.named():
             for one in self.inspects:
                 for view in one.views:
-                    view.check_map(one.detector.session.input_size, one.detector.sidecar.score)
+                    view.check_map(one.detector.session.input_size, one.detector.sidecar.scoring)
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:

@@ -36,6 +36,6 @@ def _part(one: Inspect, place: int, frame: Frame, strict: bool) -> Part:
         empty = np.zeros(detector.session.input_size, np.float32)
         limits = (detector.threshold, detector.map_threshold)
         return Part(one.name, Result(empty, math.nan, "none", *limits, {}, str(error)), view, NO_PICTURE, maximum)
-    result = view.inspected(detector(seen), detector.sidecar.score)
+    result = view.inspected(detector(seen), detector.sidecar.scoring)
     height, width = seen.shape[:2]
     return Part(one.name, result, view, (height, width), maximum)

@@ -55,6 +55,7 @@ class Answers:
             "state": self._state,
             "live": self._live,
             "anomaly": self._anomaly,
+            "crop": self._crop,
             "metrics": lambda question: ({}, metrics.text()),
             "health": self._health,
             "threshold": self._threshold,
@@ -91,6 +92,11 @@ class Answers:
     def _anomaly(self, question: Message) -> Answer:
         kept = (a.jpeg for a in self._observed.pictures.anomalies() if a.picture == question["picture"])
         return {}, next(kept, b"")
+
+    def _crop(self, question: Message) -> Answer:
+        kept = (a.closer for a in self._observed.pictures.anomalies() if a.picture == question["picture"])
+        closer = next(kept, None)
+        return {}, closer.jpeg(question["crop"]) if closer else b""
 
     def _health(self, question: Message) -> Answer:
         """Whether frames are judged, and nothing else: a watchdog needs no token."""

@@ -66,6 +66,7 @@ CLOSED = {"additionalProperties": False}
 TOKEN_FORM = {"type": "object", "properties": {"token": {"type": "string"}}, "required": ["token"]} | CLOSED
 SOURCE = Whole("source", "the place of the source in source_names of /api/state", in_path=True)
 ANOMALY = Whole("picture", "the number of an anomaly in /api/state", in_path=True)
+CROP = Whole("crop", "the place of a crop in the anomaly's closer.crops, from 1 up", in_path=True)
 DIFFER = Whole("picture", "the number of a disagreement in /api/state", in_path=True)
 AFTER = Whole("after", "a picture with a number above this is wanted, and waited for")
 SINCE = Whole("since", "points with a number above this are wanted")
@@ -161,6 +162,14 @@ OPERATIONS = (
         "GET", "/live/{source}.jpg", "live", "the newest picture; 204: none came", {200: JPEG, 204: ""}, (SOURCE, AFTER)
     ),
     Operation("GET", "/anomalies/{picture}.jpg", "anomaly", "one of the last anomalies", {200: JPEG}, (ANOMALY,)),
+    Operation(
+        "GET",
+        "/anomalies/{picture}/{crop}.jpg",
+        "crop",
+        "a piece of one of the last anomalies' large frames, at the frame's own resolution",
+        {200: JPEG},
+        (ANOMALY, CROP),
+    ),
     Operation("GET", "/shadow/{picture}.jpg", "disagreement", "one of the last disagreements", {200: JPEG}, (DIFFER,)),
     Operation("GET", "/metrics", "metrics", "for Prometheus", {200: TEXT}),
     Operation(

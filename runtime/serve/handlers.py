@@ -130,6 +130,13 @@ class Handlers:
             raise web.HTTPNotFound(text="only the last anomalies are kept")
         return web.Response(body=jpeg, content_type="image/jpeg")
 
+    async def crop(self, request: web.Request, picture: int, crop: int) -> web.Response:
+        """Return a piece of the frame of one of the last anomalies, at the frame's own resolution."""
+        _, jpeg = await self._inspected.ask("crop", picture=picture, crop=crop)
+        if not jpeg:
+            raise web.HTTPNotFound(text="only crops of the last anomalies in large frames are kept")
+        return web.Response(body=jpeg, content_type="image/jpeg")
+
     async def disagreement(self, request: web.Request, picture: int) -> web.Response:
         """Return the picture of one of the last disagreements with the candidate."""
         _, jpeg = await self._inspected.ask("disagreement", picture=picture)

@@ -5,10 +5,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from runtime.common.files import write_bytes
 from runtime.images.opencv import opencv
+from runtime.images.pixels import is_large
 from runtime.records.log import Log
 from runtime.records.marks import WITHDRAWN, Mark, Unknown, judgement, pictures_of, standing
 from runtime.records.read import Query, judgements
@@ -16,11 +18,38 @@ from runtime.sinks.judgement import Judgement
 
 KEPT = 32  # judgements of a kind, with their frames: what the page shows
 KEPT_BYTES = 64 << 20  # of a kind
+PASSING = "live"  # the kind whose next comes at once: it is not packed
 WRITTEN_S = 3.0  # that a judgement may take on its way into the log
 POLL_S = 0.1
 SHOWN = 20  # marks, the newest
 NO_LOG = "Verdicts cannot be corrected here: this inspection keeps no log. Start it with --log FILE.db."
 GONE = "only what the page shows now can be marked; found nothing of that number"
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A judgement that can be marked; of a large frame nothing is kept but its PNG, once it is `packed`."""
+
+    judgement: Judgement
+    packed: bytes = b""
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it is a large frame that could be packed."""
+        return not self.packed and is_large(self.judgement.frame.image)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return self.judgement.nbytes + len(self.packed)
+
+    def png(self) -> bytes:
+        """Return the frame as it was judged, without loss: a model may learn from it."""
+        return self.packed or _png(self.judgement)
+
+    def as_packed(self) -> "Kept":
+        """Return the same in less memory."""
+        return Kept(self.judgement.without_picture(), _png(self.judgement))
 
 
 class Marking:
@@ -29,7 +58,7 @@ class Marking:
     def __init__(self, log: Log | None) -> None:
         self._log = log
         self._lock = threading.Lock()
-        self._kept: dict[str, OrderedDict[int, Judgement]] = {}
+        self._kept: dict[str, OrderedDict[int, Kept]] = {}
         self._numbers: dict[int, int] = {}  # of the page, by the log's
 
     def keep(self, kind: str, number: int, shown: Judgement) -> None:
@@ -38,9 +67,27 @@ class Marking:
             return
         with self._lock:
             kept = self._kept.setdefault(kind, OrderedDict())
-            kept[number] = shown
+            kept[number] = Kept(shown.without_map() if shown.has_large_map else shown)
             while len(kept) > 1 and (len(kept) > KEPT or sum(one.nbytes for one in kept.values()) > KEPT_BYTES):
                 kept.popitem(last=False)
+
+    def pack_one(self) -> None:
+        """Pack the oldest large frame that is not, which takes some tenths of a second; in the drawing thread."""
+        with self._lock:
+            raw = (
+                (kind, number, one)
+                for kind, kept in self._kept.items()
+                for number, one in kept.items()
+                if kind != PASSING and one.is_raw
+            )
+            found = next(raw, None)
+        if found is None:
+            return
+        kind, number, one = found
+        packed = one.as_packed()
+        with self._lock:
+            if number in self._kept[kind]:
+                self._kept[kind][number] = packed
 
     def mark(self, number: int, kind: str, said: dict[str, str]) -> int:
         """Mark judgement `number` of the page and return its number in the log; `said` has reason, who and origin.
@@ -48,16 +95,17 @@ class Marking:
         Raises `Unknown`, `Refused`, `UserError` or `OSError`, with nothing marked.
         """
         with self._lock:
-            shown = next((kept[number] for kept in self._kept.values() if number in kept), None)
-        if shown is None or self._log is None:
+            found = next((kept[number] for kept in self._kept.values() if number in kept), None)
+        if found is None or self._log is None:
             raise Unknown(GONE if self._log else NO_LOG)
+        shown = found.judgement
         record = self._recorded(self._log, shown)
         picture = f"{record['id']:09d}.png"
         size = list(shown.frame.image.shape[:2])
         path = pictures_of(self._log.path) / picture
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            write_bytes(path, _png(shown))
+            write_bytes(path, found.png())
         self._log.mark(Mark({**record, "size": size}, kind, picture=picture, **said))
         with self._lock:
             self._numbers[record["id"]] = number
@@ -104,7 +152,6 @@ def _shown(mark: dict[str, Any], numbers: dict[int, int]) -> dict[str, Any]:
 
 
 def _png(shown: Judgement) -> bytes:
-    """Return the frame as it was judged, without loss: a model may learn from it."""
     cv2 = opencv()
     done, encoded = cv2.imencode(".png", cv2.cvtColor(shown.frame.image, cv2.COLOR_RGB2BGR))
     if not done:

@@ -67,6 +67,7 @@ class PageState:
                     "reason": a.reason,
                     "threshold": a.threshold,
                     "frames": a.frames,
+                    "closer": a.closer.fields(),
                 }
                 for a in self._observed.pictures.anomalies()
             ],

@@ -8,29 +8,32 @@ one core, and of that lock, from the inspection.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from runtime.images.opencv import opencv
-from runtime.images.overlay import draw, thumbnail
-from runtime.images.pixels import Image8
+from runtime.images.pixels import is_large
+from runtime.images.reduced_map import SMALL_MAP, empty_map
 from runtime.result import Result
+from runtime.serve.closer import NOTHING_CLOSER, Closer, closer_to, jpeg_of
 from runtime.sinks.judgement import Judgement
 
 LIVE_WIDTH = 960  # pixels; wider frames are scaled down before drawing
 ANOMALY_WIDTH = 480
+OVERVIEW_WIDTH = 1280  # of an anomaly in a large frame, whose crops are shown beside it
 INTERVAL_S = 0.1  # at most 10 pictures a second, however fast the inspection
 REST = 4.0
 QUALITY = 80  # of JPEG
 KEPT = 24  # anomalies
 PENDING = 4  # anomalies that wait to be drawn, each with its whole frame; the oldest gives way
+PENDING_BYTES = 96 << 20  # of them; one always fits
+CROPS_BYTES = 48 << 20  # of all crops kept; the oldest anomaly's go first
 SAME_EVENT_S = 1.0  # anomalies of a live source less than this apart are one event
 FRESH_S = 1.0  # a live picture older than this is not shown to somebody who comes new
 
 
 @dataclass(frozen=True, eq=False)
 class Jpeg:
-    """A JPEG of judgement `number`, drawn at `drawn_s` (monotonic), and what the judgement was."""
+    """A JPEG of judgement `number`, drawn at `drawn_s` (monotonic), and what the judgement was, without its map."""
 
     number: int
     result: Result
@@ -43,7 +46,8 @@ class Anomaly:
     """An event: its highest score so far; `frames` of it were alarming, the last captured at `last_s`.
 
     `number` is that of the judgement with the highest score. `jpeg` shows judgement `picture`, the one drawn last;
-    `undrawn` is one with a higher score that waits to be drawn.
+    `undrawn` is one with a higher score that waits to be drawn. `closer` is what a large frame's picture is too small
+    for.
     """
 
     number: int
@@ -58,6 +62,7 @@ class Anomaly:
     frames: int = 1
     picture: int = 0
     jpeg: bytes = b""
+    closer: Closer = NOTHING_CLOSER
 
 
 def _anomaly(number: int, judgement: Judgement) -> Anomaly:
@@ -71,7 +76,8 @@ class Pictures:
 
     `maximum` is the largest score of the engine. `is_live(source)` says whether successive anomalies of a source are
     one event (a camera's) or parts of their own (files). In the drawing thread `failed(error)` is called
-    for a picture that could not be drawn, and `shown(kind, number, judgement)` before one is handed out.
+    for a picture that could not be drawn, and `shown(kind, number, judgement)` before one is handed out. `idle()` is
+    called there too, after every round.
     """
 
     def __init__(
@@ -80,7 +86,9 @@ class Pictures:
         is_live: Callable[[str], bool],
         failed: Callable[[Exception], None],
         shown: Callable[[str, int, Judgement], None] = lambda kind, number, judgement: None,
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
+        self._idle = idle
         self._shown = shown
         self._maximum = maximum
         self._is_live = is_live
@@ -131,6 +139,8 @@ class Pictures:
             try:
                 self._draw_anomaly()
                 self._draw_live()
+                self._reduce_newest()
+                self._idle()
             except Exception as error:  # a picture less, and the inspection goes on
                 self._failed(error)
             rest = REST * (time.monotonic() - started)
@@ -149,11 +159,22 @@ class Pictures:
                 return
             del self._wanted[source]
             number, judgement = self._newest[source]
-        picture = Jpeg(number, judgement.result, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
+        shown = replace(judgement.result, anomaly_map=empty_map(judgement.result.anomaly_map))
+        picture = Jpeg(number, shown, self._jpeg(judgement, LIVE_WIDTH), time.monotonic())
         self._shown("live", number, judgement)
         with self._lock:
             self._live[source] = picture
             self.drawn += 1
+
+    def _reduce_newest(self) -> None:
+        """Let go of large maps that wait for somebody to look: what is drawn of them is reduced in any case."""
+        with self._lock:
+            large = [(key, one) for key, one in self._newest.items() if one[1].has_large_map]
+        for source, (number, judgement) in large:
+            reduced = (number, judgement.with_map_of(SMALL_MAP))
+            with self._lock:
+                if self._newest[source][0] == number:
+                    self._newest[source] = reduced
 
     def _add_anomaly(self, number: int, judgement: Judgement) -> None:
         """Make `judgement` part of the event that it goes on with, or the first of a new one."""
@@ -161,13 +182,14 @@ class Pictures:
         if event is None:
             self._anomalies.append(new)
         elif (new.score or 0.0) > (event.score or 0.0):
-            new.frames, new.picture, new.jpeg = event.frames + 1, event.picture, event.jpeg
+            new.frames, new.picture = event.frames + 1, event.picture
+            new.jpeg, new.closer = event.jpeg, event.closer
             self._anomalies[self._anomalies.index(event)] = new
         else:
             event.frames, event.last_s = event.frames + 1, new.last_s
         undrawn = [anomaly for anomaly in self._anomalies if anomaly.undrawn]
-        if len(undrawn) > PENDING:  # each holds a whole frame
-            undrawn[0].undrawn = None
+        while len(undrawn) > PENDING or (len(undrawn) > 1 and _waiting_bytes(undrawn) > PENDING_BYTES):
+            undrawn.pop(0).undrawn = None
 
     def _event_of(self, judgement: Judgement) -> Anomaly | None:
         """Return the newest event of a live source if `judgement` goes on with it."""
@@ -189,21 +211,21 @@ class Pictures:
                 return
             judgement, anomaly.undrawn = anomaly.undrawn, None
             number = anomaly.number
-        jpeg = self._jpeg(judgement, ANOMALY_WIDTH)
+        large = is_large(judgement.frame.image)
+        closer = closer_to(judgement) if large else NOTHING_CLOSER
+        jpeg = self._jpeg(judgement, OVERVIEW_WIDTH if large else ANOMALY_WIDTH)
         self._shown("anomaly", number, judgement)
         with self._lock:
-            anomaly.picture, anomaly.jpeg = number, jpeg
+            anomaly.picture, anomaly.jpeg, anomaly.closer = number, jpeg, closer
+            kept = 0
+            for one in reversed(self._anomalies):
+                kept += one.closer.nbytes
+                if kept > CROPS_BYTES and one is not anomaly:
+                    one.closer = NOTHING_CLOSER
 
     def _jpeg(self, judgement: Judgement, width: int) -> bytes:
-        image: Image8 = judgement.frame.image
-        if judgement.parts:
-            picture = thumbnail(judgement.overlay(self._maximum), min(width, image.shape[1]))
-        elif image.shape[1] > width:  # drawn small, so that the words can be read
-            picture = draw(thumbnail(image, width), judgement.result, judgement.of_scale(self._maximum))
-        else:
-            picture = judgement.overlay(self._maximum)
-        cv2 = opencv()
-        ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        if not ok:
-            raise ValueError(f"no JPEG of a picture of shape {picture.shape}")
-        return bytes(jpeg)
+        return jpeg_of(judgement.small_overlay(self._maximum, width), QUALITY)
+
+
+def _waiting_bytes(undrawn: Sequence[Anomaly]) -> int:
+    return sum(one.undrawn.nbytes for one in undrawn if one.undrawn is not None)

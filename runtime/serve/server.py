@@ -105,7 +105,8 @@ class Server(Closing):
         self.history = History()
         self.marking = Marking(log)
         failed = partial(self.troubles.add, "picture")
-        self.pictures = Pictures(recipes.in_force.maximum, self._is_live, failed, self.marking.keep)
+        kept = (self.marking.keep, self.marking.pack_one)
+        self.pictures = Pictures(recipes.in_force.maximum, self._is_live, failed, *kept)
         if shadow is not None:
             shadow.shadow.shown = partial(self.marking.keep, "shadow")
         self._answers = self._assemble(recipes, Changes(log, partial(self.troubles.add, "audit")), shadow)

@@ -102,7 +102,7 @@ def _checked(found: "Candidate", one: "Inspect") -> "Candidate":
         expected = f"--shadow must be trained with the white of 16-bit files of {one.engine.name}, {white}"
         raise UserError(expected, f"{found.sidecar.white} in {found.path.name}")
     for view in found.views.values() or one.views:
-        view.check_map(found.sidecar.input_size, found.sidecar.score)
+        view.check_map(found.sidecar.input_size, found.sidecar.scoring)
     return found
 
 

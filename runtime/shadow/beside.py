@@ -66,6 +66,8 @@ class Shadow(Closing):
         if judgement.result.verdict == "none":
             self.ledger.add(unjudged=1)
             return
+        if judgement.has_large_map and judgement.result.verdict != "anomalous":
+            judgement = judgement.without_map()  # which only a picture of an anomaly needs
         with self._changed:
             full = len(self._queue) >= QUEUED or self._bytes + judgement.nbytes > QUEUED_BYTES
             taken = not self._closing and not (full and self._queue)

@@ -6,8 +6,10 @@ from typing import Any
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
+from runtime.images.reduced_map import reduced_map
 from runtime.shadow.candidate import Candidate
 from runtime.shadow.process import Gone, Process
+from runtime.shadow.word import PICTURE_WIDTH
 from runtime.sinks.judgement import Judgement
 
 AGAIN_S, LONGEST_AGAIN_S = 1.0, 60.0  # before a process that ended is started again
@@ -79,7 +81,12 @@ class Keeper(Closing):
         shown: dict[str, Any] = {"verdict": result.verdict}
         if result.verdict == "anomalous":  # if the candidate does not say so, the picture shows where it was
             limits = {"threshold": result.threshold, "map_threshold": result.map_threshold}
-            shown |= {"map": result.anomaly_map, "score": result.image_score, "maximum": judgement.maximum, **limits}
+            shown |= {
+                "map": reduced_map(result.anomaly_map, PICTURE_WIDTH),
+                "score": result.image_score,
+                "maximum": judgement.maximum,
+                **limits,
+            }
         task: dict[str, Any] = {"source": source, "result": shown}
         if source not in self._sent:
             view = self._candidate.views.get(source)
@@ -88,6 +95,6 @@ class Keeper(Closing):
             else:
                 height, width = judgement.frame.image.shape[:2]
                 view.fit((height, width))
-            task["inside"] = None if view is None else view.inside(process.map_size, self._candidate.sidecar.score)
+            task["inside"] = None if view is None else view.inside(process.map_size, self._candidate.sidecar.scoring)
             self._sent.add(source)
         return task

@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from runtime.images.mask import result_inside
 from runtime.images.opencv import opencv
 from runtime.images.overlay import draw, thumbnail
 from runtime.images.pixels import Image8
+from runtime.images.reduced_map import reduced_map
 from runtime.result import Result
+from runtime.shadow.word import PICTURE_WIDTH
 
 GIVE_WAY = 19  # of niceness: what nobody else wants
-WIDTH, QUALITY = 480, 80  # of a picture: pixels, JPEG
+QUALITY = 80  # of a picture, JPEG
 
 
 def opened(asked: Mapping[str, Any]) -> Detector:
@@ -47,7 +50,7 @@ def judged(detector: Detector, task: Mapping[str, Any], image: Image8, masks: di
     result = detector(image)
     inside = masks.get(source)
     if inside is not None:
-        result = result_inside(result, inside, detector.sidecar.score)
+        result = result_inside(result, inside, detector.sidecar.scoring)
     differ = "none" != result.verdict != shown["verdict"]
     return {
         "verdict": result.verdict,
@@ -64,7 +67,8 @@ def _picture(image: Image8, result: Result, shown: Mapping[str, Any], detector: 
         maximum = shown["maximum"] or maximum
         limits = (shown["threshold"], shown["map_threshold"])
         result = Result(shown["map"], shown["score"], "anomalous", *limits, {})
-    small = thumbnail(image, WIDTH) if image.shape[1] > WIDTH else image
+    small = thumbnail(image, PICTURE_WIDTH) if image.shape[1] > PICTURE_WIDTH else image
+    result = replace(result, anomaly_map=reduced_map(result.anomaly_map, PICTURE_WIDTH))
     cv2 = opencv()
     drawn = cv2.cvtColor(draw(small, result, maximum), cv2.COLOR_RGB2BGR)
     done, jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])

@@ -61,6 +61,13 @@ def _add_files(group: "argparse._ArgumentGroup") -> None:
             f"--event-{side}", default="10", metavar="N", help=f"frames {side} an event, or seconds: 2s (default: 10)"
         )
     group.add_argument(
+        "--event-frames",
+        choices=("auto", "full", "crops"),
+        default="auto",
+        help="what an event keeps of a frame: all of it, or a reduced picture and crops around its boxes "
+        "(default: auto, crops of frames above 2 megapixels)",
+    )
+    group.add_argument(
         "--disk-cap",
         type=_size,
         metavar="SIZE",
@@ -166,7 +173,9 @@ def _open_sinks(args: argparse.Namespace, maximum: float, sources: int, run: "Ru
         from runtime.sinks.events import EventOptions, EventSink
 
         before, after = Window.parse(args.event_before), Window.parse(args.event_after)
-        yield EventSink(args.events, maximum, EventOptions(before, after, args.disk_cap or _size(DEFAULT_CAP)))
+        cap_bytes = args.disk_cap or _size(DEFAULT_CAP)
+        options = EventOptions(before, after, cap_bytes, frames=args.event_frames)
+        yield EventSink(args.events, maximum, options)
     if args.mqtt is not None:
         from runtime.sinks.mqtt import MqttSink
         from runtime.sinks.mqtt_options import MqttOptions

@@ -1,12 +1,14 @@
 """The last frames before an event, as JPEG in memory, so that the past can still be saved when something happens."""
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.common.errors import UserError
+from runtime.images.crops import crops_around
 from runtime.images.opencv import opencv
+from runtime.images.overlay import thumbnail
 from runtime.images.pixels import Image8
 from runtime.sinks.json_lines import as_json
 from runtime.sinks.judgement import Judgement
@@ -14,6 +16,7 @@ from runtime.sinks.judgement import Judgement
 JPEG_QUALITY = 95
 RING_BYTES = 64 << 20  # a source's ring never takes more memory, whatever the window asks for
 RING_FRAMES = 2000
+OVERVIEW_WIDTH = 1280  # pixels of a frame that is saved reduced, with crops beside it
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """A judged frame as an event keeps it: JPEG bytes and its line (`runtime.sinks.json_lines`)."""
+    """A judged frame as an event keeps it: JPEG bytes and its line (`runtime.sinks.json_lines`).
+
+    `jpeg` is the whole frame, reduced where there are to be crops; `crops` are theirs, by their files' names.
+    """
 
     name: str
     index: int
@@ -51,14 +57,31 @@ class Shot:
     alarming: bool  # anomalous, or without a verdict
     line: dict[str, Any]
     jpeg: bytes
+    crops: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, judgement: Judgement) -> "Shot":
-        """Compress one judgement."""
-        frame = judgement.frame
-        line = as_json(judgement)
+    def of(cls, judgement: Judgement, whole: bool = True) -> "Shot":
+        """Compress one judgement: its `whole` frame, or an overview of it and, of an alarming one, crops at its boxes.
+
+        The line says where in the frame each crop lies.
+        """
+        frame, image = judgement.frame, judgement.frame.image
+        line, crops = as_json(judgement), dict[str, bytes]()
+        if not whole:
+            line |= {"frame_size": {"width": image.shape[1], "height": image.shape[0]}, "crops": []}
+            around = crops_around(judgement.boxes, image.shape[:2]) if judgement.alarming else []
+            for number, crop in enumerate(around, 1):
+                name = f"{frame.name}_{number:02d}.jpg"
+                crops[name] = jpeg(crop.of(image))
+                line["crops"].append({"file": name, **crop.fields()})
+            image = overview(image)
         times = (frame.captured_s, judgement.judged_s)
-        return cls(frame.name, frame.index, *times, judgement.alarming, line, jpeg(frame.image))
+        return cls(frame.name, frame.index, *times, judgement.alarming, line, jpeg(image), crops)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pictures."""
+        return len(self.jpeg) + sum(map(len, self.crops.values()))
 
 
 class Ring:
@@ -73,9 +96,9 @@ class Ring:
     def push(self, shot: Shot) -> None:
         """Add the newest shot; those that the window has left behind go."""
         self._shots.append(shot)
-        self._bytes += len(shot.jpeg)
+        self._bytes += shot.nbytes
         while self._shots and not self._keeps_oldest(shot.judged_s):
-            self._bytes -= len(self._shots.popleft().jpeg)
+            self._bytes -= self._shots.popleft().nbytes
 
     def _keeps_oldest(self, now_s: float) -> bool:
         # the event's first frame is the next: the newest shot here is one frame before it
@@ -105,6 +128,11 @@ class Ring:
     def nbytes(self) -> int:
         """Bytes of the pictures held."""
         return self._bytes
+
+
+def overview(image: Image8) -> Image8:
+    """Return a frame (H, W, 3) reduced to `OVERVIEW_WIDTH`, itself where it is not wider."""
+    return thumbnail(image, OVERVIEW_WIDTH) if image.shape[1] > OVERVIEW_WIDTH else image
 
 
 def jpeg(image: Image8) -> bytes:

@@ -5,18 +5,23 @@ DIR/20250131T081500.250Z_camera_0-1a2b3c4d_000123/
     frames.jsonl    a line a frame, as `runtime.sinks.json_lines` writes them
     frames/         every frame as the camera gave it, JPEG
     overlays/       those that are anomalous or have no verdict, with map, contour and verdict, JPEG
+
+Of a large frame both are reduced, and beside them stands
+
+    crops/          the frame's own pixels around each box; its line says where in the frame each lies
 """
 
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runtime.common.closing import Closing
 from runtime.common.files import safe_name, write_bytes, write_json
+from runtime.images.pixels import is_large
 from runtime.sinks.disk_cap import DiskCap
-from runtime.sinks.event_ring import Ring, Shot, Window, jpeg
+from runtime.sinks.event_ring import OVERVIEW_WIDTH, Ring, Shot, Window, jpeg
 from runtime.sinks.json_lines import JsonLines
 from runtime.sinks.judgement import Judgement
 from runtime.sinks.queueing import Queueing
@@ -29,12 +34,20 @@ AROUND = Window(10)
 
 @dataclass(frozen=True)
 class EventOptions:
-    """`before` and `after`: what is kept around the alarming frames; `cap_bytes`: of all events in the folder."""
+    """`before` and `after`: what is kept around the alarming frames; `cap_bytes`: of all events in the folder.
+
+    `frames` says whether frames are kept "full", or reduced with "crops" around the boxes; "auto": large ones so.
+    """
 
     before: Window = AROUND
     after: Window = AROUND
     cap_bytes: int = 2_000_000_000
     max_frames: int = EVENT_FRAMES
+    frames: Literal["auto", "full", "crops"] = "auto"
+
+    def whole(self, judgement: Judgement) -> bool:
+        """Whether all of a frame is kept at its own resolution."""
+        return self.frames == "full" or (self.frames == "auto" and not is_large(judgement.frame.image))
 
 
 class EventSink(Closing):
@@ -57,7 +70,7 @@ class EventSink(Closing):
 
     def write(self, judgement: Judgement) -> None:
         """Keep one frame in memory or, during an event, on disk. Raises `OSError` for a full disk or cap."""
-        source, shot = judgement.source, Shot.of(judgement)
+        source, shot = judgement.source, Shot.of(judgement, self._options.whole(judgement))
         event = self._events.get(source)
         if event is not None and event.ends_before(shot):
             self._end(source)
@@ -71,7 +84,9 @@ class EventSink(Closing):
         event.add(shot, self._overlay(judgement) if shot.alarming else None)
 
     def _overlay(self, judgement: Judgement) -> bytes:
-        return jpeg(judgement.overlay(self._maximum))
+        if self._options.whole(judgement):
+            return jpeg(judgement.overlay(self._maximum))
+        return jpeg(judgement.small_overlay(self._maximum, OVERVIEW_WIDTH))
 
     def _begin(self, source: str, first: Shot, ring: Ring) -> "_Event":
         event = _Event(self._cap, source, first, self._options)
@@ -145,6 +160,8 @@ class _Event:
         self._save(self.folder / "frames" / name, shot.jpeg)
         if overlay is not None:
             self._save(self.folder / "overlays" / name, overlay)
+        for crop, data in shot.crops.items():
+            self._save(self.folder / "crops" / crop, data)
         self._lines.append(shot.line)
         self._summary["frames"] += 1
         if shot.alarming:

@@ -25,6 +25,7 @@ BEGINNING = b'{"time":'  # of every line of ours
 def as_json(judgement: Judgement) -> dict[str, Any]:
     """Return what a line says: time in UTC, scores, boxes in pixels of the judged frame, latencies in milliseconds.
 
+    "tiles" says into how many tiles the frame was cut, where it was.
     "camera_s" is the time of capture by the camera's own clock, in seconds, where it says one.
     Where the verdict is "none", "reason" says why, and "score" is null where the engine gave no number.
 
@@ -52,6 +53,8 @@ def as_json(judgement: Judgement) -> dict[str, Any]:
         "latency_ms": {stage: round(ms, 3) for stage, ms in result.latency_ms.items()},
         **_of_run(judgement),
     }
+    if judgement.tiles:
+        line["tiles"] = judgement.tiles
     if frame.camera_s is not None:
         line["camera_s"] = round(frame.camera_s, 6)
     if result.reason:

@@ -2,15 +2,18 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.common.closing import Closing
+from runtime.images.overlay import draw, thumbnail
 from runtime.images.parts import Part
-from runtime.images.pixels import Image8
+from runtime.images.pixels import Image8, held_bytes
+from runtime.images.reduced_map import empty_map, is_large_map, reduced_map
 from runtime.images.regions import Region
 from runtime.images.view import View
 from runtime.result import Result, Verdict
@@ -35,6 +38,7 @@ class Judgement:
     (`runtime.records.run`) that knows the version; `recipe` is the recipe's name, empty without one, and the two hashes
     are those of engine and sidecar that judged. `maximum` is its largest score; None: what a sink was made for.
     `parts` are the results of several detectors or regions, `result` is the joint one (`runtime.images.parts`).
+    `tiles` says into how many the frame was cut; 0: it was judged as one picture.
     Judgements wait in queues and are shared by sinks: nobody writes into their arrays.
     """
 
@@ -54,6 +58,7 @@ class Judgement:
     sidecar_sha256: str = ""
     maximum: float | None = None
     parts: tuple[Part, ...] = ()
+    tiles: int = 0
     _overlay: SharedOverlay = field(default_factory=SharedOverlay, init=False, repr=False)
     _boxes: SharedBoxes = field(default_factory=SharedBoxes, repr=False)  # shared with copies: the map is the same
 
@@ -105,9 +110,8 @@ class Judgement:
     @property
     def nbytes(self) -> int:
         """Bytes that its arrays keep in memory."""
-        image = self.frame.image
         maps = [self.result.anomaly_map, *(part.result.anomaly_map for part in self.parts)]
-        return (image.nbytes if any(image.strides) else image.itemsize) + sum(one.nbytes for one in maps)
+        return held_bytes(self.frame.image) + sum(map(held_bytes, maps))
 
     @property
     def boxes(self) -> tuple[Region, ...]:
@@ -118,14 +122,48 @@ class Judgement:
         """Return the frame with its map, outlines and verdict, uint8 (H, W, 3), read-only: drawn once for all sinks."""
         return self._overlay.get(self.frame.image, self.result, self.of_scale(maximum), self.parts)
 
+    def small_overlay(self, maximum: float, width: int) -> Image8:
+        """Return the overlay at most `width` pixels wide, drawn small, so that words and outlines can be read."""
+        image = self.frame.image
+        if image.shape[1] <= width:
+            return self.overlay(maximum)
+        if self.parts:
+            return thumbnail(self.overlay(maximum), width)
+        small = replace(self.result, anomaly_map=reduced_map(self.result.anomaly_map, width))
+        return draw(thumbnail(image, width), small, self.of_scale(maximum))
+
     def of_scale(self, maximum: float) -> float:
         """Return the largest score that its engine can give, `maximum` where it does not say."""
         return maximum if self.maximum is None else self.maximum
 
+    @property
+    def has_large_map(self) -> bool:
+        """Whether keeping its maps would count."""
+        return is_large_map(self.result.anomaly_map) or any(is_large_map(one.result.anomaly_map) for one in self.parts)
+
     def without_picture(self) -> "Judgement":
-        """Return the same with a black picture of the same size that takes one byte; the map stays."""
+        """Return the same with a black picture of the same size that takes one byte; its boxes stay.
+
+        So does a map that is not large: of a large one the boxes are found now.
+        """
         black = np.broadcast_to(np.zeros((), np.uint8), self.frame.image.shape)
-        return replace(self, frame=replace(self.frame, image=black))
+        return replace(self.without_map() if self.has_large_map else self, frame=replace(self.frame, image=black))
+
+    def without_map(self) -> "Judgement":
+        """Return the same with maps that take one value; its boxes are found now, where they were not."""
+        return self._with_maps(empty_map)
+
+    def with_map_of(self, side: int) -> "Judgement":
+        """Return the same with maps of `side` positions a side at most; its boxes are found now, where they were not.
+
+        Of what a position stands for it has the highest value: no defect is lost.
+        """
+        return self._with_maps(lambda anomaly_map: reduced_map(anomaly_map, side))
+
+    def _with_maps(self, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> "Judgement":
+        parts = tuple(part.with_map(change(part.result.anomaly_map)) for part in self.parts)
+        result = replace(self.result, anomaly_map=change(self.result.anomaly_map))
+        return replace(self, result=result, parts=parts, _boxes=SharedBoxes(self.boxes))
 
 
 class Sink(Closing, Protocol):

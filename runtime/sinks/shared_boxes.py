@@ -12,12 +12,16 @@ from runtime.result import Result
 
 
 class SharedBoxes:
-    """Finds the regions when it is first asked, and gives the same to the other sinks, whichever thread they run in."""
+    """Finds the regions when it is first asked, and gives the same to the other sinks, whichever thread they run in.
 
-    def __init__(self) -> None:
+    `known`: they have been found, and the map is not needed any more.
+    """
+
+    def __init__(self, known: tuple[Region, ...] | None = None) -> None:
         self._lock = threading.Lock()
         self._of: NDArray[np.float32] | None = None  # the map that they are of
-        self._found: tuple[Region, ...] = ()
+        self._found: tuple[Region, ...] = known or ()
+        self._known = known is not None
 
     def get(self, result: Result, size: tuple[int, int], parts: Sequence[Part] = ()) -> tuple[Region, ...]:
         """Return the regions of the map above its threshold in pixels of a frame of `size` = (height, width).
@@ -25,7 +29,7 @@ class SharedBoxes:
         With `parts` those of each of them.
         """
         with self._lock:  # who comes second waits for them
-            if self._of is not result.anomaly_map:
+            if not self._known and self._of is not result.anomaly_map:
                 self._of = result.anomaly_map
                 if parts:
                     self._found = all_boxes(parts)

@@ -20,6 +20,7 @@ from runtime.triggers.station import Order
 
 UNSETTLED = 3  # frames on their way when a camera was set: one being decoded, one being sent, one being exposed
 AHEAD = 2  # frames of a file that wait, decoded: the next one, and one for a slow read
+AHEAD_BYTES = 32 << 20  # of them; of larger frames one waits
 RECENT_S = 0.5  # a batch is not held up for a source that was silent for longer
 JOIN_S = 1.0  # a file's thread ends after the read that it is in, unless it waits for a file to come
 TRIGGERED_EQUAL = 3  # pictures in a row of a camera that is triggered; the time between two of them says nothing
@@ -112,7 +113,11 @@ class _Channel:
             self.replaced += len(self.frames)
             self.frames.clear()
         else:
-            self._changed.wait_for(lambda: self.stopping or len(self.frames) < AHEAD)
+            self._changed.wait_for(lambda: self.stopping or self._has_room())
+
+    def _has_room(self) -> bool:
+        waiting = sum(arrival.frame.image.nbytes for arrival in self.frames)
+        return not self.frames or (len(self.frames) < AHEAD and waiting < AHEAD_BYTES)
 
     def drop_late(self) -> None:
         """Let go of frames whose part has gone: to judge them would make the next ones late, too."""

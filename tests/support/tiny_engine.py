@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 
 from runtime.common.files import sha256_of
 from runtime.engines.sidecar import INPUT_NAME, MAP_NAME, SCORE_NAME, Artefact, Sidecar, Threshold, write_sidecar
+from runtime.images.tiles import TileGrid
 
 THRESHOLD = 1.0
 
@@ -93,12 +94,15 @@ def write_tiny_engine(
     size: tuple[int, int] = (32, 48),
     taps: Sequence[str] = ("layer2", "layer3", "layer4"),
     threshold: float = THRESHOLD,
+    tiles: TileGrid | None = None,
 ) -> Path:
     """Write `<name>.onnx` and `<name>.json` into `folder` and return the ONNX file's path.
 
-    A frame of grey level v has the map value v / 255 * len(taps) everywhere.
+    A frame of grey level v has the map value v / 255 * len(taps) everywhere. With `tiles` it is what a tiled detector's
+    would be: the largest of tiles' largest values is the frame's, and a map of one value blends into itself.
     """
     path = Path(folder) / f"{name}.onnx"
+    size = size if tiles is None else tiles.frame
     onnx.save(tiny_model(size, float(len(taps))), path)
-    write_sidecar(path, tiny_sidecar(path, size, taps, threshold))
+    write_sidecar(path, replace(tiny_sidecar(path, size, taps, threshold), tiles=tiles))
     return path

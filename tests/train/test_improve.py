@@ -17,6 +17,7 @@ from runtime.common.errors import run_command
 from runtime.common.locks import one_writer
 from runtime.detector import Detector
 from runtime.engines.sidecar import Threshold
+from runtime.images.mask import Scoring
 from runtime.images.view import View, ViewOptions
 from runtime.improve import rejudge
 from runtime.records.log import Log
@@ -111,7 +112,7 @@ def test_a_mask_leaves_out_what_is_always_wrong_and_nothing_else(desk: Desk) -> 
     view = View(ViewOptions(mask=file))
 
     def verdict(frame: np.ndarray) -> str:
-        return view.inspected(desk.detector(view(frame)), "paper").verdict
+        return view.inspected(desk.detector(view(frame)), Scoring("paper")).verdict
 
     assert {verdict(frame) for frame in _dirt(2)} == {"good"}
     assert {verdict(with_spots(place)) for place in [*ELSEWHERE, (16, 20), (6, 30)]} == {"anomalous"}
@@ -133,7 +134,7 @@ def test_a_mask_is_of_the_cameras_frame_and_leaves_out_what_the_one_before_did(d
 
     for index in range(8):
         frame = old(shown((12 + index % 2, 30)))
-        result = old.inspected(desk.detector(frame), "paper")
+        result = old.inspected(desk.detector(frame), Scoring("paper"))
         assert result.verdict == "anomalous"
         desk.log.add(result.image_score, FALSE_ALARM, result, frame)
     found = desk.kinds()["mask"]
@@ -141,7 +142,7 @@ def test_a_mask_is_of_the_cameras_frame_and_leaves_out_what_the_one_before_did(d
     assert found["files"] and np.asarray(Image.open(desk.out / "tiny-mask.png")).shape == camera
 
     def verdict(frame: np.ndarray) -> str:
-        return new.inspected(desk.detector(new(frame)), "paper").verdict
+        return new.inspected(desk.detector(new(frame)), Scoring("paper")).verdict
 
     assert verdict(shown((12, 30))) == verdict(shown()) == "good"
     assert verdict(shown((30, 30))) == verdict(shown((12, 20))) == "anomalous"

@@ -101,12 +101,12 @@ class Renewal:
         """Judge what was held out, and what is known, with the new engine."""
         missed = [_frame_of(part[-1].judgement, frames.missed) for part in by_part(f.mark for f in frames.missed)]
         with load(stage.candidate("renewed")) as new:
-            score = new.sidecar.score
+            scoring = new.sidecar.scoring
 
             def alarm(frame: Frame) -> bool:
                 assert frame.mark.picture is not None
                 result = new(read_image(frame.mark.picture))
-                return frames.seen(frame.mark.source).inspected(result, score).verdict != "good"
+                return frames.seen(frame.mark.source).inspected(result, scoring).verdict != "good"
 
             now = Mistakes.of(*([one.result.verdict != "good" for one in each] for each in (held_out, missed)))
             rows = [

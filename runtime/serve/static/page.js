@@ -633,9 +633,9 @@ function tileOf(address) {
   when.className = "quiet";
   button.append(image, element("span"), when);
   button.addEventListener("click", () => {
-    $("closer-image").src = image.src;
     text("closer-title", button.dataset.words);
     showMark($("closer-mark"), tile.judged);
+    showCloser(image.src, tile.closer ?? { crops: [] }, button.getAttribute("aria-label"));
     $("closer").showModal();
   });
   const mark = element("button");
@@ -643,6 +643,45 @@ function tileOf(address) {
   mark.hidden = true;
   tile.append(button, mark);
   return tile;
+}
+
+// The whole picture, reduced, or one of its crops, at the frame's own pixels; a crop's address follows the picture's.
+function showCloser(address, { width, height, crops }, words) {
+  const choices = [element("button", "Whole frame"), ...crops.map((crop, i) => element("button", String(i + 1)))];
+  const view = $("closer-view");
+  const choose = (number) => {
+    const crop = crops[number - 1];
+    const shows = crop ?? { x: 0, y: 0, width, height };
+    $("closer-image").src = crop ? address.replace(/\.jpg$/, `/${number}.jpg`) : address;
+    $("closer-image").alt = crop ? `Defect ${number}, at the frame’s own pixels` : words;
+    view.classList.toggle("crop", Boolean(crop));
+    view.classList.toggle("sized", crops.length > 0);
+    view.style.setProperty("--ratio", crops.length ? shows.width / shows.height : 1);
+    const outlines = crop ? crop.boxes : crops;
+    $("closer-boxes").replaceChildren(...(crops.length ? outlines : []).map((box, i) => {
+      const outline = element(crop ? "span" : "button", crop ? "" : String(i + 1));
+      const percent = (length, of) => `${(100 * length) / of}%`;
+      outline.style.left = percent(box.x - shows.x, shows.width);
+      outline.style.top = percent(box.y - shows.y, shows.height);
+      outline.style.width = percent(box.width, shows.width);
+      outline.style.height = percent(box.height, shows.height);
+      if (!crop) outline.setAttribute("aria-label", `Look closer at defect ${i + 1}`);
+      if (!crop) outline.addEventListener("click", () => choose(i + 1));
+      return outline;
+    }));
+    const places = crop?.boxes.map((box) => `${box.width} × ${box.height} pixels at ${box.x}, ${box.y}, peak ${score(box.peak)}`) ?? [];
+    const more = places.length > 3 ? ` and ${places.length - 3} more` : "";
+    text("closer-place", crop ? `Defect ${number}: ${places.slice(0, 3).join("; ") || "its middle"}${more}` : `${width} × ${height} pixels, reduced`);
+    choices.forEach((choice, i) => choice.setAttribute("aria-pressed", String(i === number)));
+  };
+  choices.forEach((choice, number) => {
+    choice.className = "tab";
+    if (number) choice.setAttribute("aria-label", `Defect ${number}`);
+    choice.addEventListener("click", () => choose(number));
+  });
+  $("closer-crops").replaceChildren(...choices);
+  $("closer-crops").hidden = $("closer-place").hidden = !crops.length;
+  choose(0);
 }
 
 function scoreWords(anomaly) {
@@ -660,6 +699,7 @@ function showAnomalies() {
     const frames = anomaly.frames > 1 ? `, ${count(anomaly.frames)} frames` : "";
     button.dataset.words = `${day(anomaly.time)}${clock(anomaly.time)}  ${anomaly.source}  ${anomaly.name}: ${scoreWords(anomaly)}, threshold ${score(anomaly.threshold)}${frames}`;
     tile.judged = { number: anomaly.picture, verdict: anomaly.reason ? "none" : "anomalous" };
+    tile.closer = anomaly.closer;
     showMark(tile.lastChild, tile.judged);
     button.setAttribute("aria-label", `Anomaly ${button.dataset.words}`);
     const [value, when] = button.querySelectorAll("span");

@@ -12,8 +12,9 @@ from export.model.cflow import DetectorModule
 from export.model.checkpoint import load_checkpoint
 from runtime.common.errors import UserError
 from runtime.images import mask
-from runtime.images.mask import mask_at, result_inside
+from runtime.images.mask import Scoring, mask_at, result_inside
 from runtime.images.regions import regions_above
+from runtime.images.tiles import TileGrid
 from runtime.images.view import View, ViewOptions
 from runtime.result import Result
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
@@ -46,7 +47,7 @@ def test_the_masked_deviation_score_is_the_one_of_the_finest_grid(seed: int):
     grid = graph_score.anomaly_map(taps, (SIDE // 4, SIDE // 4))[0].numpy()
     inside = np.zeros((SIDE, SIDE), bool)
     inside[:, : SIDE // 2] = True
-    masked = result_inside(_result(whole_map[0].numpy(), whole), inside, "deviation")
+    masked = result_inside(_result(whole_map[0].numpy(), whole), inside, Scoring("deviation"))
     # independent: the same positions of the grid itself, the others 0, by sorting all of them
     kept = np.where(inside[::4, ::4], grid, 0)
     expected = np.sort(kept.ravel())[::-1][: graph_score.top_count(kept.size)].mean()
@@ -64,7 +65,7 @@ def test_the_masked_score_by_tap_is_near_the_one_of_the_taps_themselves(seed: in
     whole = float(graph_score.image_score(taps, whole_map, "tap_deviation", constants))
     inside = np.zeros((SIDE, SIDE), bool)
     inside[:, : SIDE // 2] = True
-    masked = result_inside(_result(whole_map[0].numpy(), whole), inside, "tap_deviation")
+    masked = result_inside(_result(whole_map[0].numpy(), whole), inside, Scoring("tap_deviation"))
     expected = 0.0  # independent: every tap's own positions, those outside 0, by sorting all of them
     for tap, weights in zip(taps, constants[2:].T.numpy(), strict=True):
         step = SIDE // tap.shape[1]
@@ -86,7 +87,7 @@ def test_a_share_of_positions_means_the_same_here_and_in_the_graph():
 def test_a_mask_that_is_all_white_changes_nothing(kind: str):
     anomaly_map = np.random.default_rng(0).random((50, 70))
     before = _result(anomaly_map, 1.234)
-    after = result_inside(before, np.ones((50, 70), bool), kind)
+    after = result_inside(before, np.ones((50, 70), bool), Scoring(kind))
     assert after.image_score == before.image_score and after.verdict == "anomalous"
     np.testing.assert_array_equal(after.anomaly_map, before.anomaly_map)
     assert (after.threshold, after.map_threshold, after.latency_ms) == (1.0, 0.5, {"total": 1.0})
@@ -97,10 +98,10 @@ def test_the_papers_score_is_the_largest_inside():
     anomaly_map[2, 2], anomaly_map[7, 7] = 1.5, 3.0
     inside = np.zeros((10, 10), bool)
     inside[:5, :5] = True
-    masked = result_inside(_result(anomaly_map, 3.0), inside, "paper")
+    masked = result_inside(_result(anomaly_map, 3.0), inside, Scoring("paper"))
     assert masked.image_score == pytest.approx(1.5) and masked.verdict == "anomalous"
-    assert result_inside(_result(anomaly_map, 3.0), np.roll(inside, 2, axis=0)[::-1], "paper").image_score == 0
-    assert result_inside(_result(np.zeros((4, 4)), 0.0), np.eye(4, dtype=bool), "deviation").image_score == 0
+    assert result_inside(_result(anomaly_map, 3.0), np.roll(inside, 2, axis=0)[::-1], Scoring("paper")).image_score == 0
+    assert result_inside(_result(np.zeros((4, 4)), 0.0), np.eye(4, dtype=bool), Scoring("deviation")).image_score == 0
 
 
 def test_as_many_positions_decide_as_without_a_mask():
@@ -108,7 +109,7 @@ def test_as_many_positions_decide_as_without_a_mask():
     anomaly_map[:2], anomaly_map[50, :10] = 1, 1  # 200 hot positions outside and 10 inside; 100 decide
     inside = np.zeros((100, 100), bool)
     inside[40:80] = True
-    masked = result_inside(_result(anomaly_map, 1.0), inside, "deviation")
+    masked = result_inside(_result(anomaly_map, 1.0), inside, Scoring("deviation"))
     assert masked.image_score == pytest.approx(0.1)
 
 
@@ -167,7 +168,7 @@ def test_a_defect_outside_the_mask_raises_no_alarm_and_one_inside_does(detector,
 
     def judge(frame: np.ndarray) -> tuple[Result, Result]:
         result = engine(view(frame))
-        return result, view.inspected(result, kind)
+        return result, view.inspected(result, Scoring(kind))
 
     assert [judge(_texture(100))[i].verdict for i in (0, 1)] == ["good", "good"]
     whole, masked = judge(_with_defect(104, 40))
@@ -189,4 +190,51 @@ def test_a_mask_too_fine_for_the_map_is_refused(tmp_path: Path):
     view = View(ViewOptions(mask=tmp_path / "dot.png"))
     view(_texture(0))
     with pytest.raises(UserError, match=r"dot\.png must leave at least 3 of the map's 256 positions.*0"):
-        view.inspected(_result(np.ones((16, 16)), 1.0), "deviation")
+        view.inspected(_result(np.ones((16, 16)), 1.0), Scoring("deviation"))
+
+
+GRID = TileGrid((90, 140), (50, 60), 10)
+
+
+def _of_tiles(anomaly_map: np.ndarray, count: int) -> list[float]:
+    """Independent: each tile's mean of its `count` highest positions, by sorting all of them."""
+    return [
+        float(np.sort(anomaly_map[top : top + 50, left : left + 60].ravel())[::-1][:count].mean())
+        for top in GRID.tops
+        for left in GRID.lefts
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_masked_score_of_a_tiled_frame_is_the_largest_of_its_tiles(seed: int):
+    rng = np.random.default_rng(seed)
+    anomaly_map = rng.random(GRID.frame).astype(np.float32)
+    anomaly_map[rng.integers(0, 86) :, rng.integers(0, 136) :][:4, :4] += 1  # a defect of a few pixels
+    inside = rng.random(GRID.frame) < 0.7
+    inside[:, :45] = seed % 2 == 0  # a whole column of tiles in or out
+    masked = result_inside(_result(anomaly_map, 1.7), inside, Scoring("deviation", GRID))
+    before, after = _of_tiles(anomaly_map, 30), _of_tiles(np.where(inside, anomaly_map, 0), 30)
+    assert masked.image_score == pytest.approx(1.7 * max(after) / max(before), rel=1e-6)
+
+
+def test_a_defect_in_a_tile_counts_as_much_in_a_large_frame():
+    anomaly_map = np.full(GRID.frame, 0.1, np.float32)
+    anomaly_map[80:86, 130:135] = 2.0  # as many positions as decide a tile of 50 x 60
+    inside = np.ones(GRID.frame, bool)
+    inside[:40] = False
+    of_tiles = result_inside(_result(anomaly_map, 2.0), inside, Scoring("deviation", GRID))
+    assert of_tiles.image_score == 2.0 and of_tiles.verdict == "anomalous"
+    hidden = result_inside(_result(anomaly_map, 2.0), ~inside, Scoring("deviation", GRID))
+    assert hidden.image_score == pytest.approx(0.1) and hidden.verdict == "good"
+
+
+def test_a_mask_must_leave_enough_of_some_tile(tmp_path: Path):
+    pixels = np.zeros(GRID.frame, np.uint8)
+    pixels[::10, ::20] = 255  # 9 x 7 positions in all: more than 30, but in no tile
+    Image.fromarray(pixels).save(tmp_path / "dots.png")
+    view = View(ViewOptions(mask=tmp_path / "dots.png"))
+    with pytest.raises(UserError, match=r"dots\.png must leave at least 30 of some tile's positions"):
+        view.check_map(GRID.frame, Scoring("deviation", GRID))
+    pixels[:10, :20] = 255
+    Image.fromarray(pixels).save(tmp_path / "enough.png")
+    View(ViewOptions(mask=tmp_path / "enough.png")).check_map(GRID.frame, Scoring("deviation", GRID))
