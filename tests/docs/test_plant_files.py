@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,22 @@ def test_the_versions_of_the_container_are_those_of_the_lock(tmp_path: Path):
     lines = (tmp_path / "versions.txt").read_text(encoding="utf-8").splitlines()
     assert any(line.startswith("numpy==") for line in lines)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==\S+( ; .*)?|#.*|", line) for line in lines)
+
+
+def test_what_is_copied_into_the_container_is_a_package_of_its_own(tmp_path: Path):
+    text = (FOLDER / "Containerfile").read_text(encoding="utf-8")
+    for line in re.findall(r"^COPY (?!--)(.*)$", text, re.MULTILINE):
+        for name in line.split()[:-1]:
+            source, target = ROOT / name, tmp_path / Path(name).name
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "built"), "."]
+    ended = subprocess.run([sys.executable, "-m", "pip", *build], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    [wheel] = (tmp_path / "built").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {"cflow.py", "runtime/infer.py", "runtime/serve/static/page.js"} <= names
+    assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {"cflow.py", "runtime"}
 
 
 UNITS = {"cflow-server.service": (DOCKER,), "cflow-judge.service": (CFLOW,), "cflow-judge.timer": ()}

@@ -7,7 +7,7 @@ import pytest
 import runtime
 from runtime.common.errors import UserError
 from runtime.engines.any_onnx import open_openvino
-from runtime.engines.backends import BACKENDS
+from runtime.engines.backends import CPU_BACKENDS
 from runtime.engines.openvino_session import openvino_core
 from runtime.engines.sidecar import write_sidecar
 from tests.support.tiny_engine import tiny_model, tiny_sidecar
@@ -21,14 +21,14 @@ def described(path: Path, content: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_names_that_are_no_text_are_refused_in_one_line(tmp_path: Path, backend: str) -> None:
     content = tiny_model(SIZE, 3.0).SerializeToString().replace(b"frames", b"fr\xe8mes")
     with pytest.raises(UserError, match=r"tiny\.onnx must be an ONNX that (OpenVINO|ONNX Runtime) opens"):
         runtime.load(described(tmp_path / "tiny.onnx", content), backend=backend)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_an_input_without_a_name_is_refused_in_one_line(tmp_path: Path, backend: str) -> None:
     model = tiny_model(SIZE, 3.0)
     model.graph.input.add()

@@ -117,7 +117,7 @@ def test_an_operator_set_that_there_cannot_be_is_refused_unopened(tmp_path: Path
         refuse_external_data(path)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [*BACKENDS, "onnxruntime-rtx"])
 def test_no_library_is_given_an_operator_set_that_there_cannot_be(tmp_path: Path, backend: str) -> None:
     with pytest.raises(UserError, match="operator sets up to 1000; found 1001"):
         runtime.load(with_operator_set(tmp_path / "tiny.onnx", 1001), backend=backend)

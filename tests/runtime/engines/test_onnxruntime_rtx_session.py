@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 
@@ -144,3 +145,20 @@ def test_devices_of_other_providers_do_not_count(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(session_module, "_registered", {"Other"})
     with pytest.raises(UserError, match="must find an RTX GPU"):
         find_devices(plug_in)
+
+
+@pytest.mark.gpu
+def test_on_a_device_it_judges_as_the_cpu_does(engine: Path):
+    if NO_DEVICE is not None:
+        pytest.skip(f"needs a CUDA device: {NO_DEVICE}")
+    pytest.importorskip(PLUG_IN, reason="pip install '.[onnxruntime-rtx]'")
+    frames = np.random.default_rng(5).integers(0, 256, (3, 32, 48, 3)).astype(np.uint8)
+    with (
+        runtime.load(engine, backend="onnxruntime-rtx") as detector,
+        runtime.load(engine, backend="onnxruntime", threads=1) as reference,
+    ):
+        assert "TensorRT-RTX" in detector.session.device and "CPU" not in detector.session.device
+        maps, scores = detector.session.run(frames)
+        expected_maps, expected_scores = reference.session.run(frames)
+    np.testing.assert_allclose(maps, expected_maps, rtol=1e-5)  # a mean of three and a product, in float32
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)

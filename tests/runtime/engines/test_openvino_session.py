@@ -104,7 +104,7 @@ def test_auto_is_openvino_where_it_is_installed(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        ({"backend": "tensorflow"}, "must be one of auto, onnxruntime, openvino; found 'tensorflow'"),
+        ({"backend": "tensorflow"}, "must be one of auto, onnxruntime, openvino, onnxruntime-rtx; found 'tensorflow'"),
         ({"precision": "float16"}, "must be one of float32, bfloat16; found 'float16'"),
         ({"backend": "onnxruntime", "precision": "bfloat16"}, "bfloat16 needs OpenVINO"),
     ],

@@ -1,13 +1,22 @@
 """The real lean runtime, as far as a machine without a GPU lets it be seen."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from export.trt.build import build_plan
+from export.trt.options import BuildOptions
+from runtime.engines.sidecar import write_sidecar
 from runtime.engines.trt.cuda import device_problem
+from runtime.engines.trt.session import TensorRTSession
 from tests.support.fake_tensorrt import EVERY, LEAN
+from tests.support.gpu_backend import gpu_backend
 from tests.support.installed_aside import installed_aside, run_with
+from tests.support.small_graphs import MAX_BATCH, frames_of, sidecar_for, small_model
 
 VERSION = LEAN.split()[1]
 PACKAGES = tuple(f"tensorrt-lean-cu13-{part}=={VERSION}" for part in ("libs", "bindings"))
@@ -75,3 +84,39 @@ def test_plans_that_it_does_not_open_are_refused_before_their_bytes_are_read(lea
     assert other.startswith("cable.plan must be built with --version-compatible") and f"{LEAN} and no" in other
     assert "opens only in 12.0.0.1 and later" in newer and f"found {LEAN}" in newer
     assert "opens only in 8.6.1 and later" in older and f"found {LEAN}" in older
+
+
+JUDGE = """
+import sys
+import numpy as np
+from pathlib import Path
+from runtime.engines.sidecar import read_sidecar
+from runtime.engines.trt.session import TensorRTSession
+
+sys.modules["tensorrt"] = None
+path, frames, maps = map(Path, sys.argv[1:])
+sidecar = read_sidecar(path)
+with TensorRTSession(path, sidecar, sidecar.artefact_of(path)) as session:
+    np.save(maps, session.run(np.load(frames))[0])
+    print(session.device)
+"""
+
+
+@pytest.mark.gpu
+def test_on_a_device_it_judges_as_tensorrt_itself_does(lean: Path, tmp_path: Path):
+    """The same plan, whose own kernels run in both: equal to the bit."""
+    backend, _ = gpu_backend()
+    if backend.builds_without_device:
+        pytest.skip("TensorRT-RTX has no version-compatible plans")
+    model, plan = tmp_path / "small.onnx", tmp_path / "small.plan"
+    onnx.save(small_model("fp16"), model)
+    built = build_plan(model, BuildOptions("fp16", MAX_BATCH, version_compatible=True), backend)
+    plan.write_bytes(built.data)
+    sidecar = replace(sidecar_for(model), artefacts=(built.artefact,))
+    write_sidecar(plan, sidecar)
+    frames = frames_of(MAX_BATCH)
+    np.save(tmp_path / "frames.npy", frames)
+    ended = run_with([lean], "-c", JUDGE, str(plan), str(tmp_path / "frames.npy"), str(tmp_path / "maps.npy"))
+    assert ended.returncode == 0 and ended.stdout.endswith(f"{LEAN}\n"), ended.stderr
+    with TensorRTSession(plan, sidecar, built.artefact) as session:
+        np.testing.assert_array_equal(np.load(tmp_path / "maps.npy"), session.run(frames)[0])
