@@ -130,7 +130,7 @@ def _one(name: str, given: list[Any] | None) -> Any:
 def _told(run: "Run", outcome: "Outcome") -> str:
     counts = ", ".join(f"{outcome.verdicts[verdict]} {verdict}" for verdict in ("good", "anomalous", "none"))
     errors = f" ({outcome.errors} could not be read)" if outcome.errors else ""
-    pace = f", {outcome.new / outcome.judging_s:.1f} a second" if outcome.judging_s else ""
+    pace = f", {outcome.pace:.1f} a second" if outcome.pace else ""
     return (
         f"shard {run.shard}: {sum(outcome.verdicts.values())} images: {counts}{errors}\n"
         f"{outcome.new} judged now in {outcome.seconds:.1f} s{pace}; wrote {outcome.file}"

@@ -54,7 +54,8 @@ def ray_cluster(spec: ClusterSpec, cpus: int = 1, reader_cpus: int = READER_CPUS
     except (ConnectionError, RuntimeError, ValueError) as error:
         ray.shutdown()
         found = str(error).splitlines()[0]
-        raise UserError(f"the Ray cluster {spec.address} must answer", found, "check the address: ray status") from None
+        cure = "check the address (ray status), and RAY_AUTH_TOKEN where it wants one"
+        raise UserError(f"the Ray cluster {spec.address} must answer", found, cure) from None
     except BaseException:
         ray.shutdown()
         raise

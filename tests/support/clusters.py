@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,13 +15,15 @@ from pathlib import Path
 from tests.support.paths import ROOT
 from tests.support.waiting import LONGEST_S, wait_until
 
+TOKEN = secrets.token_hex(32)  # of this run's own clusters
 BIN = Path(sys.executable).parent
 
 
 def environment() -> dict[str, str]:
     """Return one in which other processes find this checkout."""
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **ray}
 
 
 @contextlib.contextmanager

@@ -52,16 +52,17 @@ def test_a_bucket_is_judged_as_the_folder_it_was(endpoint: str, engine: Path, fo
     expected = rows_of(judge_shard(run_of(tmp_path / "shards", engine, tmp_path / "here")).file)
     assert len(expected) == 28
     environment = {**os.environ, **KEYS, "FSSPEC_S3_ENDPOINT_URL": endpoint}
-    words = [sys.executable, "-m", "runtime.judge", "s3://plant/archive", "--engine", str(engine)]
-    words += ["--out", str(tmp_path / "there"), "--workers", "2", "--part-size", "5", "--backend", "onnxruntime"]
-    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    def judge(archive: str, out: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        words = [sys.executable, "-m", "runtime.judge", archive, "--engine", str(engine), "--out", str(tmp_path / out)]
+        words += ["--workers", "2", "--part-size", "5", "--backend", "onnxruntime"]
+        return subprocess.run(words, cwd=ROOT, env={**environment, **more}, capture_output=True, text=True)
+
+    ended = judge("s3://plant/archive", "there")
     assert ended.returncode == 0, ended.stderr
     assert rows_of(tmp_path / "there" / "000001-of-000001.parquet") == expected
-    nowhere = [*words[:3], "s3://plant/nothing", *words[4:]]
-    ended = subprocess.run(nowhere, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (ended.returncode, "s3://plant/nothing must hold images" in ended.stderr) == (2, True), ended.stderr
-    keyless = {name: value for name, value in environment.items() if not name.startswith(("AWS", "FSSPEC"))}
-    keyless |= {"FSSPEC_S3_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1", **KEYS}
-    ended = subprocess.run(words, cwd=ROOT, env=keyless, capture_output=True, text=True)
+    ended = judge("s3://plant/nothing", "nothing")
+    assert ended.returncode == 2 and "s3://plant/nothing must hold images" in ended.stderr
+    ended = judge("s3://plant/archive", "away", FSSPEC_S3_ENDPOINT_URL="http://127.0.0.1:1", AWS_MAX_ATTEMPTS="1")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
-    assert ended.stderr.strip().splitlines()[-1].startswith("error: s3://plant/archive must")
+    assert ended.stderr.strip().splitlines()[-1].startswith("error: s3://plant/archive must be listed")
