@@ -16,6 +16,7 @@ from tests.support.paths import ROOT
 from tests.support.waiting import LONGEST_S, wait_until
 
 TOKEN = secrets.token_hex(32)  # of this run's own clusters
+RAY_S = 3 * LONGEST_S  # a dozen processes, on a machine with much else to do
 BIN = Path(sys.executable).parent
 
 
@@ -81,10 +82,13 @@ def ray_of(folder: Path, cpus: int) -> Iterator[str]:
         port = free.getsockname()[1]
     words = [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"]
     words += ["--include-dashboard=false", "--object-store-memory=100000000", "--disable-usage-stats"]
-    with _ending(_started([*words, "--node-ip-address=127.0.0.1"], folder / "ray.log")):
-        wait_until(lambda: "Ray runtime started" in (folder / "ray.log").read_text(), "no Ray")
-        time.sleep(1)
-        yield f"127.0.0.1:{port}"
+    log = folder / "ray.log"
+    with _ending(_started(words, log)) as head:
+        deadline = time.monotonic() + RAY_S
+        while not (found := re.search(rf"ray start --address='(\S+:{port})'", log.read_text())):
+            assert head.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield found[1]
 
 
 def children_of(pid: int) -> list[int]:

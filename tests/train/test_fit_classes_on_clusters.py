@@ -71,7 +71,7 @@ def test_a_cluster_trains_what_one_machine_does(root: Path, alone: Path, tmp_pat
     assert status == 2 and errors.strip().splitlines()[-1].endswith("found 1 failed: broken; run it again when mended")
     here, there = read_results(alone / "classes.json"), read_results(tmp_path / "classes.json")
     assert set(here) == set(there) == {"broken", "cable", "wire"}
-    assert "must be a whole image" in there["broken"].error
+    assert here["broken"].error == there["broken"].error != ""
     for name in ("cable", "wire"):
         assert (there[name].error, there[name].input_size) == ("", (64, 64))
         weights = [load_checkpoint(out / f"{name}.pt").model.state_dict() for out in (alone, tmp_path)]
