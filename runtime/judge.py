@@ -30,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog=program_name("python -m runtime.judge"),
         description="Judge all images of an archive: a folder, .tar files, an inspection log's frames, here or by a "
         "URL (s3://, ...). A row an image, also for those that cannot be read. What was judged is not judged again.",
-        epilog="merge DIR --out FILE.parquet puts the shards of a folder together; compare A B tells what another "
-        "engine changes. Each has its own --help.",
+        epilog="merge DIR --out FILE.parquet puts the shards of a folder together; compare A B [--json] [--worst N] "
+        "[--out FILE.parquet] tells what another engine changes. Each has its own --help.",
     )
     add = parser.add_argument
     add("archive", metavar="ARCHIVE", help="folder, FILE.tar, FILE.db (an inspection log), or a URL of folder or tar")
@@ -130,7 +130,7 @@ def _one(name: str, given: list[Any] | None) -> Any:
 def _told(run: "Run", outcome: "Outcome") -> str:
     counts = ", ".join(f"{outcome.verdicts[verdict]} {verdict}" for verdict in ("good", "anomalous", "none"))
     errors = f" ({outcome.errors} could not be read)" if outcome.errors else ""
-    pace = f", {outcome.new / outcome.judging_s:.1f} a second" if outcome.judging_s else ""
+    pace = f", {outcome.pace:.1f} a second" if outcome.pace else ""
     return (
         f"shard {run.shard}: {sum(outcome.verdicts.values())} images: {counts}{errors}\n"
         f"{outcome.new} judged now in {outcome.seconds:.1f} s{pace}; wrote {outcome.file}"

@@ -108,8 +108,8 @@ class Comparison:
         size = np.nan_to_num(np.abs(self._ratios[places]), nan=np.inf)  # where one side has no score at all
         names = self._column("name")
         order = sorted(range(len(places)), key=lambda at: (-size[at], names[places[at]]))
-        chosen = places[np.array(order[: self.worst], int)]
-        rows: list[dict[str, Any]] = self.both.take(chosen.tolist()).to_pylist()
+        chosen = places[np.array(order[: self.worst], np.int64)]
+        rows: list[dict[str, Any]] = self.both.take(chosen).to_pylist()
         return [
             {name: value for name, value in row.items() if not name.endswith("sha256")} | {"rise": _finite(rise)}
             for row, rise in zip(rows, self._ratios[chosen], strict=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """Which source of which run took a frame, by the inspection log at `log`: by its mask the frame is judged."""
 
@@ -17,7 +17,7 @@ class Seen:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image of an archive.
 
@@ -60,6 +60,9 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+
+WHOLE = Shard()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from runtime.archive import logged, tars
-from runtime.archive.items import Item, each_once
+from runtime.archive.items import WHOLE, Item, Shard, each_once
 from runtime.archive.storage import Store
 from runtime.common.addresses import is_url
 from runtime.common.errors import UserError
@@ -20,18 +20,22 @@ def is_log(archive: str) -> bool:
     return not is_url(archive) and archive.endswith(logged.SUFFIX)
 
 
-def list_archive(archive: str) -> list[Item]:
-    """Return all images of an archive, by name: those in folders below too, hidden ones left out.
+def list_archive(archive: str, shard: Shard = WHOLE) -> list[Item]:
+    """Return the images of a shard of an archive, by name: those in folders below too, hidden ones left out.
 
-    Raises `UserError` for what is no archive or holds no image, `OSError` where a folder cannot be read.
+    Raises `UserError` for what is no archive or holds no image at all, `OSError` where a folder cannot be read.
     """
-    items = each_once(_found(archive))
-    if not items:
+    found, ours = 0, []
+    for item in _found(archive):
+        found += 1
+        if item.name in shard:
+            ours.append(item)
+    if not found:
         expected = f"{Store(archive).shown} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))})"
         kept = "no frame that was kept" if is_log(archive) else "none"
         cure = "events and marks keep frames" if is_log(archive) else "check the path"
         raise UserError(expected, kept, cure)
-    return items
+    return each_once(ours)
 
 
 def _found(archive: str) -> Iterator[Item]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime.archive.items import Part, Shard
+from runtime.archive.items import WHOLE, Part, Shard
 from runtime.archive.judging import Row
 from runtime.archive.keeper import Keeper
 from runtime.archive.listing import list_archive
@@ -16,7 +16,6 @@ from runtime.cluster.arguments import ClusterSpec
 from runtime.common.machine import available_cores
 from runtime.common.notices import say
 
-WHOLE = Shard()
 TELL_S = 10.0  # between two lines on how far it is
 
 
@@ -40,7 +39,7 @@ class Run:
 class Outcome:
     """What a shard came to: the `file`, how many images have which verdict, how many could not be judged at all.
 
-    `new` were judged in this run, in `seconds`, of which `judging_s` went by after everything was open.
+    `new` were judged in this run, which took `seconds`, at a `pace` of so many a second once all was open (0: too few).
     """
 
     file: Path
@@ -48,7 +47,7 @@ class Outcome:
     errors: int
     new: int
     seconds: float
-    judging_s: float
+    pace: float
 
 
 def judge_shard(run: Run) -> Outcome:
@@ -62,9 +61,9 @@ def judge_shard(run: Run) -> Outcome:
         identity = first.identity()
         shelf = Shelf(run.out, run.shard, identity)
         with shelf.ours():
-            items = [item for item in list_archive(run.setup.archive) if item.name in run.shard]
+            items = list_archive(run.setup.archive, run.shard)
             plan = shelf.plan(items, run.part_size, run.again)
-            told = _Told(run.shard, plan)
+            told = _Told(run.shard, plan, run.workers or available_cores())
             if plan.parts:
                 shelf.begin()
                 for part, rows in _judged(replace(run, setup=replace(run.setup, expected=identity)), plan, first):
@@ -73,7 +72,7 @@ def judge_shard(run: Run) -> Outcome:
             whole = shelf.finish()
     verdicts: Counter[str] = Counter(whole["verdict"].to_pylist())
     errors = sum(map(bool, whole["error"].to_pylist()))
-    return Outcome(shelf.file, verdicts, errors, told.new, time.monotonic() - began_s, told.judging_s)
+    return Outcome(shelf.file, verdicts, errors, told.new, time.monotonic() - began_s, told.pace)
 
 
 def _judged(run: Run, plan: Plan, first: Keeper) -> Iterator[tuple[Part, list[Row]]]:
@@ -97,29 +96,31 @@ def _judged(run: Run, plan: Plan, first: Keeper) -> Iterator[tuple[Part, list[Ro
 class _Told:
     """Says how far it is, now and then."""
 
-    def __init__(self, shard: Shard, plan: Plan) -> None:
+    def __init__(self, shard: Shard, plan: Plan, workers: int) -> None:
         self.new = 0
-        self._first: tuple[float, int] | None = None  # when the first part came, of how many images
+        self._opening = workers  # parts that came, one from each worker, before all of them are at work
+        self._begun = (0.0, 0)  # when that was, and how many images had come
         self._last_s = self._told_s = time.monotonic()
         self._shard, self._plan = shard, plan
         kept = f", {plan.judged} of them judged before" if plan.judged else ""
         say(f"shard {shard}: {plan.images} images{kept}")
 
     @property
-    def judging_s(self) -> float:
-        """Seconds from the first part to the last, at the pace of the others for the first one too."""
-        if self._first is None or self.new == self._first[1]:
-            return 0.0
-        return (self._last_s - self._first[0]) * self.new / (self.new - self._first[1])
+    def pace(self) -> float:
+        """Images a second since each worker's first part came: without what it took to open engines; 0: too few."""
+        began_s, before = self._begun
+        return (self.new - before) / (self._last_s - began_s) if before and self.new > before else 0.0
 
     def more(self, count: int) -> None:
         """Count images of one part."""
         self.new += count
         self._last_s = time.monotonic()
-        self._first = self._first or (self._last_s, count)
-        if self._last_s - self._told_s < TELL_S or not self.judging_s:
+        self._opening -= 1
+        if self._opening == 0:
+            self._begun = (self._last_s, self.new)
+        if self._last_s - self._told_s < TELL_S or not self.pace:
             return
         self._told_s = self._last_s
-        rate, left = self.new / self.judging_s, self._plan.images - self._plan.judged - self.new
         done = self._plan.judged + self.new
-        say(f"shard {self._shard}: {done} of {self._plan.images}, {rate:.1f} a second, {left / rate:.0f} s left")
+        left_s = (self._plan.images - done) / self.pace
+        say(f"shard {self._shard}: {done} of {self._plan.images}, {self.pace:.1f} a second, {left_s:.0f} s left")

@@ -72,7 +72,7 @@ def in_turn(
             of[future.key] = task
             yield future
 
-    coming = as_completed(list(more(workers * AHEAD)))
+    coming = as_completed(list(more(workers * AHEAD)), loop=client.loop)
     for future in coming:
         yield of.pop(future.key), future
         coming.update(more(1))

@@ -16,6 +16,7 @@ from runtime.common.machine import available_cores
 from runtime.common.notices import say
 
 READER_CPUS = 1
+STARTS = 3  # that are tried of a cluster of this machine alone
 INSTALL = "pip install 'cflow-edge[ray]'"
 STORE_BYTES = 256 << 20  # of a cluster of this machine alone: rows of tables pass through it, no pictures
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # tells nobody, prints nothing
@@ -40,21 +41,15 @@ def ray_cluster(spec: ClusterSpec, cpus: int = 1, reader_cpus: int = READER_CPUS
         logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         raise UserError("Ray must not be in use by this process yet", "a connection", "end it first: ray.shutdown()")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if spec.local:
             workers = spec.workers or max(1, available_cores() // cpus)
-            more = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-            ray.init(address="local", num_cpus=workers * cpus + reader_cpus, **more, **quiet)
+            _begin(ray, workers * cpus + reader_cpus)
         else:
             check_reachable(spec.address, "--ray")
-            ray.init(address=spec.address, **quiet)
+            _init(ray, spec.address)
             workers = _fitting(spec.workers, int(ray.cluster_resources().get("CPU", 0)), cpus, reader_cpus)
             _say_if_busy(int(ray.available_resources().get("CPU", 0)), workers * cpus + reader_cpus)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        ray.shutdown()
-        found = str(error).splitlines()[0]
-        raise UserError(f"the Ray cluster {spec.address} must answer", found, "check the address: ray status") from None
     except BaseException:
         ray.shutdown()
         raise
@@ -62,6 +57,26 @@ def ray_cluster(spec: ClusterSpec, cpus: int = 1, reader_cpus: int = READER_CPUS
         yield ray, workers
     finally:
         ray.shutdown()
+
+
+def _begin(ray: Any, cpus: int, tries: int = STARTS) -> None:
+    """Begin a cluster of this machine alone; Ray gives its processes 30 s, which a busy machine may not have."""
+    try:
+        _init(ray, "local", num_cpus=cpus, include_dashboard=False, object_store_memory=STORE_BYTES)
+    except UserError:
+        ray.shutdown()
+        if tries == 1:
+            raise
+        _begin(ray, cpus, tries - 1)
+
+
+def _init(ray: Any, address: str, **more: Any) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **more)
+    except Exception as error:  # of many kinds, the plainest among them
+        found = (str(error) or type(error).__name__).strip().splitlines()[0]
+        cure = "check the address (ray status), and RAY_AUTH_TOKEN where it wants one"
+        raise UserError(f"the Ray cluster {address} must answer", found, cure) from None
 
 
 def _fitting(wanted: int | None, has: int, cpus: int, reader_cpus: int) -> int:

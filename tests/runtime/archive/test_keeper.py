@@ -1,4 +1,4 @@
-"""A picture that ends its decoder's process is a row, and no end of the others; a process that is killed loses nothing."""
+"""A picture that ends its decoder's process is a row and no end of the others; a killed process loses nothing."""
 
 import os
 import signal
