@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
 pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
@@ -21,11 +22,13 @@ import runtime
 from export import triton
 from runtime.common.errors import UserError
 from runtime.detector import Detector
+from runtime.engines.golden import Golden
 from runtime.engines.remote import memory
 from runtime.engines.remote.options import ServerOptions
 from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
 from tests.runtime.engines.remote.conftest import KINDS
 from tests.support.certificates import Authority
+from tests.support.kserve_models import Models
 from tests.support.kserve_server import Tls
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
@@ -265,6 +268,49 @@ def test_a_server_without_the_contract_is_refused(
     assert load(server)(grey(GOOD)).verdict == "good"
 
 
+@pytest.mark.parametrize(
+    "nonsense", [{"inputs": 5}, {"inputs": [7]}, {"inputs": [{"shape": ["x"]}]}, [], {"outputs": {}}]
+)
+def test_a_server_that_describes_no_model_is_refused(
+    nonsense: Any, serve: Callable[..., Any], load: Callable[..., Detector]
+):
+    server = serve("http")
+    server.models.metadata = lambda *_: {"versions": ["1"], **nonsense} if nonsense else nonsense
+    with pytest.raises(UserError, match=r"describe its model|must have frames|answer with an object"):
+        load(server)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_first_frame_that_the_server_cannot_judge_ends_the_start(
+    kind: str, serve: Callable[..., Any], load: Callable[..., Detector]
+):
+    server = serve(kind)
+    server.models.behaviour = "error"
+    with pytest.raises(UserError, match=r"must judge a first frame; found the model has failed in two lines"):
+        load(server)
+
+
+@pytest.mark.parametrize("known", [True, False])  # whether the server says which engine it runs
+def test_the_golden_frames_must_have_their_scores(
+    known: bool, tmp_path: Path, engine: Path, serve: Callable[..., Any], local: Detector, load: Callable[..., Detector]
+):
+    golden = Golden.of(grey(60))
+    scores = tuple(float(local.session.run(frame[None])[1][0]) for frame in golden.frames((32, 48)))
+    repository = tmp_path / "golden"
+    for name, found, fits in (("right", scores, True), ("wrong", (scores[0], scores[1] + 1), False)):
+        given = {"int8": (9.0, 9.0), "fp32": found} if not known else {"fp32": found}
+        write_sidecar(engine, replace(read_sidecar(engine), golden=replace(golden, scores=given)))
+        triton.main([str(repository), str(engine), "--name", name, "--backend", "python"])
+        server = serve(models=Models(repository, triton=known))
+        options = PATIENT if known else replace(PATIENT, sidecar=sidecar_path(engine))
+        if fits:
+            with runtime.load(f"{server.url}/{name}", server=options) as remote:
+                assert len(server.models.asked) == (2 if known else 4) and remote(grey(BAD)).verdict == "anomalous"
+        else:
+            with pytest.raises(UserError, match="must score the sidecar's golden frames"):
+                runtime.load(f"{server.url}/{name}", server=options)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_that_is_not_there_or_has_no_such_model_is_one_line(
     kind: str, repository: Path, serve: Callable[..., Any]
@@ -305,6 +351,21 @@ def test_credentials_are_sent_and_never_told(
     assert "secret" not in capfd.readouterr().err
 
 
+def test_a_token_that_is_gone_while_the_line_runs_does_not_end_it(tmp_path: Path, serve: Callable[..., Any]):
+    server, token = serve("http"), tmp_path / "token"
+    server.models.authorization = "Bearer abc"
+    token.write_text("abc")
+    with runtime.load(f"{server.url}/cable", server=replace(PATIENT, token=token, deadline_ms=2000.0)) as remote:
+        token.unlink()
+        server.models.behaviour = "error"  # a request that fails has its connection made anew
+        assert remote(grey(GOOD)).verdict == "none"
+        server.models.behaviour = "right"
+        result = remote(grey(GOOD))
+        assert result.verdict == "none" and "--server-token must be a file" in result.reason
+        token.write_text("abc")
+        wait_until(lambda: remote(grey(GOOD)).verdict == "good")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_by_tls_both_sides_show_certificates(kind: str, tmp_path: Path, serve: Callable[..., Any]):
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
@@ -323,6 +384,8 @@ def test_by_tls_both_sides_show_certificates(kind: str, tmp_path: Path, serve: C
     ):
         with pytest.raises(UserError, match="must answer"):
             runtime.load(f"{server.url}/cable", server=refused)
+    with pytest.raises(UserError, match="belong together"):
+        runtime.load(f"{server.url}/cable", server=replace(known, key=None))
     with pytest.raises(UserError, match="--server-ca must be a file"):
         runtime.load(f"{server.url}/cable", server=replace(known, ca=tmp_path / "none.pem"))
 
@@ -374,6 +437,27 @@ def test_a_larger_batch_takes_larger_memory(serve: Callable[..., Any], load: Cal
         found = remote.batch([grey(GOOD), grey(BAD), grey(GOOD), grey(BAD)][:number])
         assert [one.verdict for one in found] == ["good", "anomalous", "good", "anomalous"][:number]
     assert all(asked.shared for asked in server.models.asked)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_model_of_one_batch_gets_it_filled_up(
+    shared: bool, repository: Path, serve: Callable[..., Any], local: Detector, load: Callable[..., Detector]
+):
+    server = serve()
+    config = server.models.config("cable")
+    config.max_batch_size = 0
+    for tensor, sides in ((config.input[0], [4, 32, 48, 3]), (config.output[0], [4, 32, 48]), (config.output[1], [4])):
+        tensor.dims[:] = sides
+        tensor.ClearField("reshape")
+    (repository / "cable" / "config.pbtxt").write_text(text_format.MessageToString(config))
+    sizes = []
+    judge = server.models.infer
+    server.models.infer = lambda model, asked, frames: sizes.append(len(frames)) or judge(model, asked, frames)
+    remote = load(server, shared_memory=shared)
+    frames = [noise(seed) for seed in range(6)]
+    assert remote.session.max_batch == 4
+    assert all(_same(there, local(frame)) for there, frame in zip(remote.batch(frames), frames, strict=True))
+    assert _same(remote(frames[0]), local(frames[0])) and set(sizes) == {4}
 
 
 def test_frames_that_the_engine_does_not_take_are_refused(serve: Callable[..., Any], load: Callable[..., Detector]):
