@@ -12,6 +12,7 @@ from runtime.archive.keeper import Keeper
 from runtime.archive.listing import list_archive
 from runtime.archive.setup import Setup
 from runtime.archive.shelf import Plan, Shelf
+from runtime.archive.table import columns
 from runtime.cluster.arguments import ClusterSpec
 from runtime.common.machine import available_cores
 from runtime.common.notices import say
@@ -57,6 +58,7 @@ def judge_shard(run: Run) -> Outcome:
     engine; what was judged before then is kept.
     """
     began_s = time.monotonic()
+    columns()  # needs pyarrow: not to be found out when an hour was judged
     with Keeper(run.setup) as first:
         identity = first.identity()
         shelf = Shelf(run.out, run.shard, identity)

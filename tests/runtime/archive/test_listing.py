@@ -1,5 +1,6 @@
 """What is in an archive: folders, tars, damaged tars, URLs."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,15 @@ def test_a_folder_with_folders_below_and_what_is_passed_over(tmp_path: Path):
     found = _contents(tmp_path / "archive")
     assert list(found) == ["001.png", "002.png", "004.png", "below/000.png", "below/003.png"]
     assert all(content == (tmp_path / "archive" / name).read_bytes() for name, content in found.items())
+
+
+def test_names_that_are_no_text_are_read_and_written(tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        (tmp_path / name).write_bytes(b"x")
+    except OSError:
+        pytest.skip("a file system that takes no such name")
+    assert _contents(tmp_path) == {"caf\\udce9.png": b"x"}
 
 
 def test_tars_are_read_by_where_their_members_lie(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Whole or absent, and never twice: runs that are killed, that go on, that find another engine's work."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -20,11 +21,13 @@ from runtime.archive.merge import merge
 from runtime.archive.run import judge_shard
 from runtime.archive.shelf import Shelf
 from runtime.archive.table import heading_of
-from runtime.common.errors import UserError
+from runtime.common.errors import UserError, run_command
 from runtime.common.locks import one_writer
 from runtime.images.view import ViewOptions
+from runtime.judge import main
 from tests.support.archives import picture, rows_of, run_of, setup_of, write_pictures
 from tests.support.paths import ROOT
+from tests.support.small_disk import small_disk
 from tests.support.tiny_engine import write_tiny_engine
 from tests.support.waiting import wait_until
 
@@ -279,3 +282,36 @@ def test_a_damaged_part_is_named(engine: Path, folder: Path, tmp_path: Path):
     outcome.file.write_bytes(outcome.file.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"000001-of-000001\.parquet must be a table that cflow judge wrote"):
         judge_shard(run_of(folder, engine, tmp_path))
+
+
+def test_a_full_disk_keeps_what_was_judged(
+    engine: Path, folder: Path, tmp_path: Path, expected: bytes, capsys: pytest.CaptureFixture[str]
+):
+    with small_disk(tmp_path / "disk") as disk:
+        words = [str(folder), "--engine", str(engine), "--out", str(disk / "scores"), "--backend", "onnxruntime"]
+        (disk / "ballast").write_bytes(b"x" * 920_000)  # a part takes some kilobytes
+        words += ["--workers", "1", "--part-size", "1"]
+        assert run_command(main, words) == 2
+        assert "the disk is full" in capsys.readouterr().err.strip().splitlines()[-1]
+        kept = sum(heading_of(file).rows for file in _tables(disk))
+        assert 0 < kept < 22
+        (disk / "ballast").unlink()
+        outcome = judge_shard(run_of(folder, engine, disk / "scores"))
+        assert outcome.new == 22 - kept and outcome.file.read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_shards_that_are_judged_at_once_do_not_disturb_each_other(engine: Path, folder: Path, tmp_path: Path):
+    """As an array of Slurm has them: one folder, many processes, some of which end while others begin."""
+    shards = [f"{number}/6" for number in range(1, 7)]
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(_command(folder, engine, tmp_path / "scores", "--part-size", "1", "--shard", shard))
+            for shard in shards
+        ]
+        for command in running:
+            _, errors = command.communicate(timeout=300)
+            assert command.returncode == 0, errors
+    assert merge(tmp_path / "scores", tmp_path / "all.parquet") == (6, 22)
+    whole = judge_shard(run_of(folder, engine, tmp_path / "whole")).file
+    assert rows_of(tmp_path / "all.parquet") == rows_of(whole)
