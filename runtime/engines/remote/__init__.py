@@ -1,0 +1,1 @@
+"""An engine behind a server that speaks KServe's protocol, version 2: Triton, OpenVINO Model Server, KServe."""
