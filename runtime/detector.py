@@ -1,10 +1,10 @@
 """One object that judges frames: `with runtime.load("cable.plan") as detector: result = detector(frame)`."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from runtime.common.errors import UserError
 from runtime.common.notices import say
 from runtime.engines.backends import Backend, open_cpu_session
 from runtime.engines.golden import WrongScores, check_golden
-from runtime.engines.session import CpuPrecision, Frames, Pending, Run, Session
+from runtime.engines.remote.address import EngineAt, RemoteEngine, engine_at
+from runtime.engines.remote.options import ServerOptions
+from runtime.engines.session import CpuPrecision, Frames, Pending, Run, Session, Unanswered
 from runtime.engines.sidecar import Artefact, Sidecar, Threshold, read_hashed_sidecar
 from runtime.engines.thresholds import on_scale
 from runtime.images.facts import unfit
@@ -132,7 +134,10 @@ class Detector(Closing):
 
     def _judge(self, frames: Sequence[NDArray[np.uint8]]) -> list[Result]:
         inputs, reasons, moments = self._prepare(frames)
-        maps, scores = self.session.run(inputs)
+        try:
+            maps, scores = self.session.run(inputs)
+        except Unanswered as unanswered:
+            return self._without(str(unanswered), reasons, moments)
         return self._results(Run(maps, scores, self.session.stage_ms), reasons, moments)
 
     def _prepare(self, frames: Sequence[NDArray[np.uint8]], batch: int = 0) -> tuple[Frames, list[str], Moments]:
@@ -155,6 +160,15 @@ class Detector(Closing):
         judged = zip(run.maps, run.scores, reasons, strict=False)  # a batch may have been filled up
         return [
             self._result(anomaly_map, float(score), reason, dict(latency_ms)) for anomaly_map, score, reason in judged
+        ]
+
+    def _without(self, why: str, reasons: Sequence[str], moments: Moments) -> list[Result]:
+        """Return the results, one for each of `reasons`, of frames that got no answer."""
+        preprocess_ms = 1e3 * (moments.prepared - moments.started)
+        latency_ms = {"preprocess": preprocess_ms, "total": 1e3 * (time.perf_counter() - moments.started)}
+        empty = np.zeros(self.session.input_size, np.float32)
+        return [
+            Result(empty.copy(), math.nan, "none", *self._limits, dict(latency_ms), reason or why) for reason in reasons
         ]
 
     def check(self, frame: NDArray[np.uint8]) -> None:
@@ -196,7 +210,11 @@ class Submitted:
 
     def results(self) -> list[Result]:
         """Wait for the results and return them in the frames' order; "total" runs from `submit` to here. Once."""
-        return self._detector._results(self._pending.result(), self._reasons, self._moments)
+        try:
+            run = self._pending.result()
+        except Unanswered as unanswered:
+            return self._detector._without(str(unanswered), self._reasons, self._moments)
+        return self._detector._results(run, self._reasons, self._moments)
 
     def discard(self) -> None:
         """Give the results up; after `results` this does nothing."""
@@ -204,15 +222,19 @@ class Submitted:
 
 
 def load(
-    path: str | Path,
+    path: str | EngineAt,
     *,
     threads: int | None = None,
     threshold: float | None = None,
     backend: Backend = "auto",
     precision: CpuPrecision = "float32",
     cuda_graph: bool = True,
+    server: ServerOptions | None = None,
 ) -> Detector:
     """Open the engine at `path`: a `.plan` with TensorRT, an `.onnx` with OpenVINO or ONNX Runtime on the CPU.
+
+    `path` may be the address of an engine on a server too (grpc://HOST:8001/cable), spoken to as `server` says: then
+    the rest but `threshold` is the server's business.
 
     Its sidecar (`cable.json` beside `cable.plan`) is read first and must describe this very file.
     `threshold` overrides the sidecar's. The rest concerns an `.onnx`: `threads` is the number of CPU threads
@@ -223,7 +245,9 @@ def load(
 
     Raises `UserError` for a missing or foreign file, another suffix, or a machine that cannot run the engine so.
     """
-    path = Path(path)
+    path = engine_at(path)
+    if isinstance(path, RemoteEngine):
+        return _load_remote(path, server or ServerOptions(), threshold)
     if path.suffix not in (".plan", ".onnx"):
         raise UserError("an engine is a .plan or .onnx file", str(path), "build one with export.build_engine")
     if not path.is_file():
@@ -251,6 +275,17 @@ def load(
             raise
         say(f"{session.library} is left out for {path.name}: {wrong}")
     return load(path, threads=threads, threshold=threshold, backend="onnxruntime")
+
+
+def _load_remote(engine: RemoteEngine, options: ServerOptions, threshold: float | None) -> Detector:
+    from runtime.engines.remote.opened import open_remote
+
+    session, served = open_remote(engine, options)
+    try:
+        return Detector(session, served.sidecar, threshold, Hashes(served.engine, served.sidecar_sha256))
+    except UserError:
+        session.close()
+        raise
 
 
 @dataclass(frozen=True)

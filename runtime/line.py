@@ -8,6 +8,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.checks import arguments as check_arguments
@@ -98,7 +99,7 @@ def _load(args: argparse.Namespace) -> "Detector":
     from runtime.detector import load
 
     words = {"threads": args.threads, "threshold": args.threshold, **load_options(args)}
-    if args.engine.suffix == ".plan":
+    if isinstance(args.engine, Path) and args.engine.suffix == ".plan":
         return load(args.engine, **words)
     with ThreadPoolExecutor(1, "load") as beside:
         loading = beside.submit(load, args.engine, **words)

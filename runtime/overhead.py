@@ -24,6 +24,7 @@ from runtime.common.errors import run_command
 from runtime.common.program import program_name
 from runtime.detector import Detector, load
 from runtime.engines.backends import add_arguments, load_options
+from runtime.engines.remote.address import engine
 from runtime.overheads.drift import drift_overhead
 from runtime.overheads.everything import everything_overhead
 from runtime.overheads.generated import Generated as Generated  # tests/bench asks for it here, in old builds too
@@ -36,7 +37,13 @@ from runtime.overheads.trigger import trigger_overhead
 
 def open_engine(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Detector]:
     """Return what a command line says and the engine that it names."""
-    parser.add_argument("--engine", type=Path, required=True, metavar="FILE", help="a .plan or .onnx with its .json")
+    parser.add_argument(
+        "--engine",
+        type=engine,
+        required=True,
+        metavar="FILE",
+        help="a .plan or .onnx with its .json, or a server's grpc://HOST:8001/cable",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an .onnx (default: all cores)")
     add_arguments(parser)
     arguments = parser.parse_args(argv)

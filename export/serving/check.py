@@ -9,7 +9,7 @@ def check_config(text: str) -> bool:
     Raises `UserError` where it is none.
     """
     try:
-        from google.protobuf import text_format
+        from google.protobuf import text_format  # type: ignore[import-untyped]
         from tritonclient.grpc import model_config_pb2
     except ImportError:
         return False

@@ -62,7 +62,7 @@ class TritonPythonModel:
         self._close()
 
 
-def _opened(path: Path, library: str, threads: int | None) -> tuple[Any, Any]:
+def _opened(path: Path, library: Any, threads: int | None) -> tuple[Any, Any]:
     """Return what judges frames, and what closes it."""
     try:
         from runtime.detector import load

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from runtime.common.errors import UserError
+from runtime.engines.remote import options as server_options
+from runtime.engines.remote.options import ServerOptions
 
 if TYPE_CHECKING:
     from runtime.engines.cpu_session import CpuSession
@@ -77,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-cuda-graph", action="store_true", help="launch a .plan's kernels one by one, for a profiler or to compare"
     )
+    server_options.add_arguments(parser)
 
 
 class LoadOptions(TypedDict):
@@ -85,9 +88,15 @@ class LoadOptions(TypedDict):
     backend: Backend
     precision: "CpuPrecision"
     cuda_graph: bool
+    server: ServerOptions
 
 
 def load_options(arguments: argparse.Namespace) -> LoadOptions:
     """Return what `add_arguments` has parsed as arguments of `runtime.load`."""
     precision: CpuPrecision = "bfloat16" if arguments.bf16 else "float32"
-    return {"backend": arguments.backend, "precision": precision, "cuda_graph": not arguments.no_cuda_graph}
+    return {
+        "backend": arguments.backend,
+        "precision": precision,
+        "cuda_graph": not arguments.no_cuda_graph,
+        "server": server_options.options_of(arguments),
+    }

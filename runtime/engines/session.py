@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.common.closing import Closing
+from runtime.common.errors import UserError
 
 CpuPrecision = Literal["float32", "bfloat16"]  # of the products of an `.onnx` on the CPU
 
@@ -24,11 +25,15 @@ class Run:
     stage_ms: dict[str, float]
 
 
+class Unanswered(UserError):
+    """An engine on a server gave no answer for frames: they have no verdict, and the next ones may have one."""
+
+
 class Pending(Protocol):
     """A run that was submitted; its slot is free again once it has its result or was discarded."""
 
     def result(self) -> Run:
-        """Wait for the run to end and return what it came to. To be called once."""
+        """Wait for the run to end and return what it came to. To be called once. Raises `Unanswered`."""
         ...
 
     def discard(self) -> None:
@@ -72,8 +77,8 @@ class Session(Closing, Protocol):
     def run(self, frames: Frames) -> tuple[Maps, Scores]:
         """Judge `frames` and return (anomaly_map, image_score); the caller owns both arrays.
 
-        Raises `UserError` for a shape or type that the engine does not take. The result for a frame
-        does not depend on frames before or beside it.
+        Raises `UserError` for a shape or type that the engine does not take, `Unanswered` without an answer. The result
+        for a frame does not depend on frames before or beside it.
         """
         ...
 

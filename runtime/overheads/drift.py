@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from runtime.detector import Detector
+from runtime.engines.remote.address import EngineAt
 from runtime.overheads.generated import Generated, from_memory
 from runtime.overheads.timing import ratios
 from runtime.sinks.judgement import Judgement
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FPS = 25  # of the camera that is watched for drift: one frame a second is measured
 
 
-def drift_overhead(detector: Detector, engine: Path, frames: int, rounds: int) -> str:
+def drift_overhead(detector: Detector, engine: EngineAt, frames: int, rounds: int) -> str:
     """Return the table: CPU milliseconds a frame without and with the drift watch, in turn."""
     from runtime.drift.watch import DriftWatch
     from runtime.recipes.book import Recipes

@@ -7,15 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 
 from runtime.detector import Detector
+from runtime.engines.remote.address import EngineAt
 from runtime.overheads.timing import time_frames
 
 
-def page_overhead(detector: Detector, engine: Path, frames: int, rounds: int, viewers: int) -> str:
+def page_overhead(detector: Detector, engine: EngineAt, frames: int, rounds: int, viewers: int) -> str:
     """Return the table: medians over the rounds, and the best round, which other work disturbed least."""
     from runtime.recipes.book import Recipes
     from runtime.recipes.recipe import Recipe

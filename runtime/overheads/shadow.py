@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from runtime.detector import Detector
+from runtime.engines.remote.address import EngineAt
 from runtime.overheads.timing import ratios, time_frames
 from runtime.sinks.judgement import Judgement
 
 
-def shadow_overhead(detector: Detector, engine: Path, candidate: Path, frames: int, rounds: int) -> str:
+def shadow_overhead(detector: Detector, engine: EngineAt, candidate: Path, frames: int, rounds: int) -> str:
     """Return the table: frames judged with no candidate beside, and with one that is offered each of them, in turn."""
     from runtime.recipes.book import Recipes
     from runtime.recipes.recipe import Recipe

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runtime.common.config_file import options_of
 from runtime.common.errors import UserError
+from runtime.engines.remote.address import engine, there
 
 if TYPE_CHECKING:
     from runtime.recipes.file import RecipeSpec
@@ -20,9 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--engine",
-        type=Path,
+        type=engine,
         metavar="FILE",
-        help="a .plan or .onnx with its .json beside it; this or --recipes is needed, here or in the --config file",
+        help="a .plan or .onnx with its .json beside it, or a server's grpc://HOST:8001/cable, http://HOST:8000/cable; "
+        "this or --recipes is needed, here or in the --config file",
     )
     which.add_argument(
         "--recipes",
@@ -87,6 +89,6 @@ def describe(specs: "list[RecipeSpec]", args: argparse.Namespace) -> list[str]:
             with one.named(spec.name):
                 views = [said for view in views_from(one.args) if (said := view.describe())]
             seen = f", view {views[0] if len(views) == 1 else views}" if views else ""
-            there = "" if one.args.engine.is_file() else ", would not open: no such file"
-            lines.append(f"{of}: engine {printable(str(one.args.engine))}, threshold {threshold}{seen}{there}{start}")
+            missing = "" if there(one.args.engine) else ", would not open: no such file"
+            lines.append(f"{of}: engine {printable(str(one.args.engine))}, threshold {threshold}{seen}{missing}{start}")
     return lines

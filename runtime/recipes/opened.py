@@ -3,12 +3,12 @@
 import argparse
 import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.machine import own_bytes
 from runtime.common.notices import say
 from runtime.detector import Detector
+from runtime.engines.remote.address import EngineAt
 from runtime.engines.sidecar import Sidecar, Threshold
 from runtime.images.view import View
 from runtime.recipes.file import InspectSpec, RecipeSpec
@@ -16,7 +16,7 @@ from runtime.recipes.recipe import Inspect, Recipe
 from runtime.sources.settings import CameraSettings
 
 SEEN = ("roi", "mask", "mask_fill")  # what an entry may have of its own
-Load = Callable[[Path], Detector]
+Load = Callable[[EngineAt], Detector]
 Views = Callable[[argparse.Namespace], list[View]]
 Settings = Callable[[argparse.Namespace], dict[str, str]]
 
@@ -30,7 +30,7 @@ def open_recipes(
     Raises `UserError` for an engine, a threshold or a mask that cannot be used.
     """
     before = _memory()
-    engines: dict[Path, Detector] = {}
+    engines: dict[EngineAt, Detector] = {}
     for spec in specs:
         for one in spec.inspects:
             path = one.args.engine

@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from runtime.common.argument_types import node, positive
+from runtime.engines.remote.address import engine
 from runtime.sources.arguments import add_view_arguments
 
 OF_INSPECT = ("engine", "threshold", "roi", "mask", "mask-fill")
@@ -15,7 +15,7 @@ OF_RECIPE = (*OF_INSPECT, "rotate", "flip", *OF_CAMERA)
 def entry_parser(allowed: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser of those options that an entry may hold."""
     whole = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    whole.add_argument("--engine", type=Path)
+    whole.add_argument("--engine", type=engine)
     whole.add_argument("--threshold")
     whole.add_argument("--exposure", type=positive)
     whole.add_argument("--genicam", action="append", type=node)

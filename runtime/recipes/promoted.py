@@ -18,12 +18,14 @@ from runtime.common.files import printable, read_json, sha256_of, sync_folder, w
 from runtime.common.locks import one_writer
 from runtime.common.moments import utc
 from runtime.common.notices import say
+from runtime.engines.remote.address import EngineAt, RemoteEngine
 from runtime.recipes.file import RecipeSpec
 
 SCHEMA = "cflow-edge/promoted/1"
 LARGEST = 1 << 20  # bytes of the file
 PATIENCE_S = 5.0  # for another line that writes it
 MOST = 20  # promotions on top of each other
+ON_A_SERVER = "an engine on a server is replaced there: write it as a new version (cflow triton), then start again"
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,24 @@ class Standing:
     alone: one that was promoted has its own.
     """
 
-    named: Path
+    named: EngineAt
     steps: tuple[Step, ...] = ()
     threshold: float | str = ""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> EngineAt:
         """The engine that judges."""
         return self._at(len(self.steps))
 
     @property
-    def before(self) -> Path | None:
+    def before(self) -> EngineAt | None:
         """The engine that judged before the last promotion; None where there was none."""
         return self._at(len(self.steps) - 1) if self.steps else None
 
-    def _at(self, place: int) -> Path:
-        return self.named.resolve().parent / self.steps[place - 1].file if place else self.named
+    def _at(self, place: int) -> EngineAt:
+        if not place or isinstance(self.named, RemoteEngine):
+            return self.named
+        return self.named.resolve().parent / self.steps[place - 1].file
 
     def on(self, step: Step) -> "Standing":
         """Return what is so after a promotion. Raises `UserError` where there were too many."""
@@ -85,11 +89,13 @@ def note_of(named: Path) -> Path:
     return named.with_name(f"{named.name}.promoted.json")
 
 
-def standing(named: Path, recipe: str = "", threshold: float | str = "") -> Standing:
+def standing(named: EngineAt, recipe: str = "", threshold: float | str = "") -> Standing:
     """Return what judges where `recipe` (empty without recipes) names the engine `named`, and say it where it differs.
 
     Raises `UserError` where that cannot be known, or is not there any more as it was.
     """
+    if isinstance(named, RemoteEngine):
+        return Standing(named, (), threshold)  # what judges there is changed there
     note = note_of(named)
     entry = _recipes(note).get(recipe) if note.exists() else None
     if entry is None or not named.is_file():
@@ -104,9 +110,11 @@ def standing(named: Path, recipe: str = "", threshold: float | str = "") -> Stan
         return Standing(named, (), threshold)
     cure = f"put it back as it was, or remove {note} to judge with {named.name}"
     expected = f"{of}{last.file}, promoted in the place of {named.name} by {last.who}, {last.time}, must be there"
-    if not found.path.is_file():
+    path = found.path
+    assert isinstance(path, Path)
+    if not path.is_file():
         raise UserError(expected, "no such file", cure)
-    if sha256_of(found.path) != last.sha256:
+    if sha256_of(path) != last.sha256:
         raise UserError(f"{expected} as it was", "another file", cure)
     own = "" if threshold == "" else "; it has a threshold of its own"
     say(f"{of}engine: {last.file}, promoted in the place of {named.name} by {last.who}, {last.time}{own}")
@@ -139,6 +147,8 @@ def write(now: Standing, recipe: str, sha256: str) -> None:
 
     Raises `OSError` or `UserError`, with what stood there unchanged.
     """
+    if isinstance(now.named, RemoteEngine):
+        raise UserError(ON_A_SERVER)
     note = note_of(now.named)
     with one_writer(note, note.name, "try again in a moment", PATIENCE_S):
         entries = _recipes(note) if note.exists() else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.detector import Detector
+from runtime.engines.remote.address import EngineAt
 from runtime.images.parts import JOINT_THRESHOLD
 from runtime.images.view import View
 from runtime.sources.settings import CameraSettings
@@ -31,7 +32,7 @@ class Inspect:
 
     name: str
     detector: Detector
-    engine: Path
+    engine: EngineAt
     views: tuple[View, ...] = ()
     threshold_name: str = ""
     follows_default: bool = False
@@ -54,7 +55,7 @@ class Recipe:
     run: str = ""
 
     @classmethod
-    def plain(cls, detector: Detector, engine: Path = Path(), views: Sequence[View] = ()) -> "Recipe":
+    def plain(cls, detector: Detector, engine: EngineAt = Path(), views: Sequence[View] = ()) -> "Recipe":
         """Return the recipe of a run without recipes."""
         chosen = detector.sidecar
         name = chosen.default_threshold if detector.threshold == chosen.threshold.value else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.common.files import sha256_of
+from runtime.engines.remote.address import EngineAt
 from runtime.engines.sidecar import Threshold, sidecar_path
 from runtime.engines.thresholds import BY_HAND, by_hand, store_in_sidecar
 from runtime.recipes.book import Recipes
@@ -77,10 +78,10 @@ class ThresholdControl:
                 self._seen[id(one)] = one
         return every
 
-    def without_folder(self, text: str, more: Sequence[Path] = ()) -> str:
+    def without_folder(self, text: str, more: Sequence[EngineAt] = ()) -> str:
         """Return `text` without the names of the folders of engines, and of `more`, which are nobody's business."""
         engines = [*more, *(one.engine for recipe in self._recipes.all for one in recipe.inspects)]
-        folders = {str(path) for engine in engines for path in (engine.parent, engine.parent.resolve())} - {"."}
+        folders = {str(path) for engine in engines for path in _parents(engine)} - {"."}
         for folder in sorted(folders, key=len, reverse=True):  # one in another goes first, as a whole
             text = text.replace(f"{folder}/", "")
         return text
@@ -97,8 +98,10 @@ class ThresholdControl:
             if recipe is not None and recipe != judges.name:
                 raise ThresholdMoved(f"the recipe is {judges.name} by now; look at it, then try again")
             if fixed := _fixed(judges):
-                raise UserError("this threshold cannot be set here", fixed, "change it in the file of --recipes")
+                cure = "change it in the file of --recipes" if judges.name else "start with --threshold X"
+                raise UserError("this threshold cannot be set here", fixed, cure)
             one = judges.first
+            assert isinstance(one.engine, Path)  # `_fixed`
             threshold = by_hand(value, self._kept[id(one)], one.detector.sidecar.score_maximum)
             present = one.detector.threshold
             if present != instead_of:
@@ -120,19 +123,30 @@ class ThresholdControl:
         return [other for other in same if self._names[id(other)] == name]
 
     def _note(self, one: Inspect, threshold: Threshold, who: str, origin: str) -> None:
-        beside = sidecar_path(one.engine).resolve()
+        beside = _sidecar_of(one)
+        assert beside is not None  # `_fixed`
         written = sha256_of(beside)
         for other in (other for recipe in self._recipes.all for other in recipe.inspects):
-            if sidecar_path(other.engine).resolve() == beside:  # a plan and an ONNX may share it
+            if _sidecar_of(other) == beside:  # a plan and an ONNX may share it
                 other.detector.sidecar_in_force = written
         now = {"threshold": shown(threshold.value), "map threshold": shown(threshold.for_map)}
         self._changes.note({**now, "sidecar": self._recipes.in_force.sidecar_in_force}, who, origin)
+
+
+def _parents(engine: EngineAt) -> tuple[Path, ...]:
+    return (engine.parent, engine.parent.resolve()) if isinstance(engine, Path) else ()
+
+
+def _sidecar_of(one: Inspect) -> Path | None:
+    return sidecar_path(one.engine).resolve() if isinstance(one.engine, Path) else None
 
 
 def _fixed(recipe: Recipe) -> str:
     """Return why the page cannot set its threshold; empty where it can."""
     if recipe.several:
         return f"{recipe.name} has several thresholds"
+    if not isinstance(recipe.first.engine, Path):
+        return "the engine's sidecar is on a server"
     if recipe.name and not recipe.first.threshold_name:
         return f"{recipe.name} has a number of its own"
     return ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.common.errors import UserError
+from runtime.engines.remote.address import EngineAt, RemoteEngine, engine, there
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("a candidate beside the engine")
     group.add_argument(
         "--shadow",
-        type=Path,
+        type=engine,
         metavar="FILE",
         help="an engine that judges the same frames beside the one in force and is compared with it, to be promoted",
     )
@@ -79,19 +80,26 @@ def candidate_of(
     from runtime.shadow.candidate import Candidate
 
     one = recipes[recipe].first
-    path: Path = args.shadow
-    itself = path.exists() and path.resolve() == one.engine.resolve()
+    path: EngineAt = args.shadow
+    itself = there(path) and path.resolve() == one.engine.resolve()
     if masked:
-        found = Candidate.of_inspect(one) if itself else Candidate.of_file(path)
+        found = Candidate.of_inspect(one) if itself else _candidate_at(path, args)
         return _checked(replace(found, views=masked), one)
     if itself:
         if standing.before is None:
             raise UserError("--shadow must be another engine than the one that judges", str(path), "name another file")
         path = standing.before
-    found = Candidate.of_file(path)
+    found = _candidate_at(path, args)
     if standing.steps and path.resolve() == standing.named.resolve():
         found = _as_named(found, standing, recipe)
     return _checked(found, one)
+
+
+def _candidate_at(path: EngineAt, args: argparse.Namespace) -> "Candidate":
+    from runtime.engines.remote.options import options_of
+    from runtime.shadow.candidate import Candidate
+
+    return Candidate.of_server(path, options_of(args)) if isinstance(path, RemoteEngine) else Candidate.of_file(path)
 
 
 def _checked(found: "Candidate", one: "Inspect") -> "Candidate":
@@ -117,7 +125,7 @@ def _as_named(found: "Candidate", standing: "Standing", recipe: str) -> "Candida
     )
 
 
-def loader(args: argparse.Namespace) -> "Callable[[Path], Detector]":
+def loader(args: argparse.Namespace) -> "Callable[[EngineAt], Detector]":
     """Return what opens an engine as the line does."""
     from runtime.detector import load
     from runtime.engines.backends import load_options
@@ -145,8 +153,8 @@ def describe(args: argparse.Namespace) -> list[str]:
         return []
     from runtime.common.files import printable
 
-    there = "" if args.shadow.is_file() else ", would not open: no such file"
-    return [f"shadow: {printable(str(args.shadow))}{there}"]
+    missing = "" if there(args.shadow) else ", would not open: no such file"
+    return [f"shadow: {printable(str(args.shadow))}{missing}"]
 
 
 def open_shadow(
@@ -177,4 +185,6 @@ def open_shadow(
     options: Mapping[str, Any] = load_options(args)
     kept = stack.enter_context(contextlib.ExitStack())
     shadow = stack.enter_context(Shadow(candidate, recipe, recipes, options, log, live))
-    return Promotion(Line(recipes, run, loader(args), log, kept), shadow, standing, sha256_of(standing.named))
+    named = standing.named
+    digest = sha256_of(named) if isinstance(named, Path) else recipes[recipe].first.detector.hashes.engine
+    return Promotion(Line(recipes, run, loader(args), log, kept), shadow, standing, digest)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.detector import Detector
+from runtime.engines.remote.address import EngineAt, RemoteEngine
+from runtime.engines.remote.options import ServerOptions
 from runtime.engines.sidecar import Sidecar, Threshold, read_hashed_sidecar
 from runtime.images.view import View
 from runtime.recipes.recipe import Inspect
@@ -19,7 +21,7 @@ class Candidate:
     `views` are by source what it sees otherwise than the engine that judges: with another mask.
     """
 
-    path: Path
+    path: EngineAt
     sha256: str
     sidecar: Sidecar
     threshold: Threshold
@@ -35,6 +37,14 @@ class Candidate:
         sidecar, _ = read_hashed_sidecar(path)
         artefact = sidecar.artefact_of(path)
         return cls(path, artefact.sha256, sidecar, sidecar.threshold, sidecar.default_threshold)
+
+    @classmethod
+    def of_server(cls, engine: RemoteEngine, options: ServerOptions) -> "Candidate":
+        """Return the engine that a server has now. Raises `UserError` where it does not answer."""
+        from runtime.engines.remote.link import first_look
+
+        found = first_look(engine, options)
+        return cls(engine, found.engine, found.sidecar, found.sidecar.threshold, found.sidecar.default_threshold)
 
     @classmethod
     def of_inspect(cls, one: Inspect) -> "Candidate":

@@ -45,7 +45,7 @@ class Process(Closing):
                 pass_fds=(theirs.fileno(),),
             )
         asked = {
-            "engine": candidate.path.absolute(),
+            "engine": candidate.path.absolute() if isinstance(candidate.path, Path) else candidate.path,
             "sha256": candidate.sha256,
             "limits": candidate.limits,
             "load": dict(load),

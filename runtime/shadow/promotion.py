@@ -17,9 +17,10 @@ from runtime.common.errors import UserError
 from runtime.common.moments import new_mark, utc
 from runtime.common.notices import say
 from runtime.detector import Detector
+from runtime.engines.remote.address import EngineAt, RemoteEngine
 from runtime.recipes import promoted
 from runtime.recipes.book import Recipes
-from runtime.recipes.promoted import Standing, Step
+from runtime.recipes.promoted import ON_A_SERVER, Standing, Step
 from runtime.recipes.recipe import Inspect, Recipe
 from runtime.records.log import Log
 from runtime.records.run import RunRecord, shown
@@ -49,7 +50,7 @@ class Line:
 
     recipes: Recipes
     run: RunRecord
-    load: Callable[[Path], Detector]
+    load: Callable[[EngineAt], Detector]
     log: Log | None
     stack: ExitStack
 
@@ -76,7 +77,7 @@ class Promotion:
         return ROLL_BACK if back else PROMOTE
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[EngineAt, ...]:
         """The engine that the line names, and the one in shadow."""
         return self._standing.named, self.shadow.candidate.path
 
@@ -90,6 +91,8 @@ class Promotion:
         """Why nothing can be changed, whatever the figures say; empty where it can."""
         if self.shadow.candidate.views:
             return OWN_MASK
+        if any(isinstance(path, RemoteEngine) for path in self.files):
+            return ON_A_SERVER
         return "" if self._line.log else NO_LOG
 
     def _unchecked(self) -> list[str]:
@@ -107,7 +110,7 @@ class Promotion:
             if action != self.action or candidate != other.sha256:
                 now = f"{other.path.name} ({other.sha256[:12]}) can be asked for, by {self.action}"
                 raise Moved(f"this is not in shadow now; {now}; look at it, then try again")
-            if self._line.log is None or other.views:
+            if self._line.log is None or self._fixed():
                 raise UserError(self._fixed())
             against = ([] if action == ROLL_BACK else self.shadow.reasons()) + self._unchecked()
             if against and override != ANYWAY:
@@ -142,10 +145,12 @@ class Promotion:
     def _after(self, action: str, other: Candidate, who: str, origin: str) -> Standing:
         if action == ROLL_BACK:
             return self._standing.back()
+        assert isinstance(other.path, Path) and isinstance(self._standing.named, Path)  # `_fixed`
         return self._standing.on(Step.of(other.path, self._standing.named, other.sha256, who, origin))
 
     def _opened(self, other: Candidate, old: Inspect) -> Inspect:
         """Return the engine as the line runs it; one that has judged is open still. Raises where it is another."""
+        assert isinstance(other.path, Path)  # `_fixed`
         now, cure = Candidate.of_file(other.path), "put it back, or start again"
         if now.sha256 != other.sha256:
             raise UserError(f"{other.path.name} must be the file that was compared", "another file", cure)
