@@ -44,6 +44,7 @@ GROUPS: dict[str, dict[str, Subcommand]] = {
         "precision": Subcommand("export.precision", "make an FP16 or INT8 ONNX of a fused FP32 one"),
         "frame-size": Subcommand("export.frame_size", "let an ONNX resize the camera's frames itself"),
         "build": Subcommand("export.build_engine", "build a TensorRT engine from a checkpoint or ONNX"),
+        "triton": Subcommand("export.triton", "write engines as a model repository for a Triton server", LINE),
         "verify": Subcommand("export.verify", "compare a detector in all its forms: torch, ONNX, plan"),
         "sensitivity": Subcommand("export.sensitivity", "what INT8 costs, group of layers by group"),
         "calibration-data": Subcommand("export.calibration_data", "choose the good images that INT8 ranges come from"),

@@ -59,6 +59,7 @@ ROOMS: dict[str, set[str]] = {
         "common",
         "detector",
         "drift",
+        "engines",
         "images",
         "inspection",
         "recipes",
