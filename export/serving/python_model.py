@@ -38,7 +38,8 @@ class TritonPythonModel:
         if hashlib.sha256(path.read_bytes()).hexdigest() != self._sha256:
             raise RuntimeError(f"{path.name} must be the file that config.pbtxt names, sha256 {self._sha256[:12]}")
         threads = int(parameters["threads"]) if "threads" in parameters else None
-        self._run, self._close = _opened(path, parameters.get("library", "auto"), threads)
+        self._run, self._close, by = _opened(path, parameters.get("library", "auto"), threads)
+        pb_utils.Logger.log_info(f"{path.name} {self._sha256[:12]} is run by {by}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Judge the frames of each request and return an answer for each."""
@@ -62,19 +63,17 @@ class TritonPythonModel:
         self._close()
 
 
-def _opened(path: Path, library: Any, threads: int | None) -> tuple[Any, Any]:
-    """Return what judges frames, and what closes it."""
+def _opened(path: Path, library: Any, threads: int | None) -> tuple[Any, Any, str]:
+    """Return what judges frames, what closes it, and what it is, in words."""
     try:
         from runtime.detector import load
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "runtime" and path.suffix != ".onnx":
-            raise
+    except ImportError:
         return _plain(path, library, threads)
     detector = load(path, threads=threads, backend=library)
-    return detector.session.run, detector.close
+    return detector.session.run, detector.close, f"cflow-edge with {detector.session.device}"
 
 
-def _plain(path: Path, library: str, threads: int | None) -> tuple[Any, Any]:
+def _plain(path: Path, library: str, threads: int | None) -> tuple[Any, Any, str]:
     """Open an ONNX with ONNX Runtime alone, its threads asleep when idle."""
     if path.suffix != ".onnx" or library not in ("auto", "onnxruntime"):
         raise RuntimeError(f"{path.name} by {library} needs cflow-edge in the Python of this server, or --python-path")
@@ -84,4 +83,8 @@ def _plain(path: Path, library: str, threads: int | None) -> tuple[Any, Any]:
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return (lambda frames: session.run(list(OUTPUTS), {INPUT: frames})), (lambda: None)
+
+    def run(frames: Any) -> Any:
+        return session.run(list(OUTPUTS), {INPUT: frames})
+
+    return run, lambda: None, f"ONNX Runtime {onnxruntime.__version__} alone"

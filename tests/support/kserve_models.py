@@ -1,8 +1,7 @@
-"""What a small server of KServe's protocol serves: a model repository, read by Triton's own schema, run by ONNX Runtime."""
+"""What a small server of KServe's protocol serves: a model repository by Triton's own schema, run by ONNX Runtime."""
 
 import json
 import mmap
-import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -107,7 +106,7 @@ class Models:
 
     def register(self, name: str, key: str, size: int) -> None:
         """Open a region of shared memory, as a process of its own would."""
-        if not os.path.exists(f"/dev/shm{key}"):
+        if not Path(f"/dev/shm{key}").exists():
             raise Refused(f"unable to open shared memory {key}")
         if name in self.regions:
             raise Refused(f"shared memory region {name} is there already")
@@ -117,7 +116,7 @@ class Models:
         """Return the first bytes of a region."""
         if name not in self.regions:
             raise Refused(f"unknown shared memory region {name}")
-        with open(f"/dev/shm{self.regions[name][0]}", "rb") as file:
+        with Path(f"/dev/shm{self.regions[name][0]}").open("rb") as file:
             return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)[:size]
 
     def infer(self, model: str, asked: Asked, frames: np.ndarray) -> Reply:
@@ -150,17 +149,8 @@ class Models:
             scores = np.full_like(scores, np.nan)
         reply = Reply(asked.id, folder.name)
         for name, array in (("anomaly_map", maps), ("image_score", scores.reshape(-1, 1))):
-            data, kind, shape = array.tobytes(), "FP32", list(array.shape)
-            if behaviour == "empty":
-                data = b""
-            elif behaviour == "short":
-                data = data[:-4]
-            elif behaviour == "shape":
-                shape = [*shape[:-1], shape[-1] // 2 or 1, 2] if name == "anomaly_map" else shape
-            elif behaviour == "type":
-                kind = "INT32"
             if not (behaviour == "missing" and name == "image_score"):
-                reply.outputs.append((name, kind, shape, data))
+                reply.outputs.append(_output(name, array, behaviour))
         reply.id = "another" if behaviour == "id" else reply.id
         reply.version = "99" if behaviour == "version" else reply.version
         return reply
@@ -173,6 +163,20 @@ class Models:
                 [path] = folder.glob("*.onnx")
                 self._sessions[folder] = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
             return self._sessions[folder]
+
+
+def _output(name: str, array: np.ndarray, behaviour: str) -> tuple[str, str, list[int], bytes]:
+    """Return an output as it goes out, wrong in what `behaviour` names."""
+    data, kind, shape = array.tobytes(), "FP32", list(array.shape)
+    if behaviour == "empty":
+        data = b""
+    elif behaviour == "short":
+        data = data[:-4]
+    elif behaviour == "shape" and name == "anomaly_map":
+        shape = [*shape[:-1], shape[-1] // 2, 2]
+    elif behaviour == "type":
+        kind = "INT32"
+    return name, kind, shape, data
 
 
 def read_json(data: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A second server of KServe's protocol, version 2, by gRPC and by HTTP; it shares no code with the client that is tested.
+"""A second server of KServe's protocol, version 2, by gRPC and by HTTP; it shares no code with the client.
 
 python -m tests.support.kserve_server REPOSITORY grpc PORT     # as a process that can be killed
 """

@@ -1,4 +1,4 @@
-"""A server's engine judges as its file does, and where the server is wrong or away there is no verdict, with a reason."""
+"""A server's engine judges as its file does; where the server is wrong or away there is no verdict, with a reason."""
 
 import os
 import signal
@@ -265,12 +265,12 @@ def test_a_server_that_is_not_there_or_has_no_such_model_is_one_line(
     kind: str, repository: Path, serve: Callable[..., Any]
 ):
     server = serve(kind)
-    with pytest.raises(UserError, match="must answer; found .*unknown model plug"):
+    with pytest.raises(UserError, match=r"must answer; found .*unknown model plug"):
         runtime.load(f"{server.url}/plug")
-    with pytest.raises(UserError, match="must answer; found .*no version 7"):
+    with pytest.raises(UserError, match=r"must answer; found .*no version 7"):
         runtime.load(f"{server.url}/cable/7")
     server.stop()
-    with pytest.raises(UserError, match="must answer; .*--server-wait"):
+    with pytest.raises(UserError, match=r"must answer; .*--server-wait"):
         runtime.load(f"{server.url}/cable")
     models, port = server.models, server.port
     late = threading.Timer(0.5, lambda: serve(kind, models=models, port=port))
