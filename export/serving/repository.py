@@ -17,9 +17,11 @@ from export.serving.check import check_config
 from export.serving.config import FILES, PYTHON_MODEL, Options, Version, config_text
 from runtime.common.errors import UserError
 from runtime.common.files import sync_folder, write_text
+from runtime.common.locks import one_writer
 from runtime.engines.sidecar import read_hashed_sidecar, sidecar_path
 
 CONFIG = "config.pbtxt"
+PATIENCE_S = 5.0  # for another writer
 STEM = "model"  # of the files in a version's folder, whatever the engine was called
 
 
@@ -60,11 +62,15 @@ def write_models(repository: Path, models: Sequence[Model]) -> list[Written]:
 def _staging(repository: Path) -> Iterator[Path]:
     """Yield a folder beside the repository, which a server that looks into it does not see."""
     place = repository.resolve()
-    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.part-", dir=place.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    mark = f".{place.name}.part-"
+    with one_writer(place, str(repository), "try again in a moment", PATIENCE_S):
+        for left in place.parent.glob(f"{mark}*"):  # by a writer that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=mark, dir=place.parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _staged(repository: Path, stage: Path, model: Model) -> Written:
