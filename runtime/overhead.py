@@ -10,6 +10,7 @@ These are a process of their own on the same machine: on few cores they take a s
 With `--shadow` it is what a candidate costs that judges the same frames beside, in turn with none.
 With `--everything` it is what an inspection log, the page, the drift watch and a candidate cost together.
 With `--drift` it is what the drift watch costs, in CPU time of all threads, at `FPS` frames a second.
+With `--serving` it is what a frame costs by a server, beside this very file here: in turn with it, results compared.
 With `--trigger` it is the time from a trigger to the JSON line that answers it, one part after the other.
 """
 
@@ -24,12 +25,14 @@ from runtime.common.errors import run_command
 from runtime.common.program import program_name
 from runtime.detector import Detector, load
 from runtime.engines.backends import add_arguments, load_options
-from runtime.engines.remote.address import engine
+from runtime.engines.remote.address import RemoteEngine, engine
+from runtime.engines.remote.options import options_of
 from runtime.overheads.drift import drift_overhead
 from runtime.overheads.everything import everything_overhead
 from runtime.overheads.generated import Generated as Generated  # tests/bench asks for it here, in old builds too
 from runtime.overheads.log import log_overhead
 from runtime.overheads.page import page_overhead
+from runtime.overheads.serving import serving_overhead
 from runtime.overheads.session import measure, text
 from runtime.overheads.shadow import shadow_overhead
 from runtime.overheads.trigger import trigger_overhead
@@ -48,6 +51,14 @@ def open_engine(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     return arguments, load(arguments.engine, threads=arguments.threads, **load_options(arguments))
+
+
+def served(text: str) -> RemoteEngine:
+    """Return the engine that an address names. Raises `argparse.ArgumentTypeError` for a file."""
+    found = engine(text)
+    if not isinstance(found, RemoteEngine):
+        raise argparse.ArgumentTypeError(f"expected an address, grpc://HOST:8001/cable, found {text!r}")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,6 +88,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     ways.add_argument(
         "--drift", action="store_true", help="measure instead what the drift watch costs, in the same way"
     )
+    ways.add_argument(
+        "--serving",
+        type=served,
+        metavar="ADDRESS",
+        help="measure instead the same engine on a server, grpc://HOST:8001/cable, beside --engine FILE here",
+    )
     add("--viewers", type=count, default=20, metavar="N", help="with --serve: clients (default: %(default)s)")
     add(
         "--rounds",
@@ -97,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(drift_overhead(detector, args.engine, args.frames, args.rounds))
         elif args.log:
             print(log_overhead(detector, args.frames, args.rounds, Path(folder)))
+        elif args.serving is not None:
+            print(serving_overhead(detector, args.serving, options_of(args), args.frames, args.rounds))
         elif args.shadow is not None:
             print(shadow_overhead(detector, args.engine, args.shadow, args.frames, args.rounds))
         else:

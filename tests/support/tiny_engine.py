@@ -1,6 +1,7 @@
 """A real engine of the contract that is small enough for every test: brightness is the anomaly."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -52,6 +53,38 @@ def tiny_sidecar(onnx_path: Path, size: tuple[int, int], taps: Sequence[str], th
         },
         artefacts=(Artefact("onnx", "fp32", sha256_of(onnx_path)),),
     )
+
+
+def write_wide_engine(folder: Path, name: str, size: tuple[int, int], factor: int) -> Path:
+    """Write an engine with a resize inside: frames are `factor` times its `size`, of which it takes every n-th pixel.
+
+    A frame of grey level v has the map value v / 255 * 3 everywhere.
+    """
+    path, frame_size = Path(folder) / f"{name}.onnx", (factor * size[0], factor * size[1])
+    nodes = [
+        helper.make_node("Slice", [INPUT_NAME, "begin", "end", "axes", "steps"], ["small"]),
+        helper.make_node("Cast", ["small"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float"], ["grey"], axes=[3], keepdims=0),
+        helper.make_node("Mul", ["grey", "scale"], [MAP_NAME]),
+        helper.make_node("ReduceMax", [MAP_NAME], [SCORE_NAME], axes=[1, 2], keepdims=0),
+    ]
+    tensor, float_ = helper.make_tensor_value_info, TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "wide",
+        [tensor(INPUT_NAME, TensorProto.UINT8, ["batch", *frame_size, 3])],
+        [tensor(MAP_NAME, float_, ["batch", *size]), tensor(SCORE_NAME, float_, ["batch"])],
+        [
+            helper.make_tensor("scale", float_, [], [3 / 255]),
+            *(
+                helper.make_tensor(name, TensorProto.INT64, [2], values)
+                for name, values in (("begin", (0, 0)), ("end", frame_size), ("axes", (1, 2)), ("steps", [factor] * 2))
+            ),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    write_sidecar(path, replace(tiny_sidecar(path, size, ("layer2", "layer3", "layer4")), frame_size=frame_size))
+    return path
 
 
 def write_tiny_engine(

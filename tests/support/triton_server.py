@@ -2,6 +2,8 @@
 
 Its Python backend wants NumPy 1, so that it cannot live beside this project's packages. The environment is made once
 and kept in a folder named for what is in it: CFLOW_TEST_TRITON, or the user's cache.
+
+    python -m tests.support.triton_server REPOSITORY     # says its addresses and runs until Ctrl-C
 """
 
 import contextlib
@@ -15,6 +17,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -124,6 +127,16 @@ class Triton:
             self.kill()
 
 
+def main() -> None:
+    """Serve a repository until Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script's background job has Ctrl-C switched off
+        signal.signal(number, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as folder, Triton(Path(sys.argv[1]), Path(folder)).running() as server:
+        print(f"grpc://127.0.0.1:{server.grpc}/MODEL http://127.0.0.1:{server.http}/MODEL", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+
+
 def _sweep() -> None:
     """Remove what Python backends that were killed leave in shared memory, but for those of others' that still run."""
     used = {path.name for path in _mapped()}
@@ -146,3 +159,7 @@ def _free_ports(number: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+if __name__ == "__main__":
+    main()

@@ -3,14 +3,11 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 
 import runtime
@@ -19,13 +16,12 @@ from runtime import check, infer
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
 from runtime.engines.remote.options import ServerOptions
-from runtime.engines.sidecar import write_sidecar
 from runtime.records.read import Query, judgements
 from runtime.triggers.options import TriggerOptions
 from tests.runtime.engines.remote.test_remote_session import BAD, GOOD, PATIENT, grey, noise
 from tests.support.log_rows import asked
 from tests.support.shadow_rig import BETWEEN, shadowing
-from tests.support.tiny_engine import tiny_sidecar, write_tiny_engine
+from tests.support.tiny_engine import write_tiny_engine, write_wide_engine
 from tests.support.triggered_run import Running
 from tests.support.triggered_sources import OnDemand
 from tests.support.waiting import wait_until
@@ -89,28 +85,7 @@ def test_regions_and_masks_see_the_same_map(tmp_path: Path, engine: Path, serve:
 
 
 def test_an_engine_with_the_resize_inside_gets_the_cameras_frames(tmp_path: Path, serve: Callable[..., Any], run: Run):
-    path = tmp_path / "wide.onnx"
-    nodes = [  # the mean of each 2x2 pixels, then as `tiny_model`
-        helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("AveragePool", ["planes"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("ReduceMean", ["half"], ["grey"], axes=[1], keepdims=0),
-        helper.make_node("Mul", ["grey", "scale"], ["anomaly_map"]),
-        helper.make_node("ReduceMax", ["anomaly_map"], ["image_score"], axes=[1, 2], keepdims=0),
-    ]
-    tensor = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes,
-        "wide",
-        [tensor("frames", TensorProto.UINT8, ["batch", 64, 96, 3])],
-        [
-            tensor("anomaly_map", TensorProto.FLOAT, ["batch", 32, 48]),
-            tensor("image_score", TensorProto.FLOAT, ["batch"]),
-        ],
-        [helper.make_tensor("scale", TensorProto.FLOAT, [], [3 / 255])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    write_sidecar(path, replace(tiny_sidecar(path, (32, 48), ("a", "b", "c")), frame_size=(64, 96)))
+    path = write_wide_engine(tmp_path, "wide", (32, 48), 2)
     triton.main([str(tmp_path / "models"), str(path), "--backend", "python"])
     with runtime.load(path, threads=1, backend="onnxruntime") as local:
         address = f"{serve('http').url}/wide"
