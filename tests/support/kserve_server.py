@@ -5,11 +5,12 @@ python -m tests.support.kserve_server REPOSITORY grpc PORT     # as a process th
 
 import http.server
 import json
+import ssl
 import sys
 import threading
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -20,23 +21,37 @@ from tests.support.kserve_models import Asked, Models, Refused, read_json
 LENGTH = "Inference-Header-Content-Length"
 
 
-class GrpcServer:
-    """Serves `models` at 127.0.0.1:`port` (0: any that is free) until `stop`."""
+class Tls(NamedTuple):
+    """PEM files: of a server's certificate and key, and of who signs its clients'."""
 
-    def __init__(self, models: Models, port: int = 0) -> None:
-        self.models = models
+    certificate: Path
+    key: Path
+    clients: Path
+
+
+class GrpcServer:
+    """Serves `models` at 127.0.0.1:`port` (0: any) until `stop`; with `tls` to those who show a certificate."""
+
+    def __init__(self, models: Models, port: int = 0, tls: Tls | None = None) -> None:
+        self.models, self._scheme = models, "grpcs" if tls else "grpc"
         self._server = grpc.server(
             futures.ThreadPoolExecutor(8),
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)],
         )
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Servicer(models), self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        if tls is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            own = (tls.key.read_bytes(), tls.certificate.read_bytes())
+            given = grpc.ssl_server_credentials([own], tls.clients.read_bytes(), require_client_auth=True)
+            self.port = self._server.add_secure_port(address, given)
         assert self.port
         self._server.start()
 
     @property
     def url(self) -> str:
-        return f"grpc://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
         self._server.stop(0).wait()
@@ -114,20 +129,25 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
 class HttpServer:
     """Serves `models` by HTTP, as `GrpcServer` does by gRPC."""
 
-    def __init__(self, models: Models, port: int = 0) -> None:
-        self.models = models
+    def __init__(self, models: Models, port: int = 0, tls: Tls | None = None) -> None:
+        self.models, self._scheme = models, "https" if tls else "http"
 
         class Handler(_Handler):
             held = models
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.clients))
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_cert_chain(tls.certificate, tls.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
         self._server.shutdown()

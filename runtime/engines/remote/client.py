@@ -40,6 +40,7 @@ class Client:
         self._grpc = engine.scheme.startswith("grpc")
         self._library = _library(self._grpc)
         self._patience: Json = {"client_timeout": CONNECT_S} if self._grpc else {}
+        _check_files(options)
         opening = _open_grpc if self._grpc else _open_http
         self._client: Any = _told(lambda: opening(self._library, engine, options, timeout_s))
         if authorization := _authorization(self._library, engine, options):
@@ -183,8 +184,17 @@ def _open_grpc(library: Any, engine: RemoteEngine, options: ServerOptions, timeo
 def _open_http(library: Any, engine: RemoteEngine, options: ServerOptions, timeout_s: float) -> Any:
     words: Json = {"connection_timeout": min(CONNECT_S, timeout_s), "network_timeout": timeout_s}
     if engine.secure:
-        words |= {"ssl": True, "ssl_context_factory": lambda: _tls(options)}
+        context = _tls(options)
+        words |= {"ssl": True, "ssl_context_factory": lambda: context}
     return library.InferenceServerClient(engine.target, **words)
+
+
+def _check_files(options: ServerOptions) -> None:
+    """Raise `UserError` for a file that is not there: the libraries tell it in many lines."""
+    named = {"ca": options.ca, "cert": options.certificate, "key": options.key, "token": options.token}
+    for name, path in named.items():
+        if path is not None and not path.is_file():
+            raise UserError(f"--server-{name} must be a file", f"no file {path}", "check the path")
 
 
 def _tls(options: ServerOptions) -> Any:

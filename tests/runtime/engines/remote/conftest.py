@@ -36,8 +36,10 @@ def serve(repository: Path) -> Iterator[Callable[..., Any]]:
     """Return a function that starts a server of the repository; all are stopped at the end."""
     started = []
 
-    def start(kind: str = "grpc", models: Models | None = None, port: int = 0, triton: bool = True) -> Any:
-        started.append(SERVERS[kind](models or Models(repository, triton), port))
+    def start(
+        kind: str = "grpc", models: Models | None = None, port: int = 0, triton: bool = True, tls: Any = None
+    ) -> Any:
+        started.append(SERVERS[kind](models or Models(repository, triton), port, tls))
         return started[-1]
 
     yield start

@@ -22,6 +22,8 @@ from runtime.engines.remote import memory
 from runtime.engines.remote.options import ServerOptions
 from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
 from tests.runtime.engines.remote.conftest import KINDS
+from tests.support.certificates import Authority
+from tests.support.kserve_server import Tls
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -298,6 +300,28 @@ def test_credentials_are_sent_and_never_told(
     with runtime.load(f"{server.url}/cable", server=replace(PATIENT, token=tmp_path / "token")) as remote:
         assert remote(grey(BAD)).verdict == "anomalous"
     assert "secret" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_tls_both_sides_show_certificates(kind: str, tmp_path: Path, serve: Callable[..., Any]):
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    mine, key = authority.sign("line")
+    server = serve(kind, tls=Tls(*authority.sign("server"), authority.path))
+    known = replace(PATIENT, ca=authority.path, certificate=mine, key=key)
+    with runtime.load(f"{server.url}/cable", server=known) as remote:
+        assert remote(grey(BAD)).verdict == "anomalous" and server.url.startswith(f"{kind}s://")
+    other, other_key = stranger.sign("other")
+    for refused in (
+        replace(known, ca=stranger.path),
+        replace(known, ca=None),
+        replace(known, certificate=None, key=None),
+        replace(known, certificate=other, key=other_key),
+        replace(known, ca=key),
+    ):
+        with pytest.raises(UserError, match="must answer"):
+            runtime.load(f"{server.url}/cable", server=refused)
+    with pytest.raises(UserError, match="--server-ca must be a file"):
+        runtime.load(f"{server.url}/cable", server=replace(known, ca=tmp_path / "none.pem"))
 
 
 def test_shared_memory_goes_with_the_session_and_after_a_kill_with_the_next_one(
