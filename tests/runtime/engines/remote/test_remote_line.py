@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
+pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+
 import runtime
 from export import triton
 from runtime import check, infer

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
+pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+
 import runtime
 from export import triton
 from runtime.common.errors import UserError

@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
+pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+
 import runtime
 from export import triton
 from runtime.engines.remote import memory
