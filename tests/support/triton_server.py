@@ -1,14 +1,11 @@
 """The real Triton server, as the wheel of nvidia-pytriton carries it, in a virtual environment of its own.
 
-Its Python backend wants NumPy 1, so that it cannot live beside this project's packages. The environment is made once
-and kept in a folder named for what is in it: CFLOW_TEST_TRITON, or the user's cache.
+Its Python backend wants NumPy 1, so that it cannot live beside this project's packages.
 
     python -m tests.support.triton_server REPOSITORY     # says its addresses and runs until Ctrl-C
 """
 
 import contextlib
-import fcntl
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -25,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.environments import environment
 from tests.support.waiting import wait_until
 
 SERVER = "nvidia-pytriton==0.7.0"  # Triton 2.51
@@ -36,43 +34,23 @@ BESIDE = (
     "flatbuffers==25.2.10",
     "protobuf==5.29.5",
 )
-INSTALL_S = 900
 
 
-def environment() -> Path:
-    """Return the folder of the environment, made where there is none; skip the test where it cannot be made."""
+def _environment() -> Path:
+    """Return the folder of the server's environment; skip the test where there can be none."""
     library = Path(sysconfig.get_config_var("LIBDIR") or "", sysconfig.get_config_var("LDLIBRARY") or "")
     if sys.platform != "linux" or not (3, 10) <= sys.version_info < (3, 13) or library.suffix == ".a":
         pytest.skip("Triton's Python backend needs Linux, and CPython 3.10 to 3.12 with a shared library")
-    wanted = [SERVER, *BESIDE, f"onnxruntime=={importlib.metadata.version('onnxruntime')}"]
-    name = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = Path(os.environ.get("CFLOW_TEST_TRITON") or cache / "cflow-edge-tests") / f"triton-{name}"
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / "ready").exists():
-            _make(place / "venv", wanted)
-            (place / "ready").touch()
-    return place / "venv"
-
-
-def _make(venv: Path, wanted: list[str]) -> None:
-    shutil.rmtree(venv, ignore_errors=True)
-    base = getattr(sys, "_base_executable", sys.executable)
-    subprocess.run([base, "-m", "venv", str(venv)], check=True, capture_output=True, timeout=INSTALL_S)
-    words = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", *wanted]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=INSTALL_S)
-    if done.returncode:
-        pytest.skip(f"Triton cannot be installed here: {' '.join(done.stderr.split())[-200:]}")
+    onnxruntime = f"onnxruntime=={importlib.metadata.version('onnxruntime')}"
+    return environment("triton", [SERVER, *BESIDE, onnxruntime], "--no-deps")
 
 
 class Triton:
     """A Triton server of `repository`, at ports of its own; it can be killed and started again."""
 
     def __init__(self, repository: Path, folder: Path, *words: str) -> None:
-        self._venv, self._repository, self._folder, self._words = environment(), repository, folder, words
-        self.http, self.grpc, self._metrics = _free_ports(3)
+        self._venv, self._repository, self._folder, self._words = _environment(), repository, folder, words
+        self.http, self.grpc, self._metrics = free_ports(3)
         [site] = self._venv.glob("lib/python3.*/site-packages")
         self._site = site
         self._backends = folder / "backends"
@@ -104,10 +82,7 @@ class Triton:
 
     def _ready(self) -> bool:
         assert self._process is not None and self._process.poll() is None, self.log
-        address = f"http://127.0.0.1:{self.http}/v2/health/ready"
-        with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(address, timeout=5) as answer:
-            return bool(answer.status == 200)
-        return False
+        return answers(f"http://127.0.0.1:{self.http}/v2/health/ready")
 
     def kill(self) -> None:
         """Kill it, and its stubs, at once."""
@@ -153,7 +128,15 @@ def _mapped() -> Iterator[Path]:
                     yield Path(line.split()[5])
 
 
-def _free_ports(number: int) -> list[int]:
+def answers(address: str) -> bool:
+    """Return whether a server answers that all is well."""
+    with contextlib.suppress(OSError, urllib.error.URLError), urllib.request.urlopen(address, timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def free_ports(number: int) -> list[int]:
+    """Return ports that nobody listens at."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for one in sockets:

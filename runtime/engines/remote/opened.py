@@ -9,6 +9,9 @@ from runtime.engines.remote.contract import Served
 from runtime.engines.remote.link import first_look
 from runtime.engines.remote.options import ServerOptions
 from runtime.engines.remote.session import RemoteSession
+from runtime.engines.session import Unanswered
+
+BYTES = "look at its log, or name it by grpc://: not every server takes frames as bytes by HTTP"
 
 
 def open_remote(engine: RemoteEngine, options: ServerOptions) -> tuple[RemoteSession, Served]:
@@ -21,6 +24,10 @@ def open_remote(engine: RemoteEngine, options: ServerOptions) -> tuple[RemoteSes
     try:
         if not _gives_golden_scores(session, found):
             session.run(np.zeros((1, *session.frame_size, 3), np.uint8))
+    except Unanswered as unanswered:
+        session.close()
+        cure = "look at its log" if engine.scheme.startswith("grpc") else BYTES
+        raise UserError(f"{engine} must judge a first frame", str(unanswered), cure) from None
     except UserError:
         session.close()
         raise
