@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-import runtime
-from runtime.detector import Detector
+from runtime.detector import Detector, load
 from runtime.engines.remote.address import RemoteEngine
 from runtime.engines.remote.options import ServerOptions
 from runtime.images.pixels import Image8
@@ -23,9 +22,7 @@ def serving_overhead(detector: Detector, engine: RemoteEngine, options: ServerOp
     """
     height, width = detector.session.frame_size
     drawn = np.random.default_rng(0).integers(0, 256, (KINDS, height, width, 3), dtype=np.uint8)
-    remote = {
-        name: runtime.load(engine, server=replace(options, shared_memory=shared)) for name, shared in SENT.items()
-    }
+    remote = {name: load(engine, server=replace(options, shared_memory=shared)) for name, shared in SENT.items()}
     ways = {"here": detector, **remote}
     try:
         differ = [name for name, other in remote.items() if not _same(detector, other, drawn)]
