@@ -195,6 +195,8 @@ def _check_files(options: ServerOptions) -> None:
     for name, path in named.items():
         if path is not None and not path.is_file():
             raise UserError(f"--server-{name} must be a file", f"no file {path}", "check the path")
+    if (options.certificate is None) != (options.key is None):
+        raise UserError("--server-cert and --server-key belong together", "one of them", "give both")
 
 
 def _tls(options: ServerOptions) -> Any:

@@ -60,6 +60,16 @@ def served(client: Client, engine: RemoteEngine, version: str, local: Path | Non
     `local` is a sidecar's file, or a folder of them. Raises `Fault` where there is no answer and `UserError` where the
     answer is no engine of the contract.
     """
+    try:
+        return _served(client, engine, version, local)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{engine} must describe its model as the protocol has it", found, "look at the server"
+        ) from None
+
+
+def _served(client: Client, engine: RemoteEngine, version: str, local: Path | None) -> Served:
     metadata = client.metadata(version)
     version = version or _newest(metadata)
     if not client.ready(version):

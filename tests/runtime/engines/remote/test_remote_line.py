@@ -15,7 +15,7 @@ pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
 
 import runtime
 from export import triton
-from runtime import check, infer
+from runtime import check, infer, overhead
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import sha256_of
 from runtime.engines.remote.options import ServerOptions
@@ -217,3 +217,16 @@ def test_a_candidate_on_a_server_stands_beside_a_file(tmp_path: Path, engine: Pa
         found = rig.state()
         assert (found["compared"], found["counts"]["candidate_only"], found["counts"]["both_anomalous"]) == (3, 1, 1)
         assert "replaced there" in found["fixed"] and "127.0.0.1" in found["candidate"]
+
+
+def test_what_a_server_costs_is_measured_beside_the_file(
+    engine: Path, serve: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+):
+    address = f"{serve().url}/cable"
+    words = ["--engine", str(engine), "--backend", "onnxruntime", "--threads", "1", "--frames", "3", "--rounds", "2"]
+    overhead.main([*words, "--serving", address, *SLOW])
+    said = capsys.readouterr().out
+    assert "by shared memory" in said and "by the network" in said and "the same, bit for bit" in said
+    with pytest.raises(SystemExit):
+        overhead.main([*words, "--serving", str(engine)])
+    assert "expected an address" in capsys.readouterr().err

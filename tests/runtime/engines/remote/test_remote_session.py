@@ -265,6 +265,28 @@ def test_a_server_without_the_contract_is_refused(
     assert load(server)(grey(GOOD)).verdict == "good"
 
 
+@pytest.mark.parametrize(
+    "nonsense", [{"inputs": 5}, {"inputs": [7]}, {"inputs": [{"shape": ["x"]}]}, [], {"outputs": {}}]
+)
+def test_a_server_that_describes_no_model_is_refused(
+    nonsense: Any, serve: Callable[..., Any], load: Callable[..., Detector]
+):
+    server = serve("http")
+    server.models.metadata = lambda *_: {"versions": ["1"], **nonsense} if nonsense else nonsense
+    with pytest.raises(UserError, match=r"describe its model|must have frames|answer with an object"):
+        load(server)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_first_frame_that_the_server_cannot_judge_ends_the_start(
+    kind: str, serve: Callable[..., Any], load: Callable[..., Detector]
+):
+    server = serve(kind)
+    server.models.behaviour = "error"
+    with pytest.raises(UserError, match=r"must judge a first frame; found the model has failed in two lines"):
+        load(server)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_that_is_not_there_or_has_no_such_model_is_one_line(
     kind: str, repository: Path, serve: Callable[..., Any]
@@ -323,6 +345,8 @@ def test_by_tls_both_sides_show_certificates(kind: str, tmp_path: Path, serve: C
     ):
         with pytest.raises(UserError, match="must answer"):
             runtime.load(f"{server.url}/cable", server=refused)
+    with pytest.raises(UserError, match="belong together"):
+        runtime.load(f"{server.url}/cable", server=replace(known, key=None))
     with pytest.raises(UserError, match="--server-ca must be a file"):
         runtime.load(f"{server.url}/cable", server=replace(known, ca=tmp_path / "none.pem"))
 
