@@ -31,5 +31,5 @@ def _field(name: str, value: Value, indent: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return `text` in quotes; JSON's escapes are among those of the text format, but for the slash that none needs."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\x7f")
+    """Return `text` in quotes; the escapes that JSON writes are among those of the text format."""
+    return json.dumps(text, ensure_ascii=False)

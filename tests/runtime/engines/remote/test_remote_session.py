@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
 pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
@@ -398,6 +399,27 @@ def test_a_larger_batch_takes_larger_memory(serve: Callable[..., Any], load: Cal
         found = remote.batch([grey(GOOD), grey(BAD), grey(GOOD), grey(BAD)][:number])
         assert [one.verdict for one in found] == ["good", "anomalous", "good", "anomalous"][:number]
     assert all(asked.shared for asked in server.models.asked)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_model_of_one_batch_gets_it_filled_up(
+    shared: bool, repository: Path, serve: Callable[..., Any], local: Detector, load: Callable[..., Detector]
+):
+    server = serve()
+    config = server.models.config("cable")
+    config.max_batch_size = 0
+    for tensor, sides in ((config.input[0], [4, 32, 48, 3]), (config.output[0], [4, 32, 48]), (config.output[1], [4])):
+        tensor.dims[:] = sides
+        tensor.ClearField("reshape")
+    (repository / "cable" / "config.pbtxt").write_text(text_format.MessageToString(config))
+    sizes = []
+    judge = server.models.infer
+    server.models.infer = lambda model, asked, frames: sizes.append(len(frames)) or judge(model, asked, frames)
+    remote = load(server, shared_memory=shared)
+    frames = [noise(seed) for seed in range(6)]
+    assert remote.session.max_batch == 4
+    assert all(_same(there, local(frame)) for there, frame in zip(remote.batch(frames), frames, strict=True))
+    assert _same(remote(frames[0]), local(frames[0])) and set(sizes) == {4}
 
 
 def test_frames_that_the_engine_does_not_take_are_refused(serve: Callable[..., Any], load: Callable[..., Detector]):
