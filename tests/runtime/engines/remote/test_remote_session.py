@@ -22,11 +22,13 @@ import runtime
 from export import triton
 from runtime.common.errors import UserError
 from runtime.detector import Detector
+from runtime.engines.golden import Golden
 from runtime.engines.remote import memory
 from runtime.engines.remote.options import ServerOptions
 from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
 from tests.runtime.engines.remote.conftest import KINDS
 from tests.support.certificates import Authority
+from tests.support.kserve_models import Models
 from tests.support.kserve_server import Tls
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
@@ -286,6 +288,27 @@ def test_a_first_frame_that_the_server_cannot_judge_ends_the_start(
     server.models.behaviour = "error"
     with pytest.raises(UserError, match=r"must judge a first frame; found the model has failed in two lines"):
         load(server)
+
+
+@pytest.mark.parametrize("known", [True, False])  # whether the server says which engine it runs
+def test_the_golden_frames_must_have_their_scores(
+    known: bool, tmp_path: Path, engine: Path, serve: Callable[..., Any], local: Detector, load: Callable[..., Detector]
+):
+    golden = Golden.of(grey(60))
+    scores = tuple(float(local.session.run(frame[None])[1][0]) for frame in golden.frames((32, 48)))
+    repository = tmp_path / "golden"
+    for name, found, fits in (("right", scores, True), ("wrong", (scores[0], scores[1] + 1), False)):
+        given = {"int8": (9.0, 9.0), "fp32": found} if not known else {"fp32": found}
+        write_sidecar(engine, replace(read_sidecar(engine), golden=replace(golden, scores=given)))
+        triton.main([str(repository), str(engine), "--name", name, "--backend", "python"])
+        server = serve(models=Models(repository, triton=known))
+        options = PATIENT if known else replace(PATIENT, sidecar=sidecar_path(engine))
+        if fits:
+            with runtime.load(f"{server.url}/{name}", server=options) as remote:
+                assert len(server.models.asked) == (2 if known else 4) and remote(grey(BAD)).verdict == "anomalous"
+        else:
+            with pytest.raises(UserError, match="must score the sidecar's golden frames"):
+                runtime.load(f"{server.url}/{name}", server=options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
