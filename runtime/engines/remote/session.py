@@ -116,8 +116,8 @@ class RemoteSession(Closing):
                 break
             try:
                 return self._checked(slot.ask(turn, self._served, str(next(self._numbers)), left), slot)
-            except Fault as fault:
-                reason = self._late() if time.monotonic() >= until else str(fault)
+            except (Fault, UserError, OSError) as error:  # also a token's file that is gone by now
+                reason = self._late() if time.monotonic() >= until else str(error)
                 self._link.doubt(turn, reason)
         raise Unanswered(reason)
 

@@ -351,6 +351,21 @@ def test_credentials_are_sent_and_never_told(
     assert "secret" not in capfd.readouterr().err
 
 
+def test_a_token_that_is_gone_while_the_line_runs_does_not_end_it(tmp_path: Path, serve: Callable[..., Any]):
+    server, token = serve("http"), tmp_path / "token"
+    server.models.authorization = "Bearer abc"
+    token.write_text("abc")
+    with runtime.load(f"{server.url}/cable", server=replace(PATIENT, token=token, deadline_ms=2000.0)) as remote:
+        token.unlink()
+        server.models.behaviour = "error"  # a request that fails has its connection made anew
+        assert remote(grey(GOOD)).verdict == "none"
+        server.models.behaviour = "right"
+        result = remote(grey(GOOD))
+        assert result.verdict == "none" and "--server-token must be a file" in result.reason
+        token.write_text("abc")
+        wait_until(lambda: remote(grey(GOOD)).verdict == "good")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_by_tls_both_sides_show_certificates(kind: str, tmp_path: Path, serve: Callable[..., Any]):
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
