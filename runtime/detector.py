@@ -243,6 +243,9 @@ def load(
     `path` may be the address of an engine on a server too (grpc://HOST:8001/cable), spoken to as `server` says: then
     the rest but `threshold` is the server's business.
 
+    `path` may be the address of an engine on a server too (grpc://HOST:8001/cable), spoken to as `server` says: then
+    the rest but `threshold` is the server's business.
+
     Its sidecar (`cable.json` beside `cable.plan`) is read first and must describe this very file.
     `threshold` overrides the sidecar's. The rest concerns an `.onnx`: `threads` is the number of CPU threads
     (None: all cores), `backend` the library ("auto": OpenVINO where it is installed and gives the sidecar's golden

@@ -83,16 +83,24 @@ def candidate_of(
     one = recipes[recipe].first
     path: EngineAt = args.shadow
     itself = there(path) and path.resolve() == one.engine.resolve()
-    if itself and masked:
-        return _checked(replace(Candidate.of_inspect(one), views=masked), one)
+    if masked:
+        found = Candidate.of_inspect(one) if itself else _candidate_at(path, args)
+        return _checked(replace(found, views=masked), one)
     if itself:
         if standing.before is None:
             raise UserError("--shadow must be another engine than the one that judges", str(path), "name another file")
         path = standing.before
-    found = Candidate.of_server(path, options_of(args)) if isinstance(path, RemoteEngine) else Candidate.of_file(path)
+    found = _candidate_at(path, args)
     if standing.steps and path.resolve() == standing.named.resolve():
         found = _as_named(found, standing, recipe)
-    return _checked(replace(found, views=masked or {}), one)
+    return _checked(found, one)
+
+
+def _candidate_at(path: EngineAt, args: argparse.Namespace) -> "Candidate":
+    from runtime.engines.remote.options import options_of
+    from runtime.shadow.candidate import Candidate
+
+    return Candidate.of_server(path, options_of(args)) if isinstance(path, RemoteEngine) else Candidate.of_file(path)
 
 
 def _checked(found: "Candidate", one: "Inspect") -> "Candidate":

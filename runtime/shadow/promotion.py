@@ -90,10 +90,10 @@ class Promotion:
     @property
     def _fixed(self) -> str:
         """Why nothing can be promoted here, whatever the figures say; empty where it can."""
-        if any(isinstance(path, RemoteEngine) for path in self.files):
-            return ON_A_SERVER
         if self.shadow.candidate.views:
             return OWN_MASK
+        if any(isinstance(path, RemoteEngine) for path in self.files):
+            return ON_A_SERVER
         return "" if self._line.log else NO_LOG
 
     def _unchecked(self) -> list[str]:

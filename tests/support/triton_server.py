@@ -76,7 +76,9 @@ class Triton:
         environ = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "PATH": path}
         environ.pop("PYTHONPATH", None)
         with (self._folder / "triton.log").open("ab") as log:
-            self._process = subprocess.Popen(words, env=environ, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                words, env=environ, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
+            )  # its stub finds modules where it is started, too
         wait_until(self._ready, f"Triton does not start: {self._folder}")
         return self
 
