@@ -146,7 +146,7 @@ def test_another_grid_is_another_run(data: Path, tmp_path: Path, capsys: pytest.
         interrupt_after_the_first_pass(patch)
         assert run_command(fit.main, [*words, "--overlap", "16"]) == 130
     line = refusal(fit.main, [*words, "--overlap", "0", "--resume"], capsys)
-    assert "must come from the same run, found another config" in line
+    assert "must come from the same run; found another config" in line
 
 
 def test_evaluation_is_the_reference_detectors_on_full_size_masks(
@@ -215,7 +215,7 @@ def test_a_plain_detector_does_not_become_a_tiled_one(
     [
         (["--tiles", "500"], "multiples of 8 pixels"),
         (["--tiles", "many"], "--tiles must be 512"),
-        (["--tiles", "256"], "tiles must lie within the frame, found tiles of 256x256 pixels in a frame of 96x128"),
+        (["--tiles", "256"], "tiles must lie within the frame; found tiles of 256x256 pixels in a frame of 96x128"),
         (["--tiles", "64", "--overlap", "30"], "overlap of tiles must be 0 to 21"),
         (["--tiles", "auto"], "needs the smallest defect"),
         (["--overlap", "30"], "--overlap is for tiles"),
