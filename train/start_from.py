@@ -84,7 +84,7 @@ def _wanted(old: ModelConfig, options: argparse.Namespace, given: set[str], data
     if old.tiles is not None:
         tile, frame = (f"{size[0]}x{size[1]}" for size in (old.tiles.tile, old.tiles.frame))
         like_old |= {"tiles": tile, "size": frame, "overlap": old.tiles.overlap}
-    if options.tiles == AUTO:  # chooses the frames' size, and what they share
+    if getattr(options, "tiles", None) == AUTO:  # chooses the frames' size, and what they share
         like_old = {name: value for name, value in like_old.items() if name not in ("size", "overlap")}
     merged = {name: value for name, value in like_old.items() if name not in given}
     if "encoder" in given and options.encoder != old.encoder:  # its taps have other names
@@ -118,4 +118,6 @@ def recipe_like(recipe: Recipe, old: Checkpoint, given: set[str]) -> Recipe:
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "none"
     return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -97,7 +97,11 @@ class TileRequest:
 
 def parse_tiles(text: str, stride: int) -> Size:
     """Read `512`, `512x640` or `3x4`. Raises `UserError` for else, and for pixels that are no multiple of `stride`."""
-    sides = [int(side) for side in text.lower().split("x")] if re.fullmatch(r"\d{1,5}(x\d{1,5})?", text.lower()) else []
+    sides = (
+        [int(side) for side in text.lower().split("x")]
+        if re.fullmatch(r"[0-9]{1,5}(x[0-9]{1,5})?", text.lower())
+        else []
+    )
     first, second = (sides[0], sides[-1]) if sides else (0, 0)
     counts = len(sides) == 2 and min(sides) >= 1 and max(sides) < SMALLEST_SIDE
     if not counts and not SMALLEST_SIDE <= min(first, second) <= max(first, second) <= LARGEST_SIDE:
@@ -125,7 +129,7 @@ def defect_pixels(defect: str, pixel_size: str | None) -> float:
 
 
 def _measure(option: str, text: str, units: Sequence[str], example: str) -> tuple[float, str]:
-    found = re.fullmatch(rf"(\d{{1,6}}(?:\.\d{{1,6}})?)({'|'.join(units)})", text.lower())
+    found = re.fullmatch(rf"([0-9]{{1,6}}(?:\.[0-9]{{1,6}})?)({'|'.join(units)})", text.lower())
     if found is None or float(found[1]) == 0:
         raise UserError(f"{option} must be a length such as {example}", repr(text[:40]))
     return float(found[1]), found[2]

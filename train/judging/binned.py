@@ -73,7 +73,7 @@ class BinnedCurves(PixelCurves):
 def _step(lowest: float, highest: float, bins: int) -> float:
     """Return the smallest power of two of which `bins` hold the range, and which float32 tells apart at its ends."""
     largest = max(abs(lowest), abs(highest), np.finfo(np.float32).tiny)
-    wide, told_apart = math.log2(max((highest - lowest) / (bins - 2), 1e-30)), math.frexp(largest)[1] - 23
+    wide, told_apart = math.log2(max((highest - lowest) / (bins - 2), 1e-30)), math.frexp(largest)[1] - 24
     return 2.0 ** max(math.ceil(wide), told_apart)
 
 

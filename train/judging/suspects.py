@@ -67,10 +67,12 @@ def find_suspects(
 
 def _small(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a map with at most `MAP_SIDE` positions a side, of each that it stands for the highest."""
+    kept: NDArray[np.float32] = scores.copy()
     for axis, side in enumerate(scores.shape):
         step = -(-side // MAP_SIDE)
-        scores = np.maximum.reduceat(scores, np.arange(0, side, step), axis=axis) if step > 1 else scores
-    return scores.copy()
+        if step > 1:
+            kept = np.asarray(np.maximum.reduceat(kept, np.arange(0, side, step), axis=axis), np.float32)
+    return kept
 
 
 def _limit(scores: Sequence[float]) -> float:

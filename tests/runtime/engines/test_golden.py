@@ -124,3 +124,24 @@ def test_it_is_the_same_after_json(tmp_path):
     path = write_engine(tmp_path, exported(small_config()).fused)
     sidecar = read_sidecar(path)
     assert Sidecar.from_json(json.loads(json.dumps(sidecar.to_json()))) == sidecar
+
+
+def test_a_tiles_golden_frame_is_the_tile_mirrored_at_its_own_pixels_until_it_fills_the_frame():
+    tile = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    golden = Golden.of(tile, mirrored=True)
+    for height, width in ((48, 64), (130, 200), (20, 30), (97, 64)):
+        good, patched = golden.frames((height, width))
+        expected = np.pad(tile, ((0, 3 * 48), (0, 3 * 64), (0, 0)), "symmetric")[:height, :width]
+        assert np.array_equal(good, expected)
+        assert np.array_equal(patched[: height // 8], expected[: height // 8])
+        assert patched[height // 2, width // 2].max() <= 63  # in the middle it is dark
+    assert Golden.from_json({"png": golden.png, "scores": {}, "mirrored": True}) == golden
+    assert Golden.from_json({"png": golden.png, "scores": {}}).mirrored is False  # of an earlier release
+    with pytest.raises(TypeError, match="mirrored must be true or false"):
+        Golden.from_json({"png": golden.png, "scores": {}, "mirrored": "yes"})
+
+
+def test_the_golden_picture_of_a_large_tile_is_its_middle():
+    tile = np.random.default_rng(0).integers(0, 256, (LARGEST_SIDE + 64, 32, 3), dtype=np.uint8)
+    good, _ = Golden.of(tile, mirrored=True).frames((LARGEST_SIDE, 32))
+    assert np.array_equal(good, tile[32 : LARGEST_SIDE + 32])

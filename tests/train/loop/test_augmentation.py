@@ -3,17 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
 
 from export.model.checkpoint import load_checkpoint
+from runtime.images.tiles import TileGrid
 from tests.train.loop.test_training import arguments, data, trainer_of  # noqa: F401
 from train import fit
+from train.data.frame_tiles import TileCache
 from train.data.open import ImageCache, open_dataset, rotate, split_held_out
 from train.judging.scores import freeze
-from train.loop.augmentation import AS_IT_IS, Variation, image_batches
+from train.loop.augmentation import AS_IT_IS, Part, Variation, image_batches, varied
 from train.loop.processes import Processes
 from train.loop.schedule import FAST, PAPER, VARIATIONS, Recipe
 
@@ -119,3 +122,47 @@ def test_held_out_images_and_the_thresholds_are_judged_as_they_are(data: Path, t
     with torch.inference_mode():
         maps = checkpoint.model.log_likelihoods(torch.from_numpy(held_out.batch(range(len(held_out)))))
     assert float(maps[0].mean()) == pytest.approx(last["kept_logp"], abs=1e-5)  # another order of float32 sums
+
+
+@pytest.mark.parametrize(
+    "variation",
+    [
+        Variation(shift=(7, -4)),
+        Variation(blur=2.3),
+        Variation(gain=1.1, offset=-0.02),
+        Variation(angle=4.0),
+        Variation(angle=-173.0),
+        Variation(angle=5.0, shift=(-60, 30), blur=1.2, gain=0.9),
+    ],
+)
+def test_a_part_of_a_frame_is_varied_as_the_whole_frame_is(variation: Variation) -> None:
+    frame = cv2.resize(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8), (300, 190))
+    whole = variation.of(frame).astype(int)
+    for top, left in ((0, 0), (62, 110), (126, 236), (0, 236)):
+        part = variation.of_part(frame, Part(top, top + 64, left, left + 64)).astype(int)
+        assert part.shape == (64, 64, 3)
+        # a rotation's coordinates are rounded otherwise, and with them the last bit of a level
+        assert np.abs(part - whole[top : top + 64, left : left + 64]).max() <= (1 if variation.angle else 0)
+
+
+def test_no_more_of_a_frame_is_read_than_a_varied_part_takes() -> None:
+    class Watched(np.ndarray):  # what a frame on disk would read
+        def __getitem__(self, key: object) -> np.ndarray:
+            found = np.asarray(self)[key]  # type: ignore[index]
+            read.append(found.size)
+            return found
+
+    read: list[int] = []
+    frame = np.zeros((2000, 3000, 3), np.uint8).view(Watched)
+    Variation(angle=5.0, shift=(9, 9), blur=1.5).of_part(frame, Part(1000, 1064, 1500, 1564))
+    assert max(read) < 3 * (64 + 40) ** 2
+
+
+def test_tiles_of_varied_frames_are_cut_in_their_places(tmp_path: Path) -> None:
+    frame = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 15, 3), dtype=np.uint8), (150, 96))
+    Image.fromarray(frame).save(tmp_path / "0.png")
+    cache, variation = TileCache([tmp_path / "0.png"], TileGrid((96, 150), (64, 64), 16)), Variation(shift=(5, 3))
+    for index, (top, left) in enumerate(cache.grid.corners()):
+        expected = variation.of(frame)[top : top + 64, left : left + 64]
+        assert np.array_equal(varied(cache, index, variation), expected)
+        assert np.array_equal(varied(cache, index, AS_IT_IS), frame[top : top + 64, left : left + 64])
