@@ -1,6 +1,7 @@
 """The page of a tiled engine: a large frame is shown reduced, and each defect at the frame's own pixels."""
 
 import io
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -121,7 +122,9 @@ def test_an_operator_looks_closer_at_each_defect(tmp_path: Path, browser):  # no
     engine = write_tiny_engine(tmp_path, "tiled", tiles=GRID)
     with serving(tmp_path, engine=engine) as rig, looking(browser, rig) as page:
         _judge(rig, *SPOTS)
-        page.get_by_role("button", name="Anomaly").click()
+        tile = page.get_by_role("button", name="Anomaly")
+        expect(tile.locator("img")).to_have_attribute("src", re.compile(r"/anomalies/\d+/1\.jpg"))
+        tile.click()
         dialog = page.get_by_role("dialog")
         expect(dialog.locator("#closer-place")).to_have_text("1800 × 1200 pixels, reduced")
         page.screenshot(path=tmp_path / "whole.png")
