@@ -5,13 +5,14 @@ overlays, page, events, log, shadow. A process of its own is run and watched fro
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import psutil
 from runtime.engines.sidecar import read_sidecar
 from runtime.images.tiles import TileGrid
 from tests.bench.cases import picture
+from tests.support.snapshot_server import SnapshotServer
 from tests.support.tiny_engine import write_tiny_engine
 
 GRID = TileGrid((3000, 4096), (512, 512), 64)
@@ -74,6 +76,29 @@ def infer(engine: Path, arguments: Sequence[str]) -> Measured:
     return Measured(judged, time.monotonic() - began, peak / 1e6, beside / 1e6, process.returncode)
 
 
+@contextlib.contextmanager
+def camera(frames: Path) -> Iterator[str]:
+    """Serve the frames as a network camera does, another one with each request; yield its address."""
+    import cv2
+
+    server, stop = SnapshotServer(), threading.Event()
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+    pictures = [bytes(cv2.imencode(".jpg", cv2.imread(str(path)), quality)[1]) for path in sorted(frames.iterdir())]
+
+    def rotate() -> None:
+        while not stop.wait(0.02):
+            server.content = pictures[server.asked % len(pictures)]
+
+    turning = threading.Thread(target=rotate)
+    turning.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}/picture.jpg"
+    finally:
+        stop.set()
+        turning.join()
+        server.close()
+
+
 def arguments_of(folder: Path, frames: Path, *more: str) -> list[str]:
     """Return what asks for everything that keeps frames: page, events, log and overlays."""
     kept = ["--events", str(folder / "events"), "--log", str(folder / "log.db"), "--output", str(folder / "out")]
@@ -98,6 +123,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         for name, arguments in runs.items():
             print(json.dumps({"run": name, **asdict(infer(engine, arguments))}), flush=True)
+        with camera(folder / "frames") as address:
+            arguments = arguments_of(folder / "live", folder / "frames", "--limit", str(args.frames))
+            arguments[1] = address
+            print(json.dumps({"run": "a camera, page, events, log, overlays", **asdict(infer(engine, arguments))}))
 
 
 if __name__ == "__main__":
