@@ -145,10 +145,8 @@ def test_frames_of_twelve_megapixels_need_less_than_a_gigabyte(tmp_path: Path):
     from tests.bench.large_frames import arguments_of, infer, write_frames
 
     tiled = write_tiny_engine(tmp_path, "tiled", tiles=LARGE)
-    code = (
-        "import runtime, resource, numpy as np, sys; d = runtime.load(sys.argv[1]); d(np.ones((3000, 4096, 3), 'u1'))"
-    )
-    code += "; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    code = "import runtime, resource, numpy as np, sys; detector = runtime.load(sys.argv[1])"
+    code += "; detector(np.ones((3000, 4096, 3), np.uint8)); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     alone = subprocess.run(
         [sys.executable, "-c", code, str(tiled)], capture_output=True, text=True, check=True, env=environment
