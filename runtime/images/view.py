@@ -174,7 +174,8 @@ class View:
                 found = f"{self._mask.shape[1]}x{self._mask.shape[0]} and {frame}"
                 raise UserError(f"{self.options.mask} must be as large as the camera's frame", found, "draw it on one")
             self._judged_mask = np.ascontiguousarray(self._turn(self._mask))
-            self._paint = np.full((*self._judged_mask.shape, 3), FILL, np.uint8)
+            if self.options.fill:
+                self._paint = np.full((*self._judged_mask.shape, 3), FILL, np.uint8)
             if not self._judged_mask.any():
                 found = "nothing but black in the region of interest"
                 raise UserError(f"{self.options.mask} must be white where it is inspected", found, "move the region")
