@@ -52,12 +52,15 @@ def open_line(args: argparse.Namespace, stack: contextlib.ExitStack, specs: "Seq
     """
     from runtime.common.interrupts import StopSignals  # here, so that --help needs neither NumPy nor Pillow
     from runtime.common.keyboard import key_reader
+    from runtime.common.large_blocks import give_back_large_blocks
     from runtime.recipes.promoted import standings_of
 
     standings = standings_of(args, specs)
     recipes = open_recipes(args, specs, stack, standings)
     from runtime.inspection import Inspection, InspectionOptions
 
+    if any(recipe.tiles for recipe in recipes.all):
+        give_back_large_blocks()
     detector = recipes.in_force.first.detector
     signals = stack.enter_context(StopSignals())
     sources = _open_sources(args, recipes, stack)

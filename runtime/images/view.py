@@ -207,7 +207,8 @@ class View:
             found = "nothing but black in the region of interest"
             raise UserError(f"{self.options.mask} must be white where it is inspected", found, "move the region")
         self._judged_mask = turned
-        self._paint = np.full((*turned.shape, 3), FILL, np.uint8)
+        if self.options.fill:
+            self._paint = np.full((*turned.shape, 3), FILL, np.uint8)
 
 
 def check_roi(roi: Box, frame_size: tuple[int, int]) -> None:

@@ -21,13 +21,13 @@ from runtime.improve.views import Seen, seen_by
 from runtime.result import Result
 
 MOST_FRAMES = 300  # marked frames whose maps are held in memory: the newest
+MOST_BYTES = 1 << 30  # of these maps: of a tiled engine they are as large as its frames
 TOLERANCE = 0.05  # of a score: what other libraries and other processors compute otherwise
 NO_FRAME = "without a frame"
 DAMAGED = "whose frame is gone or damaged"
 UNFIT = "whose frame the engine cannot judge"
 OTHERWISE = "whose frame scores otherwise than in the log (another mask, another library)"
 RIGHT = "that the threshold in force judges right"
-OLDER = f"older than the newest {MOST_FRAMES}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +82,9 @@ def rejudge(detector: Detector, evidence: Evidence) -> Frames:
         return seen_by(evidence.log, evidence.run, evidence.recipe, source)
 
     newest = sorted(evidence.marks, key=lambda mark: -mark.judgement)
-    found, left_out = [], Counter({OLDER: len(newest[MOST_FRAMES:])})
-    for mark in newest[:MOST_FRAMES]:
+    most = most_maps(detector)
+    found, left_out = [], Counter({f"older than the newest {most}": len(newest[most:])})
+    for mark in newest[:most]:
         frame = _judged(detector, mark, seen)
         if isinstance(frame, str):
             left_out[frame] += 1
@@ -91,6 +92,12 @@ def rejudge(detector: Detector, evidence: Evidence) -> Frames:
             found.append(frame)
             left_out[RIGHT] += not frame.wrong
     return Frames(tuple(found), +left_out, seen)
+
+
+def most_maps(detector: Detector) -> int:
+    """Return how many frames' maps are held in memory."""
+    height, width = detector.session.input_size
+    return max(1, min(MOST_FRAMES, MOST_BYTES // (4 * height * width)))
 
 
 def _judged(detector: Detector, mark: Marked, seen: Callable[[str], Seen]) -> Frame | str:

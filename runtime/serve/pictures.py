@@ -137,13 +137,14 @@ class Pictures:
         while not self._stop.wait(max(rest, INTERVAL_S)):
             started = time.monotonic()
             try:
+                self._reduce_newest()
                 self._draw_anomaly()
                 self._draw_live()
-                self._reduce_newest()
-                self._idle()
+                rest = REST * (time.monotonic() - started)
+                self._idle()  # where no lock of Python's is held for long
             except Exception as error:  # a picture less, and the inspection goes on
                 self._failed(error)
-            rest = REST * (time.monotonic() - started)
+                rest = REST * (time.monotonic() - started)
 
     def _next_live(self) -> str | None:
         for source in self._wanted:

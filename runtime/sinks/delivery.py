@@ -49,7 +49,7 @@ class Delivery:
         self._queue: deque[Judgement] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
-        self._writing = 0  # judgements that the sink has in hand
+        self._writing = self._in_hand_bytes = 0  # judgements that the sink has in hand
         self._closing = self._abandoned = self._dead = self._failing = False
         self._delivered = self._lost = self._failed = 0
         self._last_error = ""
@@ -74,8 +74,15 @@ class Delivery:
 
     def _wait_for_room(self, judgement: Judgement) -> None:
         """Wait as long as the patience lasts; a sink that used it up is dead until it takes something."""
-        if self._patience_s and not (self._dead or self._fits(judgement)):
-            self._dead = not self._changed.wait_for(lambda: self._closing or self._fits(judgement), self._patience_s)
+        if self._patience_s and not (self._dead or self._has_room(judgement)):
+            self._dead = not self._changed.wait_for(
+                lambda: self._closing or self._has_room(judgement), self._patience_s
+            )
+
+    def _has_room(self, judgement: Judgement) -> bool:
+        """Whether there is no need to wait: large frames of files wait for those that the sink has in hand, too."""
+        held = self._bytes + self._in_hand_bytes
+        return self._fits(judgement) and (not held or held + judgement.nbytes <= self.queueing.max_bytes)
 
     def _enqueue(self, judgement: Judgement) -> int:
         """Append `judgement`, giving up for it what `queueing.keep` says; return how many judgements that lost."""
@@ -170,7 +177,8 @@ class Delivery:
             if self._queue and self.queueing.gather_s:
                 self._changed.wait_for(lambda: self._closing or self._enough(), self.queueing.gather_s)
             batch = [self._queue.popleft() for _ in range(min(self.queueing.batch, len(self._queue)))]
-            self._bytes -= sum(judgement.nbytes for judgement in batch)
+            self._in_hand_bytes = sum(judgement.nbytes for judgement in batch)
+            self._bytes -= self._in_hand_bytes
             self._writing = len(batch)
             if batch:
                 self._dead = False
@@ -181,7 +189,8 @@ class Delivery:
         with self._changed:
             if self._abandoned:  # counted as lost when it was given up
                 return
-            count, self._writing = self._writing, 0
+            count, self._writing, self._in_hand_bytes = self._writing, 0, 0
+            self._changed.notify_all()
             before, self._failing = self._failing, error is not None
             if error is None:
                 self._delivered += count

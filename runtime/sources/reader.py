@@ -121,6 +121,7 @@ class Reader:
             if self.encoding is None:
                 self.encoding = self._encoding()
             self._put(self, to_rgb(pixels))
+            del pixels  # or it would stay in memory until the next one is there
         self.why = self._ends
 
     def _encoding(self) -> Encoding:

@@ -623,11 +623,12 @@ function done(words, state) {
 const tiles = new Map(); // by picture, so that a picture is fetched once
 
 // A picture with two lines of words and the button of a mark; it opens large, with the button's data-words beside it.
-function tileOf(address) {
+// Of a large frame the tile shows its worst place, as `seen`.
+function tileOf(address, seen = address) {
   const tile = document.createElement("li");
   const button = document.createElement("button");
   const image = document.createElement("img");
-  image.src = address;
+  image.src = seen;
   image.alt = "";
   const when = element("span");
   when.className = "quiet";
@@ -635,7 +636,7 @@ function tileOf(address) {
   button.addEventListener("click", () => {
     text("closer-title", button.dataset.words);
     showMark($("closer-mark"), tile.judged);
-    showCloser(image.src, tile.closer ?? { crops: [] }, button.getAttribute("aria-label"));
+    showCloser(address, tile.closer ?? { crops: [] }, button.getAttribute("aria-label"));
     $("closer").showModal();
   });
   const mark = element("button");
@@ -693,7 +694,10 @@ function showAnomalies() {
   const kept = new Set(report.anomalies.map((anomaly) => anomaly.picture));
   for (const number of tiles.keys()) if (!kept.has(number)) tiles.delete(number);
   const now = report.anomalies.map((anomaly) => {
-    if (!tiles.has(anomaly.picture)) tiles.set(anomaly.picture, tileOf(`/anomalies/${anomaly.picture}.jpg`));
+    if (!tiles.has(anomaly.picture)) {
+      const whole = `/anomalies/${anomaly.picture}`;
+      tiles.set(anomaly.picture, tileOf(`${whole}.jpg`, anomaly.closer.crops.length ? `${whole}/1.jpg` : undefined));
+    }
     const tile = tiles.get(anomaly.picture);
     const button = tile.firstChild;
     const frames = anomaly.frames > 1 ? `, ${count(anomaly.frames)} frames` : "";

@@ -1,6 +1,7 @@
 """The page of a tiled engine: a large frame is shown reduced, and each defect at the frame's own pixels."""
 
 import io
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -121,12 +122,14 @@ def test_an_operator_looks_closer_at_each_defect(tmp_path: Path, browser):  # no
     engine = write_tiny_engine(tmp_path, "tiled", tiles=GRID)
     with serving(tmp_path, engine=engine) as rig, looking(browser, rig) as page:
         _judge(rig, *SPOTS)
-        page.get_by_role("button", name="Anomaly").click()
+        tile = page.get_by_role("button", name="Anomaly")
+        expect(tile.locator("img")).to_have_attribute("src", re.compile(r"/anomalies/\d+/1\.jpg"))
+        tile.click()
         dialog = page.get_by_role("dialog")
-        expect(dialog.locator("#closer-place")).to_have_text("1800 × 1200 pixels, reduced")
+        expect(dialog.locator("#closer-place")).to_have_text("1800 \u00d7 1200 pixels, reduced")
         page.screenshot(path=tmp_path / "whole.png")
         dialog.get_by_role("button", name="Look closer at defect 2").click()
-        expect(dialog.locator("#closer-place")).to_have_text("Defect 2: 9 × 6 pixels at 60, 100, peak 2.588")
+        expect(dialog.locator("#closer-place")).to_have_text("Defect 2: 9 \u00d7 6 pixels at 60, 100, peak 2.588")
         image = dialog.locator("#closer-image")
         until(lambda: image.evaluate("i => i.complete && i.naturalWidth") == 256)
         outline, shown = dialog.locator("#closer-boxes span").bounding_box(), image.bounding_box()

@@ -1,5 +1,8 @@
 """What is kept of a frame whose map is as large as itself."""
 
+import gc
+import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +13,7 @@ from runtime.result import Result
 from runtime.sinks.delivery import Delivery
 from runtime.sinks.json_lines import LinesSink, as_json
 from runtime.sinks.judgement import Judgement
+from runtime.sinks.queueing import Queueing
 from tests.support.judgements import judgement
 
 SIZE = (600, 800)
@@ -55,13 +59,43 @@ def test_parts_keep_their_own_boxes():
 
 
 def test_a_sink_of_lines_that_hangs_holds_no_large_maps(tmp_path):
-    delivery = Delivery(LinesSink(tmp_path / "lines.jsonl"))
-    held = [_large(index) for index in range(20)]
-    for one in held:
-        delivery.offer(one)
-    assert delivery._bytes < 20 * 100
+    go_on = threading.Event()
+
+    class Hanging(LinesSink):
+        def write(self, judgement: Judgement) -> None:
+            go_on.wait()
+            super().write(judgement)
+
+    delivery = Delivery(Hanging(tmp_path / "lines.jsonl"))
+    offered = [weakref.ref(one.result.anomaly_map) for one in map(_large, range(20)) if not delivery.offer(one)]
+    gc.collect()
+    assert sum(held() is not None for held in offered) <= 1  # the loop's last
+    go_on.set()
     delivery.close()
     assert delivery.counts().delivered == 20
+
+
+def test_frames_of_files_wait_for_what_a_slow_sink_has_in_hand():
+    go_on, began = threading.Event(), threading.Event()
+
+    class Slow:
+        name, queueing, close = "slow", Queueing(max_bytes=4_000_000), staticmethod(lambda: None)
+
+        def write(self, judgement: Judgement) -> None:
+            began.set()
+            go_on.wait()
+
+    delivery = Delivery(Slow(), patience_s=120.0)
+    delivery.offer(_large())  # 3.4 MB
+    began.wait()
+    waiting = threading.Thread(target=delivery.offer, args=(_large(1),))
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive() and delivery.counts().queued == 1  # in hand, and none beside it
+    go_on.set()
+    waiting.join()
+    delivery.close()
+    assert delivery.counts().delivered == 2 and not delivery.counts().lost
 
 
 def test_a_small_overlay_shows_a_defect_that_interpolation_would_step_over():
