@@ -77,7 +77,6 @@ def candidate_of(
     What it sees by masks of its own is `masked`, by source. Raises `UserError` for one that cannot stand beside the
     engine that judges.
     """
-    from runtime.engines.remote.options import options_of
     from runtime.shadow.candidate import Candidate
 
     one = recipes[recipe].first
