@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.detector import Detector
+from runtime.engines.remote.address import EngineAt
 from runtime.overheads.timing import ratios, time_frames
 from runtime.records.log import Log
 from runtime.sinks.delivery import Deliveries
@@ -18,7 +19,7 @@ CASES = ("nothing beside", "all of it on")
 
 
 def everything_overhead(
-    detector: Detector, engine: Path, candidate: Path, frames: int, rounds: int, folder: Path
+    detector: Detector, engine: EngineAt, candidate: Path, frames: int, rounds: int, folder: Path
 ) -> str:
     """Return the table: frames judged with nothing beside, and with all of it on, in turn.
 
@@ -40,7 +41,7 @@ def everything_overhead(
 
 
 def _everything(
-    detector: Detector, engine: Path, candidate: Path, folder: Path, stack: ExitStack
+    detector: Detector, engine: EngineAt, candidate: Path, folder: Path, stack: ExitStack
 ) -> tuple[Callable[[Judgement], None], Callable[[], None]]:
     """Return what is offered each judgement, and what waits until all of it has been worked off."""
     from runtime.drift.watch import DriftWatch

@@ -54,11 +54,11 @@ class Served:
         return self.version, self.sidecar_sha256, self.engine, self.batches
 
 
-def served(client: Client, engine: RemoteEngine, version: str, local: Path | None) -> Served:
+def served(client: Client, engine: RemoteEngine, version: str, local: "Path | Served | None") -> Served:
     """Ask the server of `client` what it serves as `version` of the model (empty: the newest).
 
-    `local` is a sidecar's file, or a folder of them. Raises `Fault` where there is no answer and `UserError` where the
-    answer is no engine of the contract.
+    `local` is a sidecar's file, or a folder of them; or what was served before, with the sidecar of that. Raises
+    `Fault` where there is no answer and `UserError` where the answer is no engine of the contract.
     """
     try:
         return _served(client, engine, version, local)
@@ -69,7 +69,7 @@ def served(client: Client, engine: RemoteEngine, version: str, local: Path | Non
         ) from None
 
 
-def _served(client: Client, engine: RemoteEngine, version: str, local: Path | None) -> Served:
+def _served(client: Client, engine: RemoteEngine, version: str, local: Path | Served | None) -> Served:
     metadata = client.metadata(version)
     version = version or _newest(metadata)
     if not client.ready(version):
@@ -80,7 +80,9 @@ def _served(client: Client, engine: RemoteEngine, version: str, local: Path | No
         config = {}
     parameters = _parameters(config)
     digest = parameters.get(engine_sha256_key(version), "") if parameters.get(SCHEMA_KEY) == SCHEMA else ""
-    if local is not None:
+    if isinstance(local, Served):
+        whole, sidecar_sha256 = local.sidecar, local.sidecar_sha256
+    elif local is not None:
         whole, sidecar_sha256 = read_hashed_sidecar(_file(local, engine))
     else:
         whole, sidecar_sha256 = _fetched(parameters, version, engine)

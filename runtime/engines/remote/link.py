@@ -5,6 +5,7 @@ up ── a request fails, or a look finds another model ──▶ down ── l
 
 import threading
 import time
+from pathlib import Path
 
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
@@ -68,7 +69,8 @@ class Link(Closing):
     def _look(self) -> str:
         """Return why frames cannot be given to the server; empty where they can."""
         try:
-            now = _asked(self._engine, self._options, self._expected.version)
+            local = self._expected if self._options.sidecar else None  # whoever edits the file edits it for later
+            now = _asked(self._engine, self._options, self._expected.version, local)
         except (Fault, UserError, OSError) as error:
             return str(error)
         if now.identity != self._expected.identity:
@@ -95,7 +97,7 @@ def first_look(engine: RemoteEngine, options: ServerOptions) -> Served:
     until, pause_s = time.monotonic() + options.wait_s, SOONEST_S
     while True:
         try:
-            return _asked(engine, options, engine.version)
+            return _asked(engine, options, engine.version, options.sidecar)
         except Fault as fault:
             if time.monotonic() >= until:
                 cure = "start the server, or wait for it with --server-wait S"
@@ -104,9 +106,9 @@ def first_look(engine: RemoteEngine, options: ServerOptions) -> Served:
         pause_s = min(2 * pause_s, LATEST_S)
 
 
-def _asked(engine: RemoteEngine, options: ServerOptions, version: str) -> Served:
+def _asked(engine: RemoteEngine, options: ServerOptions, version: str, local: Path | Served | None) -> Served:
     client = Client(engine, options, CONNECT_S)
     try:
-        return served(client, engine, version, options.sidecar)
+        return served(client, engine, version, local)
     finally:
         client.close()

@@ -245,6 +245,17 @@ def test_a_server_that_is_no_triton_needs_a_sidecar_and_gets_the_frames_sent(
         assert remote.hashes.engine == "" and remote.hashes.sidecar == local.hashes.sidecar
 
 
+def test_a_sidecar_of_the_box_that_is_edited_is_for_the_next_start(engine: Path, serve: Callable[..., Any]):
+    server, sidecar = serve(triton=False), sidecar_path(engine)
+    with runtime.load(f"{server.url}/cable", server=replace(PATIENT, sidecar=sidecar, deadline_ms=2000.0)) as remote:
+        for edit in (lambda: sidecar.write_text(sidecar.read_text().replace("resnet18", "resnet50")), sidecar.unlink):
+            edit()
+            server.models.behaviour = "error"  # after that the server is looked at
+            assert remote(grey(BAD)).verdict == "none"
+            server.models.behaviour = "right"
+            wait_until(lambda: remote(grey(BAD)).verdict == "anomalous")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_without_the_contract_is_refused(
     kind: str, repository: Path, serve: Callable[..., Any], load: Callable[..., Detector]
