@@ -1,8 +1,10 @@
 """Dask: a cluster of this machine alone, or one that runs already."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -14,6 +16,8 @@ from runtime.common.notices import say
 
 INSTALL = "pip install 'cflow-edge[dask]'"
 AHEAD = 3  # tasks that wait for each worker: enough that none is idle, few enough that the scheduler stays small
+LOOK_S = 10.0  # between two looks for workers, while nothing comes
+ALONE_S = 300.0  # without any worker, before it is given up
 
 Task = TypeVar("Task")
 
@@ -27,6 +31,7 @@ def dask_cluster(spec: ClusterSpec, cpus: int = 1) -> Iterator[tuple[Any, int]]:
     Raises `UserError` without Dask, for a scheduler that does not answer, or one without any worker.
     """
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ModuleNotFoundError:
         raise UserError("--dask needs dask and distributed", "none", INSTALL) from None
@@ -39,12 +44,14 @@ def dask_cluster(spec: ClusterSpec, cpus: int = 1) -> Iterator[tuple[Any, int]]:
             "memory_limit": None,
             "silence_logs": logging.ERROR,
         }
-        with LocalCluster(n_workers=workers, **plain) as cluster, Client(cluster) as client:
+        # one that was killed has begun anew by then, on a busy machine too; else the cluster would give it up for good
+        patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"})
+        with patience, LocalCluster(n_workers=workers, **plain) as cluster, Client(cluster) as client:
             yield client, workers
         return
     check_reachable(spec.address, "--dask")
     try:
-        client = Client(spec.address, timeout="20s", set_as_default=False)
+        client = Client(spec.address, timeout="20s")
     except (OSError, ValueError) as error:
         found = str(error).splitlines()[0]
         raise UserError(f"the Dask scheduler {spec.address} must answer", found, "check the address") from None
@@ -58,21 +65,36 @@ def dask_cluster(spec: ClusterSpec, cpus: int = 1) -> Iterator[tuple[Any, int]]:
 
 
 def in_turn(
-    client: Any, workers: int, work: Callable[[Task], Any], tasks: Iterable[Task], **how: Any
+    client: Any, workers: int, work: Callable[[Task], Any], tasks: Iterable[Task]
 ) -> Iterator[tuple[Task, Any]]:
-    """Yield each task with its future, which is done, as they come; `how` are options of `Client.submit`."""
-    from distributed import as_completed
+    """Yield each task with its future, which is done, as they come.
 
+    Raises `UserError` where the cluster has no worker any more, and gets none: Dask would wait for ever.
+    """
     waiting = iter(tasks)
-    of: dict[str, Task] = {}
+    under_way: dict[Any, Task] = {}
 
-    def more(count: int) -> Iterator[Any]:
+    def begin(count: int) -> None:
         for task in islice(waiting, count):
-            future = client.submit(work, task, pure=False, **how)
-            of[future.key] = task
-            yield future
+            under_way[client.submit(work, task, pure=False)] = task
 
-    coming = as_completed(list(more(workers * AHEAD)), loop=client.loop)
-    for future in coming:
-        yield of.pop(future.key), future
-        coming.update(more(1))
+    begin(workers * AHEAD)
+    while under_way:
+        for future in _done(client, list(under_way)):
+            yield under_way.pop(future), future
+            begin(1)
+
+
+def _done(client: Any, futures: Sequence[Any]) -> list[Any]:
+    """Wait for the first of `futures` and return those that are done. Raises `UserError` where there is no worker."""
+    from distributed import wait
+
+    last_seen_s = time.monotonic()
+    while True:
+        with suppress(TimeoutError, asyncio.TimeoutError):
+            return list(wait(futures, timeout=LOOK_S, return_when="FIRST_COMPLETED").done)
+        if client.nthreads():
+            last_seen_s = time.monotonic()
+        elif time.monotonic() - last_seen_s > ALONE_S:
+            found = f"none for {ALONE_S:.0f} s"
+            raise UserError("the Dask cluster must have a worker", found, "begin some, then this again: it goes on")

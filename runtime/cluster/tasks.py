@@ -40,10 +40,10 @@ def _on_ray(
     with ray_cluster(spec, cpus, reader_cpus=0) as (ray, workers):
         gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
 
-        def call(task: Task) -> Done:  # a function, which Ray wants: no partial one
+        def cflow_task(task: Task) -> Done:  # a function, which Ray wants: no partial one
             return work(task)
 
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(call)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(cflow_task)
         waiting = list(tasks)
         under_way: dict[Any, Task] = {}
         while waiting or under_way:

@@ -85,7 +85,7 @@ def test_a_cluster_trains_what_one_machine_does(root: Path, alone: Path, tmp_pat
     assert read_results(tmp_path / "classes.json")["cable"] == there["cable"]
 
 
-WORKERS = {"ray": "ray::", "dask": "multiprocessing.spawn"}
+WORKERS = {"ray": "ray::cflow_task", "dask": "multiprocessing.spawn"}
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_a_class_whose_worker_is_killed_goes_on_with_another(root: Path, tmp_pat
             if resume_path(tmp_path / "killed" / "cable.pt").is_file():
                 for pid in children_of(command.pid):
                     name = command_of(pid)
-                    if (name.startswith(WORKERS["ray"]) and "IDLE" not in name) or WORKERS["dask"] in name:
+                    if WORKERS[library] in name:
                         with suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
                             killed.append(name)
