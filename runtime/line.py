@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runtime.controller.opcua import OpcuaServer
     from runtime.detector import Detector
     from runtime.drift.watch import DriftWatch
+    from runtime.images.view import View
     from runtime.inspection import Inspection
     from runtime.recipes.book import Recipes
     from runtime.recipes.file import RecipeSpec
@@ -240,7 +241,16 @@ def _open_shadow(
 ) -> "Promotion | None":
     """Return the candidate beside the line, where one was asked for; `stack` closes it, before the outputs."""
     live = [source.name for source in sources if source.live]
-    return shadow_arguments.open_shadow(args, recipes, standings, outputs.record, outputs.log, live, stack)
+    masked = masked_for_shadow(args, [source.name for source in sources])
+    return shadow_arguments.open_shadow(args, recipes, standings, outputs.record, outputs.log, live, stack, masked)
+
+
+def masked_for_shadow(args: argparse.Namespace, names: Sequence[str]) -> "dict[str, View]":
+    """Return what a candidate sees of the sources of these names by `--shadow-mask`; empty without it."""
+    if args.shadow_mask is None:
+        return {}
+    views = source_arguments.views_from(argparse.Namespace(**{**vars(args), "mask": args.shadow_mask}))
+    return dict(zip(names, views, strict=True))
 
 
 def _open_drift(

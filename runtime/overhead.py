@@ -8,6 +8,7 @@ inspection beside it.
 With `--serve` it is what the page costs, with nobody looking, viewers, and clients that ask and never read, in turn.
 These are a process of their own on the same machine: on few cores they take a share of it themselves.
 With `--shadow` it is what a candidate costs that judges the same frames beside, in turn with none.
+With `--everything` it is what an inspection log, the page, the drift watch and a candidate cost together.
 With `--drift` it is what the drift watch costs, in CPU time of all threads, at `FPS` frames a second.
 With `--trigger` it is the time from a trigger to the JSON line that answers it, one part after the other.
 """
@@ -24,6 +25,7 @@ from runtime.common.program import program_name
 from runtime.detector import Detector, load
 from runtime.engines.backends import add_arguments, load_options
 from runtime.overheads.drift import drift_overhead
+from runtime.overheads.everything import everything_overhead
 from runtime.overheads.generated import Generated as Generated  # tests/bench asks for it here, in old builds too
 from runtime.overheads.log import log_overhead
 from runtime.overheads.page import page_overhead
@@ -60,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--shadow", type=Path, metavar="FILE", help="measure instead what this engine costs as a candidate beside"
     )
     ways.add_argument(
+        "--everything",
+        type=Path,
+        metavar="FILE",
+        help="measure instead what log, page, drift watch and this engine as a candidate cost together",
+    )
+    ways.add_argument(
         "--drift", action="store_true", help="measure instead what the drift watch costs, in the same way"
     )
     add("--viewers", type=count, default=20, metavar="N", help="with --serve: clients (default: %(default)s)")
@@ -68,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=count,
         default=5,
         metavar="N",
-        help="with --serve, --log, --shadow or --drift: rounds (default: %(default)s)",
+        help="with all of these but --trigger: rounds (default: %(default)s)",
     )
     args, detector = open_engine(parser, argv)
     with detector, tempfile.TemporaryDirectory() as folder:
@@ -76,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(trigger_overhead(detector, args.frames, Path(folder)))
         elif args.serve:
             print(page_overhead(detector, args.engine, args.frames, args.rounds, args.viewers))
+        elif args.everything is not None:
+            print(everything_overhead(detector, args.engine, args.everything, args.frames, args.rounds, Path(folder)))
         elif args.drift:
             print(drift_overhead(detector, args.engine, args.frames, args.rounds))
         elif args.log:

@@ -8,6 +8,7 @@ outside but near the mask's edge is still seen by positions inside: clutter that
 below the threshold, clutter 16 pixels away did not.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,28 @@ class View:
             self._insides[size] = inside
         return self._insides[size]
 
+    @property
+    def mask_sha256(self) -> str:
+        """The SHA-256 of the mask's size and pixels; empty without a mask."""
+        if self._mask is None:
+            return ""
+        return hashlib.sha256(repr(self._mask.shape).encode() + self._mask.tobytes()).hexdigest()
+
+    def fit(self, judged_size: tuple[int, int]) -> None:
+        """Have the mask ready for judged frames of (height, width) `judged_size`, of which none need be given.
+
+        Raises `UserError` where it is not as large as the camera's frame, or shows nothing of what is judged.
+        """
+        if self._mask is None or (self._judged_mask is not None and self._judged_mask.shape == judged_size):
+            return
+        self._turn_mask()
+        assert self._judged_mask is not None
+        if self._judged_mask.shape != judged_size:
+            (height, width), (seen_height, seen_width) = self._judged_mask.shape, judged_size
+            self._judged_mask = None
+            found = f"{width}x{height} of it are seen where the camera shows {seen_width}x{seen_height}"
+            raise UserError(f"{self.options.mask} must be as large as the camera's frame", found, "draw it on one")
+
     def check_map(self, size: tuple[int, int], score: str) -> None:
         """Raise `UserError` before the first frame where the mask leaves too little of a map of `size` (H, W)."""
         judged = None if self._mask is None else self._turn(self._mask)
@@ -173,12 +196,18 @@ class View:
             if self._mask.shape != (height, width):
                 found = f"{self._mask.shape[1]}x{self._mask.shape[0]} and {frame}"
                 raise UserError(f"{self.options.mask} must be as large as the camera's frame", found, "draw it on one")
-            self._judged_mask = np.ascontiguousarray(self._turn(self._mask))
-            self._paint = np.full((*self._judged_mask.shape, 3), FILL, np.uint8)
-            if not self._judged_mask.any():
-                found = "nothing but black in the region of interest"
-                raise UserError(f"{self.options.mask} must be white where it is inspected", found, "move the region")
+            self._turn_mask()
         self._checked = image.shape
+
+    def _turn_mask(self) -> None:
+        """Turn the mask as frames are."""
+        assert self._mask is not None
+        turned = np.ascontiguousarray(self._turn(self._mask))
+        if not turned.any():
+            found = "nothing but black in the region of interest"
+            raise UserError(f"{self.options.mask} must be white where it is inspected", found, "move the region")
+        self._judged_mask = turned
+        self._paint = np.full((*turned.shape, 3), FILL, np.uint8)
 
 
 def check_roi(roi: Box, frame_size: tuple[int, int]) -> None:

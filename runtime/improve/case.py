@@ -68,7 +68,9 @@ class Case:
         where = f"where {found.parts} of {found.of} parts that are false alarms have their highest positions"
         what = f"{found.share:.1%} of the picture of {escaped(source)} less, {where}"
         rows = tuple(row for row in (found.row, found.known) if row is not None)
-        try_it = f"start the line with --mask {stage.place(file)}{f' for {escaped(source)}' if several else ''}"
+        of_source = f" for {escaped(source)}" if several else ""
+        beside = f"--shadow {self.engine} --shadow-mask {stage.place(file)}{of_source}"
+        try_it = f"add {beside} to the line's runtime.infer; then start it with --mask instead"
         notes = ["what lies under a mask is never found again: look at it first"]
         if found.placeless:
             notes.append("of some alarms that nobody called false it is not known where they lie: look at them, too")

@@ -30,7 +30,8 @@ PAIRS = {
 class Comparison:
     """Which two engines, by their files' names and SHA-256, under which recipe (empty: none).
 
-    `limits` are the thresholds of score and map, of the one that judges and of the candidate, as JSON.
+    `limits` are the thresholds of score and map, of the one that judges and of the candidate, as JSON; behind them the
+    SHA-256 of the candidate's own masks, where it has some.
     """
 
     recipe: str

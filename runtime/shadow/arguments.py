@@ -1,4 +1,4 @@
-"""The command line of a candidate: `--shadow`, `--shadow-recipe`; importing this loads no library."""
+"""The command line of a candidate: `--shadow`, `--shadow-mask`, `--shadow-recipe`; importing this loads no library."""
 
 import argparse
 import contextlib
@@ -11,8 +11,10 @@ from runtime.common.errors import UserError
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
+    from runtime.images.view import View
     from runtime.recipes.book import Recipes
     from runtime.recipes.promoted import Standing
+    from runtime.recipes.recipe import Inspect
     from runtime.records.log import Log
     from runtime.records.run import RunRecord
     from runtime.shadow.candidate import Candidate
@@ -29,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an engine that judges the same frames beside the one in force and is compared with it, to be promoted",
     )
     group.add_argument(
+        "--shadow-mask",
+        action="append",
+        metavar="FILE",
+        help="the candidate sees with this mask instead of --mask; with several sources one each, or none; it may then "
+        "be the very engine that judges",
+    )
+    group.add_argument(
         "--shadow-recipe", metavar="NAME", help="the recipe that it is for (default: the one to start with)"
     )
 
@@ -37,6 +46,11 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     """End the command (status 2) where an option stands without the one that it belongs to."""
     if args.shadow_recipe is not None and (args.shadow is None or args.recipes is None):
         parser.error("--shadow-recipe needs --shadow FILE and --recipes FILE")
+    if args.shadow_mask is not None:
+        if args.shadow is None:
+            parser.error("--shadow-mask needs --shadow FILE, which may be the engine itself")
+        if args.recipes is not None or args.mask_fill:
+            parser.error("--shadow-mask is for a line without --recipes and without --mask-fill")
 
 
 def recipe_of(args: argparse.Namespace, recipes: "Recipes") -> str:
@@ -50,27 +64,43 @@ def recipe_of(args: argparse.Namespace, recipes: "Recipes") -> str:
     return name
 
 
-def candidate_of(args: argparse.Namespace, recipe: str, recipes: "Recipes", standing: "Standing") -> "Candidate":
+def candidate_of(
+    args: argparse.Namespace,
+    recipe: str,
+    recipes: "Recipes",
+    standing: "Standing",
+    masked: "Mapping[str, View] | None" = None,
+) -> "Candidate":
     """Return the engine that judges in shadow: that of `--shadow`; where that judges already, the one before it.
 
-    Raises `UserError` for one that cannot stand beside the engine that judges.
+    What it sees by masks of its own is `masked`, by source. Raises `UserError` for one that cannot stand beside the
+    engine that judges.
     """
     from runtime.shadow.candidate import Candidate
 
     one = recipes[recipe].first
     path: Path = args.shadow
-    if path.exists() and path.resolve() == one.engine.resolve():
+    itself = path.exists() and path.resolve() == one.engine.resolve()
+    if masked:
+        found = Candidate.of_inspect(one) if itself else Candidate.of_file(path)
+        return _checked(replace(found, views=masked), one)
+    if itself:
         if standing.before is None:
             raise UserError("--shadow must be another engine than the one that judges", str(path), "name another file")
         path = standing.before
     found = Candidate.of_file(path)
     if standing.steps and path.resolve() == standing.named.resolve():
         found = _as_named(found, standing, recipe)
+    return _checked(found, one)
+
+
+def _checked(found: "Candidate", one: "Inspect") -> "Candidate":
+    """Return the candidate. Raises `UserError` for one that cannot see what `one` sees, or too little of it."""
     white = one.detector.sidecar.white
     if found.sidecar.white != white:
         expected = f"--shadow must be trained with the white of 16-bit files of {one.engine.name}, {white}"
-        raise UserError(expected, f"{found.sidecar.white} in {path.name}")
-    for view in one.views:
+        raise UserError(expected, f"{found.sidecar.white} in {found.path.name}")
+    for view in found.views.values() or one.views:
         view.check_map(found.sidecar.input_size, found.sidecar.score)
     return found
 
@@ -99,6 +129,8 @@ def put_candidate(
     args: argparse.Namespace, recipes: "Recipes", standings: "Mapping[str, Standing]", stack: contextlib.ExitStack
 ) -> str:
     """Let the candidate judge in the place of its recipe's engine, before a line begins; return the recipe's name."""
+    if args.shadow_mask is not None:
+        raise UserError("a candidate to be checked judges as it would once promoted", "--shadow-mask", "leave it out")
     name = recipe_of(args, recipes)
     candidate = candidate_of(args, name, recipes, standings[name])
     one = candidate.inspect(stack.enter_context(loader(args)(candidate.path)), recipes[name].first)
@@ -125,10 +157,12 @@ def open_shadow(
     log: "Log | None",
     live: Collection[str],
     stack: contextlib.ExitStack,
+    masked: "Mapping[str, View] | None" = None,
 ) -> "Promotion | None":
     """Return the candidate beside the line, with what promotes it; None where none was asked for. `stack` closes it.
 
-    Raises `UserError` for one that cannot be opened, or not stand beside the engine that judges.
+    `masked` are the views of `--shadow-mask`, by source. Raises `UserError` for one that cannot be opened, or not stand
+    beside the engine that judges.
     """
     if args.shadow is None:
         return None
@@ -139,7 +173,7 @@ def open_shadow(
 
     recipe = recipe_of(args, recipes)
     standing = standings[recipe]
-    candidate = candidate_of(args, recipe, recipes, standing)
+    candidate = candidate_of(args, recipe, recipes, standing, masked)
     options: Mapping[str, Any] = load_options(args)
     kept = stack.enter_context(contextlib.ExitStack())
     shadow = stack.enter_context(Shadow(candidate, recipe, recipes, options, log, live))

@@ -194,8 +194,9 @@ class Shadow(Closing):
             sha256 = judgement.engine_sha256
             limits = (judgement.result.threshold, judgement.result.map_threshold)
         judges = printable(recipe.engine), sha256
-        other = printable(candidate.path.name), candidate.sha256
-        of = Comparison(self.recipe, *judges, *other, json.dumps([*limits, *candidate.limits]))
+        other = printable(candidate.name), candidate.sha256
+        own = [candidate.masks_sha256] if candidate.views else []
+        of = Comparison(self.recipe, *judges, *other, json.dumps([*limits, *candidate.limits, *own]))
         if of != self.ledger.of:
             self.ledger.begin(of)
 

@@ -1,17 +1,23 @@
 """An engine that could judge in the place of another: its file, known by its hash, and its threshold."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.common.errors import UserError
 from runtime.detector import Detector
 from runtime.engines.sidecar import Sidecar, Threshold, read_hashed_sidecar
+from runtime.images.view import View
 from runtime.recipes.recipe import Inspect
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """`threshold_name` and `follows_default` are as `runtime.recipes.recipe.Inspect` has them."""
+    """`threshold_name` and `follows_default` are as `runtime.recipes.recipe.Inspect` has them.
+
+    `views` are by source what it sees otherwise than the engine that judges: with another mask.
+    """
 
     path: Path
     sha256: str
@@ -19,6 +25,7 @@ class Candidate:
     threshold: Threshold
     threshold_name: str
     follows_default: bool = True
+    views: Mapping[str, View] = field(default_factory=dict)
 
     @classmethod
     def of_file(cls, path: Path) -> "Candidate":
@@ -47,3 +54,17 @@ class Candidate:
     def limits(self) -> tuple[float, float]:
         """What its score and its map are held against."""
         return self.threshold.value, self.threshold.for_map
+
+    @property
+    def name(self) -> str:
+        """What it is called: its file, and the masks that it has of its own."""
+        masks = dict.fromkeys(view.options.mask.name if view.options.mask else "none" for view in self.views.values())
+        return f"{self.path.name} with {', '.join(masks)}" if masks else self.path.name
+
+    @property
+    def masks_sha256(self) -> str:
+        """The SHA-256 of its own masks by source; empty without any."""
+        digest = hashlib.sha256()
+        for source, view in sorted(self.views.items()):
+            digest.update(f"{source} {view.mask_sha256}\n".encode())
+        return digest.hexdigest() if self.views else ""

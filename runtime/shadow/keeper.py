@@ -28,7 +28,11 @@ class Keeper(Closing):
             process = self._opened()
             if process is None:
                 return {"error": ""}
-            said = process.judge(self._task(process, judgement), judgement.frame.image)
+            try:
+                task = self._task(process, judgement)
+            except UserError as error:  # a mask that does not fit the camera: another process would not help
+                return {"error": str(error)}
+            said = process.judge(task, judgement.frame.image)
         except (Gone, UserError, OSError) as error:
             self._end()
             return {"error": str(error)}
@@ -78,7 +82,12 @@ class Keeper(Closing):
             shown |= {"map": result.anomaly_map, "score": result.image_score, "maximum": judgement.maximum, **limits}
         task: dict[str, Any] = {"source": source, "result": shown}
         if source not in self._sent:
-            view = judgement.view
+            view = self._candidate.views.get(source)
+            if view is None:
+                view = judgement.view
+            else:
+                height, width = judgement.frame.image.shape[:2]
+                view.fit((height, width))
             task["inside"] = None if view is None else view.inside(process.map_size, self._candidate.sidecar.score)
             self._sent.add(source)
         return task

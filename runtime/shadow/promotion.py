@@ -28,6 +28,7 @@ from runtime.shadow.candidate import Candidate
 from runtime.shadow.word import ANYWAY
 
 PROMOTE, ROLL_BACK = "promote", "rollback"
+OWN_MASK = "a mask is not promoted: end the line, and start it with the mask by --mask"
 NO_LOG = "a promotion is entered in the inspection log: start with --log FILE.db"
 
 
@@ -83,7 +84,13 @@ class Promotion:
         """Return what the page shows, as JSON has it."""
         found, rolls_back = self.shadow.report(), self.action == ROLL_BACK
         against = ([] if rolls_back else found["against"]) + self._unchecked()
-        return {**found, "action": self.action, "against": against, "fixed": "" if self._line.log else NO_LOG}
+        return {**found, "action": self.action, "against": against, "fixed": self._fixed()}
+
+    def _fixed(self) -> str:
+        """Why nothing can be changed, whatever the figures say; empty where it can."""
+        if self.shadow.candidate.views:
+            return OWN_MASK
+        return "" if self._line.log else NO_LOG
 
     def _unchecked(self) -> list[str]:
         candidate = self.shadow.candidate
@@ -100,8 +107,8 @@ class Promotion:
             if action != self.action or candidate != other.sha256:
                 now = f"{other.path.name} ({other.sha256[:12]}) can be asked for, by {self.action}"
                 raise Moved(f"this is not in shadow now; {now}; look at it, then try again")
-            if self._line.log is None:
-                raise UserError(NO_LOG)
+            if self._line.log is None or other.views:
+                raise UserError(self._fixed())
             against = ([] if action == ROLL_BACK else self.shadow.reasons()) + self._unchecked()
             if against and override != ANYWAY:
                 raise Against("; ".join(against))

@@ -9,7 +9,7 @@ from typing import Any
 
 from runtime.infer import build_parser
 from runtime.inspection import Inspection, InspectionOptions
-from runtime.line import open_recipes
+from runtime.line import masked_for_shadow, open_recipes
 from runtime.recipes import arguments as recipe_arguments
 from runtime.recipes.book import Recipes
 from runtime.recipes.promoted import standings_of
@@ -127,7 +127,7 @@ def shadowing(
             log.begin(run)
         deliveries = stack.enter_context(Deliveries([] if log is None else [LogSink(log)]))
         live = [source.name for source in sources or [camera]]
-        promotion = open_shadow(args, recipes, standings, run, log, live, stack)
+        promotion = open_shadow(args, recipes, standings, run, log, live, stack, masked_for_shadow(args, live))
         assert promotion is not None
         options = ServeOptions(Address("127.0.0.1", 0), None, 10.0, AT_ONCE)
         server = stack.enter_context(Server(options, recipes, log=log, orders=orders, shadow=promotion))

@@ -250,7 +250,8 @@ def test_a_person_reads_a_table(desk: Desk, capsys: pytest.CaptureFixture[str]) 
     assert "marks that count: 8 false alarms, 0 missed" in said
     assert "threshold: none; " in said and "mask: " in said
     assert "marked frames  8 of 8 (63.1 to 100 %)  0 of 8 (0 to 36.9 %)  none known  none known" in said
-    assert f"try it: start the line with --mask {desk.out / 'tiny-mask.png'}" in said
+    beside = f"--shadow {desk.engine} --shadow-mask {desk.out / 'tiny-mask.png'}"
+    assert f"try it: add {beside} to the line's runtime.infer; then start it with --mask instead" in said
 
 
 def test_the_mask_of_a_recipe_is_in_its_file_and_its_threshold_is_proposed(desk: Desk) -> None:

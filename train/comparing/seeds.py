@@ -104,7 +104,7 @@ def print_seeds(
     height, width = config.input_size
     print(
         f"{dataset.origin}, {config.encoder}, taps {', '.join(config.taps)}, {height}x{width}, score {config.score}, "
-        f"{recipe.epochs} passes",
+        f"{recipe.epochs} passes, the encoder's weights: {weights}",
         flush=True,
     )
     rows = []
