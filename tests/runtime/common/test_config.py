@@ -74,6 +74,7 @@ EXAMPLES = {
     "server-token": ["token.txt"],
     "shadow": ["cable2.onnx"],
     "shadow-recipe": ["plug 7"],
+    "shadow-mask": ["left.png", "none"],
     "drift": ["off"],
     "drift-rate": ["0.5"],
     "drift-state": ["drift.json"],
