@@ -136,15 +136,17 @@ class Pictures:
         rest = 0.0
         while not self._stop.wait(max(rest, INTERVAL_S)):
             started = time.monotonic()
-            try:
-                self._reduce_newest()
-                self._draw_anomaly()
-                self._draw_live()
-                rest = REST * (time.monotonic() - started)
-                self._idle()  # where no lock of Python's is held for long
-            except Exception as error:  # a picture less, and the inspection goes on
-                self._failed(error)
-                rest = REST * (time.monotonic() - started)
+            self._try(self._reduce_newest)
+            self._try(self._draw_anomaly)
+            self._try(self._draw_live)
+            rest = REST * (time.monotonic() - started)
+            self._try(self._idle)  # where no lock of Python's is held for long
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # a picture less, and the inspection goes on
+            self._failed(error)
 
     def _next_live(self) -> str | None:
         for source in self._wanted:
@@ -170,12 +172,17 @@ class Pictures:
     def _reduce_newest(self) -> None:
         """Let go of large maps that wait for somebody to look: what is drawn of them is reduced in any case."""
         with self._lock:
-            large = [(key, one) for key, one in self._newest.items() if one[1].has_large_map]
-        for source, (number, judgement) in large:
-            reduced = (number, judgement.with_map_of(SMALL_MAP))
+            newest = list(self._newest.items())
+        for source, (number, judgement) in newest:
+            try:
+                reduced = judgement.with_map_of(SMALL_MAP) if judgement.has_large_map else None
+            except Exception:
+                with self._lock:  # or it would be tried again ten times a second
+                    self._newest.pop(source, None)
+                raise
             with self._lock:
-                if self._newest[source][0] == number:
-                    self._newest[source] = reduced
+                if reduced is not None and self._newest[source][0] == number:
+                    self._newest[source] = (number, reduced)
 
     def _add_anomaly(self, number: int, judgement: Judgement) -> None:
         """Make `judgement` part of the event that it goes on with, or the first of a new one."""

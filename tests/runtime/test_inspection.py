@@ -231,7 +231,7 @@ class Whole:
     def __call__(self, image):
         return image
 
-    def inspected(self, result, score):
+    def inspected(self, result, scoring):
         return result
 
     def describe(self):
@@ -244,8 +244,8 @@ class RightHalf(Whole):
     def __call__(self, image):
         return image[:, image.shape[1] // 2 :]
 
-    def inspected(self, result, score):
-        assert score in ("deviation", "paper")
+    def inspected(self, result, scoring):
+        assert scoring.kind in ("deviation", "paper")
         return replace(result, image_score=2 * result.image_score)
 
     def describe(self):
