@@ -23,7 +23,7 @@ from export.graph.onnx_files import (
     set_info,
 )
 from export.graph.tiled_frame import put_into_frame, tile_network
-from export.images.tile_images import Feed, Place, feed, places_of
+from export.images.tile_images import Feed, Place, feed
 from export.passes import LAYOUTS, Layout, carry_non_finite, opset17, rewrites, unread_initializers
 from export.passes.rewrite import RewriteCount, run
 from runtime.common.argument_types import output_file
@@ -97,12 +97,11 @@ def probe_frames(info: ExportInfo, count: int = 2, seed: int = 0) -> NDArray[np.
 
 
 def probe_places(info: ExportInfo, count: int = 3) -> list[Place]:
-    """Return seeded places for as many tiles, the last one's among them; none where there are no tiles."""
+    """Return places for as many tiles, of other rows and columns each where there are others; none without tiles."""
     grid = info.sidecar.tiles
     if grid is None:
         return []
-    chosen = np.random.default_rng(1).integers(0, grid.count, count - 1)
-    return [places_of(grid)[number] for number in (*chosen, grid.count - 1)]
+    return [(number % len(grid.tops), (number + 1) % len(grid.lefts)) for number in range(count)]
 
 
 def _with_log_likelihoods(model: onnx.ModelProto) -> onnx.ModelProto:

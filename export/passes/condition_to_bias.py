@@ -7,7 +7,8 @@ The position code's first half depends on the column alone and its second half o
 a sum of two small tables. One H x W table would cost more memory traffic than the product it saves.
 
 A tile's code begins at its place in the frame: the first half is one entry of a table by columns of tiles, the second
-one of a table by rows of tiles, and so are then col(w) and row(h).
+one of a table by rows of tiles, and so are then col(w) and row(h). These are summed by themselves: an addition of two
+images is what OpenVINO joins to a product inside a loop, and of three it makes passes over memory.
 """
 
 from dataclasses import dataclass
@@ -113,18 +114,21 @@ def _apply(graph: gs.Graph, match: Match) -> None:
         (height, row_channels), (width, column_channels) = code.rows.shape[1:], code.columns.shape[1:]
         channels = row_channels + column_channels
         row, col = _tile_tables(code, weight.astype(np.float64), bias)
-        row_bias = insert(graph, "Gather", f"{name}/row_of_tile", [constant(f"{name}/row_bias", row), code.row])
-        col_bias = insert(graph, "Gather", f"{name}/col_of_tile", [constant(f"{name}/col_bias", col), code.column])
+        entries = [
+            insert(graph, "Gather", f"{name}/row_of_tile", [constant(f"{name}/row_bias", row), code.row]),
+            insert(graph, "Gather", f"{name}/col_of_tile", [constant(f"{name}/col_bias", col), code.column]),
+        ]
+        position = [insert(graph, "Add", f"{name}/position_of_tile", entries)]
     else:
         height, width, channels = code.shape
         row, col = _tables(code.astype(np.float64), weight.astype(np.float64), bias)
-        row_bias, col_bias = constant(f"{name}/row_bias", row), constant(f"{name}/col_bias", col)
+        position = [constant(f"{name}/row_bias", row), constant(f"{name}/col_bias", col)]
     product = gs.Variable(f"{name}/product", dtype=np.float32)
     gemm.outputs = [product]
     set_gemm(gemm, match["concat"].inputs[0], weight[:, :-channels], None)
     grid_shape = constant(f"{name}/grid_shape", [-1, height, width, features])
     grid = insert(graph, "Reshape", f"{name}/grid", [product, grid_shape])
-    grid = insert(graph, "Sum", f"{name}/position", [grid, row_bias, col_bias])
+    grid = insert(graph, "Sum" if len(position) > 1 else "Add", f"{name}/position", [grid, *position])
     shape = constant(f"{name}/fibers_shape", [-1, features])
     graph.nodes.append(gs.Node("Reshape", f"{name}/fibers", inputs=[grid, shape], outputs=[out]))
 

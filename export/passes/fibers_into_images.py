@@ -21,7 +21,7 @@ from export.passes.rewrite import (
     gemm_bias,
     gemm_weight,
     is_over_channels,
-    table_behind,
+    tables_behind,
 )
 
 _ANY_LAYOUT = ("Relu", "Tanh", "Exp")
@@ -95,9 +95,9 @@ def _refusal(node: gs.Node, region: _Region) -> str | None:
 
 def _read_constants(node: gs.Node, region: _Region) -> str | None:
     for tensor in node.inputs:
-        table = table_behind(tensor)
-        if table is not None and (table.values.ndim != 4 or len(table.outputs) != 1):
-            return f"a table of shape {table.values.shape}"
+        for table in tables_behind(tensor):
+            if table.values.ndim != 4 or len(table.outputs) != 1:
+                return f"a table of shape {table.values.shape}"
         if not isinstance(tensor, gs.Constant) or tensor.values.size == 1:
             continue
         shape = tensor.values.shape
@@ -148,8 +148,8 @@ def _to_convolution(gemm: gs.Node) -> None:
 
 
 def _as_image(node: gs.Node, tensor: gs.Tensor, is_table: bool) -> gs.Tensor:
-    """Return a constant as it must be for channels on axis 1; of what is chosen from a table that; else as it is."""
-    if (table := table_behind(tensor)) is not None:
+    """Return a constant as it must be for channels on axis 1; of what is chosen from tables these; else as it is."""
+    for table in tables_behind(tensor):
         table.values = np.ascontiguousarray(np.moveaxis(table.values, -1, 1))
     if not isinstance(tensor, gs.Constant) or tensor.values.size == 1:
         return tensor

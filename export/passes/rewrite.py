@@ -115,6 +115,14 @@ def table_behind(tensor: gs.Tensor) -> gs.Constant | None:
     return gather.inputs[0]
 
 
+def tables_behind(tensor: gs.Tensor) -> list[gs.Constant]:
+    """Return the tables of what is the sum of one entry of each of two; none if it is made otherwise."""
+    add = producer(tensor, "Add")
+    tables = [table_behind(part) for part in add.inputs] if add is not None else []
+    found = [table for table in tables if table is not None]
+    return found if len(found) == len(tables) else []
+
+
 def scalar_and_other(node: gs.Node) -> tuple[float, gs.Tensor] | None:
     """As `constant_and_other`, for a constant of one element."""
     split = constant_and_other(node)

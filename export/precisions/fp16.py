@@ -14,7 +14,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from export.graph.weighted_layers import in_encoder, is_product
-from export.passes.rewrite import producer, table_behind
+from export.passes.rewrite import producer, tables_behind
 from export.precisions.fp16_limits import ProductLimits, product_limits
 from runtime.common.errors import UserError
 
@@ -66,9 +66,10 @@ def type_products(graph: gs.Graph, products: Sequence[gs.Node]) -> None:
 
 def _half(tensor: gs.Tensor) -> gs.Tensor:
     """Return a floating constant, or what is chosen from one by a place, rounded to FP16; anything else as it is."""
-    table = table_behind(tensor)
-    if table is not None and table.values.dtype == np.float32 and len(tensor.outputs) == 1:
-        tensor.inputs[0].inputs[0] = _half(table)
+    if tables_behind(tensor) and len(tensor.outputs) == 1:
+        for entry in tensor.inputs[0].inputs:
+            entry.inputs[0].inputs[0] = _half(entry.inputs[0].inputs[0])
+            entry.dtype = np.float16
         tensor.dtype = np.float16
         return tensor
     if isinstance(tensor, gs.Constant) and tensor.values.dtype == np.float32:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from export.graph.weighted_layers import is_product, product_bias, product_weight
-from export.passes.rewrite import Array, table_behind
+from export.passes.rewrite import tables_behind
 from runtime.common.errors import UserError
 
 FP16_MAX = float(np.finfo(np.float16).max)
@@ -44,7 +44,7 @@ def product_limits(product: gs.Node) -> ProductLimits | None:
     added = float(np.abs(bias).max(initial=0.0))
     for node in followers:
         if node.op in _ADDITIONS:
-            added += sum(float(np.abs(values).max()) for values in map(_added, node.inputs) if values is not None)
+            added += sum(_added(tensor) or 0 for tensor in node.inputs)
     largest = float(np.abs(weight.astype(np.float64)).sum(axis=1).max())
     if added >= FP16_MAX:
         raise UserError(
@@ -54,10 +54,10 @@ def product_limits(product: gs.Node) -> ProductLimits | None:
     return ProductLimits(min(limit, HEADROOM * FP16_MAX), followers)
 
 
-def _added(tensor: gs.Tensor) -> Array | None:
-    """Return what may be added by an input: a constant's values, or those of the table that a place chooses from."""
-    constant = tensor if isinstance(tensor, gs.Constant) else table_behind(tensor)
-    return None if constant is None else constant.values
+def _added(tensor: gs.Tensor) -> float | None:
+    """Return the most that an input adds, a constant or what a place chooses from tables; None for anything else."""
+    tables = [tensor] if isinstance(tensor, gs.Constant) else tables_behind(tensor)
+    return sum(float(np.abs(table.values).max()) for table in tables) if tables else None
 
 
 def _hidden_layer(product: gs.Node) -> tuple[gs.Node, ...]:
