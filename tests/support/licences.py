@@ -20,7 +20,22 @@ else:
 PAGE = ROOT / "docs" / "licences.md"
 OWN = "cflow-edge"
 # extras that users install
-USED = ("runtime", "train", "openvino", "mqtt", "opcua", "modbus", "serve", "parquet", "report", "rtx")
+USED = (
+    "runtime",
+    "train",
+    "openvino",
+    "mqtt",
+    "opcua",
+    "modbus",
+    "serve",
+    "parquet",
+    "archive",
+    "ray",
+    "dask",
+    "kserve",
+    "report",
+    "rtx",
+)
 HEADER = "| package | licence |\n|---|---|\n"
 
 
@@ -49,6 +64,8 @@ def needed() -> list[str]:
             wanted = [
                 line for line in lines if not line.marker or any(line.marker.evaluate({"extra": e}) for e in extras)
             ]
+            for line in wanted:
+                line.marker = None  # it holds: with the extras of who asks, which the line itself does not know
             waiting += [] if name in seen and not asked.extras else wanted
             seen.add(name)
     return sorted(seen)
