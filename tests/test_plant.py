@@ -1,5 +1,10 @@
-"""A plant: the real Triton server and the lines that it judges for; it is killed once, and no verdict is wrong."""
+"""A plant: the real Triton server, the lines that it judges for, and a pool that judges an archive beside them.
 
+The server is killed once, and no verdict is wrong.
+"""
+
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
 pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
 
 import runtime
 from export import triton
+from tests.support.paths import ROOT
 from tests.support.plant import LineProcess, write_frames
 from tests.support.tiny_engine import write_tiny_engine
 from tests.support.triton_server import Triton
@@ -46,6 +53,20 @@ def check_line(lines: list[dict[str, Any]], right: dict[str, tuple[str, float]])
     return sum(line["verdict"] == "none" for line in lines)
 
 
+def judge_archive(engine: Path, frames: Path, scores: Path) -> "subprocess.Popen[bytes]":
+    """Begin to judge a folder by a pool of two."""
+    words = ["--engine", str(engine), "--out", str(scores), "--workers", "2", "--backend", "onnxruntime"]
+    return subprocess.Popen([sys.executable, "-m", "runtime.judge", str(frames), *words], cwd=ROOT)
+
+
+def check_archive(scores: Path, right: dict[str, tuple[str, float]]) -> None:
+    """Each image of an archive must have one row, with its right verdict and score."""
+    from pyarrow import parquet
+
+    rows = parquet.read_table(scores).to_pylist()
+    assert {row["name"]: (row["verdict"], row["score"]) for row in rows} == right and len(rows) == len(right)
+
+
 @pytest.mark.slow
 def test_a_server_that_is_killed_once_leaves_each_frame_its_right_verdict_or_none(tmp_path: Path, stack: ExitStack):
     engine = write_tiny_engine(tmp_path, "cable", size=(64, 96))
@@ -60,6 +81,8 @@ def test_a_server_that_is_killed_once_leaves_each_frame_its_right_verdict_or_non
     for place, address in enumerate(addresses):
         running.append(LineProcess(address, tmp_path / f"frames{place}", tmp_path / f"line{place}.jsonl", *options))
         stack.callback(running[-1].kill)
+    pool = judge_archive(engine, tmp_path / "frames0", tmp_path / "scores")
+    stack.callback(pool.kill)
     for line in running:
         line.wait_for(BEFORE)
         assert line.process.poll() is None, line.end()
@@ -73,3 +96,5 @@ def test_a_server_that_is_killed_once_leaves_each_frame_its_right_verdict_or_non
         without = check_line(lines, verdicts)
         assert 0 < without < FRAMES // 2 and status == 1, (status, without, said)
         assert lines[-1]["verdict"] != "none" and "no verdicts:" in said and "judges again" in said
+    assert pool.wait(600) == 0
+    check_archive(next((tmp_path / "scores").glob("*.parquet")), right[0])

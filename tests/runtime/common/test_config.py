@@ -225,7 +225,10 @@ def test_a_run_from_a_file_judges_and_counts_paths_from_where_it_runs(
         ("output = 5", "line 3: output must be a text in quotes; found 5"),
         ("camera = [0, [1]]", "camera must be a number or a text in quotes, or a list of them; found a list"),
         ("rotate = [45]", "line 3: rotate must be one of 0, 90, 180, 270; found 45"),
-        ("backend = 'tensorrt'", "backend must be one of auto, onnxruntime, openvino, onnxruntime-rtx; found 'tensorrt'"),
+        (
+            "backend = 'tensorrt'",
+            "backend must be one of auto, onnxruntime, openvino, onnxruntime-rtx; found 'tensorrt'",
+        ),
         ("json_cap = '1MB'\njson-cap = '2MB'", "line 4: an option must be there once; found json-cap twice"),
         ("limit = ", "must be TOML; found Invalid value (at line 3"),
         ("limit = 1\nlimit = 2", "must be TOML; found Cannot overwrite a value"),
