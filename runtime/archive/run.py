@@ -100,6 +100,7 @@ class _Told:
 
     def __init__(self, shard: Shard, plan: Plan, workers: int) -> None:
         self.new = 0
+        self._workers = workers
         self._opening = workers  # parts that came, one from each worker, before all of them are at work
         self._begun = (0.0, 0)  # when that was, and how many images had come
         self._last_s = self._told_s = time.monotonic()
@@ -111,7 +112,7 @@ class _Told:
     def pace(self) -> float:
         """Images a second since each worker's first part came: without what it took to open engines; 0: too few."""
         began_s, before = self._begun
-        return (self.new - before) / (self._last_s - began_s) if before and self.new > before else 0.0
+        return (self.new - before) / (self._last_s - began_s) if self._opening <= -2 * self._workers else 0.0
 
     def more(self, count: int) -> None:
         """Count images of one part."""
