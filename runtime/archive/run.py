@@ -100,7 +100,9 @@ class _Told:
 
     def __init__(self, shard: Shard, plan: Plan, workers: int) -> None:
         self.new = 0
-        self._opening = workers  # parts that came, one from each worker, before all of them are at work
+        self._workers = workers
+        # parts that come before all are at work, and before what a cluster holds back at its start has come
+        self._opening = max(workers, len(plan.parts) // 4)
         self._begun = (0.0, 0)  # when that was, and how many images had come
         self._last_s = self._told_s = time.monotonic()
         self._shard, self._plan = shard, plan
@@ -109,9 +111,9 @@ class _Told:
 
     @property
     def pace(self) -> float:
-        """Images a second since each worker's first part came: without what it took to open engines; 0: too few."""
+        """Images a second over the last three quarters: without what it took to open engines; 0: too few."""
         began_s, before = self._begun
-        return (self.new - before) / (self._last_s - began_s) if before and self.new > before else 0.0
+        return (self.new - before) / (self._last_s - began_s) if self._opening <= -2 * self._workers else 0.0
 
     def more(self, count: int) -> None:
         """Count images of one part."""
