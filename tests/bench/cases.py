@@ -247,7 +247,32 @@ def line(engine: Path | None) -> Sample:
     return sample
 
 
+def tiles(_: Path | None) -> Sample:
+    """Return the CPU milliseconds of a tiled 12-megapixel frame in INT8, its tiles' own, and the process's most MB.
+
+    Of OpenVINO on two threads; the ratio is of the frame over its number of tiles times one tile.
+    """
+    import tiled_engine as made
+
+    with TemporaryDirectory() as name:
+        frame, tile = made.write_engines(Path(name), picture)
+        judge_frame, judge_tile = made.runner(frame), made.runner(tile)
+        peak = made.most_megabytes(frame)
+
+    def sample() -> dict[str, float]:
+        whole, alone = milliseconds(judge_frame), milliseconds(judge_tile, 9)
+        return {
+            "frame, CPU ms": whole,
+            "tile, CPU ms": alone,
+            "frame over tiles": whole / (made.GRID.count * alone),
+            "most MB of a process": peak,
+        }
+
+    return sample
+
+
 CASES = {
+    "tiles": Case(tiles),
     "network": Case(network),
     "overlay": Case(overlay),
     "resize": Case(resize),
