@@ -158,7 +158,7 @@ def test_a_json_line_has_the_fields_that_the_page_shows(shell: Shell):
     named = set(re.findall(r"^\| `([a-z0-9_]+)`", table, re.MULTILINE))
     of_parts = {"part", "trigger", "asked", "answer_ms", "late", "answer", "decision"}
     of_recipes = {"recipe", "parts", "engine_sha256"}  # its row names the sidecar's too
-    assert named == {*real, "camera_s", "reason", "view", "camera_boxes", *of_parts, *of_recipes}
+    assert named == {*real, "camera_s", "reason", "view", "camera_boxes", "tiles", *of_parts, *of_recipes}
 
 
 @pytest.mark.slow

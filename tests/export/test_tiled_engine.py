@@ -19,7 +19,7 @@ from runtime.common.errors import UserError
 from runtime.images.preprocess import resize
 from runtime.images.tiles import TileGrid
 from tests.support.export_fixtures import run_model, small_config
-from tests.support.tiled_engines import tiled
+from tests.support.tiled_engines import tiled, tiled_detector
 
 # 3 x 3 tiles whose corners are no multiples of the taps' strides, one row and column of them sharing more than others
 GRID = TileGrid((150, 200), (64, 96), 16)
@@ -192,11 +192,11 @@ class TestTiles:
 
     def test_places_come_with_the_tiles(self, plain):
         places = [(0, 0), (2, 1), (1, 2)]
-        frame = plain.frames[0]
+        frame, detector = plain.frames[0], tiled_detector(config())
         tiles = np.stack([tile_of(frame, GRID, place) for place in places])
         with torch.no_grad():
             corners = [(GRID.tops[row], GRID.lefts[column]) for row, column in places]
-            maps, scores = plain.detector.judge(plain.detector.model.log_likelihoods(torch.from_numpy(tiles), corners))
+            maps, scores = detector.judge(detector.model.log_likelihoods(torch.from_numpy(tiles), corners))
         found = answers_of(plain.fused, good_images(list(tiles), places))
         np.testing.assert_allclose(found.maps, maps.numpy(), rtol=0, atol=1e-5)
         np.testing.assert_allclose(found.scores, scores.numpy(), rtol=0, atol=1e-5)

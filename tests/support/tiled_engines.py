@@ -21,7 +21,6 @@ class Tiled:
     """`unfused` and `fused` are networks of tiles; `anomaly_map` and `image_score` are torch's, of whole `frames`."""
 
     info: ExportInfo
-    detector: DetectorModule
     frames: np.ndarray
     anomaly_map: np.ndarray
     image_score: np.ndarray
@@ -59,7 +58,7 @@ def build_tiled(config):
     set_info(unfused, info)
     fused, counts = fuse(unfused, info)
     matches = {count.name: count.matches for count in counts}
-    return Tiled(info, detector, frames, maps.numpy(), scores.numpy(), unfused, fused, matches)
+    return Tiled(info, frames, maps.numpy(), scores.numpy(), unfused, fused, matches)
 
 
 tiled = once_a_run(build_tiled)
