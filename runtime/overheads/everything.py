@@ -9,6 +9,7 @@ import numpy as np
 
 from runtime.detector import Detector
 from runtime.engines.remote.address import EngineAt
+from runtime.overheads.drift import FPS
 from runtime.overheads.timing import ratios, time_frames
 from runtime.records.log import Log
 from runtime.sinks.delivery import Deliveries
@@ -21,20 +22,23 @@ CASES = ("nothing beside", "all of it on")
 def everything_overhead(
     detector: Detector, engine: EngineAt, candidate: Path, frames: int, rounds: int, folder: Path
 ) -> str:
-    """Return the table: frames judged with nothing beside, and with all of it on, in turn.
+    """Return the table: frames of a camera judged with nothing beside, and with all of it on, in turn.
 
-    On are an inspection log, the page with nobody looking, the drift watch, and `candidate` in shadow.
+    They come `FPS` a second, so that what works beside has the time between them. On are an inspection log, the page
+    with nobody looking, the drift watch, and `candidate` in shadow.
     """
     rows: dict[str, list[float]] = {name: [] for name in CASES}
     with ExitStack() as stack:
         offer, settle = _everything(detector, engine, candidate, folder, stack)
         offers: list[Callable[[Judgement], None]] = [lambda _: None, offer]
-        time_frames(detector, frames, offer)  # warm-up
+        time_frames(detector, frames, offer, FPS)  # warm-up
         for _ in range(rounds):
             for of_case, values in zip(offers, rows.values(), strict=True):
                 settle()  # what waits from before is not this one's
-                values.append(time_frames(detector, frames, of_case)[0])
-    lines = [f"{'':<20}{'ms a frame':>12}{'best round':>12}   (medians of {rounds} rounds in turn)"]
+                values.append(time_frames(detector, frames, of_case, FPS)[0])
+    lines = [
+        f"{'':<20}{'ms a frame':>12}{'best round':>12}   (medians of {rounds} rounds in turn, {FPS} frames a second)"
+    ]
     for name, ms in rows.items():
         lines.append(f"{name:<20}{np.median(ms):>12.2f}{min(ms):>12.2f}")
     return "\n".join([*lines, ratios(rows[CASES[1]], rows[CASES[0]])])
@@ -58,7 +62,7 @@ def _everything(
     sources = [SourceStatus("memory", True)]
     page = stack.enter_context(Server(ServeOptions(Address("127.0.0.1", 0)), recipes, lambda: sources))
     drift = stack.enter_context(DriftWatch({"memory"}, recipes))
-    shadow = stack.enter_context(Shadow(Candidate.of_file(candidate), "", recipes, {}))
+    shadow = stack.enter_context(Shadow(Candidate.of_file(candidate), "", recipes, {}, live=["memory"]))
 
     def offer(judgement: Judgement) -> None:  # frames of noise have no verdict, and would not be given to all of it
         judged = replace(

@@ -5,6 +5,7 @@ inspection ─ offer ▶ queue (bounded; the line never waits) ─▶ thread ─
 
 import json
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
@@ -25,13 +26,15 @@ from runtime.sinks.judgement import Judgement
 QUEUED = 8  # frames
 QUEUED_BYTES = 64 << 20
 TICK_S = 0.5
+REST = 9.0  # times as long as a camera's frame took its candidate, it rests: a tenth of a core is what it takes
 LAST_S = 10.0  # that frames in the queue get at the end
 
 
 class Shadow(Closing):
     """Compares `candidate` with what judges by the recipe of that name; frames under another recipe are not looked at.
 
-    `live` names the sources whose frames follow each other as a camera's do. `load` are options of `runtime.load`.
+    `live` names the sources whose frames follow each other as a camera's do; of these it takes as many as fit a tenth
+    of a core. `load` are options of `runtime.load`.
     Raises `UserError` where the candidate cannot be opened. `offer` takes microseconds and raises nothing.
     """
 
@@ -52,6 +55,7 @@ class Shadow(Closing):
         self._changed = threading.Condition()
         self._queue: deque[Judgement] = deque()
         self._bytes, self._closing, self._looking = 0, False, False
+        self._rest_s = 0.0  # before the next frame
         self._told: Counter[str] = Counter()
         self._keeper = Keeper(candidate, load)
         self.ledger = Ledger(log)
@@ -169,6 +173,8 @@ class Shadow(Closing):
 
     def _next(self) -> Judgement | None:
         with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._swapped, self._rest_s)
+            self._rest_s = 0.0
             self._changed.wait_for(lambda: self._queue or self._closing or self._swapped, TICK_S)
             if not self._queue:
                 return None
@@ -207,7 +213,9 @@ class Shadow(Closing):
             candidate, swapped = self.candidate, self._swapped
         if not swapped:
             self._begin(candidate, judgement)
+        began_s = time.monotonic()
         said = {} if swapped else self._keeper.judge(judgement)
+        self._rest_s = REST * (time.monotonic() - began_s) if judgement.source in self._live else 0.0
         if self._swapped:  # what was under way is of the one before
             self.ledger.add(skipped=1)
             return
@@ -231,7 +239,9 @@ class Shadow(Closing):
 
     def _skip(self, count: int) -> None:
         self.ledger.add(skipped=count)
-        self._tell("slow", "cannot keep up, frames are skipped (counted, the line does not wait)")
+        self._tell(
+            "slow", "cannot keep up, or rests to slow no verdict; frames are skipped (counted, the line does not wait)"
+        )
 
     def _tell(self, kind: str, text: str) -> None:
         """Say the first of a kind, the 10th, the 100th and so on."""

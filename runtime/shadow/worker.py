@@ -79,8 +79,9 @@ def give_way() -> None:
     """Let every thread of this process, and those that they start, have what nobody else wants."""
     with contextlib.suppress(OSError):
         os.nice(GIVE_WAY - os.nice(0))
-        for thread in Path("/proc/self/task").iterdir():  # Linux: a niceness is a thread's
+        for thread in Path("/proc/self/task").iterdir():  # Linux: a niceness and a policy are a thread's
             os.setpriority(os.PRIO_PROCESS, int(thread.name), GIVE_WAY)
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
 
 
 def serve(link: "Connection[Any, Any]") -> None:

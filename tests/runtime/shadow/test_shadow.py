@@ -130,6 +130,17 @@ def test_a_candidate_that_is_too_slow_skips_frames_and_the_line_does_not_wait(
     assert "shadow: cable2.onnx: cannot keep up" in capsys.readouterr().err
 
 
+def test_a_candidate_rests_between_the_frames_of_a_camera(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(beside, "REST", 1e9)
+    with shadowing(folder) as rig:
+        rig.judge(GOOD)
+        rig.feed(*[GOOD] * (beside.QUEUED + 5))
+        assert rig.state()["compared"] == 1 and rig.state()["counts"]["skipped"] == 5
+    assert asked(folder / "i.db", "SELECT count(*) FROM shadow") == [
+        (1 + beside.QUEUED,)
+    ]  # at the end it rests no more
+
+
 def test_a_candidate_whose_process_is_killed_is_said_counted_and_started_again(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
