@@ -80,8 +80,15 @@ def give_way() -> None:
     with contextlib.suppress(OSError):
         os.nice(GIVE_WAY - os.nice(0))
         for thread in Path("/proc/self/task").iterdir():  # Linux: a niceness and a policy are a thread's
-            os.setpriority(os.PRIO_PROCESS, int(thread.name), GIVE_WAY)
-            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+            _give_way(int(thread.name))
+
+
+def _give_way(thread: int) -> None:
+    """A container may forbid the one and not the other; a thread may have ended."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, thread, GIVE_WAY)
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 def serve(link: "Connection[Any, Any]") -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -128,6 +129,16 @@ def test_a_candidate_that_is_too_slow_skips_frames_and_the_line_does_not_wait(
         assert rig.state()["compared"] == 61 - counts["skipped"]
     assert {one.result.verdict for one in rig.judgements[1:]} == {"anomalous"}
     assert "shadow: cable2.onnx: cannot keep up" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread's policy is Linux's")
+def test_every_thread_of_a_candidate_takes_what_is_idle(folder: Path):
+    with shadowing(folder) as rig:
+        rig.judge(GOOD)
+        process = rig.promotion.shadow._keeper.process
+        assert process is not None
+        threads = [int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_IDLE}
 
 
 def test_a_candidate_rests_between_the_frames_of_a_camera(folder: Path, monkeypatch: pytest.MonkeyPatch):
