@@ -4,7 +4,6 @@ One engine, one thread of computing, and whatever a damaged file does to a decod
 is the number of an inherited socket; the process ends when that does, so none stays behind a killed command.
 """
 
-import signal
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -38,8 +37,6 @@ def serve(link: "Connection[Any, Any]") -> None:
 
 def main() -> None:
     """Serve until the link ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a terminal's Ctrl-C is meant for the command, which ends this one
     with suppress(EOFError, OSError), Connection(int(sys.argv[1])) as link:
         serve(link)
 

@@ -3,35 +3,24 @@
 The same on this machine and on a cluster's: what a picture does to its process stays between the two.
 """
 
-import contextlib
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
 
 from runtime.archive.items import Item, Part
 from runtime.archive.judging import Row, unjudged
 from runtime.archive.setup import Identity, Setup
+from runtime.common.child import ROOT, Child, Gone
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 
 OPEN_S = 600.0  # that an engine may take to be opened
 IMAGE_S = 120.0  # that an image may take, with all waits for a network
-GOODBYE_S = 2.0
 OPENINGS = 3  # that are tried, where the process ends before it has opened the engine
 DEATHS = 2  # of its process, with an image alone: then that one has no verdict
 DEATHS_IN_A_ROW = 12  # with no image judged between: then it is not the images
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Gone(Exception):
-    """The process has ended, or does not answer."""
 
 
 class Stopped(Exception):
@@ -105,7 +94,7 @@ class Keeper(Closing):
             if self._closed:
                 raise Stopped
             if self._child is not None and self._child.ended:
-                self._child.close()
+                self._child.close(0)
                 self._child = None
             if self._child is None:
                 self._child = _Child()
@@ -116,7 +105,7 @@ class Keeper(Closing):
             child, self._child = self._child, None
             closed = self._closed
         if child is not None:
-            child.close()
+            child.close(0)
         if closed:
             raise Stopped
 
@@ -126,23 +115,16 @@ class Keeper(Closing):
             self._closed = True
             if self._child is not None:
                 self._child.interrupt()
+                self._child.wait()
 
 
-class _Child:
-    """The process."""
+class _Child(Child):
+    """The process, with one thread of computing. It is in this one's folder, for a URL may name a file from there."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._link: Connection[Any, Any] = Connection(ours.detach())
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "runtime.archive.child", str(theirs.fileno())],
-                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        super().__init__("runtime.archive.child", None, {"PYTHONPATH": paths, **threads})
         self.opened = False
         self.identity = Identity("{}")
 
@@ -159,32 +141,3 @@ class _Child:
                 f"every worker must judge alike: {what} {ours}", f"{theirs} on {socket.gethostname()}", cure
             )
         self.opened = True
-
-    def ask(self, message: Any, within_s: float) -> Any:
-        """Return the answer to a message. Raises `Gone`."""
-        try:
-            self._link.send(message)
-            if not self._link.poll(within_s):
-                raise Gone(f"no answer within {within_s:g} s")
-            return self._link.recv()
-        except (EOFError, OSError):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(GOODBYE_S)
-            raise Gone(f"its process ended with status {self._process.returncode}") from None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended, by itself or by others, while nobody asked."""
-        return self._process.poll() is not None
-
-    def interrupt(self) -> None:
-        """End it at once; the thread that waits for an answer gets `Gone`."""
-        self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        """End the process and wait for it."""
-        with contextlib.suppress(OSError):
-            self._link.close()
-        self._process.kill()
-        self._process.wait()

@@ -4,11 +4,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.common.child import Gone
 from runtime.common.closing import Closing
 from runtime.common.errors import UserError
 from runtime.images.reduced_map import reduced_map
 from runtime.shadow.candidate import Candidate
-from runtime.shadow.process import Gone, Process
+from runtime.shadow.process import Process
 from runtime.shadow.word import PICTURE_WIDTH
 from runtime.sinks.judgement import Judgement
 

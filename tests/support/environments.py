@@ -3,7 +3,6 @@
 Each is made once and kept in a folder named for what is in it: CFLOW_TEST_SERVERS, or the user's cache.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.installed_aside import CACHE, kept
+
 INSTALL_S = 900
 
 
@@ -23,15 +24,8 @@ def environment(name: str, wanted: Sequence[str], *words: str) -> Path:
     Skips the test where it cannot be made.
     """
     digest = hashlib.sha256("\n".join([sys.version, *wanted, *words]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cflow-edge-tests"
-    place = Path(os.environ.get("CFLOW_TEST_SERVERS") or cache) / f"{name}-{digest}"
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / "ready").exists():
-            _make(name, place / "venv", [*words, *wanted])
-            (place / "ready").touch()
-    return place / "venv"
+    folder = Path(os.environ.get("CFLOW_TEST_SERVERS") or CACHE)
+    return kept(f"{name}-{digest}", lambda place: _make(name, place / "venv", [*words, *wanted]), folder) / "venv"
 
 
 def _make(name: str, venv: Path, words: list[str]) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,22 +16,31 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cflow-
 INSTALL_S = 600
 
 
+def kept(name: str, make: Callable[[Path], None], folder: Path = CACHE) -> Path:
+    """Return a folder of that name in the cache, which `make` fills once, whatever processes ask for it together."""
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "ready").exists():
+            make(place)
+            (place / "ready").touch()
+    return place
+
+
 def installed_aside(*requirements: str) -> Path:
     """Return a folder with these pinned packages, without what they need; skips the test where pip gets them not."""
     assert all("==" in one for one in requirements)
     words = " ".join([*sorted(requirements), "{}.{}".format(*sys.version_info)])
-    folder = CACHE / hashlib.sha256(words.encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "ready").exists():
-            install = ["install", "--quiet", "--no-deps", "--only-binary=:all:", "--upgrade"]
-            command = [sys.executable, "-m", "pip", *install, "--target", str(folder / "site"), *requirements]
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S)
-            if ended.returncode:
-                pytest.skip(f"pip install {' '.join(requirements)}: {ended.stderr.strip().splitlines()[-1]}")
-            (folder / "ready").write_text(words)
-    return folder / "site"
+
+    def make(place: Path) -> None:
+        install = ["install", "--quiet", "--no-deps", "--only-binary=:all:", "--upgrade"]
+        command = [sys.executable, "-m", "pip", *install, "--target", str(place / "site"), *requirements]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S)
+        if ended.returncode:
+            pytest.skip(f"pip install {' '.join(requirements)}: {ended.stderr.strip().splitlines()[-1]}")
+
+    return kept(hashlib.sha256(words.encode()).hexdigest()[:16], make) / "site"
 
 
 def run_with(sites: Sequence[Path], *words: str, libraries: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -180,7 +180,7 @@ def test_what_cannot_be_noted_beside_the_engine_is_not_done(tmp_path: Path):
             filler = fill(disk)
             answer = rig.change()
             assert answer.status in (422, 507), answer.body
-            rig.feed(BETWEEN)
+            rig.feed(GOOD)
             assert rig.judgements[-1].engine_sha256 == rig.judgements[0].engine_sha256
             filler.unlink()
             assert not note_of(disk / "cable.onnx").exists()
