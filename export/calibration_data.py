@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -31,7 +30,7 @@ from runtime.common.notices import say_once
 from runtime.common.program import program_name
 from runtime.engines import fields
 from runtime.engines.fields import WrongField, items, one_of, record, shown, text
-from runtime.images.folders import describe_ignored, describe_use, list_images
+from runtime.images.folders import describe_ignored, describe_use, evenly_spread, list_images
 from runtime.images.preprocess import read_image
 from runtime.sources.frame import Frame
 from runtime.sources.open import LIVE, SourceKind, SourceSpec, open_source
@@ -256,7 +255,7 @@ def _stage_images(options: RefillOptions, staging: Path) -> None:
     if source.kind in (SourceKind.FOLDER, SourceKind.IMAGE):
         target = Path(source.target)
         paths = list_images(target) if target.is_dir() else [target]
-        chosen = [paths[i] for i in _spread(len(paths), count)]
+        chosen = [paths[i] for i in evenly_spread(len(paths), count)]
         if target.is_dir() and chosen:
             _say_use(target, chosen)
         for path in chosen:
@@ -275,16 +274,9 @@ def _frames(options: RefillOptions) -> Iterator[Frame]:
     # A video does not say reliably how many frames it has: one pass counts those that are sound, one picks.
     with open_source(options.source) as video:
         sound = [frame.index for frame in video if not frame.fault]
-    picked = {sound[place] for place in _spread(len(sound), options.count)}
+    picked = {sound[place] for place in evenly_spread(len(sound), options.count)}
     with open_source(options.source) as video:
         yield from (frame for frame in video if frame.index in picked)
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """Return at most `count` different indices below `total`, evenly spread from the first to the last."""
-    if total <= count:
-        return list(range(total))
-    return [int(i) for i in np.linspace(0, total - 1, count).round()]
 
 
 def _spaced(frames: Iterable[Frame], every_s: float) -> Iterator[Frame]:

@@ -36,7 +36,9 @@ from runtime.common.argument_types import output_file
 from runtime.common.errors import UserError, run_command
 from runtime.common.files import printable, sha256_of
 from runtime.common.program import program_name
-from runtime.engines.sidecar import INPUT_NAME, LARGEST_SIDE, Artefact, Sidecar, read_sidecar, sidecar_path
+from runtime.common.text_table import plain_size
+from runtime.engines.sidecar import INPUT_NAME, Artefact, Sidecar, read_sidecar, sidecar_path
+from runtime.images.pixels import LARGEST_SIDE
 from runtime.images.preprocess import resize
 
 TOLERANCE = 1  # grey level
@@ -132,15 +134,13 @@ def resize_file_inside(path: Path, frame_size: tuple[int, int], out: Path) -> st
     model = load_model(path)
     size = get_info(model, path.name).sidecar.input_size
     if frame_size == size:
-        raise UserError("--frame-size must differ from the input size", _text(size), "leave it out: nothing to resize")
+        raise UserError(
+            "--frame-size must differ from the input size", plain_size(size), "leave it out: nothing to resize"
+        )
     resized = resize_inside(model, frame_size, path.name)
     check = check_resize(resized, path.name)
     save_model(resized, out)
-    return f"resize {_text(frame_size)} to {_text(size)} inside {out.name}: {check}"
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+    return f"resize {plain_size(frame_size)} to {plain_size(size)} inside {out.name}: {check}"
 
 
 def _resized_engine(source: Path, frame_size: tuple[int, int], out: Path) -> str:

@@ -120,19 +120,17 @@ def _one_view(args: argparse.Namespace) -> None:
 
 def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> "Recipes":
     from runtime.line import open_recipes
+    from runtime.recipes.promoted import standings_of
 
     specs = recipe_arguments.specs_from(args, build_parser())
-    if not args.candidate:
-        return open_recipes(args, specs, stack)
-    if args.shadow is None:
+    if args.candidate and args.shadow is None:
         raise UserError(
             "--candidate is checked as the line has it", "no --shadow FILE", "add it, or the line's --config"
         )
-    from runtime.recipes.promoted import standings_of
-
     standings = standings_of(args, specs)
     recipes = open_recipes(args, specs, stack, standings)
-    args.recipe = shadow_arguments.put_candidate(args, recipes, standings, stack) or None
+    if args.candidate:
+        args.recipe = shadow_arguments.put_candidate(args, recipes, standings, stack) or None
     return recipes
 
 

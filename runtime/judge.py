@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from runtime.common.argument_types import count, output_file, output_folder
 from runtime.common.errors import UserError, run_command
 from runtime.common.program import program_name
 from runtime.engines.backends import BACKENDS, PRECISIONS
-from runtime.sources.arguments import add_view_arguments
+from runtime.sources.arguments import add_view_arguments, view_options
 
 if TYPE_CHECKING:
     from runtime.archive.run import Outcome, Run
@@ -96,16 +97,9 @@ def run_from(args: argparse.Namespace) -> "Run":
     from runtime.archive.setup import Setup
     from runtime.images.view import ViewOptions
 
-    seen = {name: _one(name, getattr(args, name)) for name in ONE_VIEW}
-    mask = None if seen["mask"] in (None, "none") else Path(seen["mask"]).absolute()
-    view = ViewOptions(
-        roi=seen["roi"] or None,
-        mask=mask,
-        fill=args.mask_fill,
-        rotate=seen["rotate"] or 0,
-        flip="" if seen["flip"] in (None, "none") else seen["flip"],
-        max_pixels=args.max_pixels,
-    )
+    view = view_options(args, *(_one(name, getattr(args, name)) for name in ONE_VIEW))
+    if view.mask is not None:
+        view = replace(view, mask=view.mask.absolute())
     if is_log(args.archive) and view != ViewOptions(max_pixels=args.max_pixels):
         raise UserError("a log's frames are judged as its line saw them", "a view of your own", "leave it out")
     setup = Setup(

@@ -119,15 +119,14 @@ def open_recipes(
     args: argparse.Namespace,
     specs: "Sequence[RecipeSpec]",
     stack: contextlib.ExitStack,
-    standings: "Mapping[str, Standing] | None" = None,
+    standings: "Mapping[str, Standing]",
 ) -> "Recipes":
     """Open what judges: the recipes, the one to start with in force, or the one engine of a run without any.
 
-    `standings` say which engines were promoted (None: they are looked for).
+    `standings` say which engines were promoted.
     """
-    from runtime.recipes.promoted import by_standing, standings_of
+    from runtime.recipes.promoted import by_standing
 
-    standings = standings_of(args, specs) if standings is None else standings
     if specs:
         return _open_specs(args, [by_standing(spec, standings) for spec in specs], stack)
     if standings[""].steps:
@@ -142,16 +141,14 @@ def open_recipes(
 
 
 def _open_specs(args: argparse.Namespace, specs: "Sequence[RecipeSpec]", stack: contextlib.ExitStack) -> "Recipes":
-    from runtime.detector import load
     from runtime.recipes.arguments import first_of
     from runtime.recipes.book import NOT_BEGUN, Recipes
     from runtime.recipes.opened import open_recipes as opened_by
     from runtime.records.options import settings_of
 
-    words = {"threads": args.threads, **load_options(args)}
     opened = opened_by(
         specs,
-        lambda path: load(path, **words),
+        shadow_arguments.loader(args),
         source_arguments.views_from,
         lambda of: settings_of(of, source_arguments.names_from(of)),
         stack,

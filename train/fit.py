@@ -198,7 +198,7 @@ def _standing(trainer: Trainer, held_out: ImageCache) -> Standing:
         trainer.model.config.taps,
         [kept.best_pass for kept in trainer.kept],
         [kept.logp for kept in trainer.kept],
-        gaussian_logps(trainer.model, trainer.images, held_out, trainer.device),
+        gaussian_logps(trainer.model, trainer.normals, held_out, trainer.device),
         trainer.epoch,
         mended,
     )

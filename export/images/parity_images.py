@@ -13,6 +13,7 @@ from export.images.tile_images import Place, places_of_defect, some_places, tile
 from export.precisions.ranges import calibration_frames
 from runtime.common.errors import UserError
 from runtime.common.side_by_side import side_by_side
+from runtime.images.folders import evenly_spread
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
 from runtime.images.tiles import TileGrid
 
@@ -44,7 +45,7 @@ class Images:
         """Return at most `count` of them, evenly spread."""
         if count >= len(self):
             return self
-        chosen = np.linspace(0, len(self) - 1, count).round().astype(int)
+        chosen = evenly_spread(len(self), count)
         places = [self.places[i] for i in chosen] if self.places else ()
         frames, masks = [self.frames[i] for i in chosen], [self.masks[i] for i in chosen]
         return Images(frames, self.anomalous[chosen], masks, places)
@@ -66,7 +67,7 @@ def read_good(
 
     With `tiles` some of the tiles of each.
     """
-    chosen = sorted(set(np.linspace(0, len(data.paths) - 1, min(count, len(data.paths))).round().astype(int).tolist()))
+    chosen = evenly_spread(len(data.paths), count)
     few = CalibrationData(tuple(data.paths[i] for i in chosen), data.sha256, data.origin)
     frames = (batch[0] for batch in calibration_frames(few, size, read))
     if tiles is None:

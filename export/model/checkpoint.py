@@ -21,9 +21,10 @@ from export.model.score import constant_shape
 from export.model.tensor_files import read_torch_file, save_torch_file
 from runtime.common.errors import UserError
 from runtime.engines.fields import items, number, optional, record, table, text, whole, yes_or_no
-from runtime.engines.sidecar import LARGEST_SIDE, Threshold
+from runtime.engines.sidecar import Threshold
 from runtime.images.bit_depth import FULL_SCALE
 from runtime.images.facts import ImageFacts
+from runtime.images.pixels import LARGEST_SIDE
 from runtime.images.population import Population
 from runtime.images.tiles import TileGrid
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from export.serving.text_format import Message, Value, Word, text_of
 from runtime.common.errors import UserError
+from runtime.common.text_table import plain_size
 from runtime.engines.remote.parameters import (
     CHECKS_ENGINE,
     SCHEMA,
@@ -66,8 +67,8 @@ def config_text(name: str, versions: Sequence[Version], options: Options) -> str
     newest = versions[-1]
     for version in versions:
         if version.shapes != newest.shapes:
-            expected = f"all versions of {name} must take frames of {_by(newest.shapes[0])}"
-            found = f"{_by(version.shapes[0])} in version {version.number}"
+            expected = f"all versions of {name} must take frames of {plain_size(newest.shapes[0])}"
+            found = f"{plain_size(version.shapes[0])} in version {version.number}"
             raise UserError(expected, found, "give the new one another --name")
     fixed = newest.artefact.dla_core is not None  # such a plan is built for one batch
     batch = 0 if fixed else options.batch
@@ -130,7 +131,3 @@ def _parameters(versions: Sequence[Version], options: Options) -> list[tuple[str
         found.append((sidecar_sha256_key(number), version.sha256))
         found.append((sidecar_key(number), version.text))
     return found
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

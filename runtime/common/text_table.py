@@ -25,3 +25,8 @@ def number(value: float | None, digits: int) -> str:
 def percent(value: float | None) -> str:
     """Return a figure in percent with two decimals, a dash where there is none."""
     return number(value, 2)
+
+
+def plain_size(size: tuple[int, int]) -> str:
+    """Return a (height, width) as it is written everywhere."""
+    return f"{size[0]}x{size[1]}"

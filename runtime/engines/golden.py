@@ -88,8 +88,8 @@ class Golden:
 
 def _middle(image: Image8) -> Image8:
     """Return the middle of an image, at most `LARGEST_SIDE` pixels a side."""
-    cuts = [slice(max(0, side - LARGEST_SIDE) // 2, (side + LARGEST_SIDE + 1) // 2) for side in image.shape[:2]]
-    return image[cuts[0], cuts[1]][:LARGEST_SIDE, :LARGEST_SIDE]
+    top, left = (max(0, side - LARGEST_SIDE) // 2 for side in image.shape[:2])
+    return image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
 
 
 def _filled(image: Image8, height: int, width: int) -> Image8:

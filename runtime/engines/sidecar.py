@@ -29,6 +29,7 @@ from runtime.engines.fields import (
 from runtime.engines.golden import Golden
 from runtime.images.facts import ImageFacts
 from runtime.images.mask import Scoring
+from runtime.images.pixels import LARGEST_SIDE
 from runtime.images.population import Population
 from runtime.images.tiles import TileGrid
 
@@ -37,7 +38,6 @@ INPUT_NAME = "frames"  # uint8 [B, H, W, 3], RGB; H and W are the frame size whe
 MAP_NAME = "anomaly_map"  # float32 [B, H, W], in [0, number of taps]
 SCORE_NAME = "image_score"  # float32 [B], in the same units
 LARGEST_BYTES = 4 << 20  # of a sidecar; ours take some kilobytes
-LARGEST_SIDE = 16384  # pixels, beyond every camera
 MOST_LINKS = 8  # builds that were killed while they put their files in place, one after the other
 ROUNDING = 1e-6  # by which a float32 sum over taps may exceed their number
 REBUILD = "rebuild with export.build_engine"

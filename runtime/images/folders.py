@@ -5,12 +5,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from runtime.common.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # What file managers, notebooks, network storage and archives leave beside one's own folders.
 HIDDEN_BEGINNINGS = (".", "@")
 HIDDEN_NAMES = frozenset({"__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found"})
+MOST_SPREAD = 64  # images that stand for all of a set, where a few are enough
+
+
+def evenly_spread(count: int, most: int = MOST_SPREAD) -> list[int]:
+    """Return at most `most` indices of `count`, evenly spread."""
+    return [int(index) for index in np.unique(np.linspace(0, count - 1, min(most, count)).round())]
 
 
 def is_hidden_folder(name: str) -> bool:

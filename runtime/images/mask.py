@@ -20,16 +20,13 @@ largest of them counts, before and after.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.images.opencv import opencv
-from runtime.images.tiles import TileGrid
+from runtime.images.tiles import Pixel, TileGrid
 from runtime.result import Result, result_of
-
-Piece = TypeVar("Piece", np.float32, np.bool_)
 
 # Of positions, for export.model.score too; "paper" takes the single highest.
 TOP_SHARES: dict[str, tuple[float, ...]] = {
@@ -47,14 +44,12 @@ class Scoring:
     kind: str
     tiles: TileGrid | None = None
 
-    def pieces(self, pixels: NDArray[Piece]) -> Iterator[NDArray[Piece]]:
+    def pieces(self, pixels: NDArray[Pixel]) -> Iterator[NDArray[Pixel]]:
         """Yield the pieces of a map (H, W) that have a score of their own, as views."""
         if self.tiles is None:
             yield pixels
-            return
-        height, width = self.tiles.tile
-        for top, left in self.tiles.corners():
-            yield pixels[top : top + height, left : left + width]
+        else:
+            yield from self.tiles.pieces(pixels)
 
     def top_count(self, size: tuple[int, int]) -> int:
         """Return how many positions of a map of `size` (H, W), or of a tile's, decide the score."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image8 = NDArray[np.uint8]  # (H, W, 3), RGB
+LARGEST_SIDE = 16384  # pixels of a frame, beyond every camera
 LARGE_PIXELS = 2_000_000  # a frame of more is shown reduced, with its defects beside it
 
 

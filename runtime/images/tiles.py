@@ -11,15 +11,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.common.errors import UserError
+from runtime.common.text_table import plain_size
+from runtime.images.pixels import LARGEST_SIDE
 
-LARGEST_SIDE = 16384  # pixels, of a frame
 MOST_TILES = 4096
+Pixel = TypeVar("Pixel", np.uint8, np.float32, np.bool_)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class TileGrid:
 
     def __post_init__(self) -> None:
         if any(tile > side for tile, side in zip(self.tile, self.frame, strict=True)):
-            found = f"tiles of {_text(self.tile)} pixels in a frame of {_text(self.frame)}"
+            found = f"tiles of {plain_size(self.tile)} pixels in a frame of {plain_size(self.frame)}"
             raise UserError("tiles must lie within the frame", found, "cut smaller ones")
         if not 0 <= 3 * self.overlap <= min(self.tile):
             bound = f"0 to {min(self.tile) // 3} pixels, a third of a tile's side"
@@ -63,10 +65,14 @@ class TileGrid:
         """Yield every tile's (top, left), row by row: the order of tiles everywhere."""
         return ((top, left) for top in self.tops for left in self.lefts)
 
+    def pieces(self, pixels: NDArray[Pixel]) -> Iterator[NDArray[Pixel]]:
+        """Yield the tiles of a frame or its map (H, W, ...) as views (h, w, ...), in the order of `corners`."""
+        height, width = self.tile
+        return (pixels[top : top + height, left : left + width] for top, left in self.corners())
+
     def cut(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the tiles of a frame (H, W, ...) as (count, h, w, ...)."""
-        height, width = self.tile
-        return np.stack([frame[top : top + height, left : left + width] for top, left in self.corners()])
+        return np.stack(list(self.pieces(frame)))
 
     def row_weights(self) -> NDArray[np.float32]:
         """Return what each row of a tile's map counts, (rows of tiles, h); for a row of pixels they sum to 1."""
@@ -78,16 +84,16 @@ class TileGrid:
 
     def blend(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the frame's map (H, W) of the tiles' maps (count, h, w): the reference of what an engine does."""
-        height, width = self.tile
         whole_map = np.zeros(self.frame, np.float32)
         weights = [rows[:, None] * columns for rows in self.row_weights() for columns in self.column_weights()]
-        for (top, left), weight, tile in zip(self.corners(), weights, maps, strict=True):
-            whole_map[top : top + height, left : left + width] += weight * tile
+        for place, weight, tile in zip(self.pieces(whole_map), weights, maps, strict=True):
+            place += weight * tile
         return whole_map
 
     def __str__(self) -> str:
         rows, columns = len(self.tops), len(self.lefts)
-        cut = f"{rows}x{columns} tiles of {_text(self.tile)} from frames of {_text(self.frame)} (height x width)"
+        tile, frame = plain_size(self.tile), plain_size(self.frame)
+        cut = f"{rows}x{columns} tiles of {tile} from frames of {frame} (height x width)"
         return f"{cut} that share {self.overlap} pixels or more"
 
     def to_json(self) -> dict[str, Any]:
@@ -132,7 +138,3 @@ def _weights(starts: tuple[int, ...], tile: int, overlap: int) -> NDArray[np.flo
         weights[index] *= 1 - rising[first : first + tile]
         weights[index + 1] *= rising[second : second + tile]
     return weights.astype(np.float32)
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -10,6 +10,7 @@ below the threshold, clutter 16 pixels away did not.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class View:
             self._insides[size] = inside
         return self._insides[size]
 
-    @property
+    @cached_property
     def mask_sha256(self) -> str:
         """The SHA-256 of the mask's size and pixels; empty without a mask."""
         if self._mask is None:

@@ -1,6 +1,7 @@
 """What of a source's frames a run judged: the mask, and the way from its judged frame back to the camera's."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ class Seen:
     mask: NDArray[np.uint8] | None
     filled: bool = False
 
+    @cached_property
     def judged_mask(self) -> NDArray[np.uint8] | None:
-        """Return the mask of the judged frame (H, W)."""
+        """The mask of the judged frame (H, W)."""
         return None if self.mask is None else self.view.seen(np.dstack([self.mask] * 3))[..., 0]
 
     def inspected(self, result: Result, scoring: Scoring) -> Result:
         """Return what a result says of the part inside the mask."""
-        mask = self.judged_mask()
+        mask = self.judged_mask
         return result if mask is None else result_inside(result, mask_at(mask > 0, result.anomaly_map.shape), scoring)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.common.errors import UserError
-from runtime.common.files import printable
 from runtime.common.notices import say
 from runtime.recipes.recipe import Recipe
 from runtime.sources.asked import adjustable
@@ -162,21 +161,7 @@ class Recipes:
 
     def described(self) -> dict[str, Any]:
         """Return what a run's record says of the one in force, as its fields (`runtime.records.run.RunRecord`)."""
-        recipe = self._in_force
-        threshold, map_threshold = recipe.limits
-        return {
-            "engine": printable(recipe.engine),
-            "engine_sha256": recipe.engine_sha256,
-            "sidecar_sha256": recipe.sidecar_sha256,
-            "device": recipe.first.detector.session.device,
-            "threshold": threshold,
-            "map_threshold": map_threshold,
-            "recipes": tuple(
-                (printable(one.name), printable(one.engine), one.engine_sha256, one.sidecar_sha256)
-                for one in self.all
-                if one.name
-            ),
-        }
+        return {**self._in_force.described(), "recipes": tuple(one.row for one in self.all if one.name)}
 
     def _unknown(self, name: str) -> str:
         if not self.names:

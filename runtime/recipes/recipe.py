@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from runtime.common.errors import UserError
+from runtime.common.files import printable
 from runtime.detector import Detector
 from runtime.engines.remote.address import EngineAt
 from runtime.images.parts import JOINT_THRESHOLD
@@ -130,6 +132,24 @@ class Recipe:
         """
         limits = {f"inspect {one.name} threshold": _limits(one.detector) for one in self.inspects if self.several}
         return {**self.settings, **limits}
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """What a run's record says of it among its recipes: name, engines and the hashes of these and of sidecars."""
+        return printable(self.name), printable(self.engine), self.engine_sha256, self.sidecar_sha256
+
+    def described(self) -> dict[str, Any]:
+        """Return what a run's record says of it in force, as its fields (`runtime.records.run.RunRecord`)."""
+        _, engine, engine_sha256, sidecar_sha256 = self.row
+        threshold, map_threshold = self.limits
+        return {
+            "engine": engine,
+            "engine_sha256": engine_sha256,
+            "sidecar_sha256": sidecar_sha256,
+            "device": self.first.detector.session.device,
+            "threshold": threshold,
+            "map_threshold": map_threshold,
+        }
 
     def check(self) -> None:
         """Raise `UserError` where a view leaves too little of a map, before the first frame."""

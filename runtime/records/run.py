@@ -57,14 +57,15 @@ class RunRecord:
 
     def in_force(self) -> dict[str, str]:
         """Return what an audit compares from run to run, as texts; what is not known is left out."""
-        named = {
-            "engine": self.engine_sha256,
-            "sidecar": self.sidecar_sha256,
-            "threshold": shown(self.threshold),
-            "map threshold": shown(self.map_threshold),
-            "version": self.version,
-        }
+        limits = self.threshold, self.map_threshold
+        named = {**judged_by(self.engine_sha256, self.sidecar_sha256, limits), "version": self.version}
         return {name: value for name, value in {**named, **self.settings}.items() if value}
+
+
+def judged_by(engine: str, sidecar: str, limits: tuple[float | None, float | None]) -> dict[str, str]:
+    """Return what an audit has of what judges: two hashes, and the thresholds of score and map."""
+    threshold, map_threshold = map(shown, limits)
+    return {"engine": engine, "sidecar": sidecar, "threshold": threshold, "map threshold": map_threshold}
 
 
 def shown(value: float | None) -> str:

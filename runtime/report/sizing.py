@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.common.errors import UserError
-from runtime.common.text_table import align
+from runtime.common.text_table import align, plain_size
 from runtime.report.schema import Report, Row, Timing
 from runtime.report.tables import ReportTable, pipes
 
@@ -70,8 +70,8 @@ def sizing(reports: Sequence[Report], plan: Plan, size: tuple[int, int] | None =
     measured = [(report, row) for report in reports for row in report.rows if row.kind in SHIPPED_KINDS and row.verdict]
     chosen = [(report, row) for report, row in measured if size is None or row.input_size == size]
     if not chosen:
-        found = ", ".join(dict.fromkeys(_size(row.input_size) for _, row in measured)) or "no detector's verdict"
-        wanted = "a detector's time to its verdict" + (f" at {_size(size)}" if size else "")
+        found = ", ".join(dict.fromkeys(plain_size(row.input_size) for _, row in measured)) or "no detector's verdict"
+        wanted = "a detector's time to its verdict" + (f" at {plain_size(size)}" if size else "")
         raise UserError(f"the report must hold {wanted}", found, "measure it with runtime.report --output DIR ENGINE")
     on_gpu = {(row.name, row.input_size) for _, row in chosen if row.engine.startswith(ON_GPU)}
     rows = [_cells(report, row, plan) for report, row in chosen]
@@ -101,7 +101,7 @@ def _cells(report: Report, row: Row, plan: Plan) -> dict[str, str]:
     needed = {
         demand.title: _boxes_and_cores(boxes(busy_ms, demand, plan.utilisation), cores) for demand in plan.demands
     }
-    words = {"box": report.machine.device, "model": row.name, "size": _size(row.input_size)}
+    words = {"box": report.machine.device, "model": row.name, "size": plain_size(row.input_size)}
     return {**words, "engine": row.engine, "precision": row.precision, **figures, **needed}
 
 
@@ -110,12 +110,8 @@ def _boxes_and_cores(count: int | None, cores: int) -> str:
 
 
 def _not_measured(name: str, input_size: tuple[int, int], plan: Plan) -> dict[str, str]:
-    words = {"box": "with a GPU", "model": name, "size": _size(input_size), "engine": ON_GPU, "precision": "any"}
+    words = {"box": "with a GPU", "model": name, "size": plain_size(input_size), "engine": ON_GPU, "precision": "any"}
     return words | dict.fromkeys(("busy ms", "p99 ms", *(demand.title for demand in plan.demands)), NOT_MEASURED)
-
-
-def _size(input_size: tuple[int, int]) -> str:
-    return f"{input_size[0]}x{input_size[1]}"
 
 
 def _prose(reports: Sequence[Report], plan: Plan) -> Iterator[str]:

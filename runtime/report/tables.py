@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from runtime.common.text_table import align
+from runtime.common.text_table import align, plain_size
 from runtime.report import paper_table
 from runtime.report.ratios import Ratio, anchor_row, full_to_encoder, paper_full_to_encoder, times_anchor
 from runtime.report.roofline import roof_of, roof_of_point
@@ -111,7 +111,9 @@ def _network_tables(report: Report) -> Iterator[ReportTable]:
     for rows in report.groups():
         cells = tuple(_network_cells(row, row.network, rows, report) for row in rows if row.network)
         if cells:
-            yield ReportTable(f"{rows[0].encoder} {_size(rows[0].input_size)}: encoder and decoders", cells, 3, legend)
+            yield ReportTable(
+                f"{rows[0].encoder} {plain_size(rows[0].input_size)}: encoder and decoders", cells, 3, legend
+            )
             legend = ()  # once will do
 
 
@@ -141,7 +143,7 @@ def _verdict_tables(report: Report) -> Iterator[ReportTable]:
     for rows in report.groups():
         cells = tuple(_verdict_cells(row, row.verdict, anchor_row(rows)) for row in rows if row.verdict)
         if cells:
-            yield ReportTable(f"{rows[0].encoder} {_size(rows[0].input_size)}: frame to verdict", cells, 3, legend)
+            yield ReportTable(f"{rows[0].encoder} {plain_size(rows[0].input_size)}: frame to verdict", cells, 3, legend)
             legend = ()
 
 
@@ -192,7 +194,7 @@ def _sweep_cells(
     roof = roof_of_point(point, limits)
     return {
         "model": point.name,
-        "input": _size(point.input_size),
+        "input": plain_size(point.input_size),
         "engine": point.engine,
         "precision": point.precision,
         what: f"{place}",
@@ -231,7 +233,7 @@ def _accuracy_tables(report: Report) -> Iterator[ReportTable]:
 
 def _profile_table(profile: Profile) -> ReportTable:
     total = sum(group.ms for group in profile.groups)
-    title = f"Layers of {profile.name} {_size(profile.input_size)} in {profile.engine}, {profile.precision}"
+    title = f"Layers of {profile.name} {plain_size(profile.input_size)} in {profile.engine}, {profile.precision}"
     figures = [
         (group.name, f"{group.layers}", f"{group.ms:.3f}", f"{100 * group.ms / total:.1f}") for group in profile.groups
     ]
@@ -263,10 +265,6 @@ def _method(report: Report) -> Iterator[str]:
         f"{_figure(conditions.slowdown, '.3f')}"
     )
     yield f"measured: {method.measured_at}, {method.minutes:.0f} minutes"
-
-
-def _size(input_size: tuple[int, int]) -> str:
-    return f"{input_size[0]}x{input_size[1]}"
 
 
 def _figure(value: float | None, form: str = "g", times: float = 1) -> str:

@@ -7,7 +7,7 @@ from runtime.common.errors import UserError
 from runtime.recipes.recipe import Recipe
 from runtime.records.log import Log
 from runtime.records.read import audit
-from runtime.records.run import shown
+from runtime.records.run import judged_by
 
 SHOWN = 20  # changes, the newest
 
@@ -36,14 +36,8 @@ class Changes:
     def recipe(self, old: Recipe, new: Recipe, who: str, origin: str) -> None:
         """Enter that `new` judges instead of `old`, with all that this changes."""
         before = dict.fromkeys(old.audited, "")
-        threshold, map_threshold = new.limits
-        judged_by = {
-            "engine": new.engine_sha256,
-            "sidecar": new.sidecar_in_force,
-            "threshold": shown(threshold),
-            "map threshold": shown(map_threshold),
-        }
-        self.note({**before, **new.audited, **judged_by}, who, origin)
+        judges = judged_by(new.engine_sha256, new.sidecar_in_force, new.limits)
+        self.note({**before, **new.audited, **judges}, who, origin)
 
     def newest(self) -> list[dict[str, Any]]:
         """Return the last changes, the newest first. Raises `OSError` or `UserError` where they cannot be read."""

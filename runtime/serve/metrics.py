@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -15,7 +15,6 @@ from prometheus_client.registry import Collector
 from runtime.serve.history import BUCKETS_S
 from runtime.serve.observed import Observed
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "cflow"
 
 

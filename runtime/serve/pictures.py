@@ -15,6 +15,7 @@ from runtime.images.pixels import is_large
 from runtime.images.reduced_map import SMALL_MAP, empty_map
 from runtime.result import Result
 from runtime.serve.closer import NOTHING_CLOSER, Closer, closer_to, jpeg_of
+from runtime.shadow.disagreements import SAME_EVENT_S
 from runtime.sinks.judgement import Judgement
 
 LIVE_WIDTH = 960  # pixels; wider frames are scaled down before drawing
@@ -27,7 +28,6 @@ KEPT = 24  # anomalies
 PENDING = 4  # anomalies that wait to be drawn, each with its whole frame; the oldest gives way
 PENDING_BYTES = 96 << 20  # of them; one always fits
 CROPS_BYTES = 48 << 20  # of all crops kept; the oldest anomaly's go first
-SAME_EVENT_S = 1.0  # anomalies of a live source less than this apart are one event
 FRESH_S = 1.0  # a live picture older than this is not shown to somebody who comes new
 
 

@@ -185,6 +185,7 @@ def open_shadow(
     options: Mapping[str, Any] = load_options(args)
     kept = stack.enter_context(contextlib.ExitStack())
     shadow = stack.enter_context(Shadow(candidate, recipe, recipes, options, log, live))
-    named = standing.named
-    digest = sha256_of(named) if isinstance(named, Path) else recipes[recipe].first.detector.hashes.engine
+    digest = recipes[recipe].first.detector.hashes.engine
+    if standing.steps and isinstance(standing.named, Path):  # another one judges
+        digest = sha256_of(standing.named)
     return Promotion(Line(recipes, run, loader(args), log, kept), shadow, standing, digest)

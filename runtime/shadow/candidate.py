@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from runtime.common.errors import UserError
@@ -71,7 +72,7 @@ class Candidate:
         masks = dict.fromkeys(view.options.mask.name if view.options.mask else "none" for view in self.views.values())
         return f"{self.path.name} with {', '.join(masks)}" if masks else self.path.name
 
-    @property
+    @cached_property
     def masks_sha256(self) -> str:
         """The SHA-256 of its own masks by source; empty without any."""
         digest = hashlib.sha256()

@@ -21,11 +21,11 @@ ROWS = 2000  # that wait to be written; the oldest go where the log takes none
 
 
 class Ledger:
-    """The comparison that goes on, in `log` where there is one. Any thread may ask, one writes."""
+    """The comparison that goes on, in `log` where there is one. Any thread may call."""
 
     def __init__(self, log: Log | None) -> None:
         self._log = log
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self.disagreements = Disagreements(None if log is None else log.path)
         self.of: Comparison | None = None
         self._counts = self._written = Counts()
@@ -105,6 +105,10 @@ class Ledger:
 
     def write(self) -> None:
         """Write what is new into the log; what cannot be written waits for the next time."""
+        with self._writing:  # two would each take what they wrote off what waits
+            self._write()
+
+    def _write(self) -> None:
         self._wrote_s = time.monotonic()
         with self._lock:
             of, counts, rows = self.of, self._counts, list(self._rows)

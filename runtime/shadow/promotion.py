@@ -23,7 +23,7 @@ from runtime.recipes.book import Recipes
 from runtime.recipes.promoted import ON_A_SERVER, Standing, Step
 from runtime.recipes.recipe import Inspect, Recipe
 from runtime.records.log import Log
-from runtime.records.run import RunRecord, shown
+from runtime.records.run import RunRecord, judged_by
 from runtime.shadow.beside import Shadow
 from runtime.shadow.candidate import Candidate
 from runtime.shadow.word import ANYWAY
@@ -166,30 +166,10 @@ class Promotion:
         return self._open[place]
 
     def _enter(self, log: Log, old: Recipe, new: Recipe, change: str, who: str, origin: str) -> None:
-        threshold, map_threshold = new.limits
-        recipes = tuple(
-            (one[0], new.engine, new.engine_sha256, new.sidecar_sha256) if one[0] == new.name else one
-            for one in self._line.run.recipes
-        )
-        run = replace(
-            self._line.run,
-            id=new.run,
-            started=utc(time.time()),
-            engine=new.engine,
-            engine_sha256=new.engine_sha256,
-            sidecar_sha256=new.sidecar_sha256,
-            device=new.first.detector.session.device,
-            threshold=threshold,
-            map_threshold=map_threshold,
-            recipes=recipes,
-        )
-        judged_by = {
-            "engine": new.engine_sha256,
-            "sidecar": new.sidecar_in_force,
-            "threshold": shown(threshold),
-            "map threshold": shown(map_threshold),
-        }
-        in_force = judged_by if self._line.recipes.in_force is old else {}
+        recipes = tuple(new.row if one[0] == new.row[0] else one for one in self._line.run.recipes)
+        run = replace(self._line.run, id=new.run, started=utc(time.time()), recipes=recipes, **new.described())
+        judges = judged_by(new.engine_sha256, new.sidecar_in_force, new.limits)
+        in_force = judges if self._line.recipes.in_force is old else {}
         what = f"engine of {new.name or 'the line'}"
         entry = (what, f"{old.engine} {old.engine_sha256}", f"{new.engine} {new.engine_sha256}, {change}")
         log.promoted(run, in_force, [entry], who, origin)

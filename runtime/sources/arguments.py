@@ -23,7 +23,7 @@ from runtime.sources.backoff import SETTLE_S, STALL_AFTER_S
 from runtime.sources.listing import ListCameras
 
 if TYPE_CHECKING:
-    from runtime.images.view import View
+    from runtime.images.view import View, ViewOptions
     from runtime.sources.camera import CameraRequest
     from runtime.sources.frame import Source
     from runtime.sources.open import OpenOptions, SourceKind, SourceSpec
@@ -233,25 +233,27 @@ def sources_from(args: argparse.Namespace, white: int | None = None) -> "list[So
 
 def views_from(args: argparse.Namespace) -> "list[View]":
     """Return one view for each source, in order. Raises `UserError` for a mask that cannot be read."""
-    from runtime.images.view import View, ViewOptions
+    from runtime.images.view import View
 
     count = sum(len(given or ()) for given in (args.camera, args.source, args.watch))
     rois, masks, turns, flips = (
         _one_each(name, getattr(args, name), count) for name in ("roi", "mask", "rotate", "flip")
     )
-    return [
-        View(
-            ViewOptions(
-                roi=region or None,
-                mask=None if mask in (None, "none") else Path(mask),
-                fill=args.mask_fill,
-                rotate=turn or 0,
-                flip="" if flip in (None, "none") else flip,
-                max_pixels=args.max_pixels,
-            )
-        )
-        for region, mask, turn, flip in zip(rois, masks, turns, flips, strict=True)
-    ]
+    return [View(view_options(args, *seen)) for seen in zip(rois, masks, turns, flips, strict=True)]
+
+
+def view_options(args: argparse.Namespace, roi: Any, mask: Any, rotate: Any, flip: Any) -> "ViewOptions":
+    """Return what one source is seen by, as the command line gives it: None, or "none", is nothing of it."""
+    from runtime.images.view import ViewOptions
+
+    return ViewOptions(
+        roi=roi or None,
+        mask=None if mask in (None, "none") else Path(mask),
+        fill=args.mask_fill,
+        rotate=rotate or 0,
+        flip="" if flip in (None, "none") else flip,
+        max_pixels=args.max_pixels,
+    )
 
 
 def _one_each(name: str, given: list[Any] | None, count: int) -> list[Any]:

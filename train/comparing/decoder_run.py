@@ -18,7 +18,7 @@ from export.model.checkpoint import read_tensors
 from export.model.flow import Decoder
 from export.model.tensor_files import save_torch_file
 from runtime.common.errors import UserError
-from train.data.open import evenly_spread
+from runtime.images.folders import evenly_spread
 from train.loop.augmentation import AS_IT_IS, image_batches
 from train.loop.feature_store import FeatureStore, FiberSource
 from train.loop.kept_weights import KeptWeights, check_learnt

@@ -25,7 +25,8 @@ from export.precisions.typed_graph import TypingOptions
 from export.trt.options import BuildOptions
 from runtime.engines.openvino_session import compile_options, openvino_core
 from runtime.engines.sidecar import INPUT_NAME
-from train.data.open import Dataset, evenly_spread
+from runtime.images.folders import evenly_spread
+from train.data.open import Dataset
 from train.fit import fit
 from train.judging.judged_set import judge
 from train.judging.metrics import pixel_auroc

@@ -91,7 +91,7 @@ def _row(
         [entry["held_out_logp"] for entry in trainer.history],
         sum(int(entry["taps_led_astray"]) for entry in trainer.history),
         _mean([tap.logp for tap in trainer.kept]),
-        _mean(gaussian_logps(trainer.model, cache, kept, trainer.device)),
+        _mean(gaussian_logps(trainer.model, trainer.normals, kept, trainer.device)),
     )
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from runtime.common.notices import say_once
 from runtime.images.bit_depth import is_sixteen_bit_colour, is_sixteen_bit_grey, stated_bits
+from runtime.images.folders import evenly_spread
 from runtime.images.preprocess import ReadOptions, read_with
 
 DARK = 4  # the brightest sample is below one part in so many of the scale
@@ -21,8 +22,8 @@ def say_if_dark(paths: Sequence[Path], read: ReadOptions) -> None:
     Nothing is said of images of 8 bits, and of those that state their depth. Raises `UserError` naming an image that
     cannot be read.
     """
-    spread = np.linspace(0, len(paths) - 1, min(LOOKED_AT, len(paths))).round().astype(int)
-    found = [read_with(paths[i], lambda image: _peak(image, read.white), max_pixels=read.max_pixels) for i in spread]
+    chosen = [paths[index] for index in evenly_spread(len(paths), LOOKED_AT)]
+    found = [read_with(path, lambda image: _peak(image, read.white), max_pixels=read.max_pixels) for path in chosen]
     shares = [share for share in found if share is not None]
     if not shares or len(shares) < len(found) or max(shares) >= 1 / DARK:
         return

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from runtime.common.notices import say
 from runtime.images.encoding import encoding_of
 from runtime.images.facts import ImageFacts, blank, measure
+from runtime.images.folders import evenly_spread
 from runtime.images.pixels import Image8
 from runtime.images.preprocess import ReadOptions, read_image
 
@@ -16,10 +15,9 @@ MOST = 200  # images, spread evenly: their extremes are known well enough, and t
 
 def facts_of(paths: Sequence[Path], read: ReadOptions) -> ImageFacts:
     """Measure good images as they are in their files. Raises `ValueError` for none."""
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(MOST, len(paths))).round().astype(int))
-    encodings = [encoding_of(paths[index]) for index in chosen]
+    chosen = [paths[index] for index in evenly_spread(len(paths), MOST)]
     blanks: dict[Path, str] = {}
-    facts = ImageFacts.of(_pictures([paths[index] for index in chosen], read, blanks), encodings)
+    facts = ImageFacts.of(_pictures(chosen, read, blanks), map(encoding_of, chosen))
     if blanks:
         path, reason = next(iter(blanks.items()))
         say(f"{len(blanks)} training images show nothing: {path} ({reason}), ...; remove them and train again")

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.model.cflow import ModelConfig
+from runtime.images.folders import MOST_SPREAD
 from runtime.images.preprocess import PLAIN, ReadOptions, resize
 from runtime.images.tiles import TileGrid
 from train.data.disk_arrays import DiskArrays
-from train.data.open import MOST_SPREAD, ImageCache
+from train.data.open import ImageCache
 
 GOLDEN_SHARE = (5**0.5 - 1) / 2  # of the tiles: steps of about so many come by all of them, and near each late
 
@@ -53,14 +54,10 @@ class TileCache(ImageCache):
         frame: NDArray[np.uint8] = self._frames.whole[number]
         return frame
 
-    def cut(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """Return what `frame` shows where tile `index` is cut, (h, w, 3), as a copy."""
-        (top, left), (height, width) = self._corners[index % self.per_image], self.size
-        return np.array(frame[top : top + height, left : left + width])
-
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return tile `index`, (h, w, 3) uint8 RGB."""
-        return self.cut(self.frame(index // self.per_image), index)
+        (top, left), (height, width) = self._corners[index % self.per_image], self.size
+        return np.array(self.frame(index // self.per_image)[top : top + height, left : left + width])
 
     def corners(self, indices: Sequence[int]) -> list[tuple[int, int]]:
         """Return the (top, left) of each tile in its frame, in pixels."""

@@ -10,7 +10,8 @@ from export.model.checkpoint import LARGEST_AREA
 from export.model.encoder import ENCODERS
 from runtime.common.errors import UserError
 from runtime.common.notices import say_once
-from runtime.engines.sidecar import LARGEST_SIDE
+from runtime.images.folders import evenly_spread
+from runtime.images.pixels import LARGEST_SIDE
 from runtime.images.preprocess import ReadOptions, read_size
 
 AUTO = "auto"
@@ -94,6 +95,5 @@ def size_of_shape(shape: float, budget: int, stride: int) -> tuple[int, int]:
 
 def _median_shape(paths: Sequence[Path], read: ReadOptions) -> float:
     """Return the median of width / height over a sample of the images, as they are seen upright."""
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(LOOKED_AT, len(paths))).round().astype(int))
-    sizes = [read_size(paths[i], read.max_pixels) for i in chosen]
+    sizes = [read_size(paths[index], read.max_pixels) for index in evenly_spread(len(paths), LOOKED_AT)]
     return float(np.median([width / height for height, width in sizes]))

@@ -14,7 +14,7 @@ from export.images.lists import read_list
 from export.images.pairs import check_no_masks_among
 from export.images.repeats import different
 from runtime.common.errors import UserError
-from runtime.images.folders import describe_ignored, list_folders, list_images
+from runtime.images.folders import MOST_SPREAD, describe_ignored, evenly_spread, list_folders, list_images
 from runtime.images.preprocess import PLAIN, ReadOptions, read_image, resize
 from train.data.dataset import Dataset
 from train.data.mvtec import classes, paper_size
@@ -25,7 +25,6 @@ __all__ = [
     "Dataset",
     "ImageCache",
     "LabelledImage",
-    "evenly_spread",
     "list_classes",
     "open_dataset",
     "read_mask",
@@ -35,7 +34,6 @@ __all__ = [
     "split_selection",
 ]
 
-MOST_SPREAD = 64  # images that stand for all of a set, where a few are enough
 ENOUGH_TO_SPLIT = 32  # held-out images; half of fewer would select badly and promise little
 
 
@@ -117,11 +115,6 @@ def split_good(dataset: Dataset, fraction: float, seed: int) -> tuple[list[Path]
     more_train, more_held_out = split_held_out(more, fraction, seed)
     more_selection, more_of_threshold = split_selection(more_held_out) if of_threshold else (more_held_out, [])
     return train + more_train, selection + more_selection, of_threshold + more_of_threshold
-
-
-def evenly_spread(count: int, most: int = MOST_SPREAD) -> list[int]:
-    """Return at most `most` indices of `count`, evenly spread."""
-    return [int(index) for index in np.unique(np.linspace(0, count - 1, min(most, count)).round())]
 
 
 class ImageCache:

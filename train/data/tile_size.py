@@ -17,10 +17,12 @@ import numpy as np
 from export.model.checkpoint import LARGEST_AREA
 from runtime.common.errors import UserError
 from runtime.common.notices import say_once
+from runtime.common.text_table import plain_size
+from runtime.images.folders import evenly_spread
+from runtime.images.pixels import LARGEST_SIDE
 from runtime.images.preprocess import ReadOptions, read_size
-from runtime.images.tiles import LARGEST_SIDE, TileGrid
+from runtime.images.tiles import TileGrid
 from train.data.input_size import AUTO, LOOKED_AT, SMALLEST_SIDE, choose_size
-from train.data.open import evenly_spread
 
 Size = tuple[int, int]
 KEPT_PIXELS = 8  # of the smallest defect: from one judged position of the finest features to the next
@@ -82,13 +84,12 @@ class TileRequest:
         defect = defect_pixels(self.smallest_defect, self.pixel_size)
         factor = max(1, int(defect // KEPT_PIXELS))
         reduced = (max(1, round(frame[0] / factor)), max(1, round(frame[1] / factor)))
-        kept = (
-            f"the smallest defect has {defect:g} pixels of a frame of {_text(frame)}, and keeps {defect / factor:.3g}"
-        )
+        has = f"the smallest defect has {defect:g} pixels of a frame of {plain_size(frame)}"
+        kept = f"{has}, and keeps {defect / factor:.3g}"
         why = f"{kept} ({KEPT_PIXELS} are judged together)"
         tile = (_side_within(reduced[0], self.stride), _side_within(reduced[1], self.stride))
         if max(reduced) <= AUTO_SIDE:
-            say_once(f"no tiles are needed: {why}, where all of it is reduced to {_text(tile)}")
+            say_once(f"no tiles are needed: {why}, where all of it is reduced to {plain_size(tile)}")
             return tile, None
         grid = self._grid(reduced, tile)
         say_once(f"{grid}: {why}")
@@ -161,17 +162,14 @@ def _counted(frame: Size, counts: Size, stride: int, overlap: int | None) -> Til
     height, width = (-(-side // stride) * stride for side in sides)
     grid = TileGrid(frame, (height, width), overlap)
     if (found := (len(grid.tops), len(grid.lefts))) != counts:
-        expected = (
-            f"a frame of {_text(frame)} must be cut into {_text(counts)} tiles whose sides are multiples of {stride}"
+        cut = f"a frame of {plain_size(frame)} must be cut into {plain_size(counts)} tiles"
+        expected = f"{cut} whose sides are multiples of {stride}"
+        raise UserError(
+            expected, f"{plain_size(found)} of {plain_size(grid.tile)}", f"--tiles {plain_size(found)}, or name pixels"
         )
-        raise UserError(expected, f"{_text(found)} of {_text(grid.tile)}", f"--tiles {_text(found)}, or name pixels")
     return grid
 
 
 def _side_within(side: int, stride: int) -> int:
     """Return a tile's side: `AUTO_SIDE`, or the largest multiple of `stride` within a frame's side."""
     return max(stride, min(AUTO_SIDE, side) // stride * stride)
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

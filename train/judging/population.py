@@ -6,8 +6,9 @@ from torch import Tensor
 from export.model.cflow import CFlow
 from runtime.drift.numbers import numbers_of
 from runtime.drift.taps import roughness
+from runtime.images.folders import evenly_spread
 from runtime.images.population import Population
-from train.data.open import ImageCache, evenly_spread
+from train.data.open import ImageCache
 from train.judging.scores import Judge
 
 
@@ -20,9 +21,12 @@ def population_of(model: CFlow, constants: Tensor, images: ImageCache, device: t
     config, chosen = model.config, evenly_spread(len(images.paths))
     sizes = zip(config.taps, config.tap_sizes, strict=True)
     grids = {} if config.tiles else {name: rows for name, (_, rows, _) in sizes}
-    rows = list[dict[str, float]]()
+    rows, pictures = list[dict[str, float]](), dict[int, dict[str, float]]()
+    images.look = lambda index, frame: pictures.update({index: numbers_of(frame, config.judged_size)})
     judged = Judge(model, constants, device).each(images, chosen)
     for index, (anomaly_map, score) in zip(chosen, judged, strict=True):
-        picture = numbers_of(images.decoded(index), config.judged_size)
-        rows.append({**picture, "score": score, **roughness(anomaly_map, grids)})
+        if index not in pictures:  # it was decoded before
+            images.decoded(index)
+        rows.append({**pictures[index], "score": score, **roughness(anomaly_map, grids)})
+    images.look = None
     return Population.of(rows, grids)

@@ -18,8 +18,10 @@ from torch import Tensor
 from export.model.cflow import CFlow
 from runtime.common.files import write_bytes
 from runtime.engines.sidecar import Threshold
+from runtime.images.folders import evenly_spread
 from runtime.images.overlay import Tile, contact_sheet, draw, thumbnail
 from runtime.images.preprocess import ReadOptions, read_image
+from runtime.images.reduced_map import reduced_map
 from runtime.result import result_of
 from train.data.frame_tiles import open_inputs
 from train.judging.scores import Judge
@@ -53,26 +55,18 @@ def find_suspects(
     model: CFlow, paths: Sequence[Path], constants: Tensor, device: torch.device, read: ReadOptions
 ) -> Suspects:
     """Score the images `paths`, at most `MOST` of them, and return the highest `SHOWN`."""
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(MOST, len(paths))).round().astype(int)).tolist()
-    images = open_inputs(model.config, [paths[index] for index in chosen], read, limit_bytes=0)
+    chosen = [paths[index] for index in evenly_spread(len(paths), MOST)]
+    images = open_inputs(model.config, chosen, read, limit_bytes=0)
     best: list[tuple[float, int, NDArray[np.float32]]] = []
     scores: list[float] = []
     for scored, score in Judge(model, constants, device).each(images):
-        best = sorted([*best, (score, len(scores), _small(scored))], key=lambda entry: -entry[0])[:SHOWN]
+        best = sorted([*best, (score, len(scores), reduced_map(scored, MAP_SIDE).copy())], key=lambda entry: -entry[0])[
+            :SHOWN
+        ]
         scores.append(score)
     far = sum(score > _limit(scores) for score in scores)
     found = [images.paths[index] for _, index, _ in best]
     return Suspects(found, [score for score, _, _ in best], [kept for _, _, kept in best], far, len(scores))
-
-
-def _small(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a map with at most `MAP_SIDE` positions a side, of each that it stands for the highest."""
-    kept: NDArray[np.float32] = scores.copy()
-    for axis, side in enumerate(scores.shape):
-        step = -(-side // MAP_SIDE)
-        if step > 1:
-            kept = np.asarray(np.maximum.reduceat(kept, np.arange(0, side, step), axis=axis), np.float32)
-    return kept
 
 
 def _limit(scores: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ from train.loop.augmentation import Variation, image_batches, varied
 from train.loop.feature_store import FeatureStore, stored_bytes
 from train.loop.flow_gradient import WHOLE, Origins
 from train.loop.kept_weights import KeptWeights, check_learnt
-from train.loop.normal import fit_normals
+from train.loop.normal import Normal, fit_normals
 from train.loop.precision import products_type, settle
 from train.loop.processes import Processes, one_process
 from train.loop.schedule import Recipe, learning_rate
@@ -113,12 +113,17 @@ class Trainer:
     def start(self, held_out: ImageCache) -> None:
         """Begin as a normal distribution, where the recipe does, and judge what the first pass begins with."""
         if self.recipe.standardised_start:
-            for tap, normal in zip(self.taps, fit_normals(self.model, self.images, self.device), strict=True):
+            for tap, normal in zip(self.taps, self.normals, strict=True):
                 tap.flow.begin_as(normal)
                 self.processes.broadcast(tap.flow.parameters)
                 self.processes.broadcast(tap.flow.first_permutation)
         for kept, logps in zip(self.kept, self._held_out_logps(held_out), strict=True):
             kept.begin(logps)
+
+    @cached_property
+    def normals(self) -> list[Normal]:
+        """A normal distribution of each tap's features: what the flow begins as, and what it is held against."""
+        return fit_normals(self.model, self.images, self.device)
 
     def _pass_summary(self) -> str:
         return f"pass {self.epoch}/{self.recipe.epochs}, held-out logp {self.history[-1]['held_out_logp']:.3f}"

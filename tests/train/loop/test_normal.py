@@ -59,7 +59,7 @@ def test_training_never_ends_below_it(name: str, tmp_path: Path) -> None:
     model, _ = build_model(ModelConfig("resnet18", ("layer2", "layer3"), (48, 48)), "random", images)
     trainer = Trainer(model, images, FAST)
     trainer.start(held_out)
-    normal = gaussian_logps(model, images, held_out, trainer.device)
+    normal = gaussian_logps(model, trainer.normals, held_out, trainer.device)
     assert [kept.logp for kept in trainer.kept] == pytest.approx(normal, abs=1e-3)
     for _ in range(2):
         trainer.end_pass(trainer.train_pass(), held_out)
